@@ -1,0 +1,180 @@
+// Package control is the L2TPv3 control protocol (RFC 3931) as a pure state
+// machine: control connections, sessions and reliable delivery of one LCCE.
+//
+// An Endpoint does no I/O, starts nothing and reads no clock. Its owner gives it
+// datagrams and the time, and carries out, in order, what Next returns.
+package control
+
+import (
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// Config is what an Endpoint is made of.
+type Config struct {
+	// Random gives IDs, cookies, tie breakers and jitter: crypto/rand.Reader
+	// outside of tests.
+	Random io.Reader
+	Timers Timers
+	// VendorName is sent in SCCRQ and SCCRP; empty for none.
+	VendorName string
+	// SessionIDTaken, if set, says that a local session ID is used by somebody
+	// else in this network namespace.
+	SessionIDTaken func(uint32) bool
+}
+
+// Timers of the protocol; zero fields have the defaults.
+type Timers struct {
+	Retransmit     time.Duration // first retransmission; 1 s (Section 4.2)
+	RetransmitCap  time.Duration // 8 s
+	MaxRetransmits int           // 10
+	OpenDelay      time.Duration // each end opens after a random time up to this; 1 s
+	ReopenMin      time.Duration // wait before another attempt, doubling; 1 s
+	ReopenMax      time.Duration // 30 s
+	Linger         time.Duration // state kept after StopCCN; 31 s (Section 3.3.2)
+}
+
+// Tunnel is the configuration of one control connection: an LCCE of its own
+// and the peer that it is for.
+type Tunnel struct {
+	// Name is unique in the Endpoint, as "gold/dc2".
+	Name          string
+	Encapsulation l2tpv3.Encapsulation
+	// Local and Remote are the addresses of both sites.
+	Local, Remote netip.Addr
+	// HostName and RouterID are ours in SCCRQ and SCCRP.
+	HostName string
+	RouterID uint32
+	// PeerHostName is what the peer's end of this very tunnel calls itself.
+	PeerHostName string
+	Capabilities []l2tpv3.PseudowireType
+	Hello        time.Duration // 0 is 60 s (Section 4.4)
+	// ReceiveWindow is advertised; 0 is 16.
+	ReceiveWindow uint16
+	// Secrets turn authentication on.
+	Secrets [][]byte
+}
+
+// Session is the configuration of one session on a tunnel.
+type Session struct {
+	Tunnel string
+	// Name is the pseudowire's, unique on the tunnel.
+	Name         string
+	Type         l2tpv3.PseudowireType
+	RemoteEndID  []byte
+	AGI          []byte
+	CookieLength int // 0, 4 or 8 octets: what we assign
+	Sublayer     l2tpv3.L2SpecificSublayer
+	MTU          uint16 // Interface MTU AVP; 0 for none
+	// Circuit is the state of the local attachment circuit.
+	Circuit l2tpv3.CircuitStatus
+}
+
+// Path is where a control connection's packets go and come from.
+type Path struct {
+	Encapsulation l2tpv3.Encapsulation
+	// Local has port 0 as long as the socket has not been chosen: an initiator's
+	// ephemeral port is the transport's affair.
+	Local, Remote netip.AddrPort
+}
+
+// Datagram is one received control packet, from the T-bit word on.
+type Datagram struct {
+	Path
+	Payload []byte
+}
+
+// Output is one thing to be done, one of: Transmit, Connected, Released,
+// InstallSession, RemoveSession, SessionChanged, ConnectionChanged.
+type Output interface{ output() }
+
+// Transmit asks for one packet to be sent. Connection is the local control
+// connection ID whose socket is to be used; with 0 it is an answer to a stranger,
+// sent from where the packet came in.
+type Transmit struct {
+	Connection uint32
+	// Initiator says that a socket with an ephemeral port is to be made for the
+	// connection if it has none; otherwise it is one bound to port 1701.
+	Initiator bool
+	Path      Path
+	Payload   []byte
+}
+
+// Connected says that the peer's address and port are settled: the connection's
+// socket is to be connected to them.
+type Connected struct {
+	Connection uint32
+	Initiator  bool
+	Path       Path
+}
+
+// Released says that nothing more will be sent for the connection: its socket can go.
+type Released struct{ Connection uint32 }
+
+// InstallSession asks for a session's data plane. It comes before the message
+// that lets the peer use it. A failure is told by Endpoint.InstallFailed. It is
+// given again, whole, when something in it changes (Transmit, usually).
+type InstallSession struct {
+	Tunnel, Name              string
+	Connection                uint32 // local control connection ID
+	RemoteConnection          uint32
+	LocalID, RemoteID         uint32
+	LocalCookie, RemoteCookie []byte
+	ReceiveSublayer           l2tpv3.L2SpecificSublayer
+	TransmitSublayer          l2tpv3.L2SpecificSublayer
+	// Transmit is set when user frames may be sent.
+	Transmit bool
+}
+
+// RemoveSession asks for a session's data plane to be taken out.
+type RemoveSession struct {
+	Tunnel, Name string
+	LocalID      uint32
+}
+
+// ConnectionChanged tells of a tunnel's new state and why.
+type ConnectionChanged struct {
+	Tunnel   string
+	From, To ConnectionState
+	Reason   string
+}
+
+// SessionChanged tells of a session's new state, or of the peer's new circuit status.
+type SessionChanged struct {
+	Tunnel, Name string
+	From, To     SessionState
+	Remote       l2tpv3.CircuitStatus
+	Reason       string
+}
+
+func (Transmit) output()          {}
+func (Connected) output()         {}
+func (Released) output()          {}
+func (InstallSession) output()    {}
+func (RemoveSession) output()     {}
+func (ConnectionChanged) output() {}
+func (SessionChanged) output()    {}
+
+// ConnectionState is a state of Section 7.2.
+type ConnectionState uint8
+
+const (
+	ConnectionIdle ConnectionState = iota
+	ConnectionWaitReply
+	ConnectionWaitConnect
+	ConnectionEstablished
+)
+
+// SessionState is a state of Sections 7.3 and 7.4.
+type SessionState uint8
+
+const (
+	SessionIdle SessionState = iota
+	SessionWaitControl
+	SessionWaitReply
+	SessionWaitConnect
+	SessionEstablished
+)
