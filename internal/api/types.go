@@ -1,0 +1,235 @@
+// Package api is the daemon's local interface: HTTP and JSON over a unix socket.
+// It holds the types on the wire, the server and the client; what the server
+// shows and does comes from a Backend.
+package api
+
+import (
+	"context"
+	"time"
+)
+
+// List is what every collection answers with.
+type List[T any] struct {
+	Items []T `json:"items"`
+}
+
+// Tunnel is one end of a control connection.
+type Tunnel struct {
+	Name                      string `json:"name"`
+	Peer                      string `json:"peer"`
+	State                     string `json:"state"` // established, connecting, down
+	LocalControlConnectionID  uint32 `json:"localControlConnectionID"`
+	RemoteControlConnectionID uint32 `json:"remoteControlConnectionID"`
+
+	Local         string `json:"local"`  // address:port
+	Remote        string `json:"remote"` // address:port
+	Encapsulation string `json:"encapsulation"`
+	Reason        string `json:"reason,omitempty"`
+	// SinceSeconds is how long the state has lasted.
+	SinceSeconds      int64        `json:"sinceSeconds"`
+	HostName          string       `json:"hostName"`
+	PeerHostName      string       `json:"peerHostName,omitempty"`
+	RouterID          string       `json:"routerID"`
+	PeerRouterID      string       `json:"peerRouterID,omitempty"`
+	PeerVendor        string       `json:"peerVendor,omitempty"`
+	HelloSeconds      float64      `json:"helloSeconds"`
+	Ns                uint16       `json:"ns"`
+	Nr                uint16       `json:"nr"`
+	PeerWindow        uint16       `json:"peerWindow,omitempty"`
+	Unacknowledged    int          `json:"unacknowledged"`
+	Retransmits       uint64       `json:"retransmits"`
+	Sessions          int          `json:"sessions"`
+	History           []Transition `json:"history,omitempty"`
+	ReceivedFrames    uint64       `json:"receivedFrames"`
+	ReceivedOctets    uint64       `json:"receivedOctets"`
+	TransmittedFrames uint64       `json:"transmittedFrames"`
+	TransmittedOctets uint64       `json:"transmittedOctets"`
+}
+
+// Transition is a change of state and why it happened.
+type Transition struct {
+	Time   time.Time `json:"time"`
+	From   string    `json:"from"`
+	To     string    `json:"to"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// Session is one L2TPv3 session.
+type Session struct {
+	Tunnel          string `json:"tunnel"`
+	Pseudowire      string `json:"pseudowire"`
+	Peer            string `json:"peer"`
+	State           string `json:"state"` // established, signalling, down
+	LocalSessionID  uint32 `json:"localSessionID"`
+	RemoteSessionID uint32 `json:"remoteSessionID"`
+
+	Reason            string            `json:"reason,omitempty"`
+	SinceSeconds      int64             `json:"sinceSeconds"`
+	LocalCircuit      string            `json:"localCircuit,omitempty"`
+	RemoteCircuit     string            `json:"remoteCircuit,omitempty"`
+	CookieOctets      int               `json:"cookieOctets"`
+	ReceivedFrames    uint64            `json:"receivedFrames"`
+	ReceivedOctets    uint64            `json:"receivedOctets"`
+	TransmittedFrames uint64            `json:"transmittedFrames"`
+	TransmittedOctets uint64            `json:"transmittedOctets"`
+	Drops             map[string]uint64 `json:"drops,omitempty"`
+	History           []Transition      `json:"history,omitempty"`
+}
+
+// Pseudowire is one pseudowire of the site.
+type Pseudowire struct {
+	Name     string `json:"name"`
+	Peer     string `json:"peer"`
+	State    string `json:"state"` // up, down, standby
+	Device   string `json:"device"`
+	Datapath string `json:"datapath"` // ebpf, kernel
+	Reason   string `json:"reason"`
+
+	Type              string            `json:"type"`
+	Tunnel            string            `json:"tunnel"`
+	MTU               int               `json:"mtu"`
+	Attachment        string            `json:"attachment"`
+	SinceSeconds      int64             `json:"sinceSeconds"`
+	ReceivedFrames    uint64            `json:"receivedFrames"`
+	ReceivedOctets    uint64            `json:"receivedOctets"`
+	TransmittedFrames uint64            `json:"transmittedFrames"`
+	TransmittedOctets uint64            `json:"transmittedOctets"`
+	Drops             map[string]uint64 `json:"drops,omitempty"`
+}
+
+// Attachment is one attachment circuit.
+type Attachment struct {
+	Pseudowire string `json:"pseudowire"`
+	Bridge     string `json:"bridge,omitempty"`
+	Interface  string `json:"interface,omitempty"`
+	VLAN       uint16 `json:"vlan,omitempty"`
+	Device     string `json:"device"`
+	State      string `json:"state"` // up, down
+	Reason     string `json:"reason,omitempty"`
+}
+
+// Class is one class of service.
+type Class struct {
+	Name string `json:"name"`
+}
+
+// Status is the daemon in one screen.
+type Status struct {
+	Site     string `json:"site"`
+	Topology string `json:"topology"`
+	Version  string `json:"version"`
+	// Health is "healthy" or "degraded"; Problems say what is wrong and what to do.
+	Health   string    `json:"health"`
+	Problems []Problem `json:"problems"`
+	Started  time.Time `json:"started"`
+	// Generation counts the applied topologies; AppliedHash and FileHash are
+	// SHA-256 of the one in force and of the file, FileDiffers that they do.
+	Generation  int       `json:"generation"`
+	Applied     time.Time `json:"applied"`
+	AppliedHash string    `json:"appliedHash"`
+	FileHash    string    `json:"fileHash,omitempty"`
+	FileDiffers bool      `json:"fileDiffers"`
+	Datapath    string    `json:"datapath"`
+	// Notes are facts worth knowing that are not problems, as "no bpffs".
+	Notes       []string          `json:"notes,omitempty"`
+	Tunnels     []Tunnel          `json:"tunnels"`
+	Pseudowires []Pseudowire      `json:"pseudowires"`
+	Counters    map[string]uint64 `json:"counters,omitempty"`
+}
+
+// Problem is one thing that is wrong.
+type Problem struct {
+	Object string `json:"object"`
+	What   string `json:"what"`
+	Fix    string `json:"fix,omitempty"`
+}
+
+// ApplyRequest carries a topology file. Files are the files that it refers to
+// by name; Name is what diagnostics call the file.
+type ApplyRequest struct {
+	Name     string `json:"name"`
+	Document string `json:"document"`
+	DryRun   bool   `json:"dryRun,omitempty"`
+	// Disruptive allows changes that interrupt traffic.
+	Disruptive   bool `json:"disruptive,omitempty"`
+	RequirePeers bool `json:"requirePeers,omitempty"`
+}
+
+// ApplyResult is what an apply did or, with DryRun, would do.
+type ApplyResult struct {
+	Generation int      `json:"generation"`
+	Changes    []Change `json:"changes"`
+	// Waiting lists new pseudowires that are not up, as "tenant-a: waiting for dc2".
+	Waiting []string `json:"waiting,omitempty"`
+	Seconds float64  `json:"seconds"`
+}
+
+// Change is one step of an apply.
+type Change struct {
+	Action string `json:"action"` // add, change, remove
+	Kind   string `json:"kind"`   // bridge, tunnel, pseudowire, attachment
+	Name   string `json:"name"`
+	// Impact is "live", "resets-session" or "recreates"; empty where nothing runs yet.
+	Impact string `json:"impact,omitempty"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Diagnostic is one fault of a topology, at its place.
+type Diagnostic struct {
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Column   int    `json:"column"`
+	Severity string `json:"severity"` // error, warning
+	Code     string `json:"code"`
+	Path     string `json:"path,omitempty"`
+	Message  string `json:"message"`
+	Help     string `json:"help,omitempty"`
+	Source   string `json:"source,omitempty"`
+}
+
+// Error is the body of every answer that is not a success (RFC 9457). Code is
+// stable: "invalid-topology", "needs-confirmation", "apply-failed",
+// "rollback-failed", "not-found", "not-permitted", "bad-request", "internal".
+type Error struct {
+	Code        string       `json:"code"`
+	Title       string       `json:"title"`
+	Detail      string       `json:"detail,omitempty"`
+	Status      int          `json:"status"`
+	Diagnostics []Diagnostic `json:"diagnostics,omitempty"`
+	// Changes are those that need a confirmation.
+	Changes []Change `json:"changes,omitempty"`
+}
+
+// Error is the title and the detail.
+func (e *Error) Error() string {
+	if e.Detail == "" {
+		return e.Title
+	}
+	return e.Title + ": " + e.Detail
+}
+
+// Event is one thing that happened.
+type Event struct {
+	Sequence uint64    `json:"sequence"`
+	Time     time.Time `json:"time"`
+	Severity string    `json:"severity"` // info, warning, error
+	// Object is what it happened to, as "tunnel gold/dc2"; Message says what, in words.
+	Object  string `json:"object"`
+	Message string `json:"message"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// Backend is what the server serves. Every error it returns is an *Error or is
+// shown as "internal".
+type Backend interface {
+	Status(context.Context) (*Status, error)
+	Tunnels(context.Context) ([]Tunnel, error)
+	Sessions(context.Context) ([]Session, error)
+	Pseudowires(context.Context) ([]Pseudowire, error)
+	Attachments(context.Context) ([]Attachment, error)
+	Classes(context.Context) ([]Class, error)
+	Apply(context.Context, ApplyRequest) (*ApplyResult, error)
+	// Events calls emit with every event kept that is newer than since, then, if
+	// follow is set, with new ones until the context ends or emit fails.
+	Events(ctx context.Context, since uint64, follow bool, emit func(Event) error) error
+}

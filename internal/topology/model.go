@@ -1,0 +1,80 @@
+// Package topology reads the topology file: YAML to a positioned tree, the tree
+// to a validated model, the model to what one site has to do. It is the only
+// package that imports the YAML library.
+package topology
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// Local is the topology as one site sees it: what its daemon has to make true.
+// All slices are sorted by name.
+type Local struct {
+	// Topology is metadata.name; Site is the site's name.
+	Topology, Site string
+	Bridges        []Bridge
+	Tunnels        []Tunnel
+	Pseudowires    []Pseudowire
+}
+
+// Bridge is one bridge of the site.
+type Bridge struct {
+	Name string
+	// External bridges are used and never made, changed or removed.
+	External bool
+	// Ports are interfaces that the daemon puts into the bridge.
+	Ports     []string
+	VLANAware VLANAware
+}
+
+// VLANAware says whether a bridge filters VLANs.
+type VLANAware uint8
+
+const (
+	// VLANAuto filters where the kernel can.
+	VLANAuto VLANAware = iota
+	VLANOn
+	VLANOff
+)
+
+// Tunnel is the site's end of one control connection.
+type Tunnel struct {
+	// Key is unique at the site: "gold/dc2", the tunnel and the peer site.
+	Key        string
+	Name, Peer string
+	// Local and Remote are the addresses of both ends; a zero Local means that
+	// the site's address is the routing table's choice.
+	Encapsulation          l2tpv3.Encapsulation
+	Local, Remote          netip.Addr
+	HostName, PeerHostName string
+	RouterID               uint32
+	Hello                  time.Duration // 0: the protocol's default
+}
+
+// Pseudowire is the site's end of one pseudowire.
+type Pseudowire struct {
+	Name, Peer string
+	// Device is the netdev's name: pw-NAME or its short form.
+	Device string
+	// Tunnel is the Key of the tunnel that carries it.
+	Tunnel       string
+	Type         l2tpv3.PseudowireType
+	EndID        []byte
+	CookieLength int // 0, 4 or 8 octets
+	MTU          int // 0: the datapath's default
+	// Datapath is "ebpf", "kernel" or empty for the daemon's choice.
+	Datapath   string
+	Attachment Attachment
+}
+
+// Attachment is a pseudowire's attachment circuit at the site: exactly one of
+// Bridge and Interface is set.
+type Attachment struct {
+	Bridge, Interface string
+	// VLAN is the tag on the attachment circuit, 1 to 4094; 0 is a whole port or
+	// a bridge's untagged traffic.
+	VLAN uint16
+}
