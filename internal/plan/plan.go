@@ -1,0 +1,226 @@
+// Package plan compares what a site should be with what it is and puts the
+// difference in an order that can be carried out, and undone, step by step. It
+// is pure.
+package plan
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/pwd-project/pwd/internal/topology"
+)
+
+// Kind is the kind of object that a step is about.
+type Kind string
+
+const (
+	Bridge     Kind = "bridge"
+	Tunnel     Kind = "tunnel"
+	Pseudowire Kind = "pseudowire"
+)
+
+// Action is what a step does to its object.
+type Action string
+
+const (
+	Add    Action = "add"
+	Change Action = "change"
+	Remove Action = "remove"
+)
+
+// Impact is what a step costs the traffic of its object.
+type Impact string
+
+const (
+	// None is for objects that carry nothing yet.
+	None Impact = ""
+	// Live changes lose no session.
+	Live Impact = "live"
+	// ResetsSession closes the session, or the tunnel's sessions, and signals anew.
+	ResetsSession Impact = "resets-session"
+	// Recreates takes the object's kernel devices away, for good or to make new ones.
+	Recreates Impact = "recreates"
+)
+
+// Disruptive says whether traffic stops.
+func (i Impact) Disruptive() bool { return i == ResetsSession || i == Recreates }
+
+// Step takes one object from Before to After; one of them is nil when the
+// object is added or removed. Their type is *topology.Bridge, *topology.Tunnel
+// or *topology.Pseudowire, as Kind says.
+type Step struct {
+	Action Action
+	Kind   Kind
+	Name   string
+	Impact Impact
+	// Detail says in words what differs.
+	Detail        string
+	Before, After any
+}
+
+// Undo is the step that takes the object back.
+func (s Step) Undo() Step {
+	u := s
+	u.Before, u.After = s.After, s.Before
+	switch s.Action {
+	case Add:
+		u.Action = Remove
+	case Remove:
+		u.Action = Add
+	}
+	return u
+}
+
+// Disruptive says whether any of the steps stops traffic.
+func Disruptive(steps []Step) bool {
+	return slices.ContainsFunc(steps, func(s Step) bool { return s.Impact.Disruptive() })
+}
+
+// Between lists the steps from one state of a site to another; either may be
+// nil, which is a site without anything.
+//
+// What goes is taken away first, users before what they use, so that what comes
+// may take its name, VLAN or port. What comes is made in the other direction.
+func Between(from, to *topology.Local) []Step {
+	if from == nil {
+		from = &topology.Local{}
+	}
+	if to == nil {
+		to = &topology.Local{}
+	}
+	bridges := diff(Bridge, index(from.Bridges, bridgeName), index(to.Bridges, bridgeName), changedBridge)
+	tunnels := diff(Tunnel, index(from.Tunnels, tunnelName), index(to.Tunnels, tunnelName), changedTunnel)
+	wires := diff(Pseudowire, index(from.Pseudowires, wireName), index(to.Pseudowires, wireName), changedPseudowire)
+
+	var steps []Step
+	for _, d := range []difference{wires, tunnels, bridges} {
+		steps = append(steps, d.removed...)
+	}
+	for _, d := range []difference{bridges, tunnels, wires} {
+		steps = append(steps, d.changed...)
+	}
+	for _, d := range []difference{bridges, tunnels, wires} {
+		steps = append(steps, d.added...)
+	}
+	return steps
+}
+
+func bridgeName(b topology.Bridge) string   { return b.Name }
+func tunnelName(t topology.Tunnel) string   { return t.Key }
+func wireName(p topology.Pseudowire) string { return p.Name }
+
+func index[T any](items []T, name func(T) string) map[string]*T {
+	m := make(map[string]*T, len(items))
+	for i := range items {
+		m[name(items[i])] = &items[i]
+	}
+	return m
+}
+
+type difference struct{ removed, changed, added []Step }
+
+// diff compares two sets of objects of one kind. changed says what two unequal
+// objects differ in and what the change costs.
+func diff[T any](kind Kind, from, to map[string]*T, changed func(a, b *T) (Impact, []string)) difference {
+	var d difference
+	for _, name := range sortedKeys(from) {
+		a, b := from[name], to[name]
+		if b == nil {
+			d.removed = append(d.removed, Step{Action: Remove, Kind: kind, Name: name, Impact: Recreates, Before: a})
+			continue
+		}
+		if reflect.DeepEqual(a, b) {
+			continue
+		}
+		impact, what := changed(a, b)
+		d.changed = append(d.changed, Step{Action: Change, Kind: kind, Name: name, Impact: impact, Detail: strings.Join(what, ", "), Before: a, After: b})
+	}
+	for _, name := range sortedKeys(to) {
+		if from[name] == nil {
+			d.added = append(d.added, Step{Action: Add, Kind: kind, Name: name, After: to[name]})
+		}
+	}
+	return d
+}
+
+func sortedKeys[T any](m map[string]T) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// field is one attribute of an object, before and after.
+type field struct {
+	name   string
+	impact Impact
+	a, b   any
+}
+
+func compare(fields []field) (Impact, []string) {
+	worst := Live
+	var what []string
+	for _, f := range fields {
+		if reflect.DeepEqual(f.a, f.b) {
+			continue
+		}
+		what = append(what, fmt.Sprintf("%s %s -> %s", f.name, shown(f.a), shown(f.b)))
+		if rank(f.impact) > rank(worst) {
+			worst = f.impact
+		}
+	}
+	return worst, what
+}
+
+func rank(i Impact) int { return slices.Index([]Impact{None, Live, ResetsSession, Recreates}, i) }
+
+func shown(v any) string {
+	switch s := fmt.Sprint(v); s {
+	case "", "0", "[]":
+		return "-"
+	default:
+		return s
+	}
+}
+
+func changedBridge(a, b *topology.Bridge) (Impact, []string) {
+	return compare([]field{
+		{"external", Recreates, a.External, b.External},
+		{"ports", Live, a.Ports, b.Ports},
+		{"vlan-aware", Live, a.VLANAware, b.VLANAware},
+	})
+}
+
+// A tunnel's identity is what its control connection was set up with; only its
+// timers can change under it.
+func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
+	return compare([]field{
+		{"encapsulation", ResetsSession, a.Encapsulation, b.Encapsulation},
+		{"local address", ResetsSession, a.Local, b.Local},
+		{"remote address", ResetsSession, a.Remote, b.Remote},
+		{"host name", ResetsSession, a.HostName, b.HostName},
+		{"peer's host name", ResetsSession, a.PeerHostName, b.PeerHostName},
+		{"router ID", ResetsSession, a.RouterID, b.RouterID},
+		{"hello", Live, a.Hello, b.Hello},
+	})
+}
+
+func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
+	return compare([]field{
+		{"datapath", Recreates, a.Datapath, b.Datapath},
+		{"device", Recreates, a.Device, b.Device},
+		{"peer", ResetsSession, a.Peer, b.Peer},
+		{"tunnel", ResetsSession, a.Tunnel, b.Tunnel},
+		{"type", ResetsSession, a.Type, b.Type},
+		{"end ID", ResetsSession, string(a.EndID), string(b.EndID)},
+		{"cookie", ResetsSession, a.CookieLength, b.CookieLength},
+		{"mtu", Live, a.MTU, b.MTU},
+		{"bridge", Live, a.Attachment.Bridge, b.Attachment.Bridge},
+		{"interface", Live, a.Attachment.Interface, b.Attachment.Interface},
+		{"vlan", Live, a.Attachment.VLAN, b.Attachment.VLAN},
+	})
+}
