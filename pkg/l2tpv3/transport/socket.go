@@ -1,0 +1,298 @@
+package transport
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+)
+
+const (
+	// controlTOS marks control messages as network control: CS6 (RFC 2474), not ECN capable.
+	controlTOS = 48 << 2
+	// receiveBuffer is what each socket may hold: some hundred full-size datagrams.
+	receiveBuffer = 1 << 20
+	// pendingErrors is how many errors of earlier packets (ICMP) one send reads off.
+	pendingErrors = 4
+)
+
+// socket is one UDP socket and the goroutine that reads it.
+type socket struct {
+	conn  *net.UDPConn
+	raw   syscall.RawConn
+	local netip.AddrPort
+	// connection is the local control connection ID; 0 for a listener.
+	connection uint32
+	// peer is who the connection is with; nil for a listener.
+	peer atomic.Pointer[peer]
+	// connected is the owner's own.
+	connected bool
+	closing   atomic.Bool
+	done      chan struct{} // closed when the reader has ended
+}
+
+// peer is the remote end of a connection. As long as it is not settled, its
+// port is the one asked and another may answer.
+type peer struct {
+	addr    netip.AddrPort
+	settled bool
+}
+
+// from reports whether a datagram from a comes from the peer.
+func (p *peer) from(a netip.AddrPort) bool {
+	if p == nil {
+		return false
+	}
+	if p.settled {
+		return a == p.addr
+	}
+	return a.Addr() == p.addr.Addr()
+}
+
+// openSocket makes a socket bound to local. Shared ones get past others of ours
+// on the same port, see Transport.share.
+func openSocket(local netip.AddrPort, shared, zeroChecksum bool) (*socket, error) {
+	network := "udp4"
+	if local.Addr().Is6() {
+		network = "udp6" // the net package sets IPV6_V6ONLY
+	}
+	configure := func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) {
+			failed = setOptions(int(fd), local.Addr().Is6(), shared, zeroChecksum)
+		})
+		return errors.Join(err, failed)
+	}
+	packets, err := (&net.ListenConfig{Control: configure}).ListenPacket(context.Background(), network, local.String())
+	if err != nil {
+		return nil, err
+	}
+	s := &socket{conn: packets.(*net.UDPConn), done: make(chan struct{})}
+	s.local = unmap(s.conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	if s.raw, err = s.conn.SyscallConn(); err != nil {
+		s.conn.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func setOptions(fd int, six, shared, zeroChecksum bool) error {
+	if shared {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return err
+		}
+	}
+	// Beyond the system's limit where we may, up to it where not: an optimisation either way.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	}
+	// A control message that does not fit the path is fragmented, not refused
+	// (RFC 3931, Section 4.1.4 is about data; a message cannot be made smaller).
+	if !six {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT); err != nil {
+		return err
+	}
+	if !zeroChecksum {
+		return nil
+	}
+	// RFC 6935, Section 5: a zero checksum is accepted on ports where both ends
+	// are set to use it. These sockets have one known peer, and its data may come so.
+	return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1)
+}
+
+// setShared lets others of ours bind to the socket's address and port, or not.
+func (s *socket) setShared(on bool) error {
+	value := 0
+	if on {
+		value = 1
+	}
+	return s.control(func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, value)
+	})
+}
+
+// connect settles the peer's address and port: the kernel then prefers this
+// socket for the peer's datagrams and keeps others' away.
+func (s *socket) connect(remote netip.AddrPort) error {
+	if s.connected && s.peer.Load().addr == remote {
+		return nil
+	}
+	to, err := sockaddr(remote)
+	if err != nil {
+		return err
+	}
+	if err := s.control(func(fd int) error { return unix.Connect(fd, to) }); err != nil {
+		return err
+	}
+	s.peer.Store(&peer{addr: remote, settled: true})
+	s.connected = true
+	return nil
+}
+
+// send sends one datagram without ever waiting: what the socket's buffer does
+// not take is lost, as on the wire.
+func (s *socket) send(remote netip.AddrPort, payload []byte) (pending int, err error) {
+	var to unix.Sockaddr
+	if !s.connected || s.peer.Load().addr != remote {
+		if to, err = sockaddr(remote); err != nil {
+			return 0, err
+		}
+	}
+	// The class goes with each message and not onto the socket: the kernel's
+	// l2tp would mark user traffic with the socket's.
+	class := controlTOS4
+	if s.local.Addr().Is6() {
+		class = controlTOS6
+	}
+	for {
+		err = s.control(func(fd int) error {
+			return unix.Sendmsg(fd, payload, class, to, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		})
+		// A send reports what an earlier packet met (RFC 1122, Section 4.1.3.3)
+		// and then has sent nothing itself.
+		if !isPending(err) || pending == pendingErrors {
+			return pending, err
+		}
+		pending++
+	}
+}
+
+// control runs f with the descriptor.
+func (s *socket) control(f func(fd int) error) error {
+	var failed error
+	if err := s.raw.Control(func(fd uintptr) { failed = f(int(fd)) }); err != nil {
+		return err
+	}
+	return failed
+}
+
+// close ends the socket and its reader. What had already arrived is passed on.
+func (s *socket) close(deliver func(*socket, netip.AddrPort, []byte)) {
+	s.closing.Store(true)
+	_ = s.control(func(fd int) error {
+		s.drain(fd, receiveBuffer/512, deliver)
+		return nil
+	})
+	s.conn.Close()
+	<-s.done
+}
+
+// read passes on what arrives until the socket is closed.
+func (s *socket) read(deliver func(*socket, netip.AddrPort, []byte), failed func(error)) {
+	defer close(s.done)
+	// The only error is that of a closed socket.
+	_ = s.raw.Read(func(fd uintptr) bool {
+		for !s.closing.Load() {
+			err := s.drain(int(fd), 64, deliver)
+			if err == unix.EAGAIN {
+				return false
+			}
+			if err != nil && err != unix.EINTR {
+				// Errors of this kind are read off one by one (ICMP): the
+				// connection's fate is for its timers to decide.
+				failed(err)
+				if !isPending(err) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// buffers for one datagram of any size.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 1<<16); return &b }}
+
+// drain passes on up to n datagrams without waiting.
+func (s *socket) drain(fd, n int, deliver func(*socket, netip.AddrPort, []byte)) error {
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	for range n {
+		size, from, err := unix.Recvfrom(fd, *buffer, unix.MSG_DONTWAIT)
+		if err != nil {
+			return err
+		}
+		deliver(s, addrPort(from), (*buffer)[:size])
+	}
+	return nil
+}
+
+// isPending reports whether err is what an ICMP message made of an earlier packet.
+func isPending(err error) bool {
+	switch err {
+	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENONET,
+		unix.ENOPROTOOPT, unix.EOPNOTSUPP, unix.EPROTO, unix.EACCES, unix.EMSGSIZE:
+		return true
+	}
+	return false
+}
+
+// path is a datagram's way as the control machine has it.
+func (s *socket) path(remote netip.AddrPort) control.Path {
+	return control.Path{Encapsulation: l2tpv3.UDP, Local: s.local, Remote: remote}
+}
+
+func sockaddr(a netip.AddrPort) (unix.Sockaddr, error) {
+	if a.Addr().Unmap().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().Unmap().As4()}, nil
+	}
+	if !a.Addr().Is6() {
+		return nil, unix.EDESTADDRREQ
+	}
+	to := &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+	if zone := a.Addr().Zone(); zone != "" {
+		link, err := net.InterfaceByName(zone)
+		if err != nil {
+			return nil, err
+		}
+		to.ZoneId = uint32(link.Index)
+	}
+	return to, nil
+}
+
+func addrPort(a unix.Sockaddr) netip.AddrPort {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		addr := netip.AddrFrom16(a.Addr).Unmap()
+		if a.ZoneId != 0 {
+			if link, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
+				addr = addr.WithZone(link.Name)
+			}
+		}
+		return netip.AddrPortFrom(addr, uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// controlTOS4 and controlTOS6 are control messages (cmsg) with controlTOS.
+var (
+	controlTOS4 = tosMessage(unix.IPPROTO_IP, unix.IP_TOS)
+	controlTOS6 = tosMessage(unix.IPPROTO_IPV6, unix.IPV6_TCLASS)
+)
+
+func tosMessage(level, kind int32) []byte {
+	b := make([]byte, unix.CmsgSpace(4))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+	h.Level, h.Type = level, kind
+	h.SetLen(unix.CmsgLen(4))
+	binary.NativeEndian.PutUint32(b[unix.CmsgLen(0):], controlTOS)
+	return b
+}

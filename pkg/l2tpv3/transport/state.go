@@ -1,0 +1,63 @@
+package transport
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// State is what a Transport needs to have the same sockets after a restart. It
+// goes through JSON unchanged. The listeners come from SetListeners.
+type State struct {
+	Connections []ConnectionState `json:"connections,omitempty"`
+}
+
+// ConnectionState is one connection's socket.
+type ConnectionState struct {
+	// Connection is the local control connection ID.
+	Connection uint32 `json:"connection"`
+	// Initiator says that the local port is the connection's own; otherwise it
+	// is the listener's.
+	Initiator bool `json:"initiator,omitempty"`
+	// Local and Remote are addresses and UDP ports of both ends.
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+	// Connected says that the peer's port is settled.
+	Connected bool `json:"connected,omitempty"`
+}
+
+// Save gives the state of all connections, by connection ID.
+func (t *Transport) Save() State {
+	var s State
+	for _, c := range t.sorted() {
+		s.Connections = append(s.Connections, c.ConnectionState)
+	}
+	return s
+}
+
+// Restore opens the sockets of a saved state, with the ports they had (RFC 3931,
+// Section 4.1.2.2: they stay the same for the life of a connection). The error
+// joins an *Error for each that could not be; its connection remains known, and
+// Refresh, Transmit and Connect try again.
+func (t *Transport) Restore(s State) error {
+	if t.closed {
+		return ErrClosed
+	}
+	var failed []error
+	for _, state := range s.Connections {
+		t.Release(state.Connection)
+		c := &connection{ConnectionState: state}
+		t.connections[state.Connection] = c
+		failed = append(failed, t.establish(c))
+	}
+	return errors.Join(failed...)
+}
+
+// sorted gives the connections by ID.
+func (t *Transport) sorted() []*connection {
+	return slices.SortedFunc(maps.Values(t.connections), func(a, b *connection) int {
+		return cmp.Compare(a.Connection, b.Connection)
+	})
+}
