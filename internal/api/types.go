@@ -185,11 +185,25 @@ type Diagnostic struct {
 	Message  string `json:"message"`
 	Help     string `json:"help,omitempty"`
 	Source   string `json:"source,omitempty"`
+	// Caret is the position of Column in Source, in characters from 1.
+	Caret int `json:"caret,omitempty"`
+	// Other is a second place that the fault is about; its Message says what is
+	// there, as "first used here".
+	Other *OtherPlace `json:"other,omitempty"`
+}
+
+// OtherPlace is the second place of a Diagnostic.
+type OtherPlace struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Message string `json:"message"`
+	Source  string `json:"source,omitempty"`
+	Caret   int    `json:"caret,omitempty"`
 }
 
 // Error is the body of every answer that is not a success (RFC 9457). Code is
-// stable: "invalid-topology", "needs-confirmation", "apply-failed",
-// "rollback-failed", "not-found", "not-permitted", "bad-request", "internal".
+// stable: one of the Code constants.
 type Error struct {
 	Code        string       `json:"code"`
 	Title       string       `json:"title"`

@@ -1,0 +1,58 @@
+package api
+
+import (
+	"context"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Peer is the process at the other end of a connection, as the kernel saw it
+// when it connected (SO_PEERCRED, unix(7)).
+type Peer struct {
+	PID int32
+	UID uint32
+	GID uint32
+}
+
+type peerKey struct{}
+
+// WithPeer returns a context that carries p.
+func WithPeer(ctx context.Context, p Peer) context.Context {
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+// PeerFrom returns who sent the request that ctx belongs to; false if unknown.
+func PeerFrom(ctx context.Context) (Peer, bool) {
+	p, ok := ctx.Value(peerKey{}).(Peer)
+	return p, ok
+}
+
+// ConnContext is the http.Server.ConnContext that puts the Peer of a unix
+// connection into the context of its requests.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err != nil || credErr != nil {
+		return ctx
+	}
+	return WithPeer(ctx, Peer{PID: cred.Pid, UID: cred.Uid, GID: cred.Gid})
+}
+
+// OwnerMayChange lets root and the daemon's own user change things. Everyone
+// else who may open the socket may read.
+func OwnerMayChange(p Peer) bool {
+	return p.UID == 0 || p.UID == uint32(os.Geteuid())
+}
