@@ -1,0 +1,90 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pwd-project/pwd/test/vm/job"
+)
+
+// Suite is the tests of one package that run in the machines.
+type Suite struct {
+	// Package is its folder in the module. Its tests are built with the tag vm.
+	Package string
+	// Run is the pattern of the tests to run; "" is all.
+	Run string
+	// Limit ends it on one kernel.
+	Limit time.Duration
+	// Tools are what its tests run.
+	Tools []Tool
+	// Build are programs of this module that its tests start: main packages,
+	// built without cgo. The test finds them in the folder that PWD_BIN names.
+	Build []string
+}
+
+// Suites are all tests that run in the machines, in this order.
+var Suites = []Suite{}
+
+// BuildSuite builds the test binary of a suite below dir and returns the step
+// that runs it. verbose names each test.
+func BuildSuite(ctx context.Context, s Suite, dir string, verbose bool, log io.Writer) (job.Step, error) {
+	root, err := ModuleRoot()
+	if err != nil {
+		return job.Step{}, err
+	}
+	bin := filepath.Join(dir, path.Base(s.Package)+".test")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "vm", "-o", bin, "./"+s.Package)
+	build.Dir, build.Stdout, build.Stderr = root, log, log
+	if err := build.Run(); err != nil {
+		return job.Step{}, fmt.Errorf("build the tests of %s: %w", s.Package, err)
+	}
+	step := job.Step{
+		Name: s.Package, Dir: filepath.Join(root, s.Package), Limit: s.Limit, Tests: true,
+		// The binary's own limit prints where it hangs; the step's would not.
+		Args: []string{bin, "-test.paniconexit0", "-test.timeout", (s.Limit - 2*time.Second).String()},
+	}
+	if len(s.Build) > 0 {
+		programs := filepath.Join(dir, path.Base(s.Package)+".bin") + "/"
+		build := exec.CommandContext(ctx, "go", "build", "-o", programs)
+		for _, p := range s.Build {
+			build.Args = append(build.Args, "./"+p)
+		}
+		build.Dir, build.Stdout, build.Stderr = root, log, log
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if err := build.Run(); err != nil {
+			return job.Step{}, fmt.Errorf("build %s for the tests of %s: %w", strings.Join(s.Build, ", "), s.Package, err)
+		}
+		step.Env = []string{"PWD_BIN=" + programs}
+	}
+	if s.Run != "" {
+		step.Args = append(step.Args, "-test.run", s.Run)
+	}
+	if verbose {
+		step.Args = append(step.Args, "-test.v")
+	}
+	return step, nil
+}
+
+// ModuleRoot is the folder with this module's go.mod, at or above the working directory.
+func ModuleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("vm: no go.mod above the working directory")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
