@@ -1,8 +1,3 @@
-// Package control is the L2TPv3 control protocol (RFC 3931) as a pure state
-// machine: control connections, sessions and reliable delivery of one LCCE.
-//
-// An Endpoint does no I/O, starts nothing and reads no clock. Its owner gives it
-// datagrams and the time, and carries out, in order, what Next returns.
 package control
 
 import (
@@ -50,6 +45,8 @@ type Tunnel struct {
 	RouterID uint32
 	// PeerHostName is what the peer's end of this very tunnel calls itself.
 	PeerHostName string
+	// Peer is what reasons call the peer, as "waiting for dc2"; empty is PeerHostName.
+	Peer         string
 	Capabilities []l2tpv3.PseudowireType
 	Hello        time.Duration // 0 is 60 s (Section 4.4)
 	// ReceiveWindow is advertised; 0 is 16.
@@ -69,8 +66,12 @@ type Session struct {
 	CookieLength int // 0, 4 or 8 octets: what we assign
 	Sublayer     l2tpv3.L2SpecificSublayer
 	MTU          uint16 // Interface MTU AVP; 0 for none
-	// Circuit is the state of the local attachment circuit.
+	// Circuit is the state of the local attachment circuit. A fault or standby
+	// bit may be set; CircuitActive is ignored beside a fault (RFC 5641, Section 3).
 	Circuit l2tpv3.CircuitStatus
+	// CanSequence says that the data plane can number the packets to the peer.
+	// Without it a peer that asks for sequencing is refused (CDN 31).
+	CanSequence bool
 }
 
 // Path is where a control connection's packets go and come from.
@@ -125,6 +126,8 @@ type InstallSession struct {
 	LocalCookie, RemoteCookie []byte
 	ReceiveSublayer           l2tpv3.L2SpecificSublayer
 	TransmitSublayer          l2tpv3.L2SpecificSublayer
+	// TransmitSequencing is what the peer asked for, if Session.CanSequence.
+	TransmitSequencing l2tpv3.DataSequencing
 	// Transmit is set when user frames may be sent.
 	Transmit bool
 }
