@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Packets out of the pseudowire: data messages of our sessions are taken from the
+ * underlay's ingress, become frames again, and leave through the outer end of the
+ * pseudowire's veth pair, which is to say they come in at its inner end.
+ *
+ * Everything else is the stack's: control messages, fragments (put together, they
+ * arrive at the tunnel's socket), packets with IP options, other people's UDP.
+ *
+ * A checksum of the outer packet that the device has not verified is not verified
+ * here: each link of the underlay guards its frames, IP inside guards itself, and
+ * where it matters most, in fragments, the stack verifies it.
+ */
+#ifndef PWD_DECAP_H
+#define PWD_DECAP_H
+
+#include "maps.h"
+#include "mss.h"
+
+struct ip4_data {
+	struct iphdr ip;
+	struct udphdr udp;
+	struct l2tphdr l2tp;
+};
+
+struct ip6_data {
+	struct ipv6hdr ip;
+	struct udphdr udp;
+	struct l2tphdr l2tp;
+};
+
+/* What the outer headers say. */
+struct packet {
+	struct flow flow;
+	__be32 session;
+	__u32 ip_len;  /* header included */
+	__u32 header;  /* from the Ethernet header to the session ID */
+	__u32 min_len; /* what adjust_room wants to be left */
+};
+
+#define PASS TC_ACT_UNSPEC
+
+static __always_inline int is_data(const struct l2tphdr *l2tp)
+{
+	return (l2tp->flags & bpf_htons(L2TP_T_AND_VERSION)) == bpf_htons(L2TP_DATA_VERSION_3);
+}
+
+static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p)
+{
+	struct ip4_data h;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &h, sizeof(h)))
+		return 0;
+	if (h.ip.version != 4 || h.ip.ihl != 5 || h.ip.protocol != IPPROTO_UDP ||
+	    (h.ip.frag_off & bpf_htons(IP4_MF | IP4_OFFSET)) || !is_data(&h.l2tp))
+		return 0;
+	p->ip_len = bpf_ntohs(h.ip.tot_len);
+	if (!skb->gso_size && bpf_ntohs(h.udp.len) + sizeof(h.ip) != p->ip_len)
+		return 0;
+	p->flow.local[2] = bpf_htonl(0xffff);
+	p->flow.local[3] = h.ip.daddr;
+	p->flow.remote[2] = bpf_htonl(0xffff);
+	p->flow.remote[3] = h.ip.saddr;
+	p->flow.local_port = h.udp.dest;
+	p->flow.remote_port = h.udp.source;
+	p->session = h.l2tp.session;
+	p->header = ETH_HLEN + sizeof(h);
+	p->min_len = sizeof(h.ip);
+	return 1;
+}
+
+static __always_inline int parse_ip6(struct __sk_buff *skb, struct packet *p)
+{
+	struct ip6_data h;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &h, sizeof(h)))
+		return 0;
+	if (h.ip.version != 6 || h.ip.nexthdr != IPPROTO_UDP || !is_data(&h.l2tp))
+		return 0;
+	p->ip_len = bpf_ntohs(h.ip.payload_len) + sizeof(h.ip);
+	if (!skb->gso_size && h.udp.len != h.ip.payload_len)
+		return 0;
+	__builtin_memcpy(p->flow.local, &h.ip.daddr, sizeof(p->flow.local));
+	__builtin_memcpy(p->flow.remote, &h.ip.saddr, sizeof(p->flow.remote));
+	p->flow.local_port = h.udp.dest;
+	p->flow.remote_port = h.udp.source;
+	p->session = h.l2tp.session;
+	p->header = ETH_HLEN + sizeof(h);
+	p->min_len = sizeof(h.ip);
+	return 1;
+}
+
+static __always_inline int same_flow(const struct flow *a, const struct flow *b)
+{
+	__u32 diff = a->local_port ^ b->local_port;
+
+	diff |= a->remote_port ^ b->remote_port;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		diff |= (a->local[i] ^ b->local[i]) | (a->remote[i] ^ b->remote[i]);
+	return !diff;
+}
+
+/* RFC 3931, Section 4.5: the session ID first, then the cookie. The comparison
+ * takes the same time whatever differs.
+ */
+static __always_inline int has_cookie(struct __sk_buff *skb, __u32 at, const struct receive *rx)
+{
+	__u64 cookie = 0;
+
+	if (rx->cookie_len == 8) {
+		if (bpf_skb_load_bytes(skb, at, &cookie, 8))
+			return 0;
+	} else if (rx->cookie_len == 4) {
+		if (bpf_skb_load_bytes(skb, at, &cookie, 4))
+			return 0;
+	}
+	return cookie == rx->cookie;
+}
+
+/* The MSS of a frame whose Ethernet header is at mac, below at most two tags. */
+static __always_inline void clamp_frame(struct __sk_buff *skb, __u32 mac, __be16 ethertype,
+					__u32 room)
+{
+	struct vlan_tag tag;
+	__u32 l3 = mac + ETH_HLEN;
+
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		if (ethertype != bpf_htons(ETH_P_8021Q) && ethertype != bpf_htons(ETH_P_8021AD))
+			break;
+		/* A tag's two octets, then the EtherType of what follows. */
+		if (bpf_skb_load_bytes(skb, l3, &tag, sizeof(tag)))
+			return;
+		ethertype = tag.tci;
+		l3 += sizeof(tag);
+		room -= sizeof(tag);
+	}
+	clamp_mss(skb, l3, ethertype, room);
+}
+
+/* Removes everything up to the frame, whose Ethernet header is inner. */
+static __always_inline int strip(struct __sk_buff *skb, __u32 header, __u32 frame, __u32 min_len,
+				 const struct ethhdr *inner)
+{
+	__u32 least = min_len + ETH_HLEN;
+
+	/* The helper leaves no less than an IP header behind it. */
+	if (frame < least && bpf_skb_change_tail(skb, header + least, 0))
+		return -1;
+	if (bpf_skb_adjust_room(skb, -(__s32)header, BPF_ADJ_ROOM_MAC,
+				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET))
+		return -1;
+	/* The outer checksum was one of those that the device has verified. */
+	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
+	if (frame < least && bpf_skb_change_tail(skb, frame, 0))
+		return -1;
+	return bpf_skb_store_bytes(skb, 0, inner, sizeof(*inner), 0);
+}
+
+static __always_inline void received(__be32 session, __u32 frames, __u64 octets)
+{
+	__u32 key = bpf_ntohl(session);
+	struct counters *c = bpf_map_lookup_elem(&counts, &key);
+
+	if (!c)
+		return;
+	c->received.frames += frames;
+	c->received.octets += octets;
+}
+
+static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p,
+				   const struct receive *rx)
+{
+	__u32 session = bpf_ntohl(p->session);
+	__u32 header = p->header, frame, max;
+	struct ethhdr inner;
+
+	if (!has_cookie(skb, header, rx))
+		return drop(session, WRONG_COOKIE);
+	header += rx->cookie_len;
+	if (rx->flags & RX_SUBLAYER) {
+		__be32 sublayer;
+
+		/* RFC 5085, Section 3: VCCV that nobody asked for is discarded. */
+		if (bpf_skb_load_bytes(skb, header, &sublayer, sizeof(sublayer)) ||
+		    (sublayer & bpf_htonl(L2TP_SUBLAYER_V)))
+			return drop(session, ERROR);
+		header += L2TP_SUBLAYER_LEN;
+	}
+
+	if (!skb->gso_size) {
+		if (ETH_HLEN + p->ip_len > skb->len)
+			return PASS;
+		/* Links pad; the padding is no part of the frame. */
+		if (ETH_HLEN + p->ip_len < skb->len &&
+		    bpf_skb_change_tail(skb, ETH_HLEN + p->ip_len, 0))
+			return drop(session, ERROR);
+	}
+	if (skb->len < header + ETH_HLEN)
+		return drop(session, ERROR);
+	frame = skb->len - header;
+	if (bpf_skb_load_bytes(skb, header, &inner, sizeof(inner)))
+		return drop(session, ERROR);
+	if (!(rx->flags & RX_UP))
+		return drop(session, NOT_ESTABLISHED);
+
+	max = rx->mtu + ETH_HLEN;
+	if (inner.h_proto == bpf_htons(ETH_P_8021Q) || inner.h_proto == bpf_htons(ETH_P_8021AD))
+		max += sizeof(struct vlan_tag);
+	if (!skb->gso_size && frame > max)
+		return drop(session, OVERSIZE);
+	clamp_frame(skb, header, inner.h_proto, rx->room);
+
+	/* A tag of the underlay's, VID 0, ends here. */
+	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
+		return drop(session, ERROR);
+	if (strip(skb, header, frame, p->min_len, &inner))
+		return drop(session, ERROR);
+	if (rx->vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))
+		return drop(session, ERROR);
+	received(p->session, 1, frame);
+	return bpf_redirect(rx->device, 0);
+}
+
+SEC("tc")
+int pwd_decap(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	struct receive *rx;
+
+	if (skb->pkt_type != PACKET_HOST)
+		return PASS;
+	/* A VLAN of the underlay's is another device's, which has its own program. */
+	if (skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK))
+		return PASS;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (!parse_ip4(skb, &p))
+			return PASS;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (!parse_ip6(skb, &p))
+			return PASS;
+	} else {
+		return PASS;
+	}
+	/* Session 0 is that of control messages, over IP (Section 4.1.1.2). */
+	rx = bpf_map_lookup_elem(&sessions, &p.session);
+	if (rx && same_flow(&rx->flow, &p.flow))
+		return deliver(skb, &p, rx);
+	if (!bpf_map_lookup_elem(&tunnels, &p.flow))
+		return PASS;
+	count_global(UNKNOWN_SESSION);
+	return TC_ACT_SHOT;
+}
+
+#endif

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Frames into the pseudowire: they come in at the outer end of its veth pair and
+ * leave, with outer headers, through the underlay.
+ *
+ * A frame arrives with its outermost tag in the skb's metadata. It belongs into
+ * the L2TP payload: what is left in the metadata would go on the outer packet. So
+ * all tags are taken off and written into the new inner Ethernet header.
+ *
+ * What a program cannot do goes through the slow lane, a veth pair without
+ * offloads: the kernel finishes checksums and cuts segments on the way in, and
+ * the frames come out as on a wire, at fragment (fragment.h).
+ */
+#ifndef PWD_ENCAP_H
+#define PWD_ENCAP_H
+
+#include "maps.h"
+#include "mss.h"
+
+#define MAX_TAGS 4
+/* Segments of less than this are not worth cutting: rather fragments. */
+#define LEAST_SEGMENT 256
+
+/* The Ethernet header of a frame whose tags have been taken off. */
+struct inner {
+	struct vlan_tag tags[MAX_TAGS];
+	__u32 tags_len;
+	__be16 ethertype;
+	__u8 addresses[2 * ETH_ALEN];
+};
+
+/* 802.1Q, Section 9.6: VID 0 is a priority tag, the frame belongs to no VLAN. */
+static __always_inline int tagged_for(struct __sk_buff *skb, const struct transmit *tx)
+{
+	return skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021Q) &&
+	       (skb->vlan_tci & VLAN_VID_MASK) == tx->vlan;
+}
+
+static __always_inline int to_lane(struct __sk_buff *skb, const struct transmit *tx, __u32 device)
+{
+	skb->mark = device;
+	return bpf_redirect(tx->lane, 0);
+}
+
+/* Takes all tags off. The kernel moves each next tag of the frame into the
+ * metadata as the one before it goes.
+ */
+static __always_inline int take_tags(struct __sk_buff *skb, struct inner *inner)
+{
+#pragma unroll
+	for (int i = 0; i < MAX_TAGS; i++) {
+		if (!skb->vlan_present)
+			break;
+		inner->tags[i].tpid = skb->vlan_proto;
+		inner->tags[i].tci = bpf_htons(skb->vlan_tci);
+		inner->tags_len += sizeof(struct vlan_tag);
+		if (bpf_skb_vlan_pop(skb))
+			return -1;
+	}
+	return skb->vlan_present ? -1 : 0;
+}
+
+static __always_inline int load_inner(struct __sk_buff *skb, struct inner *inner)
+{
+	if (bpf_skb_load_bytes(skb, 0, inner->addresses, sizeof(inner->addresses)))
+		return -1;
+	return bpf_skb_load_bytes(skb, sizeof(inner->addresses), &inner->ethertype,
+				  sizeof(inner->ethertype));
+}
+
+/* Writes the inner Ethernet header, tags included, at the given offset. */
+static __always_inline int store_inner(struct __sk_buff *skb, __u32 at, const struct inner *inner)
+{
+	__u32 tags_len = inner->tags_len;
+
+	if (bpf_skb_store_bytes(skb, at, inner->addresses, sizeof(inner->addresses), 0))
+		return -1;
+	at += sizeof(inner->addresses);
+	if (tags_len) {
+		if (tags_len > sizeof(inner->tags))
+			return -1;
+		if (bpf_skb_store_bytes(skb, at, inner->tags, tags_len, 0))
+			return -1;
+		at += tags_len;
+	}
+	return bpf_skb_store_bytes(skb, at, &inner->ethertype, sizeof(inner->ethertype), 0);
+}
+
+static __always_inline __u16 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum;
+}
+
+/* The length of the outer packet around a frame of that many octets. */
+static __always_inline __u32 outer_ip_len(const struct transmit *tx, __u32 frame)
+{
+	return tx->outer_len - ETH_HLEN + frame;
+}
+
+/* Writes the outer headers around ip_len octets of packet. */
+static __always_inline int store_outer(struct __sk_buff *skb, const struct transmit *tx,
+				       __u32 ip_len)
+{
+	__u32 len = tx->outer_len;
+	void *data, *end;
+
+	if (len < OUTER_MIN || len > OUTER_MAX)
+		return -1;
+	if (bpf_skb_store_bytes(skb, 0, tx->outer, len, 0))
+		return -1;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (tx->flags & TX_IPV6) {
+		struct ipv6hdr *ip = data + ETH_HLEN;
+		struct udphdr *udp = (void *)(ip + 1);
+
+		if ((void *)(udp + 1) > end)
+			return -1;
+		ip->payload_len = bpf_htons(ip_len - sizeof(*ip));
+		udp->len = ip->payload_len;
+	} else {
+		struct iphdr *ip = data + ETH_HLEN;
+		struct udphdr *udp = (void *)(ip + 1);
+
+		if ((void *)(udp + 1) > end)
+			return -1;
+		ip->tot_len = bpf_htons(ip_len);
+		ip->check = ~fold(tx->ip_sum + ip->tot_len);
+		udp->len = bpf_htons(ip_len - sizeof(*ip));
+	}
+	return 0;
+}
+
+static __always_inline void transmitted(const struct transmit *tx, __u32 frames, __u64 octets)
+{
+	struct counters *c = bpf_map_lookup_elem(&counts, &tx->session);
+
+	if (!c)
+		return;
+	c->transmitted.frames += frames;
+	c->transmitted.octets += octets;
+}
+
+/* How a frame of several segments (GSO) is to be carried. */
+struct segments {
+	__u32 headers; /* octets before each segment's payload, without tags */
+	__u32 count;
+	__u32 lower; /* what its size has to come down by to fit, 0 if it fits */
+};
+
+/* Says how a GSO frame can be carried as such; 0 if it cannot. */
+static __always_inline int plan_segments(struct __sk_buff *skb, const struct transmit *tx,
+					 __u32 tags_len, struct segments *s)
+{
+	union {
+		struct iphdr ip4;
+		struct ipv6hdr ip6;
+	} ip;
+	struct tcphdr tcp;
+	__u32 size = skb->gso_size, longest;
+	__u8 protocol;
+
+	s->headers = ETH_HLEN;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip.ip4, sizeof(ip.ip4)))
+			return 0;
+		protocol = ip.ip4.protocol;
+		s->headers += ip.ip4.ihl * 4;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip.ip6, sizeof(ip.ip6)))
+			return 0;
+		protocol = ip.ip6.nexthdr;
+		s->headers += sizeof(ip.ip6);
+	} else {
+		return 0;
+	}
+	if (protocol == IPPROTO_TCP) {
+		if (bpf_skb_load_bytes(skb, s->headers, &tcp, sizeof(tcp)))
+			return 0;
+		s->headers += tcp.doff * 4;
+	} else if (protocol == IPPROTO_UDP) {
+		s->headers += sizeof(struct udphdr);
+	} else {
+		return 0;
+	}
+	if (s->headers >= skb->len)
+		return 0;
+
+	longest = outer_ip_len(tx, s->headers + tags_len + size);
+	s->lower = 0;
+	if (longest > tx->mtu) {
+		/* A datagram's size is the sender's word: only TCP may be cut anew. */
+		if (protocol != IPPROTO_TCP)
+			return 0;
+		s->lower = longest - tx->mtu;
+		if (s->lower + LEAST_SEGMENT > size)
+			return 0;
+		size -= s->lower;
+	}
+	if (!size)
+		return 0;
+	s->count = (skb->len - s->headers + size - 1) / size;
+	return 1;
+}
+
+/* adjust_room takes the length of the inner Ethernet header as part of a flag. */
+static __always_inline __u64 room_flags(const struct transmit *tx, __u32 tags_len)
+{
+	return BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+	       BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN + tags_len) |
+	       (tx->flags & TX_IPV6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
+}
+
+/* Frames of several segments. The helper marks the skb as a UDP tunnel's, so
+ * that each segment gets the outer headers.
+ */
+static __always_inline int encap_segments(struct __sk_buff *skb, const struct transmit *tx,
+					  __u32 device)
+{
+	__u32 own = tx->vlan ? 0 : (skb->vlan_present ? sizeof(struct vlan_tag) : 0);
+	__u16 tci = skb->vlan_tci;
+	__be16 tpid = skb->vlan_proto;
+	int tagged = skb->vlan_present;
+	struct inner inner = {};
+	struct segments s;
+	__u32 ip_len;
+	__u64 octets;
+
+	if (!plan_segments(skb, tx, own, &s))
+		return to_lane(skb, tx, device);
+	if (tagged) {
+		if (tx->vlan) {
+			if (bpf_skb_vlan_pop(skb))
+				return drop(tx->session, ERROR);
+		} else if (take_tags(skb, &inner)) {
+			return drop(tx->session, ERROR);
+		}
+	}
+	if (load_inner(skb, &inner))
+		return drop(tx->session, ERROR);
+	ip_len = outer_ip_len(tx, skb->len + own);
+	octets = skb->len + own + (__u64)(s.count - 1) * (s.headers + own);
+
+	/* Growing lowers the segment size by as much, shrinking leaves it. */
+	if (s.lower && (bpf_skb_adjust_room(skb, s.lower, BPF_ADJ_ROOM_MAC, 0) ||
+			bpf_skb_adjust_room(skb, -(__s32)s.lower, BPF_ADJ_ROOM_MAC,
+					    BPF_F_ADJ_ROOM_FIXED_GSO)))
+		goto refused;
+	if (bpf_skb_adjust_room(skb, tx->outer_len + own, BPF_ADJ_ROOM_MAC,
+				room_flags(tx, own) | BPF_F_ADJ_ROOM_FIXED_GSO))
+		goto refused;
+	if (store_outer(skb, tx, ip_len) || store_inner(skb, tx->outer_len, &inner))
+		return drop(tx->session, ERROR);
+	transmitted(tx, s.count, octets);
+	return bpf_redirect(tx->egress, 0);
+
+refused: /* a kind of segments that the helper knows nothing of: unchanged */
+	if (tagged && bpf_skb_vlan_push(skb, tpid, tci))
+		return drop(tx->session, ERROR);
+	return to_lane(skb, tx, device);
+}
+
+/* Frames that fit into one packet of the underlay. */
+static __always_inline int encap_one(struct __sk_buff *skb, const struct transmit *tx)
+{
+	struct inner inner = {};
+	__u32 frame, grow;
+
+	if (tx->vlan && bpf_skb_vlan_pop(skb))
+		return drop(tx->session, ERROR);
+	if (take_tags(skb, &inner) || load_inner(skb, &inner))
+		return drop(tx->session, ERROR);
+	clamp_mss(skb, ETH_HLEN, inner.ethertype, tx->room - inner.tags_len);
+
+	frame = skb->len + inner.tags_len;
+
+	/* adjust_room knows IP alone; it tells the device where the inner headers
+	 * are, which a checksum left to do needs. Where it refuses, the frame is
+	 * not IP or already in a tunnel.
+	 */
+	grow = tx->outer_len + inner.tags_len;
+	if (bpf_skb_adjust_room(skb, grow, BPF_ADJ_ROOM_MAC, room_flags(tx, inner.tags_len)) &&
+	    bpf_skb_change_head(skb, grow, 0))
+		return drop(tx->session, ERROR);
+	if (store_outer(skb, tx, outer_ip_len(tx, frame)) ||
+	    store_inner(skb, tx->outer_len, &inner))
+		return drop(tx->session, ERROR);
+	transmitted(tx, 1, frame);
+	return bpf_redirect(tx->egress, 0);
+}
+
+SEC("tc")
+int pwd_encap(struct __sk_buff *skb)
+{
+	__u32 device = skb->ifindex, frame;
+	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
+
+	if (!tx) {
+		count_global(NOT_ESTABLISHED);
+		return TC_ACT_SHOT;
+	}
+	if (!(tx->flags & TX_ESTABLISHED))
+		return drop(tx->session, NOT_ESTABLISHED);
+	if (tx->vlan && !tagged_for(skb, tx))
+		return drop(tx->session, WRONG_VLAN);
+	if (!(tx->flags & TX_RESOLVED))
+		return drop(tx->session, NO_NEIGHBOUR);
+	if (tx->flags & TX_CHECKSUM)
+		return to_lane(skb, tx, device);
+	if (skb->gso_size)
+		return encap_segments(skb, tx, device);
+
+	frame = skb->len;
+	if (skb->vlan_present && !tx->vlan)
+		frame += sizeof(struct vlan_tag);
+	if (outer_ip_len(tx, frame) > tx->mtu)
+		return to_lane(skb, tx, device);
+	return encap_one(skb, tx);
+}
+
+#endif

@@ -1,0 +1,121 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+)
+
+// Objects are the programs and maps in the kernel.
+type Objects struct {
+	// Encap is for the ingress of a pseudowire's outer end, Decap for that of an
+	// underlay.
+	Encap, Decap *ebpf.Program
+
+	// Pseudowires by ifindex of the outer end.
+	Pseudowires Table[uint32, Transmit]
+	// Sessions by local session ID in network order.
+	Sessions Table[uint32, Receive]
+	// Tunnels are the flows in which data of unknown sessions is dropped and counted.
+	Tunnels Table[Flow, uint32]
+	Counts  CounterTable
+	Global  GlobalTable
+
+	// TookOver is set if the maps are those of an earlier process.
+	TookOver bool
+
+	collection *ebpf.Collection
+}
+
+// ErrUnsupported is what a LoadError matches when the kernel lacks something
+// that the programs need.
+var ErrUnsupported = ebpf.ErrNotSupported
+
+// LoadError says why programs or maps did not get into the kernel.
+type LoadError struct {
+	// Step is what was being done.
+	Step string
+	Err  error
+}
+
+func (e *LoadError) Error() string { return e.Step + ": " + e.Err.Error() }
+func (e *LoadError) Unwrap() error { return e.Err }
+
+// Load puts programs and maps into the kernel. With a directory, which has to be
+// on a bpffs, maps are pinned under it, and those pinned there before by a
+// process with the same Layout are used again.
+func Load(dir string) (*Objects, error) {
+	spec, err := loadObject()
+	if err != nil {
+		return nil, &LoadError{"read the programs", err}
+	}
+	var o Objects
+	replaced := map[string]*ebpf.Map{}
+	defer func() {
+		for _, m := range replaced {
+			m.Close()
+		}
+	}()
+	if dir != "" {
+		dir = filepath.Join(dir, fmt.Sprintf("maps-%d", Layout))
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, &LoadError{"make a directory for maps", err}
+		}
+		if err := pinnedMaps(dir, spec, replaced); err != nil {
+			return nil, err
+		}
+		o.TookOver = len(replaced) == len(spec.Maps)
+	}
+	o.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replaced})
+	if err != nil {
+		return nil, &LoadError{"load the programs", err}
+	}
+	if dir != "" {
+		for name, m := range o.collection.Maps {
+			if replaced[name] != nil {
+				continue
+			}
+			if err := m.Pin(filepath.Join(dir, name)); err != nil {
+				o.collection.Close()
+				return nil, &LoadError{"pin map " + name, err}
+			}
+		}
+	}
+	maps := o.collection.Maps
+	o.Encap, o.Decap = o.collection.Programs[objectProgPwdEncap], o.collection.Programs[objectProgPwdDecap]
+	o.Pseudowires.m, o.Sessions.m, o.Tunnels.m = maps[objectMapPseudowires], maps[objectMapSessions], maps[objectMapTunnels]
+	o.Counts.m, o.Global.m = maps[objectMapCounts], maps[objectMapGlobalCounts]
+	return &o, nil
+}
+
+// pinnedMaps opens what maps of spec are pinned in dir. One that does not fit is
+// unpinned: a map of its name is made anew.
+func pinnedMaps(dir string, spec *ebpf.CollectionSpec, into map[string]*ebpf.Map) error {
+	for name, mapSpec := range spec.Maps {
+		path := filepath.Join(dir, name)
+		m, err := ebpf.LoadPinnedMap(path, nil)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil && mapSpec.Compatible(m) == nil {
+			into[name] = m
+			continue
+		}
+		if err == nil {
+			m.Close()
+		}
+		if err := os.Remove(path); err != nil {
+			return &LoadError{"unpin a map that does not fit, " + path, err}
+		}
+	}
+	return nil
+}
+
+// Close gives up the handles. What is attached or pinned stays.
+func (o *Objects) Close() error {
+	o.collection.Close()
+	return nil
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+
+//go:build ignore
+
+/* The eBPF datapath: L2TPv3 Ethernet pseudowires in programs of the traffic
+ * control hook. encap.h, decap.h and fragment.h have one program each; maps.h
+ * what they share with the agent.
+ */
+#include "encap.h"
+#include "decap.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";

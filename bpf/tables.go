@@ -1,0 +1,192 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+)
+
+// The values of the maps, as in maps.h.
+type (
+	// Transmit is how frames of one pseudowire leave.
+	Transmit = objectTransmit
+	// Receive is how packets of one session arrive.
+	Receive = objectReceive
+	// Flow is a flow of packets between two LCCEs as it arrives; see NewFlow.
+	Flow = objectFlow
+	// Counters of one session, or of one session on one CPU.
+	Counters = objectCounters
+)
+
+// Flags of Transmit.
+const (
+	TransmitEstablished = 1 << iota // the peer takes frames
+	TransmitResolved                // Outer has the next hop's address
+	TransmitChecksum                // outer packets carry a UDP checksum
+	TransmitIPv6                    // the outer header is IPv6
+)
+
+// Flags of Receive.
+const (
+	ReceiveUp       = 1 << iota // the device takes frames
+	ReceiveSublayer             // the peer sends a default sublayer
+)
+
+// Event is what the programs count besides frames carried: an index of
+// Counters.Events and of the global counters.
+type Event uint32
+
+const (
+	WrongCookie Event = iota
+	UnknownSession
+	Oversize
+	NoNeighbour
+	NotEstablished
+	WrongVLAN
+	Error
+	Fragmented
+	Events // how many there are
+)
+
+// NewFlow is the flow from remote to local, IPv4 addresses mapped into IPv6.
+func NewFlow(local, remote netip.AddrPort) Flow {
+	return Flow{
+		Local:      words(local.Addr()),
+		Remote:     words(remote.Addr()),
+		LocalPort:  NetworkOrder16(local.Port()),
+		RemotePort: NetworkOrder16(remote.Port()),
+	}
+}
+
+func words(a netip.Addr) (w [4]uint32) {
+	b := a.As16()
+	for i := range w {
+		w[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return w
+}
+
+// NetworkOrder16 is v as a program finds it in a packet.
+func NetworkOrder16(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
+}
+
+// NetworkOrder32 is v as a program finds it in a packet.
+func NetworkOrder32(v uint32) uint32 {
+	return binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, v))
+}
+
+// Table is a hash map of the programs', with its types.
+type Table[K comparable, V any] struct{ m *ebpf.Map }
+
+// Put sets the value of a key.
+func (t Table[K, V]) Put(key K, value *V) error {
+	if err := t.m.Put(&key, value); err != nil {
+		return fmt.Errorf("write map %s: %w", t.m, err)
+	}
+	return nil
+}
+
+// Delete takes a key out; that it was not there is no error.
+func (t Table[K, V]) Delete(key K) error {
+	if err := t.m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete from map %s: %w", t.m, err)
+	}
+	return nil
+}
+
+// Keys are all keys there are, in no order.
+func (t Table[K, V]) Keys() ([]K, error) {
+	var keys []K
+	var key K
+	var value V
+	it := t.m.Iterate()
+	for it.Next(&key, &value) {
+		keys = append(keys, key)
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list map %s: %w", t.m, err)
+	}
+	return keys, nil
+}
+
+// CounterTable is the map of sessions' counters, by local session ID.
+type CounterTable struct{ m *ebpf.Map }
+
+// Create makes a session's counters, all 0, unless it has some.
+func (t CounterTable) Create(session uint32) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count processors: %w", err)
+	}
+	err = t.m.Update(&session, make([]Counters, cpus), ebpf.UpdateNoExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("write map %s: %w", t.m, err)
+	}
+	return nil
+}
+
+// Delete forgets a session's counters.
+func (t CounterTable) Delete(session uint32) error {
+	return Table[uint32, Counters](t).Delete(session)
+}
+
+// Keys are the sessions that have counters.
+func (t CounterTable) Keys() ([]uint32, error) {
+	var keys []uint32
+	var key uint32
+	var values []Counters
+	it := t.m.Iterate()
+	for it.Next(&key, &values) {
+		keys = append(keys, key)
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list map %s: %w", t.m, err)
+	}
+	return keys, nil
+}
+
+// Sum is a session's counters over all CPUs; of an unknown session, 0.
+func (t CounterTable) Sum(session uint32) (Counters, error) {
+	var perCPU []Counters
+	var sum Counters
+	if err := t.m.Lookup(&session, &perCPU); err != nil {
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return sum, nil
+		}
+		return sum, fmt.Errorf("read map %s: %w", t.m, err)
+	}
+	for i := range perCPU {
+		c := &perCPU[i]
+		sum.Received.Frames += c.Received.Frames
+		sum.Received.Octets += c.Received.Octets
+		sum.Transmitted.Frames += c.Transmitted.Frames
+		sum.Transmitted.Octets += c.Transmitted.Octets
+		for e := range c.Events {
+			sum.Events[e] += c.Events[e]
+		}
+	}
+	return sum, nil
+}
+
+// GlobalTable counts what belongs to no session.
+type GlobalTable struct{ m *ebpf.Map }
+
+// Sum is every event's count over all CPUs.
+func (t GlobalTable) Sum() ([Events]uint64, error) {
+	var sum [Events]uint64
+	for event := range Events {
+		var perCPU []uint64
+		key := uint32(event)
+		if err := t.m.Lookup(&key, &perCPU); err != nil {
+			return sum, fmt.Errorf("read map %s: %w", t.m, err)
+		}
+		for _, n := range perCPU {
+			sum[event] += n
+		}
+	}
+	return sum, nil
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Headers as they stand on the wire, for what the kernel's own do not offer. */
+#ifndef PWD_WIRE_H
+#define PWD_WIRE_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+/* RFC 3931, Section 4.1.2.1: over UDP a data message begins with the T bit, here
+ * 0, and the version, 3; the bits marked x and the reserved field are ignored.
+ */
+#define L2TP_T_AND_VERSION 0x800f
+#define L2TP_DATA_VERSION_3 0x0003
+
+/* RFC 5085, Section 5.2: the V bit makes a packet one of the associated channel. */
+#define L2TP_SUBLAYER_V 0x80000000
+#define L2TP_SUBLAYER_LEN 4
+
+struct l2tphdr {
+	__be16 flags;
+	__be16 reserved;
+	__be32 session;
+};
+
+struct vlan_tag {
+	__be16 tpid;
+	__be16 tci;
+};
+
+#define VLAN_VID_MASK 0x0fff
+
+#define IP4_DF 0x4000
+#define IP4_MF 0x2000
+#define IP4_OFFSET 0x1fff
+
+/* RFC 8200, Section 4.5. */
+struct ip6_fragment {
+	__u8 nexthdr;
+	__u8 reserved;
+	__be16 frag_off;
+	__be32 id;
+};
+
+#define IP6_MORE 0x0001
+
+/* Ethernet, IPv6, UDP, L2TP with the longest cookie and a sublayer. */
+#define OUTER_MIN (ETH_HLEN + sizeof(struct iphdr) + sizeof(struct udphdr) + sizeof(struct l2tphdr))
+#define OUTER_MAX                                                                                  \
+	(ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct udphdr) + sizeof(struct l2tphdr) + 8 +  \
+	 L2TP_SUBLAYER_LEN)
+
+#endif

@@ -1,0 +1,122 @@
+package tcbpf
+
+import (
+	"encoding/binary"
+
+	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// apply brings the maps and the carrier of a pseudowire in line with its
+// sessions. Receiving comes first: the peer may send as soon as we do.
+func (d *Datapath) apply(dev *device) error {
+	var out *session
+	for _, s := range d.sessions {
+		if s.Pseudowire != dev.Name || d.tunnels[s.Tunnel] == nil {
+			continue
+		}
+		if out == nil || better(s, out) {
+			out = s
+		}
+	}
+	up := out != nil && out.Transmit
+	if up {
+		if err := d.setUp(dev.pair.outer, &dev.pair.outerUp, true); err != nil {
+			return err
+		}
+	}
+	for _, s := range d.sessions {
+		if s.Pseudowire != dev.Name || d.tunnels[s.Tunnel] == nil {
+			continue
+		}
+		if err := d.writeReceive(dev, s, up); err != nil {
+			return err
+		}
+	}
+	if err := d.writeTransmit(dev, out); err != nil {
+		return err
+	}
+	if !up {
+		return d.setUp(dev.pair.outer, &dev.pair.outerUp, false)
+	}
+	return nil
+}
+
+// better says that frames should rather leave over a than over b: the newest
+// session that the peer listens to.
+func better(a, b *session) bool {
+	if a.Transmit != b.Transmit {
+		return a.Transmit
+	}
+	return a.order > b.order
+}
+
+func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
+	t := d.tunnels[s.Tunnel]
+	r := bpf.Receive{
+		Flow:      t.flow,
+		Device:    uint32(dev.pair.outer),
+		Mtu:       uint32(dev.MTU),
+		Room:      uint32(room(dev, t, s)),
+		Vlan:      dev.VLAN,
+		CookieLen: uint16(len(s.LocalCookie)),
+	}
+	var cookie [8]byte
+	copy(cookie[:], s.LocalCookie)
+	r.Cookie = binary.NativeEndian.Uint64(cookie[:])
+	if up {
+		r.Flags |= bpf.ReceiveUp
+	}
+	if s.ReceiveSublayer == l2tpv3.SublayerDefault {
+		r.Flags |= bpf.ReceiveSublayer
+	}
+	if s.written != nil && *s.written == r {
+		return nil
+	}
+	if err := d.objs.Sessions.Put(bpf.NetworkOrder32(s.LocalID), &r); err != nil {
+		return err
+	}
+	s.written = &r
+	return nil
+}
+
+// writeTransmit tells the program how frames leave: over s, nil for not at all.
+func (d *Datapath) writeTransmit(dev *device, s *session) error {
+	if s == nil {
+		dev.written = nil
+		return d.objs.Pseudowires.Delete(uint32(dev.pair.outer))
+	}
+	t := d.tunnels[s.Tunnel]
+	tx := bpf.Transmit{
+		Session: s.LocalID,
+		Egress:  uint32(t.path.link),
+		Mtu:     uint32(t.path.mtu),
+		Room:    uint32(room(dev, t, s)),
+		Vlan:    dev.VLAN,
+	}
+	if s.Transmit {
+		tx.Flags |= bpf.TransmitEstablished
+	}
+	if t.path.resolved() {
+		tx.Flags |= bpf.TransmitResolved
+	}
+	putOuter(&tx, t.path, &t.Tunnel, &s.Session)
+	if dev.written != nil && *dev.written == tx {
+		return nil
+	}
+	if err := d.objs.Pseudowires.Put(uint32(dev.pair.outer), &tx); err != nil {
+		return err
+	}
+	dev.written = &tx
+	return nil
+}
+
+// room is the longest IP packet that untagged frames can carry in one packet of
+// the underlay and through the device: what the MSS is clamped to.
+func room(dev *device, t *tunnel, s *session) int {
+	if t.path.mtu == 0 {
+		return dev.MTU
+	}
+	// The outer link header is no part of the underlay's MTU, the inner one is.
+	return max(min(dev.MTU, t.path.mtu-outerLen(&t.Tunnel, &s.Session)), leastMTU)
+}

@@ -1,0 +1,477 @@
+// Package tcbpf is the eBPF datapath: L2TPv3 Ethernet pseudowires in programs of
+// the kernel's traffic control hook, without the kernel's l2tp.
+//
+// A pseudowire device is one end of a veth pair; the other end, the outer one,
+// has the encapsulation program at its ingress. The decapsulation program is at
+// the ingress of the underlay and puts frames into the outer end, so that they
+// come out of the device. What the programs need to know is in maps (package
+// bpf); this package keeps them in line with routes and neighbours.
+//
+// A Datapath works in the network namespace in which it was opened; where
+// attachments are by tcx, its methods have to be called from a thread in it.
+package tcbpf
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// Options of a Datapath.
+type Options struct {
+	// BPFDir is where maps and attachments are pinned; it has to be on a bpffs.
+	// If it is not, or empty, attachments still outlive the process.
+	BPFDir string
+	// Logger takes what is worth knowing; nil for none.
+	Logger *slog.Logger
+}
+
+// Datapath implements pseudowire.Datapath.
+type Datapath struct {
+	log  *slog.Logger
+	nl   *netlink.Handle
+	objs *bpf.Objects
+
+	pseudowires map[string]*device
+	tunnels     map[string]*tunnel
+	sessions    map[uint32]*session
+
+	// installed counts sessions, to know the newest.
+	installed uint64
+	// inputs are the underlay links that have the decapsulation program.
+	inputs map[int]bool
+}
+
+var _ pseudowire.Datapath = (*Datapath)(nil)
+
+// device is a pseudowire and what the kernel has of it.
+type device struct {
+	pseudowire.Pseudowire
+	pair    pair
+	written *bpf.Transmit // what the map has
+}
+
+type tunnel struct {
+	pseudowire.Tunnel
+	path   path
+	inputs map[int]bool // links where its packets can come in
+	flow   bpf.Flow
+}
+
+type session struct {
+	pseudowire.Session
+	order   uint64
+	written *bpf.Receive // what the map has
+}
+
+// Open loads the programs into the kernel, for the calling thread's network
+// namespace. It fails with ErrKernel where the kernel is too old.
+func Open(opts Options) (*Datapath, error) {
+	d := &Datapath{
+		log:         opts.Logger,
+		pseudowires: map[string]*device{},
+		tunnels:     map[string]*tunnel{},
+		sessions:    map[uint32]*session{},
+		inputs:      map[int]bool{},
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	var err error
+	if d.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, &Error{Op: "open netlink", Err: err}
+	}
+	if d.objs, err = bpf.Load(""); err != nil {
+		d.nl.Close()
+		return nil, &Error{Op: "load", Err: err}
+	}
+	return d, nil
+}
+
+// Kind is EBPF.
+func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.EBPF }
+
+// RewritesTags is true: Pseudowire.VLAN is honoured.
+func (d *Datapath) RewritesTags() bool { return true }
+
+// DeviceWithoutSession is true: the device has no carrier then.
+func (d *Datapath) DeviceWithoutSession() bool { return true }
+
+// SetPseudowire makes the pseudowire's veth pair.
+func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
+	fail := func(err error) error {
+		return &Error{Op: "set up the devices of pseudowire", Object: p.Name, Err: err}
+	}
+	if p.MTU == 0 {
+		p.MTU = defaultMTU
+	}
+	if err := checkPseudowire(p); err != nil {
+		return fail(err)
+	}
+	old := d.pseudowires[p.Name]
+	if old != nil && old.Device != p.Device {
+		if err := d.RemovePseudowire(p.Name); err != nil {
+			return err
+		}
+		old = nil
+	}
+	outer := outerName(p.Name, p.Device)
+	pair, err := d.ensurePair(pairSpec{
+		inner: p.Device, innerAlt: altName("pw-", p.Name, p.Device), innerMTU: p.MTU,
+		outer: outer, outerAlt: altName("pwo-", p.Name, outer), outerMTU: p.MTU + roomForTags,
+		alias: aliasPrefix + p.Name,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	if err := d.setUp(pair.inner, &pair.innerUp, true); err != nil {
+		return fail(err)
+	}
+	dev := &device{Pseudowire: p, pair: pair}
+	if old != nil && old.pair.outer == pair.outer {
+		dev.written = old.written
+	}
+	d.pseudowires[p.Name] = dev
+	if err := d.attach(pair.outer, hook{d.objs.Encap, filterNameEncap}); err != nil {
+		return fail(err)
+	}
+	if err := d.apply(dev); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+func checkPseudowire(p pseudowire.Pseudowire) error {
+	switch {
+	case p.Device == "" || len(p.Device) > maxDeviceName:
+		return fmt.Errorf("device name %q: %w", p.Device, ErrInvalid)
+	case p.MTU < leastMTU || p.MTU > maxMTU:
+		return fmt.Errorf("MTU %d is not in %d to %d: %w", p.MTU, leastMTU, maxMTU, ErrInvalid)
+	case p.VLAN > 4094:
+		return fmt.Errorf("VLAN %d: %w", p.VLAN, ErrInvalid)
+	}
+	return nil
+}
+
+// RemovePseudowire removes the pseudowire's devices; its sessions stay, without
+// a device.
+func (d *Datapath) RemovePseudowire(name string) error {
+	dev := d.pseudowires[name]
+	if dev == nil {
+		return nil
+	}
+	fail := func(err error) error {
+		return &Error{Op: "remove pseudowire", Object: name, Err: err}
+	}
+	if err := d.removeLink(dev.pair.inner); err != nil {
+		return fail(err)
+	}
+	if err := d.objs.Pseudowires.Delete(uint32(dev.pair.outer)); err != nil {
+		return fail(err)
+	}
+	delete(d.pseudowires, name)
+	for _, s := range d.sessions {
+		if s.Pseudowire != name {
+			continue
+		}
+		if err := d.objs.Sessions.Delete(bpf.NetworkOrder32(s.LocalID)); err != nil {
+			return fail(err)
+		}
+		s.written = nil
+	}
+	return nil
+}
+
+// SetTunnel takes the addresses of a control connection.
+func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
+	fail := func(err error) error {
+		return &Error{Op: "set tunnel", Object: t.Name, Err: err}
+	}
+	if t.Encapsulation != l2tpv3.UDP {
+		return fail(ErrEncapsulation)
+	}
+	if !t.Local.IsValid() || !t.Remote.IsValid() || t.Local.Addr().IsUnspecified() ||
+		t.Local.Addr().Unmap().Is4() != t.Remote.Addr().Unmap().Is4() {
+		return fail(fmt.Errorf("addresses %v and %v: %w", t.Local, t.Remote, ErrInvalid))
+	}
+	next := &tunnel{Tunnel: t, flow: bpf.NewFlow(t.Local, t.Remote), inputs: map[int]bool{}}
+	next.Socket = -1 // the stack puts fragments together; the socket is the owner's
+	if old := d.tunnels[t.Name]; old != nil {
+		if old.flow == next.flow {
+			next.inputs = old.inputs
+		} else if err := d.objs.Tunnels.Delete(old.flow); err != nil {
+			return fail(err)
+		}
+	}
+	d.tunnels[t.Name] = next
+	if err := d.refreshTunnel(next); err != nil {
+		return fail(err)
+	}
+	var local = t.LocalID
+	if err := d.objs.Tunnels.Put(next.flow, &local); err != nil {
+		return fail(err)
+	}
+	if err := d.applyTunnel(t.Name); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// RemoveTunnel forgets a tunnel. Its sessions are to be removed before.
+func (d *Datapath) RemoveTunnel(name string) error {
+	t := d.tunnels[name]
+	if t == nil {
+		return nil
+	}
+	if err := d.objs.Tunnels.Delete(t.flow); err != nil {
+		return &Error{Op: "remove tunnel", Object: name, Err: err}
+	}
+	delete(d.tunnels, name)
+	if err := d.detachUnused(); err != nil {
+		return &Error{Op: "remove tunnel", Object: name, Err: err}
+	}
+	return nil
+}
+
+// SetSession installs a session or changes one.
+func (d *Datapath) SetSession(s pseudowire.Session) error {
+	fail := func(err error) error {
+		return &Error{Op: "install session", Object: fmt.Sprintf("%d of pseudowire %s", s.LocalID, s.Pseudowire), Err: err}
+	}
+	if d.tunnels[s.Tunnel] == nil {
+		return fail(fmt.Errorf("tunnel %q: %w", s.Tunnel, ErrUnknown))
+	}
+	dev := d.pseudowires[s.Pseudowire]
+	if dev == nil {
+		return fail(fmt.Errorf("pseudowire %q: %w", s.Pseudowire, ErrUnknown))
+	}
+	if err := checkSession(s); err != nil {
+		return fail(err)
+	}
+	next := &session{Session: s}
+	if old := d.sessions[s.LocalID]; old != nil {
+		next.order, next.written = old.order, old.written
+		if old.Pseudowire != s.Pseudowire {
+			defer func() { d.applyIfKnown(old.Pseudowire) }()
+		}
+	} else {
+		d.installed++
+		next.order = d.installed
+	}
+	next.LocalCookie = slices.Clone(s.LocalCookie)
+	next.RemoteCookie = slices.Clone(s.RemoteCookie)
+	if err := d.objs.Counts.Create(s.LocalID); err != nil {
+		return fail(err)
+	}
+	d.sessions[s.LocalID] = next
+	if err := d.apply(dev); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+func checkSession(s pseudowire.Session) error {
+	for _, cookie := range [][]byte{s.LocalCookie, s.RemoteCookie} {
+		if n := len(cookie); n != 0 && n != 4 && n != 8 {
+			return fmt.Errorf("cookie of %d octets: %w", n, ErrInvalid)
+		}
+	}
+	for _, sublayer := range []l2tpv3.L2SpecificSublayer{s.ReceiveSublayer, s.TransmitSublayer} {
+		if sublayer != l2tpv3.SublayerNone && sublayer != l2tpv3.SublayerDefault {
+			return fmt.Errorf("L2-Specific Sublayer %d: %w", sublayer, ErrInvalid)
+		}
+	}
+	if s.LocalID == 0 || s.RemoteID == 0 {
+		return fmt.Errorf("session ID 0: %w", ErrInvalid)
+	}
+	return nil
+}
+
+// RemoveSession takes a session out. Frames leave over the pseudowire's next
+// newest one, if there is one.
+func (d *Datapath) RemoveSession(localID uint32) error {
+	s := d.sessions[localID]
+	if s == nil {
+		return nil
+	}
+	fail := func(err error) error {
+		return &Error{Op: "remove session", Object: fmt.Sprint(localID), Err: err}
+	}
+	delete(d.sessions, localID)
+	if err := d.applyIfKnown(s.Pseudowire); err != nil {
+		return fail(err)
+	}
+	if err := d.objs.Sessions.Delete(bpf.NetworkOrder32(localID)); err != nil {
+		return fail(err)
+	}
+	if err := d.objs.Counts.Delete(localID); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// Refresh looks at routes, neighbours and links again.
+func (d *Datapath) Refresh() error {
+	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
+		if err := d.refreshTunnel(d.tunnels[name]); err != nil {
+			return &Error{Op: "look at the way of tunnel", Object: name, Err: err}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.pseudowires)) {
+		if err := d.apply(d.pseudowires[name]); err != nil {
+			return &Error{Op: "update pseudowire", Object: name, Err: err}
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) refreshTunnel(t *tunnel) error {
+	p, err := d.findPath(t.Local.Addr(), t.Remote.Addr())
+	if err != nil {
+		return err
+	}
+	t.path = p
+	if p.link != 0 {
+		t.inputs[p.link] = true
+	}
+	owners, err := d.owners(t.Local.Addr())
+	if err != nil {
+		return err
+	}
+	for _, link := range owners {
+		t.inputs[link] = true
+	}
+	for link := range t.inputs {
+		if d.inputs[link] {
+			continue
+		}
+		if err := d.attach(link, hook{d.objs.Decap, filterNameDecap}); err != nil {
+			if gone(err) {
+				delete(t.inputs, link)
+				continue
+			}
+			return err
+		}
+		d.inputs[link] = true
+	}
+	return nil
+}
+
+// detachUnused takes the program off links over which no tunnel goes any more.
+func (d *Datapath) detachUnused() error {
+	for link := range d.inputs {
+		if slices.ContainsFunc(slices.Collect(maps.Values(d.tunnels)), func(t *tunnel) bool { return t.inputs[link] }) {
+			continue
+		}
+		if err := d.detach(link); err != nil {
+			return err
+		}
+		delete(d.inputs, link)
+	}
+	return nil
+}
+
+func (d *Datapath) applyTunnel(name string) error {
+	for _, s := range d.sessions {
+		if s.Tunnel != name {
+			continue
+		}
+		if err := d.applyIfKnown(s.Pseudowire); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) applyIfKnown(pseudowire string) error {
+	if dev := d.pseudowires[pseudowire]; dev != nil {
+		return d.apply(dev)
+	}
+	return nil
+}
+
+// Global counts what belongs to no session.
+func (d *Datapath) Global() (map[string]uint64, error) {
+	sum, err := d.objs.Global.Sum()
+	if err != nil {
+		return nil, &Error{Op: "read counters", Err: err}
+	}
+	return byReason(sum[:]), nil
+}
+
+// Counters of all sessions.
+func (d *Datapath) Counters() (map[uint32]pseudowire.Counters, error) {
+	all := make(map[uint32]pseudowire.Counters, len(d.sessions))
+	for id := range d.sessions {
+		sum, err := d.objs.Counts.Sum(id)
+		if err != nil {
+			return nil, &Error{Op: "read counters of session", Object: fmt.Sprint(id), Err: err}
+		}
+		all[id] = pseudowire.Counters{
+			ReceivedFrames:    sum.Received.Frames,
+			ReceivedOctets:    sum.Received.Octets,
+			TransmittedFrames: sum.Transmitted.Frames,
+			TransmittedOctets: sum.Transmitted.Octets,
+			Drops:             byReason(sum.Events[:]),
+		}
+	}
+	return all, nil
+}
+
+var reasons = [bpf.Events]string{
+	bpf.WrongCookie:    pseudowire.DropWrongCookie,
+	bpf.UnknownSession: pseudowire.DropUnknownSession,
+	bpf.Oversize:       pseudowire.DropOversize,
+	bpf.NoNeighbour:    pseudowire.DropNoNeighbour,
+	bpf.NotEstablished: pseudowire.DropNotTransmit,
+	bpf.WrongVLAN:      pseudowire.DropWrongVLAN,
+	bpf.Error:          pseudowire.DropError,
+	bpf.Fragmented:     pseudowire.CountFragmented,
+}
+
+func byReason(events []uint64) map[string]uint64 {
+	m := map[string]uint64{}
+	for e, n := range events {
+		if n != 0 {
+			m[reasons[e]] = n
+		}
+	}
+	return m
+}
+
+// Deliver is described in pseudowire.Datapath.
+func (d *Datapath) Deliver(remote netip.AddrPort, packet []byte) bool { return false }
+
+// Prune removes what the setters did not name since Open.
+func (d *Datapath) Prune() error { return nil }
+
+// Close gives up handles; the kernel objects stay.
+func (d *Datapath) Close() error {
+	d.nl.Close()
+	return d.objs.Close()
+}
+
+// Cleanup removes everything.
+func (d *Datapath) Cleanup() error {
+	for _, name := range slices.Sorted(maps.Keys(d.pseudowires)) {
+		if err := d.RemovePseudowire(name); err != nil {
+			return err
+		}
+	}
+	for link := range d.inputs {
+		if err := d.detach(link); err != nil {
+			return &Error{Op: "detach", Err: err}
+		}
+	}
+	return d.Close()
+}

@@ -1,0 +1,107 @@
+package tcbpf
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+
+	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+const (
+	ethernetLen = 14
+	ipv4Len     = 20
+	ipv6Len     = 40
+	udpLen      = 8
+	l2tpLen     = 8 // over UDP: flags, reserved, session ID
+	sublayerLen = 4
+
+	ttl         = 64
+	protocolUDP = 17
+	dontFrag    = 0x4000
+	l2tpVersion = 0x0003
+)
+
+// putOuter writes the headers of a session's outer packets, from Ethernet to the
+// L2-Specific Sublayer, into t: all that does not depend on the frame.
+func putOuter(t *bpf.Transmit, p path, tun *pseudowire.Tunnel, s *pseudowire.Session) {
+	b := t.Outer[:0]
+	b = append(b, hardware(p.destination)...)
+	b = append(b, hardware(p.source)...)
+	local, remote := tun.Local.Addr().Unmap(), tun.Remote.Addr().Unmap()
+	if remote.Is4() {
+		b = binary.BigEndian.AppendUint16(b, 0x0800)
+		b = appendIPv4(b, local, remote)
+		t.IpSum = sum16(b[ethernetLen:])
+	} else {
+		t.Flags |= bpf.TransmitIPv6
+		b = binary.BigEndian.AppendUint16(b, 0x86dd)
+		b = appendIPv6(b, local, remote)
+	}
+	b = binary.BigEndian.AppendUint16(b, tun.Local.Port())
+	b = binary.BigEndian.AppendUint16(b, tun.Remote.Port())
+	b = append(b, 0, 0, 0, 0) // length and checksum, the program's
+	b = appendL2TP(b, s)
+	t.OuterLen = uint32(len(b))
+}
+
+// appendIPv4 appends an IPv4 header but for its length and checksum. DF is set:
+// what does not fit is fragmented here, or the path's MTU was not known yet, and
+// then the ICMP error tells it.
+func appendIPv4(b []byte, local, remote netip.Addr) []byte {
+	b = append(b, 0x45, 0, 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint16(b, dontFrag)
+	b = append(b, ttl, protocolUDP, 0, 0)
+	b = append(b, local.AsSlice()...)
+	return append(b, remote.AsSlice()...)
+}
+
+// appendIPv6 appends an IPv6 header but for its length.
+func appendIPv6(b []byte, local, remote netip.Addr) []byte {
+	b = append(b, 0x60, 0, 0, 0, 0, 0, protocolUDP, ttl)
+	b = append(b, local.AsSlice()...)
+	return append(b, remote.AsSlice()...)
+}
+
+// appendL2TP appends the data message header over UDP (RFC 3931, Section
+// 4.1.2.1) and a default sublayer without sequence number (Section 4.6).
+func appendL2TP(b []byte, s *pseudowire.Session) []byte {
+	b = binary.BigEndian.AppendUint16(b, l2tpVersion)
+	b = append(b, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, s.RemoteID)
+	b = append(b, s.RemoteCookie...)
+	if s.TransmitSublayer == l2tpv3.SublayerDefault {
+		b = append(b, make([]byte, sublayerLen)...)
+	}
+	return b
+}
+
+// outerLen is how long putOuter's headers are.
+func outerLen(tun *pseudowire.Tunnel, s *pseudowire.Session) int {
+	n := ethernetLen + ipv6Len + udpLen + l2tpLen + len(s.RemoteCookie)
+	if tun.Remote.Addr().Unmap().Is4() {
+		n -= ipv6Len - ipv4Len
+	}
+	if s.TransmitSublayer == l2tpv3.SublayerDefault {
+		n += sublayerLen
+	}
+	return n
+}
+
+// sum16 adds up 16-bit words as they stand in memory, the way the program goes
+// on with them.
+func sum16(b []byte) (sum uint32) {
+	for ; len(b) >= 2; b = b[2:] {
+		sum += uint32(binary.NativeEndian.Uint16(b))
+	}
+	return sum
+}
+
+func hardware(a net.HardwareAddr) []byte {
+	if len(a) != 6 {
+		return make([]byte, 6)
+	}
+	return a
+}

@@ -1,0 +1,322 @@
+package tcbpf
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// The layout of these tests: two sites joined by an underlay, a host behind each.
+//
+//	 host a              site a                     site b              host b
+//	┌──────┐    ┌─────────────────────┐    ┌─────────────────────┐    ┌──────┐
+//	│ eth0─┼────┼─lan─br0─pw-x   wan ─┼────┼─ wan   pw-x─br0─lan─┼────┼─eth0 │
+//	└──────┘    └─────────────────────┘    └─────────────────────┘    └──────┘
+//	10.0.0.1     192.0.2.1, 2001:db8::1     192.0.2.2, 2001:db8::2     10.0.0.2
+
+// space is a network namespace with a thread of its own: what do runs, and the
+// sockets it makes, are in it.
+type space struct {
+	t    testing.TB
+	name string
+	fd   netns.NsHandle
+	jobs chan func()
+}
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatal("needs root: it makes network namespaces and loads programs")
+	}
+	t.Skip("needs root: it makes network namespaces and loads programs")
+}
+
+func newSpace(t testing.TB, name string) *space {
+	t.Helper()
+	s := &space{t: t, name: name, jobs: make(chan func())}
+	ready := make(chan error)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine, and its namespace with it.
+		runtime.LockOSThread()
+		var err error
+		s.fd, err = netns.New()
+		ready <- err
+		for job := range s.jobs {
+			job()
+		}
+	}()
+	if err := <-ready; err != nil {
+		t.Fatalf("make a network namespace: %v", err)
+	}
+	t.Cleanup(func() {
+		close(s.jobs)
+		s.fd.Close()
+	})
+	s.do(func() { must(t, setUp("lo")) })
+	return s
+}
+
+// do runs f in the namespace and waits for it.
+func (s *space) do(f func()) {
+	s.t.Helper()
+	done := make(chan any)
+	s.jobs <- func() {
+		var r any = "did not return"
+		defer func() { done <- r }()
+		f()
+		r = nil
+	}
+	if r := <-done; r != nil {
+		s.t.FailNow()
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func setUp(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(link)
+}
+
+// wire joins two namespaces by a veth pair.
+func wire(t testing.TB, a *space, aName string, b *space, bName string, mtu int) {
+	t.Helper()
+	a.do(func() {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = aName, mtu
+		veth := netlink.NewVeth(attrs)
+		veth.PeerName, veth.PeerMTU, veth.PeerNamespace = bName, uint32(mtu), netlink.NsFd(b.fd)
+		must(t, netlink.LinkAdd(veth))
+		must(t, setUp(aName))
+	})
+	b.do(func() { must(t, setUp(bName)) })
+}
+
+func address(t testing.TB, s *space, link, addr string) {
+	t.Helper()
+	s.do(func() {
+		l, err := netlink.LinkByName(link)
+		must(t, err)
+		a, err := netlink.ParseAddr(addr)
+		must(t, err)
+		a.Flags |= 0x02 // IFA_F_NODAD
+		must(t, netlink.AddrAdd(l, a))
+	})
+}
+
+// setting is a test's choice of underlay and pseudowire.
+type setting struct {
+	v6          bool
+	cookie      int
+	mtu         int    // of the underlay, 1500
+	lanMTU      int    // of LAN and pseudowire, 1500
+	vlanA       uint16 // Pseudowire.VLAN at each site
+	vlanB       uint16
+	bpfDir      string
+	noCheckFlow bool
+}
+
+// site is one end.
+type site struct {
+	*space
+	host *space
+	dp   *Datapath
+	opts Options
+
+	pw      pseudowire.Pseudowire
+	tunnel  pseudowire.Tunnel
+	session pseudowire.Session
+}
+
+const (
+	tunnelName     = "gold/peer"
+	pseudowireName = "x"
+)
+
+// newSites builds the layout, without datapaths.
+func newSites(t testing.TB, set setting) (a, b *site) {
+	t.Helper()
+	needRoot(t)
+	if set.mtu == 0 {
+		set.mtu = 1500
+	}
+	if set.lanMTU == 0 {
+		set.lanMTU = 1500
+	}
+	sites := [2]*site{}
+	for i, name := range []string{"a", "b"} {
+		s := &site{space: newSpace(t, "site "+name), host: newSpace(t, "host "+name)}
+		sites[i] = s
+		wire(t, s.space, "lan", s.host, "eth0", set.lanMTU)
+		s.do(func() {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name, attrs.MTU = "br0", set.lanMTU
+			must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+			must(t, setUp("br0"))
+			enslave(t, "lan")
+		})
+		address(t, s.host, "eth0", fmt.Sprintf("10.0.0.%d/24", i+1))
+		address(t, s.host, "eth0", fmt.Sprintf("fd00::%d/64", i+1))
+		s.pw = pseudowire.Pseudowire{Name: pseudowireName, Device: "pw-x", MTU: set.lanMTU, VLAN: [2]uint16{set.vlanA, set.vlanB}[i]}
+		s.opts = Options{BPFDir: set.bpfDir}
+		if os.Getenv("TCBPF_LOG") != "" {
+			s.opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		}
+	}
+	a, b = sites[0], sites[1]
+	wire(t, a.space, "wan", b.space, "wan", set.mtu)
+	addrs := [2]netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1701"), netip.MustParseAddrPort("192.0.2.2:1701")}
+	prefix := 24
+	if set.v6 {
+		addrs = [2]netip.AddrPort{netip.MustParseAddrPort("[2001:db8::1]:1701"), netip.MustParseAddrPort("[2001:db8::2]:1701")}
+		prefix = 64
+	}
+	cookies := [2][]byte{{1, 2, 3, 4, 5, 6, 7, 8}, {0xa, 0xb, 0xc, 0xd, 0xe, 0xf, 0x10, 0x11}}
+	for i, s := range sites {
+		address(t, s.space, "wan", fmt.Sprintf("%v/%d", addrs[i].Addr(), prefix))
+		s.tunnel = pseudowire.Tunnel{
+			Name: tunnelName, LocalID: uint32(100 + i), RemoteID: uint32(101 - i),
+			Local: addrs[i], Remote: addrs[1-i], Socket: -1,
+		}
+		s.session = pseudowire.Session{
+			Tunnel: tunnelName, Pseudowire: pseudowireName,
+			LocalID: uint32(0xa0000001 + i), RemoteID: uint32(0xa0000002 - i),
+			LocalCookie: cookies[i][:set.cookie], RemoteCookie: cookies[1-i][:set.cookie],
+			Transmit: true,
+		}
+	}
+	return a, b
+}
+
+func enslave(t testing.TB, name string) {
+	t.Helper()
+	bridge, err := netlink.LinkByName("br0")
+	must(t, err)
+	link, err := netlink.LinkByName(name)
+	must(t, err)
+	must(t, netlink.LinkSetMaster(link, bridge))
+	must(t, netlink.LinkSetUp(link))
+}
+
+// open opens the site's datapath.
+func (s *site) open() {
+	s.t.Helper()
+	s.do(func() {
+		dp, err := Open(s.opts)
+		must(s.t, err)
+		s.dp = dp
+	})
+	s.t.Cleanup(func() {
+		if s.dp != nil {
+			s.cleanup()
+		}
+	})
+}
+
+func (s *site) cleanup() {
+	s.t.Helper()
+	s.do(func() { must(s.t, s.dp.Cleanup()) })
+	s.dp = nil
+}
+
+// set makes the site's pseudowire with its session, and a port of the bridge.
+func (s *site) set() {
+	s.t.Helper()
+	s.do(func() {
+		must(s.t, s.dp.SetPseudowire(s.pw))
+		must(s.t, s.dp.SetTunnel(s.tunnel))
+		must(s.t, s.dp.SetSession(s.session))
+		enslave(s.t, s.pw.Device)
+	})
+}
+
+// resolve refreshes until the site knows its neighbour.
+func (s *site) resolve() {
+	s.t.Helper()
+	s.eventually("the neighbour is not resolved", func() bool {
+		must(s.t, s.dp.Refresh())
+		return s.dp.tunnels[tunnelName].path.resolved()
+	})
+}
+
+// eventually polls what only the kernel knows when it happens.
+func (s *space) eventually(what string, f func() bool) {
+	s.t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for ok := false; !ok; {
+		s.do(func() { ok = f() })
+		if !ok && time.Now().After(deadline) {
+			s.t.Fatalf("%s: %s", s.name, what)
+		}
+		if !ok {
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+}
+
+// up brings both sites up.
+func up(t testing.TB, set setting) (a, b *site) {
+	t.Helper()
+	a, b = newSites(t, set)
+	a.open()
+	b.open()
+	a.set()
+	b.set()
+	a.resolve()
+	b.resolve()
+	return a, b
+}
+
+func (s *site) counters() pseudowire.Counters {
+	s.t.Helper()
+	var c pseudowire.Counters
+	s.do(func() {
+		all, err := s.dp.Counters()
+		must(s.t, err)
+		c = all[s.session.LocalID]
+	})
+	return c
+}
+
+// echo answers datapgrams on a host until the test ends.
+func echo(t testing.TB, host *space, addr string) {
+	t.Helper()
+	var conn net.PacketConn
+	host.do(func() {
+		var err error
+		conn, err = net.ListenPacket("udp", addr)
+		must(t, err)
+	})
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		b := make([]byte, 65536)
+		for {
+			n, from, err := conn.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			conn.WriteTo(b[:n], from)
+		}
+	}()
+}

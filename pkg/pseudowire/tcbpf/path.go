@@ -1,0 +1,133 @@
+package tcbpf
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// path is the way to a peer: what the routing and the neighbour tables say.
+type path struct {
+	link        int // ifindex of the underlay
+	name        string
+	source      net.HardwareAddr
+	destination net.HardwareAddr // nil while the neighbour is not resolved
+	mtu         int              // longest packet, IP header included
+	up          bool
+}
+
+func (p path) resolved() bool { return p.up && p.destination != nil }
+
+// findPath looks the way to remote up. The neighbour may be unresolved: then it
+// is asked for, and the next Refresh will find it.
+func (d *Datapath) findPath(local, remote netip.Addr) (path, error) {
+	local, remote = local.Unmap(), remote.Unmap()
+	routes, err := d.nl.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice()})
+	if err != nil || len(routes) == 0 {
+		// Without a route there is nothing to send over, for now.
+		if err != nil && !unreachable(err) {
+			return path{}, fmt.Errorf("look up the route to %v: %w", remote, err)
+		}
+		return path{}, nil
+	}
+	route := routes[0]
+	link, err := d.nl.LinkByIndex(route.LinkIndex)
+	if err != nil {
+		return path{}, fmt.Errorf("look up the link of the route to %v: %w", remote, err)
+	}
+	attrs := link.Attrs()
+	if !isEthernet(attrs) {
+		return path{}, fmt.Errorf("%v is reached over %s (%s): %w", remote, attrs.Name, attrs.EncapType, ErrUnderlay)
+	}
+	p := path{
+		link:   attrs.Index,
+		name:   attrs.Name,
+		source: attrs.HardwareAddr,
+		mtu:    attrs.MTU,
+		up:     attrs.Flags&net.FlagUp != 0,
+	}
+	if route.MTU > 0 && route.MTU < p.mtu {
+		p.mtu = route.MTU
+	}
+	next := remote.AsSlice()
+	if route.Gw != nil {
+		next = route.Gw
+	} else if via, ok := route.Via.(*netlink.Via); ok {
+		next = via.Addr
+	}
+	p.destination, err = d.neighbour(attrs.Index, next)
+	return p, err
+}
+
+// neighbour finds the link-layer address of an IP address, nil if it is not
+// known yet. The kernel is asked to look for it, and to see whether a stale one
+// is still there: frames that go past the stack do not make it do so.
+func (d *Datapath) neighbour(link int, ip net.IP) (net.HardwareAddr, error) {
+	family := netlink.FAMILY_V6
+	if ip.To4() != nil {
+		family = netlink.FAMILY_V4
+	}
+	neighbours, err := d.nl.NeighList(link, family)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list the neighbours of link %d: %w", link, err)
+	}
+	var address net.HardwareAddr
+	const settled = netlink.NUD_REACHABLE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+	for _, n := range neighbours {
+		if !n.IP.Equal(ip) {
+			continue
+		}
+		const known = settled | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE
+		if n.State&known != 0 && len(n.HardwareAddr) == 6 {
+			address = n.HardwareAddr
+		}
+		if n.State&settled != 0 {
+			return address, nil
+		}
+	}
+	// A refusal is no reason to fail: the next Refresh asks again.
+	use := &netlink.Neigh{LinkIndex: link, Family: family, IP: ip, Flags: netlink.NTF_USE}
+	if err := d.nl.NeighSet(use); err != nil {
+		d.log.Debug("neighbour not asked for", "link", link, "address", ip, "err", err)
+	}
+	return address, nil
+}
+
+func isEthernet(a *netlink.LinkAttrs) bool {
+	return a.EncapType == "ether" && a.Flags&net.FlagLoopback == 0
+}
+
+func unreachable(err error) bool {
+	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) ||
+		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV)
+}
+
+// owners are the Ethernet links that have the address.
+func (d *Datapath) owners(local netip.Addr) ([]int, error) {
+	family := netlink.FAMILY_V6
+	if local.Unmap().Is4() {
+		family = netlink.FAMILY_V4
+	}
+	addrs, err := d.nl.AddrList(nil, family)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var links []int
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); !ok || ip.Unmap() != local.Unmap() {
+			continue
+		}
+		link, err := d.nl.LinkByIndex(a.LinkIndex)
+		if err != nil {
+			continue // gone in between
+		}
+		if isEthernet(link.Attrs()) {
+			links = append(links, a.LinkIndex)
+		}
+	}
+	return links, nil
+}
