@@ -81,9 +81,13 @@ func appendAVP(b []byte, a AVP, f AVPFlags) ([]byte, error) {
 	return b, nil
 }
 
-func fieldName(a AVP) string {
+// nameOf is the AVP's name as its RFC writes it.
+func nameOf(a AVP) string {
 	if r, ok := a.(RawAVP); ok {
-		return avpName(r.Vendor, r.Type) + " AVP"
+		return avpName(r.Vendor, r.Type)
 	}
-	return avpName(0, a.AVPType()) + " AVP"
+	return avpName(0, a.AVPType())
 }
+
+// fieldName is the AVP's name in errors.
+func fieldName(a AVP) string { return nameOf(a) + " AVP" }

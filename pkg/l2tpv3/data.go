@@ -81,6 +81,10 @@ func ParseData(b []byte, e Encapsulation, cookieLength int, sublayer L2SpecificS
 		off = udpSessionHeader
 	}
 	h := DataHeader{SessionID: id, Sublayer: sublayer}
+	// Section 5.4.4: 0, 32 or 64 bits.
+	if !cookieLengthOK(cookieLength) {
+		return DataHeader{}, nil, &ParseError{Offset: off, Field: "Cookie", Err: ErrLength}
+	}
 	if cookieLength != 0 {
 		if len(b)-off < cookieLength {
 			return DataHeader{}, nil, &ParseError{Offset: off, Field: "Cookie", Err: ErrShort}
@@ -118,7 +122,7 @@ func (h DataHeader) Append(b []byte, e Encapsulation) ([]byte, error) {
 	switch {
 	case h.SessionID == 0:
 		return b, &EncodeError{Index: -1, Field: "Session ID", Err: ErrValue}
-	case len(h.Cookie) != 0 && len(h.Cookie) != 4 && len(h.Cookie) != 8:
+	case !cookieLengthOK(len(h.Cookie)):
 		return b, &EncodeError{Index: -1, Field: "Cookie", Err: ErrLength}
 	case h.Sequence > maxSequence:
 		return b, &EncodeError{Index: -1, Field: "Sequence Number", Err: ErrValue}
@@ -133,3 +137,5 @@ func (h DataHeader) Append(b []byte, e Encapsulation) ([]byte, error) {
 	}
 	return b, nil
 }
+
+func cookieLengthOK(n int) bool { return n == 0 || n == 4 || n == 8 }

@@ -23,7 +23,7 @@ var (
 // message digests (Section 5.4.1) and for hiding (Section 5.3). The secret itself
 // is not in it. One goroutine at a time may use it.
 type Secret struct {
-	hide    [md5.Size]byte
+	hideKey [md5.Size]byte
 	authKey [md5.Size]byte
 	mac     [2]hash.Hash // by DigestAlgorithm, made at first use
 	sum     [sha1.Size]byte
@@ -36,7 +36,7 @@ var zeros [maxValue]byte
 // the integrity check without authentication (Section 4.3).
 func NewSecret(shared []byte) *Secret {
 	s := new(Secret)
-	s.hide = derive(shared, 1)
+	s.hideKey = derive(shared, 1)
 	s.authKey = derive(shared, 2)
 	return s
 }

@@ -74,6 +74,8 @@ type UnknownMandatoryAVPError struct {
 	Index  int
 	Vendor uint16
 	Type   AVPType
+	// Hidden says that it is known, but was not revealed.
+	Hidden bool
 	// Malformed is why its value could not be read; nil for an AVP that is not known.
 	Malformed error
 }
@@ -92,6 +94,9 @@ func (e *UnknownMandatoryAVPError) ResultCode() ResultCode {
 
 func (e *UnknownMandatoryAVPError) text() string {
 	name := avpName(e.Vendor, e.Type)
+	if e.Malformed == nil && e.Hidden {
+		return "unreadable mandatory AVP: " + name + " is hidden"
+	}
 	if e.Malformed == nil {
 		return "unknown mandatory AVP: " + name
 	}

@@ -93,10 +93,10 @@ func (s *Secret) reveal(m *Message, i int, a RawAVP, vector RandomVector) {
 // 5.3). Hiding is done in place, dst and src the same octets; revealing is not.
 func (s *Secret) chain(t AVPType, vector RandomVector, dst, src []byte) {
 	hiding := len(src) > 0 && &dst[0] == &src[0]
-	seed := be.AppendUint16(make([]byte, 0, 2+len(s.hide)+len(vector)), uint16(t))
-	b := md5.Sum(append(append(seed, s.hide[:]...), vector...))
+	seed := be.AppendUint16(make([]byte, 0, 2+len(s.hideKey)+len(vector)), uint16(t))
+	b := md5.Sum(append(append(seed, s.hideKey[:]...), vector...))
 	var next [2 * md5.Size]byte
-	copy(next[:], s.hide[:])
+	copy(next[:], s.hideKey[:])
 	for len(src) > 0 {
 		n := min(md5.Size, len(src))
 		c := src[:n]

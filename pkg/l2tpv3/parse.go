@@ -1,35 +1,14 @@
 package l2tpv3
 
-// The control message header (Figure 3.2.1).
+// The header of an AVP (Figure 5.1).
 const (
-	headerLength    = 12
 	avpHeaderLength = 6
 
-	flagT          = 0x8000
-	flagL          = 0x4000
-	flagS          = 0x0800
-	flagO          = 0x0200 // Offset of RFC 2661, Section 3.1; an x bit in Version 3
-	maskReserved   = 0x37f0
-	maskVersion    = 0x000f
-	maxMessage     = 65535
 	avpMandatory   = 0x8000
 	avpHidden      = 0x4000
+	avpReservedPos = 10 // the bits above the Length, below the H bit
 	avpLengthMask  = 0x03ff
-	avpReservedPos = 10
 )
-
-// IsControl reports whether the payload of a UDP datagram is a control message
-// rather than a data message: whether it has the T bit (Section 4.1.2.1). The Ver
-// field comes first, because other versions may put other bits there: it has to
-// be 3, or 2 for a fallback SCCRQ (Section 4.7.3).
-func IsControl(b []byte) bool {
-	if len(b) < 2 {
-		return false
-	}
-	w := be.Uint16(b)
-	v := w & maskVersion
-	return (v == 3 || v == 2) && w&flagT != 0
-}
 
 // Parse reads a control message from the T bit on: the payload of a UDP
 // datagram, or what follows the four zero octets in IP (Section 4.1.1.2).
@@ -73,36 +52,6 @@ func (m *Message) Parse(b []byte) error {
 		off += size
 	}
 	return nil
-}
-
-// parseHeader returns the message's Length.
-func (m *Message) parseHeader(b []byte) (int, error) {
-	if len(b) < headerLength {
-		return 0, &ParseError{Offset: 0, Field: "control message header", Err: ErrShort}
-	}
-	w := be.Uint16(b)
-	version := w & maskVersion
-	// Section 4.1.2.1: Ver before any other bit. Section 4.7.3: 2 in a fallback SCCRQ.
-	if version != 3 && version != 2 {
-		return 0, &ParseError{Offset: 0, Field: "Ver", Err: ErrVersion}
-	}
-	// Section 3.2.1: T, L and S MUST be 1.
-	if w&(flagT|flagL|flagS) != flagT|flagL|flagS {
-		return 0, &ParseError{Offset: 0, Field: "T, L and S bits", Err: ErrFlags}
-	}
-	// RFC 2661, Section 3.1: the O bit, which moves what follows, is 0 in control messages.
-	if version == 2 && w&flagO != 0 {
-		return 0, &ParseError{Offset: 0, Field: "O bit", Err: ErrFlags}
-	}
-	n := int(be.Uint16(b[2:]))
-	// Section 7.1: an invalid value in the header.
-	if n < headerLength || n > len(b) {
-		return 0, &ParseError{Offset: 2, Field: "Length", Err: ErrLength}
-	}
-	m.Version, m.Reserved = uint8(version), w&maskReserved
-	m.ControlConnectionID = be.Uint32(b[4:])
-	m.Ns, m.Nr = be.Uint16(b[8:]), be.Uint16(b[10:])
-	return n, nil
 }
 
 // countAVPs counts as far as the lengths make sense.

@@ -34,80 +34,74 @@ const maxValue = 1023 - avpHeaderLength
 // registry is indexed by AVPType; an entry without a name is a number that this
 // package has no type for.
 var registry = [...]AVPInfo{
-	AVPMessageType:         fixed("Message Type", 2, "RFC 3931, 5.4.1", m|m2, decodeMessageType),
-	AVPResultCode:          variable("Result Code", 2, 1, "RFC 3931, 5.4.2", m|m2, decodeResultCode).checked(checkResultCode),
-	AVPProtocolVersion:     fixed("Protocol Version", 2, "RFC 2661, 4.4.3", m|m2, func(v []byte) AVP { return ProtocolVersion{v[0], v[1]} }),
-	AVPFramingCapabilities: fixed("Framing Capabilities", 4, "RFC 2661, 4.4.3", m|m2|h, decode32[FramingCapabilities]),
-	AVPBearerCapabilities:  fixed("Bearer Capabilities", 4, "RFC 2661, 4.4.3", m|m2|h, decode32[BearerCapabilities]),
-	AVPTieBreaker:          fixed("Tie Breaker", 8, "RFC 3931, 5.4.3 and 5.4.4", m, func(v []byte) AVP { return TieBreaker(v) }),
-	AVPFirmwareRevision:    fixed("Firmware Revision", 2, "RFC 2661, 4.4.3", h, decode16[FirmwareRevision]),
-	AVPHostName:            variable("Host Name", 1, 1, "RFC 3931, 5.4.3", m|m2, decodeString[HostName]),
-	AVPVendorName:          variable("Vendor Name", 0, 1, "RFC 3931, 5.4.3", h, decodeString[VendorName]),
-	AVPAssignedTunnelID:    fixed("Assigned Tunnel ID", 2, "RFC 2661, 4.4.3", m|m2|h, decode16[AssignedTunnelID]),
+	AVPMessageType:         fixed("Message Type", 2, "RFC 3931, 5.4.1", mBit|mBit2, decodeMessageType),
+	AVPResultCode:          variable("Result Code", 2, 1, "RFC 3931, 5.4.2", mBit|mBit2, decodeResultCode).checked(checkResultCode),
+	AVPProtocolVersion:     fixed("Protocol Version", 2, "RFC 2661, 4.4.3", mBit|mBit2, func(v []byte) AVP { return ProtocolVersion{v[0], v[1]} }),
+	AVPFramingCapabilities: fixed("Framing Capabilities", 4, "RFC 2661, 4.4.3", mBit|mBit2|hBit, decode32[FramingCapabilities]),
+	AVPBearerCapabilities:  fixed("Bearer Capabilities", 4, "RFC 2661, 4.4.3", mBit|mBit2|hBit, decode32[BearerCapabilities]),
+	AVPTieBreaker:          fixed("Tie Breaker", 8, "RFC 3931, 5.4.3 and 5.4.4", mBit, func(v []byte) AVP { return TieBreaker(v) }),
+	AVPFirmwareRevision:    fixed("Firmware Revision", 2, "RFC 2661, 4.4.3", hBit, decode16[FirmwareRevision]),
+	AVPHostName:            variable("Host Name", 1, 1, "RFC 3931, 5.4.3", mBit|mBit2, decodeString[HostName]),
+	AVPVendorName:          variable("Vendor Name", 0, 1, "RFC 3931, 5.4.3", hBit, decodeString[VendorName]),
+	AVPAssignedTunnelID:    fixed("Assigned Tunnel ID", 2, "RFC 2661, 4.4.3", mBit|mBit2|hBit, decode16[AssignedTunnelID]),
 	// Section 4.2: the advertised window is not zero.
-	AVPReceiveWindowSize:  fixed("Receive Window Size", 2, "RFC 3931, 5.4.3", m|m2, decode16[ReceiveWindowSize]).checked(notZero),
-	AVPChallenge:          variable("Challenge", 1, 1, "RFC 2661, 4.4.3", m|m2|h, decodeOctets[Challenge]),
-	AVPChallengeResponse:  fixed("Challenge Response", 16, "RFC 2661, 4.4.3", m|m2|h, func(v []byte) AVP { return ChallengeResponse(v) }),
-	AVPSerialNumber:       fixed("Serial Number", 4, "RFC 3931, 5.4.4", m2|h, decode32[SerialNumber]),
-	AVPPhysicalChannelID:  fixed("Physical Channel ID", 4, "RFC 3931, 5.4.4", h, decode32[PhysicalChannelID]),
-	AVPCircuitErrors:      sized("Circuit Errors", 18, 26, 8, "RFC 3931, 5.4.5", m2|h, decodeCircuitErrors),
-	AVPSequencingRequired: fixed("Sequencing Required", 0, "RFC 2661, 4.4.6", m|m2, func([]byte) AVP { return SequencingRequired{} }),
-	AVPRandomVector:       variable("Random Vector", 0, 1, "RFC 3931, 5.4.1", m|m2, decodeOctets[RandomVector]),
+	AVPReceiveWindowSize:  fixed("Receive Window Size", 2, "RFC 3931, 5.4.3", mBit|mBit2, decode16[ReceiveWindowSize]).checked(notZero),
+	AVPChallenge:          variable("Challenge", 1, 1, "RFC 2661, 4.4.3", mBit|mBit2|hBit, decodeOctets[Challenge]),
+	AVPChallengeResponse:  fixed("Challenge Response", 16, "RFC 2661, 4.4.3", mBit|mBit2|hBit, func(v []byte) AVP { return ChallengeResponse(v) }),
+	AVPSerialNumber:       fixed("Serial Number", 4, "RFC 3931, 5.4.4", mBit2|hBit, decode32[SerialNumber]),
+	AVPPhysicalChannelID:  fixed("Physical Channel ID", 4, "RFC 3931, 5.4.4", hBit, decode32[PhysicalChannelID]),
+	AVPCircuitErrors:      sized("Circuit Errors", 18, 26, 8, "RFC 3931, 5.4.5", mBit2|hBit, decodeCircuitErrors),
+	AVPSequencingRequired: fixed("Sequencing Required", 0, "RFC 2661, 4.4.4", mBit|mBit2, func([]byte) AVP { return SequencingRequired{} }),
+	AVPRandomVector:       variable("Random Vector", 0, 1, "RFC 3931, 5.4.1", mBit|mBit2, decodeOctets[RandomVector]),
 
-	AVPControlConnectionDS: fixed("Control Connection DS", 2, "RFC 3308, 3.1", h, decode16[ControlConnectionDS]),
-	AVPSessionDS:           fixed("Session DS", 2, "RFC 3308, 4.1", h, decode16[SessionDS]),
+	AVPControlConnectionDS: fixed("Control Connection DS", 2, "RFC 3308, 3.1", hBit, decode16[ControlConnectionDS]),
+	AVPSessionDS:           fixed("Session DS", 2, "RFC 3308, 4.1", hBit, decode16[SessionDS]),
 
 	// Section 5.1: the M bit MUST be 0.
-	AVPExtendedVendorID: variable("Extended Vendor ID", 6, 1, "RFC 3931, 5.1", h, decodeExtendedVendorID),
-	AVPMessageDigest:    variable("Message Digest", 2, 1, "RFC 3931, 5.4.1", m, decodeMessageDigest).checked(checkMessageDigest),
-	AVPRouterID:         fixed("Router ID", 4, "RFC 3931, 5.4.3", m, decode32[RouterID]),
+	AVPExtendedVendorID: variable("Extended Vendor ID", 6, 1, "RFC 3931, 5.1", hBit, decodeExtendedVendorID),
+	AVPMessageDigest:    variable("Message Digest", 2, 1, "RFC 3931, 5.4.1", mBit, decodeMessageDigest).checked(checkMessageDigest),
+	AVPRouterID:         fixed("Router ID", 4, "RFC 3931, 5.4.3", mBit, decode32[RouterID]),
 	// Section 5.4.3: the zero value MUST NOT be sent.
-	AVPAssignedControlConnectionID: fixed("Assigned Control Connection ID", 4, "RFC 3931, 5.4.3", m|h, decode32[AssignedControlConnectionID]).checked(notZero),
-	AVPPseudowireCapabilities:      variable("Pseudowire Capabilities List", 2, 2, "RFC 3931, 5.4.3", m|h, decodeCapabilities),
-	AVPLocalSessionID:              fixed("Local Session ID", 4, "RFC 3931, 5.4.4", m|h, decode32[LocalSessionID]),
-	AVPRemoteSessionID:             fixed("Remote Session ID", 4, "RFC 3931, 5.4.4", m|h, decode32[RemoteSessionID]),
-	AVPAssignedCookie:              sized("Assigned Cookie", 0, 8, 4, "RFC 3931, 5.4.4", m|h, decodeOctets[AssignedCookie]),
-	AVPRemoteEndID:                 variable("Remote End ID", 0, 1, "RFC 3931, 5.4.4", m|h, decodeOctets[RemoteEndID]),
-	AVPPseudowireType:              fixed("Pseudowire Type", 2, "RFC 3931, 5.4.4", m|h, decode16[PseudowireType]),
-	AVPL2SpecificSublayer:          fixed("L2-Specific Sublayer", 2, "RFC 3931, 5.4.4", m|h, decode16[L2SpecificSublayer]),
-	AVPDataSequencing:              fixed("Data Sequencing", 2, "RFC 3931, 5.4.4", m|h, decode16[DataSequencing]),
-	AVPCircuitStatus:               fixed("Circuit Status", 2, "RFC 3931, 5.4.5", m|h, decode16[CircuitStatus]),
-	AVPPreferredLanguage:           variable("Preferred Language", 0, 1, "RFC 3931, 5.4.3", h, decodeString[PreferredLanguage]),
+	AVPAssignedControlConnectionID: fixed("Assigned Control Connection ID", 4, "RFC 3931, 5.4.3", mBit|hBit, decode32[AssignedControlConnectionID]).checked(notZero),
+	AVPPseudowireCapabilities:      variable("Pseudowire Capabilities List", 2, 2, "RFC 3931, 5.4.3", mBit|hBit, decodeCapabilities),
+	AVPLocalSessionID:              fixed("Local Session ID", 4, "RFC 3931, 5.4.4", mBit|hBit, decode32[LocalSessionID]),
+	AVPRemoteSessionID:             fixed("Remote Session ID", 4, "RFC 3931, 5.4.4", mBit|hBit, decode32[RemoteSessionID]),
+	AVPAssignedCookie:              sized("Assigned Cookie", 0, 8, 4, "RFC 3931, 5.4.4", mBit|hBit, decodeOctets[AssignedCookie]),
+	AVPRemoteEndID:                 variable("Remote End ID", 0, 1, "RFC 3931, 5.4.4", mBit|hBit, decodeOctets[RemoteEndID]),
+	AVPPseudowireType:              fixed("Pseudowire Type", 2, "RFC 3931, 5.4.4", mBit|hBit, decode16[PseudowireType]),
+	AVPL2SpecificSublayer:          fixed("L2-Specific Sublayer", 2, "RFC 3931, 5.4.4", mBit|hBit, decode16[L2SpecificSublayer]),
+	AVPDataSequencing:              fixed("Data Sequencing", 2, "RFC 3931, 5.4.4", mBit|hBit, decode16[DataSequencing]),
+	AVPCircuitStatus:               fixed("Circuit Status", 2, "RFC 3931, 5.4.5", mBit|hBit, decode16[CircuitStatus]),
+	AVPPreferredLanguage:           variable("Preferred Language", 0, 1, "RFC 3931, 5.4.3", hBit, decodeString[PreferredLanguage]),
 	// A nonce without octets would be none: nothing would keep old messages out.
-	AVPNonce:          variable("Control Message Authentication Nonce", 1, 1, "RFC 3931, 5.4.1", m, decodeOctets[Nonce]),
-	AVPTxConnectSpeed: fixed("Tx Connect Speed", 8, "RFC 3931, 5.4.4", h, decode64[TxConnectSpeed]),
-	AVPRxConnectSpeed: fixed("Rx Connect Speed", 8, "RFC 3931, 5.4.4", h, decode64[RxConnectSpeed]),
+	AVPNonce:          variable("Control Message Authentication Nonce", 1, 1, "RFC 3931, 5.4.1", mBit, decodeOctets[Nonce]),
+	AVPTxConnectSpeed: fixed("Tx Connect Speed", 8, "RFC 3931, 5.4.4", hBit, decode64[TxConnectSpeed]),
+	AVPRxConnectSpeed: fixed("Rx Connect Speed", 8, "RFC 3931, 5.4.4", hBit, decode64[RxConnectSpeed]),
 
-	AVPFailoverCapability:       fixed("Failover Capability", 6, "RFC 4951, 5.1", h, decodeFailoverCapability),
-	AVPTunnelRecovery:           fixed("Tunnel Recovery", 10, "RFC 4951, 5.2", m|m2, decodeTunnelRecovery),
-	AVPSuggestedControlSequence: fixed("Suggested Control Sequence", 6, "RFC 4951, 5.3", h, decodeSuggestedControlSequence),
-	AVPFailoverSessionState:     fixed("Failover Session State", 10, "RFC 4951, 5.4", m|m2|h, decodeFailoverSessionState),
+	AVPFailoverCapability:       fixed("Failover Capability", 6, "RFC 4951, 5.1", hBit, decodeFailoverCapability),
+	AVPTunnelRecovery:           fixed("Tunnel Recovery", 10, "RFC 4951, 5.2", mBit|mBit2, decodeTunnelRecovery),
+	AVPSuggestedControlSequence: fixed("Suggested Control Sequence", 6, "RFC 4951, 5.3", hBit, decodeSuggestedControlSequence),
+	AVPFailoverSessionState:     fixed("Failover Session State", 10, "RFC 4951, 5.4", mBit|mBit2|hBit, decodeFailoverSessionState),
 
-	AVPFrameRelayHeaderLength:      fixed("Frame Relay Header Length", 2, "RFC 4591", h, decode16[FrameRelayHeaderLength]).checked(checkFrameRelayHeader),
-	AVPATMMaximumConcatenatedCells: fixed("ATM Maximum Concatenated Cells", 2, "RFC 4454", h, decode16[ATMMaximumConcatenatedCells]),
-	AVPOAMEmulationRequired:        fixed("OAM Emulation Required", 0, "RFC 4454", h, func([]byte) AVP { return OAMEmulationRequired{} }),
-	AVPATMAlarmStatus:              fixed("ATM Alarm Status", 4, "RFC 4454", h, decodeATMAlarmStatus),
-	AVPAttachmentGroupID:           variable("Attachment Group Identifier", 0, 1, "RFC 4667, 4.3", h, decodeOctets[AttachmentGroupID]),
-	AVPLocalEndID:                  variable("Local End ID", 0, 1, "RFC 4667, 4.3", h, decodeOctets[LocalEndID]),
-	AVPInterfaceMTU:                fixed("Interface Maximum Transmission Unit", 2, "RFC 4667, 4.3", h, decode16[InterfaceMTU]),
-	AVPFCSRetention:                fixed("FCS Retention", 2, "RFC 4720, 4", h, decode16[FCSRetention]),
+	AVPFrameRelayHeaderLength:      fixed("Frame Relay Header Length", 2, "RFC 4591", hBit, decode16[FrameRelayHeaderLength]).checked(checkFrameRelayHeader),
+	AVPATMMaximumConcatenatedCells: fixed("ATM Maximum Concatenated Cells", 2, "RFC 4454", hBit, decode16[ATMMaximumConcatenatedCells]),
+	AVPOAMEmulationRequired:        fixed("OAM Emulation Required", 0, "RFC 4454", hBit, func([]byte) AVP { return OAMEmulationRequired{} }),
+	AVPATMAlarmStatus:              fixed("ATM Alarm Status", 4, "RFC 4454", hBit, decodeATMAlarmStatus),
+	AVPAttachmentGroupID:           variable("Attachment Group Identifier", 0, 1, "RFC 4667, 4.3", hBit, decodeOctets[AttachmentGroupID]),
+	AVPLocalEndID:                  variable("Local End ID", 0, 1, "RFC 4667, 4.3", hBit, decodeOctets[LocalEndID]),
+	AVPInterfaceMTU:                fixed("Interface Maximum Transmission Unit", 2, "RFC 4667, 4.3", hBit, decode16[InterfaceMTU]),
+	AVPFCSRetention:                fixed("FCS Retention", 2, "RFC 4720, 4", hBit, decode16[FCSRetention]),
 
-	AVPMaximumReceiveUnit:            fixed("Maximum Receive Unit", 2, "RFC 4623, 5.3", h, decode16[MaximumReceiveUnit]),
-	AVPMaximumReassembledReceiveUnit: fixed("Maximum Reassembled Receive Unit", 2, "RFC 4623, 5.4", h, decode16[MaximumReassembledReceiveUnit]),
-	AVPVCCVCapability:                fixed("VCCV Capability", 2, "RFC 5085, 6.3.1", h, func(v []byte) AVP { return VCCVCapability{v[0], v[1]} }),
-	AVPConnectSpeedUpdate:            fixed("Connect Speed Update", 20, "RFC 5515", h, decodeConnectSpeedUpdate),
-	AVPConnectSpeedUpdateEnable:      fixed("Connect Speed Update Enable", 0, "RFC 5515", h, func([]byte) AVP { return ConnectSpeedUpdateEnable{} }),
-	AVPTDMPseudowire:                 fixed("TDM Pseudowire", 6, "RFC 5611", h, decodeTDMPseudowire),
-	AVPRTP:                           fixed("RTP", 10, "RFC 5611", h, decodeRTP),
-	AVPPseudowireSwitchingPoint:      variable("PW Switching Point", 0, 1, "RFC 6073, 8.6", h, decodeOctets[PseudowireSwitchingPoint]),
-	AVPSBFDTargetDiscriminator:       variable("S-BFD Target Discriminator ID", 4, 4, "RFC 7886, 2.1", h, decodeDiscriminators),
-	AVPECNCapability:                 fixed("ECN Capability", 0, "RFC 9601, 6.1.1.2.1", h, func([]byte) AVP { return ECNCapability{} }),
-}
-
-func init() {
-	for i := range registry {
-		registry[i].Type = AVPType(i)
-	}
+	AVPMaximumReceiveUnit:            fixed("Maximum Receive Unit", 2, "RFC 4623, 5.3", hBit, decode16[MaximumReceiveUnit]),
+	AVPMaximumReassembledReceiveUnit: fixed("Maximum Reassembled Receive Unit", 2, "RFC 4623, 5.4", hBit, decode16[MaximumReassembledReceiveUnit]),
+	AVPVCCVCapability:                fixed("VCCV Capability", 2, "RFC 5085, 6.3.1", hBit, func(v []byte) AVP { return VCCVCapability{v[0], v[1]} }),
+	AVPConnectSpeedUpdate:            fixed("Connect Speed Update", 20, "RFC 5515", hBit, decodeConnectSpeedUpdate),
+	AVPConnectSpeedUpdateEnable:      fixed("Connect Speed Update Enable", 0, "RFC 5515", hBit, func([]byte) AVP { return ConnectSpeedUpdateEnable{} }),
+	AVPTDMPseudowire:                 fixed("TDM Pseudowire", 6, "RFC 5611", hBit, decodeTDMPseudowire),
+	AVPRTP:                           fixed("RTP", 10, "RFC 5611", hBit, decodeRTP),
+	AVPPseudowireSwitchingPoint:      variable("PW Switching Point", 0, 1, "RFC 6073, 8.6", hBit, decodeOctets[PseudowireSwitchingPoint]),
+	AVPSBFDTargetDiscriminator:       variable("S-BFD Target Discriminator ID", 4, 4, "RFC 7886, 2.1", hBit, decodeDiscriminators),
+	AVPECNCapability:                 fixed("ECN Capability", 0, "RFC 9601, 6.1.1.2.1", hBit, func([]byte) AVP { return ECNCapability{} }),
 }
 
 // lookup returns the entry of t, nil if this package has no type for it.
@@ -121,7 +115,7 @@ func lookup(t AVPType) *AVPInfo {
 // LookupAVP returns what is known of the attribute t of vendor 0.
 func LookupAVP(t AVPType) (AVPInfo, bool) {
 	if i := lookup(t); i != nil {
-		return *i, true
+		return i.numbered(t), true
 	}
 	return AVPInfo{}, false
 }
@@ -129,27 +123,33 @@ func LookupAVP(t AVPType) (AVPInfo, bool) {
 // KnownAVPs are the attributes that this package has types for, by number.
 func KnownAVPs() iter.Seq[AVPInfo] {
 	return func(yield func(AVPInfo) bool) {
-		for _, i := range registry {
-			if i.Name != "" && !yield(i) {
+		for t, i := range registry {
+			if i.Name != "" && !yield(i.numbered(AVPType(t))) {
 				return
 			}
 		}
 	}
 }
 
+// numbered fills in the Type, which in the table is the index.
+func (i AVPInfo) numbered(t AVPType) AVPInfo {
+	i.Type = t
+	return i
+}
+
 // trait is a letter of the reference's tables.
 type trait uint8
 
 const (
-	m  trait = 1 << iota // the M bit is set
-	m2                   // the M bit is set in a Version 2 message as well
-	h                    // may be hidden
+	mBit  trait = 1 << iota // the M bit is set
+	mBit2                   // the M bit is set in a Version 2 message as well
+	hBit                    // may be hidden
 )
 
 func sized(name string, least, most, step int, ref string, t trait, decode func([]byte) AVP) AVPInfo {
 	return AVPInfo{
 		Name: name, Reference: ref,
-		Mandatory: t&m != 0, MayHide: t&h != 0, mandatory2: t&m2 != 0,
+		Mandatory: t&mBit != 0, MayHide: t&hBit != 0, mandatory2: t&mBit2 != 0,
 		MinLength: least, MaxLength: most, Step: step,
 		decode: decode,
 	}
@@ -209,117 +209,4 @@ func checkFrameRelayHeader(v []byte) error {
 		return ErrValue
 	}
 	return nil
-}
-
-func decode16[T interface {
-	~uint16
-	AVP
-}](v []byte) AVP {
-	return T(be.Uint16(v))
-}
-
-func decode32[T interface {
-	~uint32
-	AVP
-}](v []byte) AVP {
-	return T(be.Uint32(v))
-}
-
-func decode64[T interface {
-	~uint64
-	AVP
-}](v []byte) AVP {
-	return T(be.Uint64(v))
-}
-
-func decodeString[T interface {
-	~string
-	AVP
-}](v []byte) AVP {
-	return T(v)
-}
-
-func decodeOctets[T interface {
-	~[]byte
-	AVP
-}](v []byte) AVP {
-	return T(v)
-}
-
-func decodeMessageType(v []byte) AVP { return MessageType(be.Uint16(v)) }
-
-func decodeResultCode(v []byte) AVP {
-	r := ResultCode{Result: be.Uint16(v)}
-	if len(v) >= 4 {
-		r.HasError, r.Error, r.Message = true, ErrorCode(be.Uint16(v[2:])), string(v[4:])
-	}
-	return r
-}
-
-func decodeMessageDigest(v []byte) AVP {
-	return MessageDigest{Algorithm: DigestAlgorithm(v[0]), Digest: v[1:]}
-}
-
-func decodeCircuitErrors(v []byte) AVP {
-	c := CircuitErrors{Reserved: be.Uint16(v), Short: len(v) == 18}
-	v = v[2:]
-	if !c.Short {
-		c.CRC, c.Framing = be.Uint32(v), be.Uint32(v[4:])
-		v = v[8:]
-	}
-	c.HardwareOverruns, c.BufferOverruns = be.Uint32(v), be.Uint32(v[4:])
-	c.Timeouts, c.Alignment = be.Uint32(v[8:]), be.Uint32(v[12:])
-	return c
-}
-
-func decodeExtendedVendorID(v []byte) AVP {
-	return ExtendedVendorID{Vendor: be.Uint32(v), Type: be.Uint16(v[4:]), Value: v[6:]}
-}
-
-func decodeCapabilities(v []byte) AVP {
-	c := make(PseudowireCapabilities, len(v)/2)
-	for i := range c {
-		c[i] = PseudowireType(be.Uint16(v[2*i:]))
-	}
-	return c
-}
-
-func decodeFailoverCapability(v []byte) AVP {
-	return FailoverCapability{Flags: be.Uint16(v), RecoveryTime: be.Uint32(v[2:])}
-}
-
-func decodeTunnelRecovery(v []byte) AVP {
-	return TunnelRecovery{be.Uint16(v), be.Uint32(v[2:]), be.Uint32(v[6:])}
-}
-
-func decodeSuggestedControlSequence(v []byte) AVP {
-	return SuggestedControlSequence{be.Uint16(v), be.Uint16(v[2:]), be.Uint16(v[4:])}
-}
-
-func decodeFailoverSessionState(v []byte) AVP {
-	return FailoverSessionState{be.Uint16(v), be.Uint32(v[2:]), be.Uint32(v[6:])}
-}
-
-func decodeATMAlarmStatus(v []byte) AVP {
-	return ATMAlarmStatus{be.Uint16(v), be.Uint16(v[2:])}
-}
-
-func decodeConnectSpeedUpdate(v []byte) AVP {
-	return ConnectSpeedUpdate{be.Uint32(v), be.Uint64(v[4:]), be.Uint64(v[12:])}
-}
-
-func decodeTDMPseudowire(v []byte) AVP {
-	return TDMPseudowire{be.Uint16(v), be.Uint16(v[2:]), be.Uint16(v[4:])}
-}
-
-func decodeRTP(v []byte) AVP {
-	return RTP{be.Uint16(v), be.Uint16(v[2:]), be.Uint16(v[4:]), be.Uint32(v[6:])}
-}
-
-func decodeDiscriminators(v []byte) AVP {
-	d := make(SBFDTargetDiscriminator, len(v)/4)
-	for i := range d {
-		d[i] = be.Uint32(v[4*i:])
-	}
-	return d
 }

@@ -23,10 +23,10 @@ type MessageInfo struct {
 
 // The AVPs that several messages have in common.
 var (
-	controlReply   = []AVPType{AVPNonce, AVPVendorName, AVPReceiveWindowSize, AVPPreferredLanguage, AVPControlConnectionDS, AVPFailoverCapability, AVPECNCapability}
-	sessionRequest = []AVPType{AVPAssignedCookie, AVPTieBreaker, AVPL2SpecificSublayer, AVPDataSequencing, AVPTxConnectSpeed, AVPRxConnectSpeed, AVPSessionDS, AVPMaximumReceiveUnit, AVPMaximumReassembledReceiveUnit, AVPVCCVCapability, AVPTDMPseudowire, AVPRTP, AVPSBFDTargetDiscriminator}
-	sessionReply   = []AVPType{AVPAssignedCookie, AVPL2SpecificSublayer, AVPDataSequencing, AVPTxConnectSpeed, AVPRxConnectSpeed, AVPPhysicalChannelID, AVPSessionDS, AVPMaximumReceiveUnit, AVPMaximumReassembledReceiveUnit, AVPVCCVCapability, AVPRTP, AVPSBFDTargetDiscriminator}
-	sessionConnect = []AVPType{AVPL2SpecificSublayer, AVPDataSequencing, AVPCircuitStatus, AVPTxConnectSpeed, AVPRxConnectSpeed, AVPMaximumReceiveUnit, AVPMaximumReassembledReceiveUnit}
+	controlOptional = []AVPType{AVPNonce, AVPVendorName, AVPReceiveWindowSize, AVPPreferredLanguage, AVPControlConnectionDS, AVPFailoverCapability, AVPECNCapability}
+	sessionRequest  = []AVPType{AVPAssignedCookie, AVPTieBreaker, AVPL2SpecificSublayer, AVPDataSequencing, AVPTxConnectSpeed, AVPRxConnectSpeed, AVPSessionDS, AVPMaximumReceiveUnit, AVPMaximumReassembledReceiveUnit, AVPVCCVCapability, AVPTDMPseudowire, AVPRTP, AVPSBFDTargetDiscriminator}
+	sessionReply    = []AVPType{AVPAssignedCookie, AVPL2SpecificSublayer, AVPDataSequencing, AVPTxConnectSpeed, AVPRxConnectSpeed, AVPPhysicalChannelID, AVPSessionDS, AVPMaximumReceiveUnit, AVPMaximumReassembledReceiveUnit, AVPVCCVCapability, AVPRTP, AVPSBFDTargetDiscriminator}
+	sessionConnect  = []AVPType{AVPL2SpecificSublayer, AVPDataSequencing, AVPCircuitStatus, AVPTxConnectSpeed, AVPRxConnectSpeed, AVPMaximumReceiveUnit, AVPMaximumReassembledReceiveUnit}
 
 	controlStart = []AVPType{AVPHostName, AVPRouterID, AVPAssignedControlConnectionID, AVPPseudowireCapabilities}
 	sessionIDs   = []AVPType{AVPLocalSessionID, AVPRemoteSessionID}
@@ -38,9 +38,9 @@ var (
 // define for L2TPv3, by number. Those of RFCs 3573, 3817 and 4045 have names only.
 var rules = [...]MessageInfo{
 	SCCRQ: {Name: "SCCRQ", Title: "Start-Control-Connection-Request", Reference: "RFC 3931, 6.1", Mandatory: controlStart,
-		Optional: append([]AVPType{AVPTieBreaker, AVPTunnelRecovery}, controlReply...)},
+		Optional: append([]AVPType{AVPTieBreaker, AVPTunnelRecovery}, controlOptional...)},
 	SCCRP: {Name: "SCCRP", Title: "Start-Control-Connection-Reply", Reference: "RFC 3931, 6.2", Mandatory: controlStart,
-		Optional: append([]AVPType{AVPSuggestedControlSequence}, controlReply...)},
+		Optional: append([]AVPType{AVPSuggestedControlSequence}, controlOptional...)},
 	SCCCN:   {Name: "SCCCN", Title: "Start-Control-Connection-Connected", Reference: "RFC 3931, 6.3"},
 	StopCCN: {Name: "StopCCN", Title: "Stop-Control-Connection-Notification", Reference: "RFC 3931, 6.4", Mandatory: []AVPType{AVPResultCode}, Optional: []AVPType{AVPAssignedControlConnectionID}},
 	Hello:   {Name: "HELLO", Title: "Hello", Reference: "RFC 3931, 6.5"},
@@ -71,12 +71,6 @@ var rules = [...]MessageInfo{
 	CSURQ: {Name: "CSURQ", Title: "Connect-Speed-Update-Request", Reference: "RFC 5515", Mandatory: []AVPType{AVPConnectSpeedUpdate}},
 }
 
-func init() {
-	for i := range rules {
-		rules[i].Type = MessageType(i)
-	}
-}
-
 func lookupMessage(t MessageType) *MessageInfo {
 	if int(t) >= len(rules) || rules[t].Name == "" {
 		return nil
@@ -87,7 +81,7 @@ func lookupMessage(t MessageType) *MessageInfo {
 // LookupMessage returns what is known of messages of type t.
 func LookupMessage(t MessageType) (MessageInfo, bool) {
 	if i := lookupMessage(t); i != nil {
-		return *i, true
+		return i.numbered(t), true
 	}
 	return MessageInfo{}, false
 }
@@ -95,12 +89,18 @@ func LookupMessage(t MessageType) (MessageInfo, bool) {
 // KnownMessages are the registered types of messages, by number.
 func KnownMessages() iter.Seq[MessageInfo] {
 	return func(yield func(MessageInfo) bool) {
-		for _, i := range rules {
-			if i.Name != "" && !yield(i) {
+		for t, i := range rules {
+			if i.Name != "" && !yield(i.numbered(MessageType(t))) {
 				return
 			}
 		}
 	}
+}
+
+// numbered fills in the Type, which in the table is the index.
+func (i MessageInfo) numbered(t MessageType) MessageInfo {
+	i.Type = t
+	return i
 }
 
 // Validate checks that the message has the AVPs that its type requires (Section
@@ -149,7 +149,7 @@ func UnknownMandatory(m *Message) (*UnknownMandatoryAVPError, bool) {
 		if !ok || !r.Mandatory || r.Vendor == 0 && only2661(r.Type) {
 			continue
 		}
-		return &UnknownMandatoryAVPError{Index: i, Vendor: r.Vendor, Type: r.Type, Malformed: r.Malformed}, true
+		return &UnknownMandatoryAVPError{Index: i, Vendor: r.Vendor, Type: r.Type, Hidden: r.Hidden, Malformed: r.Malformed}, true
 	}
 	return nil, false
 }

@@ -36,23 +36,23 @@ func (e Encapsulation) String() string {
 }
 
 var pseudowireTypes = map[PseudowireType]string{
-	FrameRelayDLCI: "Frame Relay DLCI",
-	ATMAAL5SDU:     "ATM AAL5 SDU",
-	ATMCellPort:    "ATM cell, port",
-	EthernetVLAN:   "Ethernet VLAN",
-	Ethernet:       "Ethernet",
-	HDLC:           "HDLC",
-	PPP:            "PPP",
-	ATMCellVCC:     "ATM cell, VCC",
-	ATMCellVPC:     "ATM cell, VPC",
-	MPTPseudowire:  "MPEG-TS",
-	PSPPseudowire:  "Packet Streaming Protocol",
-	StructureE1:    "E1",
-	StructureT1:    "T1",
-	StructureE3:    "E3",
-	StructureT3:    "T3",
-	CESoPSNBasic:   "CESoPSN",
-	CESoPSNWithCAS: "CESoPSN with CAS",
+	FrameRelayDLCI:      "Frame Relay DLCI",
+	ATMAAL5SDU:          "ATM AAL5 SDU",
+	ATMCellPort:         "ATM cell, port",
+	EthernetVLAN:        "Ethernet VLAN",
+	Ethernet:            "Ethernet",
+	HDLC:                "HDLC",
+	PPP:                 "PPP",
+	ATMCellVCC:          "ATM cell, VCC",
+	ATMCellVPC:          "ATM cell, VPC",
+	MPTPseudowire:       "MPEG-TS",
+	PSPPseudowire:       "Packet Streaming Protocol",
+	StructureAgnosticE1: "E1",
+	StructureAgnosticT1: "T1",
+	StructureAgnosticE3: "E3",
+	StructureAgnosticT3: "T3",
+	CESoPSNBasic:        "CESoPSN",
+	CESoPSNWithCAS:      "CESoPSN with CAS",
 }
 
 func (t PseudowireType) String() string {
@@ -184,8 +184,7 @@ func describeAll(avps []AVP, t MessageType) string {
 
 // describe is an AVP's name and value.
 func describe(a AVP) string {
-	name := fieldName(a)
-	name = strings.TrimSuffix(name, " AVP")
+	name := nameOf(a)
 	switch v := a.(type) {
 	case RawAVP:
 		return v.String()

@@ -59,23 +59,23 @@ func (t MessageType) IsSession() bool {
 type PseudowireType uint16
 
 const (
-	FrameRelayDLCI PseudowireType = 0x0001 // RFC 4591
-	ATMAAL5SDU     PseudowireType = 0x0002 // RFC 4454
-	ATMCellPort    PseudowireType = 0x0003 // RFC 4454
-	EthernetVLAN   PseudowireType = 0x0004 // RFC 4719
-	Ethernet       PseudowireType = 0x0005 // RFC 4719
-	HDLC           PseudowireType = 0x0006 // RFC 4349
-	PPP            PseudowireType = 0x0007 // not registered
-	ATMCellVCC     PseudowireType = 0x0009 // RFC 4454
-	ATMCellVPC     PseudowireType = 0x000a // RFC 4454
-	MPTPseudowire  PseudowireType = 0x000c // DOCSIS
-	PSPPseudowire  PseudowireType = 0x000d // DOCSIS
-	StructureE1    PseudowireType = 0x0011 // RFC 5611
-	StructureT1    PseudowireType = 0x0012 // RFC 5611
-	StructureE3    PseudowireType = 0x0013 // RFC 5611
-	StructureT3    PseudowireType = 0x0014 // RFC 5611
-	CESoPSNBasic   PseudowireType = 0x0015 // RFC 5611
-	CESoPSNWithCAS PseudowireType = 0x0017 // RFC 5611
+	FrameRelayDLCI      PseudowireType = 0x0001 // RFC 4591
+	ATMAAL5SDU          PseudowireType = 0x0002 // RFC 4454
+	ATMCellPort         PseudowireType = 0x0003 // RFC 4454
+	EthernetVLAN        PseudowireType = 0x0004 // RFC 4719
+	Ethernet            PseudowireType = 0x0005 // RFC 4719
+	HDLC                PseudowireType = 0x0006 // RFC 4349
+	PPP                 PseudowireType = 0x0007 // not registered
+	ATMCellVCC          PseudowireType = 0x0009 // RFC 4454
+	ATMCellVPC          PseudowireType = 0x000a // RFC 4454
+	MPTPseudowire       PseudowireType = 0x000c // DOCSIS
+	PSPPseudowire       PseudowireType = 0x000d // DOCSIS
+	StructureAgnosticE1 PseudowireType = 0x0011 // RFC 5611
+	StructureAgnosticT1 PseudowireType = 0x0012 // RFC 5611
+	StructureAgnosticE3 PseudowireType = 0x0013 // RFC 5611
+	StructureAgnosticT3 PseudowireType = 0x0014 // RFC 5611
+	CESoPSNBasic        PseudowireType = 0x0015 // RFC 5611
+	CESoPSNWithCAS      PseudowireType = 0x0017 // RFC 5611
 )
 
 // L2SpecificSublayer is the value of the L2-Specific Sublayer AVP (69, Section
