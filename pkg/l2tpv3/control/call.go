@@ -1,0 +1,254 @@
+package control
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// receiveSession finds the session that a message on an established connection
+// is for, judges the message, and lets the session handle it.
+func (t *tunnel) receiveSession(c *connection, m *l2tpv3.Message) {
+	kind, _ := m.Type()
+	local, _ := l2tpv3.Find[l2tpv3.RemoteSessionID](m)
+	remote, _ := l2tpv3.Find[l2tpv3.LocalSessionID](m)
+	in := sessionInput{m: m, remoteID: uint32(remote), reason: kind.String() + " received"}
+	if kind == l2tpv3.ICRQ {
+		t.receiveICRQ(m, in)
+		return
+	}
+	s := t.sessionOf(uint32(local), uint32(remote))
+	if s == nil {
+		if kind != l2tpv3.OCRQ {
+			t.e.count(countUnknownSession)
+		}
+		s = &session{e: t.e, t: t} // in idle, and nobody's
+	}
+	ev, in := s.event(kind, in)
+	s.handle(ev, in)
+}
+
+// sessionOf finds a session by our ID or, if the peer does not know that yet, by
+// the peer's (Section 5.4.4: "reverse lookup").
+func (t *tunnel) sessionOf(local, remote uint32) *session {
+	if local != 0 {
+		if s := t.e.sessions[local]; s != nil && s.t == t {
+			return s
+		}
+		return nil
+	}
+	if remote == 0 {
+		return nil
+	}
+	for _, s := range t.sessions {
+		if s.localID != 0 && s.remoteID == remote {
+			return s
+		}
+	}
+	return nil
+}
+
+// event is what a message other than ICRQ is to the session.
+func (s *session) event(kind l2tpv3.MessageType, in sessionInput) (sessionEvent, sessionInput) {
+	in.result = l2tpv3.ResultCode{Result: l2tpv3.CDNStateMachine}
+	if s.localID == 0 {
+		in.result = l2tpv3.ResultCode{Result: l2tpv3.CDNError, HasError: true, Error: l2tpv3.ErrorSessionID}
+	}
+	if kind == l2tpv3.CDN {
+		return receiveCDN, s.disconnected(in)
+	}
+	// Section 5.2: CDN 2, Error Code 8.
+	if u, ok := l2tpv3.UnknownMandatory(in.m); ok {
+		in.result, in.reason = u.ResultCode(), kind.String()+" from the peer: "+u.Error()
+		return receiveInvalidSession, in
+	}
+	switch kind {
+	case l2tpv3.ICRP:
+		return s.icrp(in)
+	case l2tpv3.ICCN:
+		return s.iccn(in)
+	case l2tpv3.OCRQ:
+		// RFC 4719, Section 2.2: pseudowires are signalled by incoming calls.
+		in.result = l2tpv3.ResultCode{Result: l2tpv3.CDNPermanentlyUnavailable, HasError: true, Message: "no outgoing calls here"}
+		return receiveOCRQ, in
+	case l2tpv3.OCRP:
+		return receiveOCRP, in
+	case l2tpv3.OCCN:
+		return receiveOCCN, in
+	case l2tpv3.WEN:
+		return receiveWEN, in
+	}
+	return receiveSLI, in
+}
+
+// disconnected puts a CDN's reason in words.
+func (s *session) disconnected(in sessionInput) sessionInput {
+	in.reason = s.t.peer() + " sent CDN"
+	in.result, _ = l2tpv3.Find[l2tpv3.ResultCode](in.m)
+	switch in.result.Result {
+	case l2tpv3.CDNNoForwarder: // RFC 4667, Section 5.1
+		in.reason = "waiting for " + s.t.peer()
+	case 0:
+	default:
+		in.reason += ": " + in.result.Describe(l2tpv3.CDN)
+	}
+	return in
+}
+
+// icrp judges an ICRP, and learns from it.
+func (s *session) icrp(in sessionInput) (sessionEvent, sessionInput) {
+	if s.state != SessionWaitReply {
+		if s.localID != 0 {
+			in.reason = "the peer sent ICRP in state " + s.state.String()
+		}
+		return receiveICRP, in
+	}
+	if in.remoteID != 0 {
+		s.remoteID = in.remoteID
+	}
+	if err := l2tpv3.Validate(in.m); err != nil {
+		in.result, in.reason = malformed(err), err.Error()
+		return receiveICRPUnacceptable, in
+	}
+	if refusal, why := s.judge(in.m); refusal.Result != 0 {
+		in.result, in.reason = refusal, why
+		return receiveICRPUnacceptable, in
+	}
+	s.learn(in)
+	return receiveICRP, in
+}
+
+// iccn judges an ICCN, and learns from it.
+func (s *session) iccn(in sessionInput) (sessionEvent, sessionInput) {
+	if s.state != SessionWaitConnect {
+		in.reason = "the peer sent ICCN in state " + s.state.String()
+		return receiveICCN, in
+	}
+	if refusal, why := s.judge(in.m); refusal.Result != 0 {
+		in.result, in.reason = refusal, why
+		return receiveICCNUnacceptable, in
+	}
+	s.learn(sessionInput{m: in.m})
+	return receiveICCN, in
+}
+
+// judge decides whether the session can be as a message of the peer wants it.
+// The Result is 0 if it can; otherwise it is for the CDN, and why is for the user.
+func (s *session) judge(m *l2tpv3.Message) (refusal l2tpv3.ResultCode, why string) {
+	sublayer, has := l2tpv3.Find[l2tpv3.L2SpecificSublayer](m)
+	if !has {
+		sublayer = s.wishes.Sublayer
+	}
+	sequencing, _ := l2tpv3.Find[l2tpv3.DataSequencing](m)
+	mtu, hasMTU := l2tpv3.Find[l2tpv3.InterfaceMTU](m)
+	switch {
+	// RFC 4667, Section 5.1 and Section 5.4.4: the sublayer asked for MUST be sent.
+	case sublayer > l2tpv3.SublayerDefault:
+		why = fmt.Sprintf("%s asks for L2-Specific Sublayer %d, which is not supported", s.t.peer(), sublayer)
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNPermanentlyUnavailable, HasError: true, Message: "L2-Specific Sublayer not supported"}, why
+	// Section 5.4.4, Data Sequencing: "the session MUST be disconnected".
+	case sequencing != l2tpv3.SequencingNone && sublayer == l2tpv3.SublayerNone:
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNSequencing}, s.t.peer() + " asks for sequencing without an L2-Specific Sublayer"
+	case sequencing > l2tpv3.SequencingAll:
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNError, HasError: true, Error: l2tpv3.ErrorValue, Message: "Data Sequencing"},
+			fmt.Sprintf("%s asks for data sequencing level %d", s.t.peer(), sequencing)
+	// RFC 6073, Section 8.
+	case sequencing != l2tpv3.SequencingNone && !s.cfg.CanSequence:
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNSequencingNotSupported}, s.t.peer() + " asks for sequencing, which the data plane cannot do"
+	// RFC 4667, Section 4.3: if both send it the values MUST match.
+	case hasMTU && s.cfg.MTU != 0 && uint16(mtu) != s.cfg.MTU:
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNMTU}, fmt.Sprintf("the MTU is %d here and %d at %s", s.cfg.MTU, mtu, s.t.peer())
+	}
+	return l2tpv3.ResultCode{}, ""
+}
+
+// receiveICRQ handles a request for a session: it may be for one that we have
+// asked for ourselves (Section 5.4.4, Session Tie Breaker).
+func (t *tunnel) receiveICRQ(m *l2tpv3.Message, in sessionInput) {
+	kind, _ := l2tpv3.Find[l2tpv3.PseudowireType](m)
+	end, _ := l2tpv3.Find[l2tpv3.RemoteEndID](m)
+	agi, _ := l2tpv3.Find[l2tpv3.AttachmentGroupID](m)
+	s := t.forwards[forwarder{kind, string(agi), string(end)}]
+	if s == nil {
+		s = &session{e: t.e, t: t} // in idle, and nobody's
+	}
+	if again := t.sessionOf(0, in.remoteID); again != nil {
+		// Section 7.3.2: an ICRQ for an ID that has a session.
+		in.result, in.reason = l2tpv3.ResultCode{Result: l2tpv3.CDNStateMachine}, "the peer sent ICRQ in state "+again.state.String()
+		again.handle(receiveICRQ, in)
+		return
+	}
+	in.result, in.reason = s.judgeRequest(m, kind)
+	if s.state == SessionWaitConnect || s.state == SessionEstablished {
+		// It is over for the peer, or the peer has two of that name.
+		s.handle(receiveICRQ, sessionInput{result: l2tpv3.ResultCode{Result: l2tpv3.CDNStateMachine}, reason: "the peer has asked for it again"})
+	}
+	if s.state == SessionWaitReply {
+		switch breakTie(s.tie, tieBreaker(m)) {
+		case wins:
+			in.result, in.reason = l2tpv3.ResultCode{Result: l2tpv3.CDNTieBreakerLost}, ""
+			s.handle(icrqTieWon, in)
+			return
+		case equal:
+			in.result, in.reason = l2tpv3.ResultCode{Result: l2tpv3.CDNTieBreakerLost}, "equal tie breakers"
+			s.handle(icrqTieEqual, in)
+			return
+		case noBreaker:
+			in.result, in.reason = l2tpv3.ResultCode{Result: l2tpv3.CDNTieBreakerLost}, "no tie breakers"
+			s.handle(icrqNoTieBreaker, in)
+			return
+		case loses:
+			if in.result.Result == 0 {
+				in.reason = "tie breaker lost, ICRP sent"
+				s.handle(icrqTieLost, in)
+				return
+			}
+		}
+	}
+	if in.result.Result != 0 {
+		s.refused(in)
+		s.handle(receiveICRQUnacceptable, in)
+		return
+	}
+	in.reason = "ICRP sent"
+	s.handle(receiveICRQ, in)
+}
+
+// refused tells the user why a request of the peer's was refused, where that is
+// a session's and it waits for nothing better.
+func (s *session) refused(in sessionInput) {
+	if s.cfg.Name != "" && s.localID == 0 && in.reason != "" && s.log.reason != in.reason {
+		s.moved(s.state, in.reason)
+	}
+}
+
+// judgeRequest decides whether an ICRQ can be accepted, as judge does.
+func (s *session) judgeRequest(m *l2tpv3.Message, kind l2tpv3.PseudowireType) (l2tpv3.ResultCode, string) {
+	// Section 5.2: CDN 2, Error Code 8.
+	if u, ok := l2tpv3.UnknownMandatory(m); ok {
+		return u.ResultCode(), "ICRQ from the peer: " + u.Error()
+	}
+	if err := l2tpv3.Validate(m); err != nil {
+		return malformed(err), err.Error()
+	}
+	// Section 5.4.4, Pseudowire Type: a type that was not advertised "MUST result
+	// in the call being rejected via a CDN with the Result Code set to 14".
+	if !slices.Contains(s.t.cfg.Capabilities, kind) {
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNPseudowireType}, ""
+	}
+	if s.cfg.Name == "" || s.e.stopping {
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNNoForwarder}, ""
+	}
+	return s.judge(m)
+}
+
+// refuseSession sends a CDN for a session that was never one of ours. Its Local
+// Session ID has to be there and not zero, and nothing was assigned: it is one
+// that nobody has.
+func (t *tunnel) refuseSession(in sessionInput) {
+	if in.remoteID == 0 {
+		return // nobody would know what it is about
+	}
+	t.conn.push(l2tpv3.CDN, in.result, l2tpv3.LocalSessionID(t.e.newSessionID()), l2tpv3.RemoteSessionID(in.remoteID))
+}

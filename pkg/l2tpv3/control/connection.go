@@ -1,0 +1,578 @@
+package control
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// connection is one control connection, from the SCCRQ to the end of its lingering.
+type connection struct {
+	e *Endpoint
+	t *tunnel
+
+	state ConnectionState
+	// phase divides idle: what a connection does after its end.
+	phase phase
+	since time.Time
+
+	localID, remoteID uint32
+	initiator         bool
+	// path is where its packets go; settled means that the peer's port is known
+	// and no other is accepted any more (Section 4.1.2.2).
+	path    Path
+	settled bool
+	// request is the SCCRQ that started a responder's connection.
+	request request
+	// stranger connections only refuse: they have no socket and are not saved.
+	stranger bool
+	peer     identity
+	tie      *l2tpv3.TieBreaker
+	auth     auth
+	rel      reliable
+
+	heard       time.Time
+	helloAfter  time.Duration
+	halfOpenEnd time.Time
+	lingerEnd   time.Time
+
+	slot alarm
+}
+
+type phase uint8
+
+const (
+	alive     phase = iota
+	closing         // has sent StopCCN, which is not acknowledged
+	lingering       // acknowledges what is repeated, until lingerEnd
+	ended
+)
+
+// identity is what the peer said of itself in SCCRQ or SCCRP (Section 3.3).
+type identity struct {
+	HostName     string                  `json:"hostName,omitempty"`
+	RouterID     uint32                  `json:"routerID,omitempty"`
+	VendorName   string                  `json:"vendorName,omitempty"`
+	Capabilities []l2tpv3.PseudowireType `json:"capabilities,omitempty"`
+	Window       uint16                  `json:"window,omitempty"`
+}
+
+// input is what comes with an event.
+type input struct {
+	result l2tpv3.ResultCode
+	reason string
+	m      *l2tpv3.Message
+	from   Path
+}
+
+// newConnection makes a connection in idle, with an ID.
+func (t *tunnel) newConnection(p Path) *connection {
+	c := &connection{e: t.e, t: t, path: p, rel: newReliable(), since: t.e.now, heard: t.e.now}
+	c.localID = t.e.newConnectionID()
+	t.e.connections[c.localID] = c
+	c.drawHello()
+	return c
+}
+
+func (c *connection) alarm() *alarm { return &c.slot }
+
+func (c *connection) deadline() time.Time {
+	d := earliest(c.rel.expires, c.helloDue())
+	d = earliest(d, c.halfOpenEnd)
+	return earliest(d, c.lingerEnd)
+}
+
+func (c *connection) expire(now time.Time) {
+	if past(now, c.lingerEnd) {
+		c.end()
+		return
+	}
+	if past(now, c.rel.expires) && !c.rel.expire(now, &c.e.timers) {
+		c.e.count(countLost)
+		c.handle(peerSilent, input{reason: fmt.Sprintf("no answer to %d retransmissions", c.rel.tries)})
+		return
+	}
+	if past(now, c.halfOpenEnd) {
+		c.halfOpenEnd = time.Time{}
+		c.handle(halfOpenTooLong, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNStateMachine}, reason: "not established in time"})
+		return
+	}
+	if past(now, c.helloDue()) {
+		c.hello()
+	}
+}
+
+// changed notes that the connection has to be saved and settled.
+func (c *connection) changed() {
+	c.e.touch(c)
+	if !c.stranger {
+		c.e.dirty[c.t.cfg.Name] = struct{}{}
+	}
+}
+
+// handle carries out the step that Section 7.2 has for the event.
+func (c *connection) handle(ev connectionEvent, in input) {
+	step := connectionTable[c.state][ev]
+	from := c.state
+	if c.state = step.next; c.state != from {
+		c.since = c.e.now
+		c.halfOpenEnd = time.Time{}
+		if c.state == ConnectionWaitReply || c.state == ConnectionWaitConnect {
+			c.halfOpenEnd = c.e.now.Add(c.e.timers.cycle() + c.e.timers.RetransmitCap)
+		}
+	}
+	c.changed()
+	switch step.action {
+	case sendSCCRQ:
+		c.announce(l2tpv3.SCCRQ)
+		c.t.moved(from, in.reason)
+	case sendSCCRP:
+		c.announce(l2tpv3.SCCRP)
+		if c.t.conn == c {
+			c.t.moved(from, in.reason)
+		}
+	case sendSCCCN:
+		c.push(l2tpv3.SCCCN)
+		c.established(from, in)
+	case openSessions:
+		if from != ConnectionEstablished {
+			c.established(from, in)
+			return
+		}
+		c.t.openSessions()
+	case passToSession:
+		c.t.receiveSession(c, in.m)
+	case refusePeersRequest, doNothing:
+	case stop:
+		c.stop(in.result, from == ConnectionWaitReply)
+		c.t.over(c, from, in.reason)
+	case refuse:
+		if c.phase == alive || c.phase == lingering && c.rel.idle() {
+			if in.result.Result == 0 {
+				in.result.Result = l2tpv3.StopCCNStateMachine
+			}
+			c.stop(in.result, false)
+		}
+	case giveWay:
+		c.rel.abandon()
+		c.linger()
+		c.t.over(c, from, in.reason)
+	case stopped:
+		c.linger()
+		c.t.over(c, from, in.reason)
+	case lose:
+		c.t.over(c, from, in.reason)
+		c.end()
+	}
+}
+
+// established lets the sessions begin. A rival takes the place of the connection
+// that it was carried beside.
+func (c *connection) established(from ConnectionState, in input) {
+	t := c.t
+	if t.rival == c {
+		t.rival = nil
+		old := t.conn
+		t.conn, t.held = nil, nil
+		if old != nil {
+			old.supersede("the peer has opened a new one")
+		}
+		t.conn = c
+	}
+	t.openAt = time.Time{}
+	c.drawHello()
+	c.e.emit(Connected{Connection: c.localID, Initiator: c.initiator, Path: c.path})
+	t.moved(from, in.reason)
+	t.openSessions()
+}
+
+// stop sends StopCCN and keeps delivery going until it is acknowledged (Section
+// 4.2). What the peer has not seen is dropped; so is an SCCRQ without an answer,
+// which would only make the peer begin.
+func (c *connection) stop(result l2tpv3.ResultCode, unanswered bool) {
+	if unanswered && c.remoteID == 0 {
+		c.rel.abandon()
+	} else {
+		c.rel.dropUnsent()
+	}
+	c.phase, c.lingerEnd = closing, time.Time{}
+	// Section 5.4.3: the Assigned Control Connection ID lets a peer that has not
+	// told its own find the connection.
+	c.push(l2tpv3.StopCCN, result, l2tpv3.AssignedControlConnectionID(c.localID))
+	c.t.bury(c)
+	c.changed()
+}
+
+// linger keeps the connection for acknowledging what is repeated (Section 3.3.2).
+func (c *connection) linger() {
+	c.rel.abandon()
+	c.rel.early, c.rel.earlyOctets = nil, 0
+	c.phase, c.lingerEnd = lingering, c.e.now.Add(c.e.timers.Linger)
+	c.t.bury(c)
+	c.changed()
+}
+
+// supersede ends an established connection in favour of another; the caller
+// puts that in force.
+func (c *connection) supersede(reason string) {
+	from := c.state
+	c.state, c.since = ConnectionIdle, c.e.now
+	c.stop(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, false)
+	c.t.note(from, ConnectionIdle, reason)
+	for _, s := range c.t.sortedSessions() {
+		s.handle(connectionGone, sessionInput{reason: reason})
+	}
+}
+
+// end forgets the connection.
+func (c *connection) end() {
+	if c.phase == ended {
+		return
+	}
+	c.phase = ended
+	c.rel.abandon()
+	c.lingerEnd, c.halfOpenEnd = time.Time{}, time.Time{}
+	delete(c.e.connections, c.localID)
+	if c.e.requests[c.request] == c {
+		delete(c.e.requests, c.request)
+	}
+	if i := slices.Index(c.t.ended, c); i >= 0 {
+		c.t.ended = slices.Delete(c.t.ended, i, i+1)
+	}
+	c.t.retransmits += c.rel.retransmits
+	if !c.stranger {
+		c.e.emit(Released{Connection: c.localID})
+	}
+	c.changed()
+	c.t.purge()
+}
+
+// from reports whether a datagram came from where the connection's peer is.
+func (c *connection) from(p Path) (counter, bool) {
+	switch {
+	case p.Encapsulation != c.path.Encapsulation || p.Remote.Addr() != c.path.Remote.Addr():
+		return countWrongPeer, false
+	// Section 4.1.2.2: the ports stay the same for the life of the connection.
+	case c.settled && p.Remote.Port() != c.path.Remote.Port():
+		return countWrongPort, false
+	}
+	return 0, true
+}
+
+// receive handles a message with the connection's ID.
+func (c *connection) receive(d Datagram, m *l2tpv3.Message) {
+	e := c.e
+	if why, ok := c.from(d.Path); !ok {
+		e.count(why)
+		return
+	}
+	// Section 4.7.3: Version 2 is for the first SCCRQ only.
+	if m.Version != 3 {
+		e.count(countWrongVersion)
+		return
+	}
+	// Section 5.4.1: verified "before utilizing any information contained within
+	// the control message", Nr included.
+	if !c.verify(d.Payload, m) {
+		e.count(countUnauthenticated)
+		return
+	}
+	before := c.rel.first
+	if !c.rel.acknowledge(e.now, &e.timers, m.Nr) {
+		e.count(countWrongNr)
+		return
+	}
+	if c.rel.first != before {
+		c.progress()
+	}
+	c.heard = e.now
+	e.touch(c)
+	t, known := m.Type()
+	if m.IsZLB() || known && t == l2tpv3.ACK {
+		return // Section 6.15: no event
+	}
+	if len(c.rel.queue) > 1024+4*len(c.t.sessions) {
+		// The peer asks faster than it acknowledges the answers. Section 4.2: "MAY drop".
+		e.count(countOverload)
+		return
+	}
+	switch c.rel.classify(m.Ns) {
+	case duplicate:
+		e.count(countDuplicate)
+		c.again()
+	case beforeTurn:
+		if c.rel.keep(m.Ns, d.Payload, c.t.cfg.ReceiveWindow) {
+			e.count(countOutOfOrder)
+		} else {
+			e.count(countOutOfWindow)
+		}
+	case inOrder:
+		c.accept(m, d.Path)
+		for octets, ok := c.rel.due(); ok; octets, ok = c.rel.due() {
+			// It could be read before.
+			if later, err := l2tpv3.Parse(octets); err == nil {
+				c.accept(later, d.Path)
+			}
+		}
+	}
+}
+
+// again answers a repeated message: with what it was answered before, if that is
+// waiting for an acknowledgment and is the first that the peer would hear of us,
+// else with an acknowledgment.
+func (c *connection) again() {
+	c.rel.owed = true
+	c.changed()
+	if !c.initiator && c.rel.first == 0 && c.rel.flying > 0 {
+		c.rel.flying = 0
+	}
+}
+
+// progress follows an acknowledgment of something new.
+func (c *connection) progress() {
+	c.changed()
+	if c.phase == closing && c.rel.idle() {
+		// The StopCCN has arrived. A responder remembers the request, so that a
+		// late copy of it does not begin anew.
+		if c.request == (request{}) {
+			c.end()
+			return
+		}
+		c.phase, c.lingerEnd = lingering, c.e.now.Add(c.e.timers.Linger)
+		return
+	}
+	if h := c.t.held; h != nil && c.t.conn == c {
+		h.progress(c.t)
+	}
+}
+
+// accept takes one message in order.
+func (c *connection) accept(m *l2tpv3.Message, from Path) {
+	c.rel.accept()
+	c.changed()
+	ev, in := c.event(m, from)
+	if ev < connectionEvents {
+		c.handle(ev, in)
+	}
+}
+
+// event is what a message is to the connection; connectionEvents is nothing.
+func (c *connection) event(m *l2tpv3.Message, from Path) (connectionEvent, input) {
+	in := input{m: m, from: from, result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNStateMachine}}
+	t, ok := m.Type()
+	if _, known := l2tpv3.LookupMessage(t); !ok || !known || !implemented(t) {
+		// Section 5.4.1: the M bit of the Message Type is about the message.
+		if !m.FlagsAt(0).Mandatory {
+			c.e.count(countIgnoredType)
+			return connectionEvents, in
+		}
+		in.result = l2tpv3.ResultCode{Result: l2tpv3.StopCCNError, HasError: true, Error: l2tpv3.ErrorUnknownMandatoryAVP, Message: "unknown mandatory message type"}
+		in.reason = "the peer sent a mandatory message of a type that is not known"
+		return receiveInvalid, in
+	}
+	if t.IsSession() {
+		in.reason = "the peer sent " + t.String() + " in state " + c.state.String()
+		return receiveSessionMessage, in
+	}
+	if t == l2tpv3.StopCCN {
+		return c.stopCCN(m, in)
+	}
+	// Section 5.2: StopCCN 2, Error Code 8. Section 7.1: so for malformed ones.
+	if u, ok := l2tpv3.UnknownMandatory(m); ok {
+		in.result, in.reason = u.ResultCode(), t.String()+" from the peer: "+u.Error()
+		switch t {
+		case l2tpv3.SCCRP:
+			return receiveSCCRPUnacceptable, in
+		case l2tpv3.SCCCN:
+			return receiveSCCCNUnacceptable, in
+		}
+		return receiveInvalid, in
+	}
+	switch t {
+	case l2tpv3.SCCRP:
+		return c.sccrp(m, in)
+	case l2tpv3.SCCCN:
+		in.reason = "SCCCN received"
+		if c.state != ConnectionWaitConnect {
+			in.reason = "the peer sent SCCCN in state " + c.state.String()
+		}
+		return receiveSCCCN, in
+	case l2tpv3.SCCRQ:
+		in.reason = "the peer sent SCCRQ in state " + c.state.String()
+		return receiveSCCRQ, in
+	}
+	return receiveHello, in
+}
+
+// implemented says which of the known messages have a meaning here. The others,
+// of other RFCs, are as good as unknown.
+func implemented(t l2tpv3.MessageType) bool {
+	switch t {
+	case l2tpv3.SCCRQ, l2tpv3.SCCRP, l2tpv3.SCCCN, l2tpv3.StopCCN, l2tpv3.Hello, l2tpv3.OCRQ, l2tpv3.OCRP, l2tpv3.OCCN,
+		l2tpv3.ICRQ, l2tpv3.ICRP, l2tpv3.ICCN, l2tpv3.CDN, l2tpv3.WEN, l2tpv3.SLI, l2tpv3.ACK:
+		return true
+	}
+	return false
+}
+
+// stopCCN learns where the acknowledgment has to go, if it is the first message
+// from the peer.
+func (c *connection) stopCCN(m *l2tpv3.Message, in input) (connectionEvent, input) {
+	if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok && c.remoteID == 0 {
+		c.remoteID = uint32(id)
+	}
+	c.fixPeer(in.from)
+	in.reason = "the peer sent StopCCN"
+	if r, ok := l2tpv3.Find[l2tpv3.ResultCode](m); ok {
+		in.reason += ": " + r.Describe(l2tpv3.StopCCN)
+	}
+	return receiveStopCCN, in
+}
+
+// sccrp judges an SCCRP and takes the peer's identity from it.
+func (c *connection) sccrp(m *l2tpv3.Message, in input) (connectionEvent, input) {
+	in.reason = "SCCRP received"
+	if c.state != ConnectionWaitReply {
+		in.reason = "the peer sent SCCRP in state " + c.state.String()
+		if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok && c.remoteID == 0 {
+			c.remoteID = uint32(id)
+			c.fixPeer(in.from)
+		}
+		return receiveSCCRP, in
+	}
+	if err := l2tpv3.Validate(m); err != nil {
+		in.result = malformed(err)
+		in.reason = err.Error()
+		if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok {
+			c.remoteID = uint32(id)
+		}
+		c.fixPeer(in.from)
+		return receiveSCCRPUnacceptable, in
+	}
+	c.fixPeer(in.from)
+	c.identify(m)
+	return receiveSCCRP, in
+}
+
+// malformed is the answer to a message that lacks something. Section 5.4.2:
+// Error Code 6 has text that says what.
+func malformed(err error) l2tpv3.ResultCode {
+	return l2tpv3.ResultCode{Result: l2tpv3.StopCCNError, HasError: true, Error: l2tpv3.ErrorVendor, Message: err.Error()}
+}
+
+// fixPeer fixes the peer's port: from here on control and data use this pair.
+func (c *connection) fixPeer(from Path) {
+	if c.settled {
+		return
+	}
+	c.settled = true
+	c.path.Remote = from.Remote
+	if from.Local.IsValid() {
+		c.path.Local = from.Local
+	}
+}
+
+// identify takes what the peer says of itself in a valid SCCRQ or SCCRP.
+func (c *connection) identify(m *l2tpv3.Message) {
+	id, _ := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m)
+	host, _ := l2tpv3.Find[l2tpv3.HostName](m)
+	router, _ := l2tpv3.Find[l2tpv3.RouterID](m)
+	vendor, _ := l2tpv3.Find[l2tpv3.VendorName](m)
+	capabilities, _ := l2tpv3.Find[l2tpv3.PseudowireCapabilities](m)
+	// Section 5.4.3: "If absent, the peer must assume a Window Size of 4".
+	window, ok := l2tpv3.Find[l2tpv3.ReceiveWindowSize](m)
+	if !ok {
+		window = defaultWindow
+	}
+	c.remoteID = uint32(id)
+	c.peer = identity{
+		HostName: string(host), RouterID: uint32(router), VendorName: string(vendor),
+		Capabilities: slices.Clone(capabilities), Window: uint16(window),
+	}
+	c.rel.setWindow(uint16(window))
+	if nonce, ok := l2tpv3.Find[l2tpv3.Nonce](m); ok {
+		c.auth.remoteNonce = slices.Clone(nonce)
+	}
+}
+
+// announce sends SCCRQ or SCCRP: who we are (Sections 6.1 and 6.2).
+func (c *connection) announce(t l2tpv3.MessageType) {
+	cfg := &c.t.cfg
+	avps := []l2tpv3.AVP{
+		l2tpv3.HostName(cfg.HostName),
+		l2tpv3.RouterID(cfg.RouterID),
+		l2tpv3.AssignedControlConnectionID(c.localID),
+		l2tpv3.PseudowireCapabilities(cfg.Capabilities),
+		l2tpv3.ReceiveWindowSize(cfg.ReceiveWindow),
+	}
+	if t == l2tpv3.SCCRQ && c.tie != nil {
+		avps = append(avps, *c.tie)
+	}
+	if c.e.cfg.VendorName != "" {
+		avps = append(avps, l2tpv3.VendorName(c.e.cfg.VendorName))
+	}
+	if n := c.startAuth(); n != nil {
+		avps = append(avps, l2tpv3.Nonce(n))
+	}
+	c.push(t, avps...)
+}
+
+// push queues a message for reliable delivery.
+func (c *connection) push(t l2tpv3.MessageType, avps ...l2tpv3.AVP) { c.pushFor(0, t, avps...) }
+
+// pushFor is push for a message of the session with that local ID, in place of
+// one of its kind that has not been sent yet.
+func (c *connection) pushFor(session uint32, t l2tpv3.MessageType, avps ...l2tpv3.AVP) {
+	octets, err := l2tpv3.NewMessage(t, avps...).Append(nil)
+	if err != nil {
+		return // checked when the tunnel and the session were set
+	}
+	m := outgoing{kind: t, octets: octets, session: session}
+	if session == 0 || !c.rel.replaceUnsent(m) {
+		c.rel.push(m)
+	}
+	c.changed()
+}
+
+// flush sends what the windows let through, or an ACK if one is owed and nothing
+// else carries it.
+func (c *connection) flush() {
+	for {
+		again := c.rel.flying < c.rel.sent
+		m, ns, ok := c.rel.next(c.e.now, &c.e.timers, c.phase == closing)
+		if !ok {
+			break
+		}
+		if again {
+			c.e.count(countRetransmitted)
+		}
+		c.transmit(m.octets, ns)
+	}
+	if c.rel.owed && c.phase != ended {
+		c.transmit(ackOctets, c.rel.ns())
+	}
+}
+
+// ackOctets is an explicit ACK (Section 6.15), sent also where a ZLB would do.
+var ackOctets, _ = l2tpv3.NewMessage(l2tpv3.ACK).Append(nil)
+
+// transmit sends a message with the header as it has to be now. A repetition has
+// a refreshed Nr (Section 4.2).
+func (c *connection) transmit(octets []byte, ns uint16) {
+	c.rel.owed = false
+	payload := c.seal(octets, ns)
+	out := Transmit{Connection: c.localID, Initiator: c.initiator, Path: c.path, Payload: payload}
+	if c.stranger {
+		out.Connection = 0
+	}
+	c.e.count(countTransmitted)
+	c.e.emit(out)
+}
+
+// putHeader writes CCID, Ns and Nr into an encoded message.
+func putHeader(b []byte, ccid uint32, ns, nr uint16) {
+	b[4], b[5], b[6], b[7] = byte(ccid>>24), byte(ccid>>16), byte(ccid>>8), byte(ccid)
+	b[8], b[9], b[10], b[11] = byte(ns>>8), byte(ns), byte(nr>>8), byte(nr)
+}

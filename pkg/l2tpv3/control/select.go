@@ -1,0 +1,341 @@
+package control
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// maxRefusals is how many SCCRQs a tunnel answers with StopCCN within one
+// retransmission interval (Section 4.3: "MAY rate-limit [...] SCCRQ messages").
+const maxRefusals = 8
+
+// request identifies an SCCRQ: a repetition has the same.
+type request struct {
+	encapsulation l2tpv3.Encapsulation
+	local         netip.Addr
+	remote        netip.AddrPort
+	id            uint32 // Assigned Control Connection ID
+}
+
+// receiveUnassigned handles a message with Control Connection ID 0: an SCCRQ,
+// or a StopCCN of somebody who has not been told our ID (Section 5.4.3).
+func (e *Endpoint) receiveUnassigned(d Datagram, m *l2tpv3.Message) {
+	t, _ := m.Type()
+	id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m)
+	if t != l2tpv3.SCCRQ && t != l2tpv3.StopCCN || !ok && t == l2tpv3.StopCCN {
+		e.count(countUnexpected)
+		return
+	}
+	if !slices.ContainsFunc(e.sortedTunnels(), func(t *tunnel) bool { return !t.removed && t.cfg.Remote == d.Remote.Addr() }) {
+		// A stranger gets nothing at all.
+		e.count(countUnknownPeer)
+		return
+	}
+	if !ok {
+		// Without the ID there is nobody to answer.
+		e.count(countMalformed)
+		return
+	}
+	r := request{d.Encapsulation, d.Local.Addr(), d.Remote, uint32(id)}
+	if c := e.requests[r]; c != nil {
+		if t == l2tpv3.SCCRQ {
+			c.repeatedRequest(d, m)
+		} else {
+			c.receive(d, m)
+		}
+		return
+	}
+	if t == l2tpv3.StopCCN {
+		e.cancelHeld(r, d, m)
+		return
+	}
+	e.receiveRequest(d, m, r)
+}
+
+// repeatedRequest handles an SCCRQ that this connection was started by, again.
+func (c *connection) repeatedRequest(d Datagram, m *l2tpv3.Message) {
+	if !c.t.verifyRequest(d.Payload, m) {
+		c.e.count(countUnauthenticated)
+		return
+	}
+	c.e.count(countDuplicate)
+	c.heard = c.e.now
+	c.again()
+}
+
+// receiveRequest handles an SCCRQ that is new.
+func (e *Endpoint) receiveRequest(d Datagram, m *l2tpv3.Message, r request) {
+	if e.stopping {
+		e.count(countUnexpected)
+		return
+	}
+	// The first message of a connection has Ns 0 (Section 4.2), and nothing to acknowledge.
+	if m.Ns != 0 || m.Nr != 0 {
+		e.count(countUnexpected)
+		return
+	}
+	host, _ := l2tpv3.Find[l2tpv3.HostName](m)
+	t, refusal := e.tunnelOf(d, m, string(host))
+	switch {
+	case t == nil:
+		e.count(countUnauthenticated)
+		return
+	case refusal != "":
+		t.refuse(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: refusal})
+		return
+	}
+	if u, ok := l2tpv3.UnknownMandatory(m); ok {
+		t.refuse(d, m, r, u.ResultCode())
+		return
+	}
+	if err := l2tpv3.Validate(m); err != nil {
+		t.refuse(d, m, r, malformed(err))
+		return
+	}
+	if _, nonce := l2tpv3.Find[l2tpv3.Nonce](m); nonce && len(t.cfg.Secrets) == 0 {
+		// The text is silent on a peer that authenticates alone.
+		t.refuse(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: "no secret is configured here"})
+		return
+	}
+	t.request(d, m, r)
+}
+
+// tunnelOf finds the tunnel that an SCCRQ from a known address is for. Its
+// candidates are that pair's tunnels of that encapsulation and, with
+// authentication, those whose secret verifies. A Host Name that is the peer's end
+// of one picks it; that of another of ours is refused; any other gets the first
+// candidate, by name, without a live connection.
+//
+// No tunnel is silence: a digest is wrong. With a refusal, the tunnel is the one
+// to refuse it.
+func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunnel, refusal string) {
+	var site, candidates []*tunnel
+	elsewhere := false
+	for _, t := range e.sortedTunnels() {
+		if t.removed {
+			continue
+		}
+		fits := t.cfg.Remote == d.Remote.Addr() && t.cfg.Encapsulation == d.Encapsulation &&
+			(!t.cfg.Local.IsValid() || !d.Local.Addr().IsValid() || t.cfg.Local == d.Local.Addr())
+		elsewhere = elsewhere || !fits && t.cfg.PeerHostName == host && host != ""
+		if t.cfg.Remote == d.Remote.Addr() {
+			site = append(site, t)
+		}
+		if fits {
+			candidates = append(candidates, t)
+		}
+	}
+	if len(candidates) == 0 {
+		if len(site) == 0 || len(site[0].cfg.Secrets) > 0 {
+			return nil, ""
+		}
+		return site[0], "no tunnel between these addresses with this encapsulation"
+	}
+	verified := candidates[:0]
+	for _, t := range candidates {
+		if t.verifyRequest(d.Payload, m) {
+			verified = append(verified, t)
+		}
+	}
+	candidates = verified
+	if len(candidates) == 0 {
+		return nil, ""
+	}
+	for _, t := range candidates {
+		if t.cfg.PeerHostName == host {
+			return t, ""
+		}
+	}
+	if elsewhere {
+		return candidates[0], "that host name belongs to another tunnel"
+	}
+	for _, t := range candidates {
+		if s := t.state(); s != ConnectionEstablished && s != ConnectionWaitConnect {
+			return t, ""
+		}
+	}
+	// All are taken: perhaps by this very peer, before it was restarted.
+	for _, t := range candidates {
+		if t.conn.peer.HostName == host {
+			return t, ""
+		}
+	}
+	return candidates[0], ""
+}
+
+// request handles an acceptable SCCRQ for the tunnel (Section 7.2).
+func (t *tunnel) request(d Datagram, m *l2tpv3.Message, r request) {
+	switch t.state() {
+	case ConnectionIdle:
+		t.begin(d, m, r)
+	case ConnectionWaitReply:
+		t.tie(d, m, r)
+	case ConnectionWaitConnect:
+		// The peer has given up what it asked for before, or has been restarted.
+		old := t.conn
+		old.state, old.since = ConnectionIdle, t.e.now
+		old.halfOpenEnd = time.Time{}
+		old.stop(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, false)
+		t.conn = nil
+		t.note(ConnectionWaitConnect, ConnectionIdle, "the peer has begun anew")
+		t.begin(d, m, r)
+	case ConnectionEstablished:
+		if len(t.cfg.Secrets) > 0 {
+			// Carried beside the old one; its SCCCN will prove that the peer knows
+			// the secret now, which a replayed SCCRQ cannot.
+			t.dropRival("the peer has begun anew")
+			t.rival = t.respond(d, m, r)
+			t.rival.handle(requestAcceptable, input{reason: "SCCRQ received"})
+			return
+		}
+		t.hold(d, m, r)
+	}
+}
+
+// tie breaks the tie between our attempt and the peer's (Section 5.4.3).
+func (t *tunnel) tie(d Datagram, m *l2tpv3.Message, r request) {
+	ours := t.conn
+	switch breakTie(ours.tie, tieBreaker(m)) {
+	case wins:
+		ours.handle(tieWon, input{})
+		// "A StopCCN SHOULD be sent by the winner as an explicit rejection".
+		t.refuse(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "tie breaker lost"})
+	case loses:
+		t.conn = nil // not over: the peer's attempt takes its place
+		ours.handle(tieLost, input{})
+		t.note(ConnectionWaitReply, ConnectionIdle, "tie breaker lost")
+		t.begin(d, m, r)
+	case equal:
+		// "both sides MUST discard their control connections and restart [...] with
+		// a new, random tie breaker value".
+		ours.handle(tieEqual, input{reason: "equal tie breakers"})
+		t.refuse(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "equal tie breakers"})
+	case noBreaker:
+		// "two separate control connections are opened". A tunnel is one, and
+		// always sends a value, so this is a peer's answer to nothing of ours.
+		t.begin(d, m, r)
+	}
+}
+
+// begin puts a responder's connection in force.
+func (t *tunnel) begin(d Datagram, m *l2tpv3.Message, r request) {
+	t.openAt = time.Time{}
+	t.conn = t.respond(d, m, r)
+	t.conn.handle(requestAcceptable, input{reason: "SCCRQ received"})
+}
+
+// respond makes the connection that answers an SCCRQ, in idle.
+func (t *tunnel) respond(d Datagram, m *l2tpv3.Message, r request) *connection {
+	c := t.newConnection(d.Path)
+	c.settled = true // Section 4.1.2.2: the answer goes to the initiator's source port
+	c.request = r
+	t.e.requests[r] = c
+	c.identify(m)
+	c.rel.accept()
+	return c
+}
+
+// refuse answers an SCCRQ with StopCCN, reliably.
+func (t *tunnel) refuse(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.ResultCode) {
+	if t.e.now.Sub(t.refusedSince) >= t.e.timers.Retransmit {
+		t.refused, t.refusedSince = 0, t.e.now
+	}
+	if t.refused++; t.refused > maxRefusals {
+		t.e.count(countLimitedRequest)
+		return
+	}
+	t.e.count(countRefusedRequest)
+	c := t.respond(d, m, r)
+	c.stranger = true
+	c.auth.on = len(t.cfg.Secrets) > 0
+	c.handle(requestUnacceptable, input{result: result})
+}
+
+// heldRequest is an SCCRQ for a tunnel whose connection is established: the peer
+// may have been restarted, or somebody pretends to be the peer. It waits until
+// a HELLO has shown which.
+type heldRequest struct {
+	request request
+	d       Datagram
+	// answered is the Nr that shows that the peer still has the old connection.
+	answered uint16
+	until    time.Time
+}
+
+// hold keeps the SCCRQ and begins the test of the connection in force. There is
+// one at most; another waits for the outcome as its sender repeats it.
+func (t *tunnel) hold(d Datagram, m *l2tpv3.Message, r request) {
+	if t.held != nil {
+		if t.held.request == r {
+			t.e.count(countDuplicate)
+		} else {
+			t.e.count(countLimitedRequest)
+		}
+		return
+	}
+	d.Payload = slices.Clone(d.Payload)
+	h := &heldRequest{request: r, d: d}
+	t.held = h
+	if t.conn.rel.tries >= 2 {
+		h.unanswered(t) // it has not been answering for as long already
+		return
+	}
+	h.answered = t.conn.test()
+	h.until = t.testEnd()
+	t.changed()
+}
+
+// testEnd is when two retransmissions will have gone unanswered.
+func (t *tunnel) testEnd() time.Time {
+	timers := &t.e.timers
+	return t.e.now.Add(timers.wait(0) + timers.wait(1) + timers.wait(0))
+}
+
+// progress follows an acknowledgment on the connection in force.
+func (h *heldRequest) progress(t *tunnel) {
+	if int16(t.conn.rel.first-h.answered) < 0 {
+		h.until = t.testEnd() // others were before the HELLO
+		t.changed()
+		return
+	}
+	t.held = nil
+	t.changed()
+	m, err := l2tpv3.Parse(h.d.Payload)
+	if err != nil {
+		return
+	}
+	t.refuse(h.d, m, h.request, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "it answers"})
+}
+
+// unanswered ends the test: the old connection yields.
+func (h *heldRequest) unanswered(t *tunnel) {
+	old := t.conn
+	t.held, t.conn = nil, nil
+	if old != nil {
+		old.supersede("the peer does not answer on it and has begun anew")
+	}
+	h.accept(t)
+}
+
+// accept goes on with the SCCRQ.
+func (h *heldRequest) accept(t *tunnel) {
+	if m, err := l2tpv3.Parse(h.d.Payload); err == nil && !t.e.stopping {
+		t.begin(h.d, m, h.request)
+	}
+}
+
+// cancelHeld handles a StopCCN for no connection: the end of an SCCRQ that is
+// held, perhaps.
+func (e *Endpoint) cancelHeld(r request, d Datagram, m *l2tpv3.Message) {
+	for _, t := range e.tunnels {
+		if t.held != nil && t.held.request == r {
+			t.held = nil
+			t.changed()
+			return
+		}
+	}
+	e.count(countUnexpected)
+}

@@ -1,0 +1,478 @@
+package control
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// session is a Session with what became of it.
+type session struct {
+	e   *Endpoint
+	t   *tunnel
+	cfg Session
+
+	state SessionState
+	// initiator has sent the ICRQ, or would.
+	initiator bool
+	// localID is 0 while nothing is signalled, remoteID while it is not known.
+	localID, remoteID         uint32
+	localCookie, remoteCookie []byte
+	tie                       *l2tpv3.TieBreaker
+	wishes                    wishes
+	// told is the circuit status that the peer knows of us, remote is the peer's.
+	told, remote l2tpv3.CircuitStatus
+	// installed is what the data plane was last told, nil if it knows nothing.
+	installed *dataPlane
+	errors    uint64 // WENs received
+
+	// failures in a row; retryAt is the next attempt, halfOpenEnd the end of this one.
+	failures             int
+	retryAt, halfOpenEnd time.Time
+
+	log  transitions
+	slot alarm
+}
+
+// wishes is how the peer wants to receive (Section 5.4.4).
+type wishes struct {
+	Sublayer   l2tpv3.L2SpecificSublayer `json:"sublayer,omitempty"`
+	Sequencing l2tpv3.DataSequencing     `json:"sequencing,omitempty"`
+}
+
+// dataPlane is the part of an InstallSession that can change while it is there.
+type dataPlane struct {
+	wishes
+	transmit bool
+}
+
+// sessionInput is what comes with an event.
+type sessionInput struct {
+	m *l2tpv3.Message
+	// remoteID is the sender's Local Session ID.
+	remoteID uint32
+	result   l2tpv3.ResultCode
+	reason   string
+}
+
+func (s *session) alarm() *alarm { return &s.slot }
+
+func (s *session) deadline() time.Time { return earliest(s.retryAt, s.halfOpenEnd) }
+
+func (s *session) expire(now time.Time) {
+	if past(now, s.retryAt) {
+		s.retryAt = time.Time{}
+		s.open()
+	}
+	if past(now, s.halfOpenEnd) {
+		if c := s.t.conn; c != nil && !c.rel.idle() {
+			// The peer has not got everything that it has to answer.
+			s.halfOpenEnd = s.limit()
+			return
+		}
+		s.halfOpenEnd = time.Time{}
+		s.handle(sessionTooLong, sessionInput{result: l2tpv3.ResultCode{Result: l2tpv3.CDNStateMachine}, reason: "not established in time"})
+	}
+}
+
+// limit is the end of a half-open session.
+func (s *session) limit() time.Time {
+	return s.e.now.Add(s.e.timers.cycle() + s.e.timers.RetransmitCap)
+}
+
+func (s *session) changed() {
+	s.e.touch(s)
+	s.t.changed()
+}
+
+// handle carries out the step that Section 7.3 has for the event.
+func (s *session) handle(ev sessionEvent, in sessionInput) {
+	step := sessionTable[s.state][ev]
+	from := s.state
+	s.state = step.next
+	switch step.action {
+	case ignoreEvent:
+		return
+	case waitForControl:
+		s.release()
+		s.retryAt, s.failures = time.Time{}, 0
+	case sendICRQ:
+		s.request()
+	case sendICRP:
+		s.reply(in)
+	case switchRole:
+		s.release()
+		s.reply(in)
+	case sendICCN:
+		s.connect()
+	case prepareData:
+		s.failures = 0
+		s.install()
+	case refuseMessage:
+		s.t.refuseSession(in)
+		return
+	case disconnect:
+		s.disconnect(in.result)
+		s.retry(in)
+	case cleanUp:
+		s.release()
+		s.retry(in)
+	case forgetBoth:
+		s.t.refuseSession(in)
+		s.release()
+		s.retry(in)
+	case closeBoth:
+		s.t.refuseSession(in)
+		s.disconnect(in.result)
+		s.retry(in)
+	case takeStatus:
+		s.takeStatus(in.m)
+		return
+	case takeErrors:
+		s.errors++
+		return
+	}
+	s.halfOpenEnd = time.Time{}
+	if s.state == SessionWaitReply || s.state == SessionWaitConnect {
+		s.halfOpenEnd = s.limit()
+	}
+	if s.state != from || s.log.reason != in.reason {
+		s.moved(from, in.reason)
+	}
+	s.changed()
+}
+
+func (s *session) moved(from SessionState, reason string) {
+	s.log.add(s.e.now, from, s.state, reason)
+	s.e.emit(SessionChanged{Tunnel: s.cfg.Tunnel, Name: s.cfg.Name, From: from, To: s.state, Remote: s.remote, Reason: reason})
+}
+
+// open begins to signal the session if its connection is established.
+func (s *session) open() {
+	c := s.t.conn
+	if c == nil || c.state != ConnectionEstablished || s.e.stopping || s.localID != 0 {
+		return
+	}
+	s.retryAt = time.Time{}
+	// Section 5.4.4, Pseudowire Type: "A peer MUST NOT request" a type that was not
+	// advertised to it.
+	if !slices.Contains(c.peer.Capabilities, s.cfg.Type) {
+		if reason := s.t.peer() + " does not carry this type of pseudowire"; s.log.reason != reason {
+			s.moved(s.state, reason)
+		}
+		s.changed()
+		return
+	}
+	s.handle(connectionOpen, sessionInput{reason: "ICRQ sent"})
+}
+
+// begin draws what identifies the session to the peer (Sections 5.4.4, 8.2).
+func (s *session) begin(initiator bool) {
+	s.initiator = initiator
+	s.retryAt = time.Time{}
+	s.localID = s.e.newSessionID()
+	s.e.sessions[s.localID] = s
+	if s.cfg.CookieLength > 0 {
+		s.localCookie = make([]byte, s.cfg.CookieLength)
+		s.e.random(s.localCookie)
+	}
+}
+
+// request sends ICRQ (Section 6.6).
+func (s *session) request() {
+	s.begin(true)
+	s.tie = new(l2tpv3.TieBreaker)
+	s.e.random(s.tie[:])
+	avps := []l2tpv3.AVP{
+		l2tpv3.LocalSessionID(s.localID),
+		l2tpv3.RemoteSessionID(0),
+		s.e.nextSerial(),
+		s.cfg.Type,
+		l2tpv3.RemoteEndID(s.cfg.RemoteEndID),
+		s.status(),
+		*s.tie,
+	}
+	if len(s.cfg.AGI) > 0 {
+		avps = append(avps, l2tpv3.AttachmentGroupID(s.cfg.AGI))
+	}
+	s.send(l2tpv3.ICRQ, append(avps, s.offer()...)...)
+}
+
+// offer is how we want to receive: in ICRQ and ICRP alike.
+func (s *session) offer() (avps []l2tpv3.AVP) {
+	if len(s.localCookie) > 0 {
+		avps = append(avps, l2tpv3.AssignedCookie(s.localCookie))
+	}
+	if s.cfg.Sublayer != l2tpv3.SublayerNone {
+		avps = append(avps, s.cfg.Sublayer)
+	}
+	if s.cfg.MTU != 0 {
+		avps = append(avps, l2tpv3.InterfaceMTU(s.cfg.MTU))
+	}
+	return avps
+}
+
+// reply accepts an ICRQ: the data plane first, then ICRP (Section 6.7).
+func (s *session) reply(in sessionInput) {
+	s.begin(false)
+	s.learn(in)
+	s.install()
+	avps := []l2tpv3.AVP{l2tpv3.LocalSessionID(s.localID), l2tpv3.RemoteSessionID(s.remoteID), s.status()}
+	s.send(l2tpv3.ICRP, append(avps, s.offer()...)...)
+}
+
+// connect follows an ICRP, of which it has learnt: the data plane first, then
+// ICCN (Section 6.8).
+func (s *session) connect() {
+	s.failures = 0
+	s.install()
+	avps := []l2tpv3.AVP{l2tpv3.LocalSessionID(s.localID), l2tpv3.RemoteSessionID(s.remoteID)}
+	if s.told != s.status() {
+		avps = append(avps, s.status())
+	}
+	s.send(l2tpv3.ICCN, avps...)
+}
+
+// learn takes what ICRQ, ICRP or ICCN say of the peer's side.
+func (s *session) learn(in sessionInput) {
+	if in.remoteID != 0 {
+		s.remoteID = in.remoteID
+	}
+	if v, ok := l2tpv3.Find[l2tpv3.AssignedCookie](in.m); ok {
+		s.remoteCookie = slices.Clone(v)
+	}
+	if v, ok := l2tpv3.Find[l2tpv3.L2SpecificSublayer](in.m); ok {
+		s.wishes.Sublayer = v
+	}
+	if v, ok := l2tpv3.Find[l2tpv3.DataSequencing](in.m); ok {
+		s.wishes.Sequencing = v
+	}
+	if v, ok := l2tpv3.Find[l2tpv3.CircuitStatus](in.m); ok {
+		s.remote = v
+	}
+}
+
+// send queues a message about the session, with the circuit status noted as told
+// if it has one.
+func (s *session) send(t l2tpv3.MessageType, avps ...l2tpv3.AVP) {
+	for _, a := range avps {
+		if v, ok := a.(l2tpv3.CircuitStatus); ok {
+			s.told = v
+		}
+	}
+	var replaces uint32
+	if t == l2tpv3.SLI {
+		replaces = s.localID
+	}
+	s.t.conn.pushFor(replaces, t, avps...)
+}
+
+// disconnect sends CDN (Section 6.12) and cleans up.
+func (s *session) disconnect(result l2tpv3.ResultCode) {
+	// Section 5.4.4: the Remote Session ID is 0 as long as the peer has not told it.
+	s.send(l2tpv3.CDN, result, l2tpv3.LocalSessionID(s.localID), l2tpv3.RemoteSessionID(s.remoteID))
+	s.release()
+}
+
+// release forgets what was signalled and takes the data plane out.
+func (s *session) release() {
+	if s.installed != nil {
+		s.e.emit(RemoveSession{Tunnel: s.cfg.Tunnel, Name: s.cfg.Name, LocalID: s.localID})
+	}
+	if s.localID != 0 {
+		delete(s.e.sessions, s.localID)
+	}
+	s.localID, s.remoteID, s.localCookie, s.remoteCookie = 0, 0, nil, nil
+	s.tie, s.installed, s.wishes, s.told, s.remote = nil, nil, wishes{}, 0, 0
+	s.halfOpenEnd = time.Time{}
+}
+
+// retry plans the next attempt. A peer that does not know the session yet will
+// ask for it as soon as it does, so it is not pressed.
+func (s *session) retry(in sessionInput) {
+	if in.result.Result == l2tpv3.CDNNoForwarder && in.m != nil {
+		s.failures = 0
+		s.retryAt = s.e.now.Add(s.e.backOff(waitForPeer))
+		return
+	}
+	s.retryAt = s.e.now.Add(s.e.backOff(s.failures))
+	s.failures++
+}
+
+// waitForPeer is the number of failures whose back-off is used when the peer
+// does not know the session: some 4 s with the default timers.
+const waitForPeer = 2
+
+// install tells the data plane what it does not know yet.
+func (s *session) install() {
+	now := dataPlane{wishes: s.wishes, transmit: s.mayTransmit()}
+	if s.installed != nil && *s.installed == now {
+		return
+	}
+	s.installed = &now
+	s.e.emit(InstallSession{
+		Tunnel: s.cfg.Tunnel, Name: s.cfg.Name,
+		Connection: s.t.conn.localID, RemoteConnection: s.t.conn.remoteID,
+		LocalID: s.localID, RemoteID: s.remoteID,
+		LocalCookie: slices.Clone(s.localCookie), RemoteCookie: slices.Clone(s.remoteCookie),
+		ReceiveSublayer: s.cfg.Sublayer, TransmitSublayer: s.wishes.Sublayer,
+		TransmitSequencing: s.wishes.Sequencing,
+		Transmit:           now.transmit,
+	})
+}
+
+// mayTransmit reports whether user frames may go to the peer. Section 5.4.5: not
+// while its circuit is not active. RFC 5641, Section 2: not while we are in
+// standby; nor while the peer is, which would drop them.
+func (s *session) mayTransmit() bool {
+	return s.state == SessionEstablished && s.remote&l2tpv3.CircuitActive != 0 &&
+		(s.remote|s.status())&l2tpv3.CircuitStandby == 0
+}
+
+// status is the local circuit's status as it is signalled. RFC 5641, Section 3:
+// "If any of the fault status bits are set, then the (A) bit MUST be cleared."
+// The N bit is of no use any more.
+func (s *session) status() l2tpv3.CircuitStatus {
+	v := s.cfg.Circuit &^ l2tpv3.CircuitNew
+	if v&l2tpv3.CircuitFaults != 0 {
+		v &^= l2tpv3.CircuitActive
+	}
+	return v
+}
+
+// takeStatus follows an SLI.
+func (s *session) takeStatus(m *l2tpv3.Message) {
+	v, ok := l2tpv3.Find[l2tpv3.CircuitStatus](m)
+	if !ok || v == s.remote {
+		return
+	}
+	s.remote = v
+	s.installed0(s.install)
+	s.moved(s.state, "the peer's circuit has changed")
+	s.changed()
+}
+
+// installed0 calls f if the data plane knows the session.
+func (s *session) installed0(f func()) {
+	if s.installed != nil {
+		f()
+	}
+}
+
+// setCircuit follows a change of the local circuit: SLI "MUST be sent" (RFC
+// 4719, Section 2.3.2). In wait-reply the ICCN will tell it.
+func (s *session) setCircuit(v l2tpv3.CircuitStatus) {
+	s.cfg.Circuit = v
+	s.installed0(s.install)
+	if s.state >= SessionWaitConnect && s.told != s.status() {
+		s.send(l2tpv3.SLI, l2tpv3.LocalSessionID(s.localID), l2tpv3.RemoteSessionID(s.remoteID), s.status())
+	}
+	s.changed()
+}
+
+// SetSession makes the session be as said. Doing it again changes nothing; a
+// change of Circuit is told to the peer; any other change closes the session and
+// opens it anew. The error is a *ConfigError.
+func (e *Endpoint) SetSession(now time.Time, cfg Session) error {
+	e.now = now
+	t := e.tunnels[cfg.Tunnel]
+	if err := cfg.check(t); err != nil {
+		return err
+	}
+	defer e.settle()
+	cfg.RemoteEndID, cfg.AGI = bytes.Clone(cfg.RemoteEndID), bytes.Clone(cfg.AGI)
+	s := t.sessions[cfg.Name]
+	if s != nil {
+		circuit := cfg.Circuit
+		cfg.Circuit = s.cfg.Circuit
+		if s.cfg.equal(cfg) {
+			if circuit != s.cfg.Circuit {
+				s.setCircuit(circuit)
+			}
+			return nil
+		}
+		cfg.Circuit = circuit
+		s.remove(l2tpv3.ResultCode{Result: l2tpv3.CDNAdministrative}, "configuration changed")
+	}
+	s = &session{e: e, t: t, cfg: cfg}
+	s.log.since = now
+	t.sessions[cfg.Name] = s
+	t.forwards[cfg.forwarder()] = s
+	s.handle(callLocal, sessionInput{reason: "waiting for the control connection"})
+	s.open()
+	return nil
+}
+
+// RemoveSession closes the session with a CDN. Unknown names are no matter.
+func (e *Endpoint) RemoveSession(now time.Time, tunnel, name string, result l2tpv3.ResultCode) {
+	e.now = now
+	if t := e.tunnels[tunnel]; t != nil && t.sessions[name] != nil {
+		defer e.settle()
+		t.sessions[name].remove(result, "session removed")
+	}
+}
+
+// InstallFailed says that the data plane could not carry out an InstallSession.
+// The peer gets a CDN, and the session is tried again later.
+func (e *Endpoint) InstallFailed(now time.Time, localSessionID uint32, err error) {
+	e.now = now
+	if s := e.sessions[localSessionID]; s != nil {
+		defer e.settle()
+		s.handle(installFailed, sessionInput{
+			result: l2tpv3.ResultCode{Result: l2tpv3.CDNTemporarilyUnavailable},
+			reason: "the data plane refused it: " + err.Error(),
+		})
+	}
+}
+
+// remove closes a session and forgets it.
+func (s *session) remove(result l2tpv3.ResultCode, reason string) {
+	s.handle(closeSession, sessionInput{result: result, reason: reason})
+	s.retryAt = time.Time{}
+	delete(s.t.sessions, s.cfg.Name)
+	if s.t.forwards[s.cfg.forwarder()] == s {
+		delete(s.t.forwards, s.cfg.forwarder())
+	}
+	s.changed()
+}
+
+// closeHalfOpen closes a session that is neither established nor waiting.
+func (s *session) closeHalfOpen() {
+	if s.state == SessionWaitReply || s.state == SessionWaitConnect {
+		s.handle(closeSession, sessionInput{result: l2tpv3.ResultCode{Result: l2tpv3.CDNAdministrative}, reason: "shutting down"})
+	}
+}
+
+func (cfg *Session) check(t *tunnel) error {
+	fail := func(field string, err error) error {
+		return &ConfigError{Object: "session " + cfg.Tunnel + " " + cfg.Name, Field: field, Err: err}
+	}
+	switch {
+	case t == nil || t.removed:
+		return fail("Tunnel", ErrUnknownTunnel)
+	case cfg.Name == "":
+		return fail("Name", ErrName)
+	case len(cfg.RemoteEndID) > maxName:
+		return fail("RemoteEndID", ErrName)
+	case len(cfg.AGI) > maxName:
+		return fail("AGI", ErrName)
+	case cfg.CookieLength != 0 && cfg.CookieLength != 4 && cfg.CookieLength != 8:
+		return fail("CookieLength", ErrCookie)
+	case cfg.Sublayer > l2tpv3.SublayerDefault:
+		return fail("Sublayer", ErrSublayer)
+	}
+	return nil
+}
+
+func (cfg *Session) equal(o Session) bool {
+	return cfg.Tunnel == o.Tunnel && cfg.Name == o.Name && cfg.Type == o.Type &&
+		bytes.Equal(cfg.RemoteEndID, o.RemoteEndID) && bytes.Equal(cfg.AGI, o.AGI) &&
+		cfg.CookieLength == o.CookieLength && cfg.Sublayer == o.Sublayer && cfg.MTU == o.MTU &&
+		cfg.Circuit == o.Circuit && cfg.CanSequence == o.CanSequence
+}
+
+func (cfg *Session) forwarder() forwarder {
+	return forwarder{cfg.Type, string(cfg.AGI), string(cfg.RemoteEndID)}
+}

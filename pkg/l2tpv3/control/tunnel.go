@@ -1,0 +1,414 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+const (
+	defaultHello         = 60 * time.Second // Section 4.4
+	defaultReceiveWindow = 16
+	// maxName bounds what goes into one AVP (Section 5.1: 1023 octets with its header).
+	maxName = 1000
+	// maxEnded bounds the connections that a tunnel remembers only to
+	// acknowledge what the peer repeats.
+	maxEnded = 8
+	// history is how many transitions are remembered for the user.
+	history = 10
+)
+
+// What SetTunnel and SetSession refuse; wrapped in a *ConfigError.
+var (
+	ErrUnknownTunnel = errors.New("no such tunnel")
+	ErrAddress       = errors.New("no valid address of the peer, or of the other family than ours")
+	ErrName          = errors.New("empty or longer than an AVP can hold")
+	ErrCookie        = errors.New("a cookie has 0, 4 or 8 octets")
+	ErrSublayer      = errors.New("an L2-Specific Sublayer that is not known")
+	ErrCapabilities  = errors.New("no pseudowire types")
+)
+
+// ConfigError says which field of a Tunnel or a Session cannot be.
+type ConfigError struct {
+	Object string // "tunnel gold/dc2"
+	Field  string
+	Err    error
+}
+
+func (e *ConfigError) Error() string {
+	return "control: " + e.Object + ": " + e.Field + ": " + e.Err.Error()
+}
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// tunnel is a Tunnel with what became of it.
+type tunnel struct {
+	e   *Endpoint
+	cfg Tunnel
+	// removed tunnels are kept until their last connection has ended.
+	removed bool
+
+	// conn is the attempt or the connection in force, nil if there is none.
+	conn *connection
+	// rival is a responder's connection that is being authenticated beside conn.
+	rival *connection
+	// ended are closing or lingering, the oldest first.
+	ended []*connection
+	// held is an SCCRQ that waits until conn has been tested.
+	held *heldRequest
+
+	// failures since the last time that it was up for good; openAt is the next attempt.
+	failures int
+	openAt   time.Time
+
+	sessions map[string]*session
+	forwards map[forwarder]*session
+
+	derived []*l2tpv3.Secret // see keys
+	// refused counts the requests answered by StopCCN since refusedSince.
+	refused      int
+	refusedSince time.Time
+
+	log  transitions
+	slot alarm
+	// retransmits of the connections that are gone.
+	retransmits uint64
+}
+
+// forwarder is what an ICRQ names (RFC 4667, Section 5.1).
+type forwarder struct {
+	kind       l2tpv3.PseudowireType
+	group, end string
+}
+
+// transitions is the current state of a tunnel or a session, and those before.
+type transitions struct {
+	reason string
+	since  time.Time
+	past   []Transition
+}
+
+func (t *transitions) add(now time.Time, from, to fmt.Stringer, reason string) {
+	t.reason, t.since = reason, now
+	if len(t.past) == history {
+		copy(t.past, t.past[1:])
+		t.past = t.past[:history-1]
+	}
+	t.past = append(t.past, Transition{Time: now, From: from.String(), To: to.String(), Reason: reason})
+}
+
+func (t *tunnel) alarm() *alarm { return &t.slot }
+
+func (t *tunnel) deadline() time.Time {
+	d := t.openAt
+	if t.held != nil {
+		d = earliest(d, t.held.until)
+	}
+	return d
+}
+
+func (t *tunnel) expire(now time.Time) {
+	if t.held != nil && past(now, t.held.until) {
+		t.held.unanswered(t)
+	}
+	if past(now, t.openAt) {
+		t.openAt = time.Time{}
+		if t.conn == nil && !t.removed && !t.e.stopping {
+			t.open()
+		}
+	}
+	t.changed()
+}
+
+// changed notes that the tunnel has to be saved and its timers set.
+func (t *tunnel) changed() {
+	t.e.dirty[t.cfg.Name] = struct{}{}
+	t.e.touch(t)
+}
+
+// state is that of the connection in force.
+func (t *tunnel) state() ConnectionState {
+	if t.conn == nil {
+		return ConnectionIdle
+	}
+	return t.conn.state
+}
+
+// peer is what the peer is called in reasons.
+func (t *tunnel) peer() string {
+	if t.cfg.Peer != "" {
+		return t.cfg.Peer
+	}
+	return t.cfg.PeerHostName
+}
+
+// moved tells of a new state of the connection in force.
+func (t *tunnel) moved(from ConnectionState, reason string) { t.note(from, t.state(), reason) }
+
+func (t *tunnel) note(from, to ConnectionState, reason string) {
+	t.log.add(t.e.now, from, to, reason)
+	t.e.emit(ConnectionChanged{Tunnel: t.cfg.Name, From: from, To: to, Reason: reason})
+	t.changed()
+}
+
+// SetTunnel makes the tunnel be as said. Doing it again changes nothing; another
+// Hello, Peer name or other Secrets are changes to a living connection; any other
+// change closes the connection and opens it anew. The error is a *ConfigError.
+func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
+	e.now = now
+	cfg, err := cfg.checked()
+	if err != nil {
+		return err
+	}
+	defer e.settle()
+	t := e.tunnels[cfg.Name]
+	switch {
+	case t == nil:
+		t = &tunnel{e: e, cfg: cfg, sessions: map[string]*session{}, forwards: map[forwarder]*session{}}
+		t.log.since, t.log.reason = now, "not opened yet"
+		e.tunnels[cfg.Name] = t
+		t.openAfter(e.jitter(e.timers.OpenDelay))
+	case t.removed:
+		t.cfg, t.derived, t.removed, t.failures = cfg, nil, false, 0
+		t.openAfter(e.jitter(e.timers.OpenDelay))
+	case !t.cfg.live(cfg):
+		t.close(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, "configuration changed")
+		t.cfg, t.derived, t.failures = cfg, nil, 0
+		t.openAfter(e.jitter(e.timers.OpenDelay))
+	case !t.cfg.equal(cfg):
+		t.cfg, t.derived = cfg, nil
+		if t.conn != nil {
+			t.conn.drawHello()
+			e.touch(t.conn)
+		}
+		t.changed()
+	}
+	return nil
+}
+
+// RemoveTunnel closes the tunnel's connection with StopCCN and ends its sessions
+// (Section 3.3.2: no CDN for each). Unknown names are no matter.
+func (e *Endpoint) RemoveTunnel(now time.Time, name string, result l2tpv3.ResultCode) {
+	e.now = now
+	t := e.tunnels[name]
+	if t == nil || t.removed {
+		return
+	}
+	defer e.settle()
+	for _, s := range t.sortedSessions() {
+		s.handle(connectionGone, sessionInput{reason: "tunnel removed"})
+		s.remove(l2tpv3.ResultCode{}, "tunnel removed")
+	}
+	t.removed = true
+	t.close(result, "tunnel removed")
+	t.openAt = time.Time{}
+	t.purge()
+}
+
+// HalfOpenClose closes, with StopCCN and CDN, what is not established, and opens
+// and accepts nothing more. What is established stays as it is: for a process
+// that ends and will be started again.
+func (e *Endpoint) HalfOpenClose(now time.Time) {
+	e.now = now
+	defer e.settle()
+	e.stopping = true
+	for _, t := range e.sortedTunnels() {
+		t.openAt, t.held = time.Time{}, nil
+		t.dropRival("shutting down")
+		if t.state() != ConnectionEstablished {
+			t.close(l2tpv3.ResultCode{Result: l2tpv3.StopCCNShutdown}, "shutting down")
+		} else {
+			for _, s := range t.sortedSessions() {
+				s.closeHalfOpen()
+			}
+		}
+		t.openAt = time.Time{}
+		t.changed()
+	}
+}
+
+// checked fills in defaults and refuses what cannot be sent.
+func (cfg Tunnel) checked() (Tunnel, error) {
+	fail := func(field string, err error) (Tunnel, error) {
+		return cfg, &ConfigError{Object: "tunnel " + cfg.Name, Field: field, Err: err}
+	}
+	cfg.Local, cfg.Remote = cfg.Local.Unmap(), cfg.Remote.Unmap()
+	switch {
+	case !cfg.Remote.IsValid() || cfg.Local.IsValid() && cfg.Local.Is4() != cfg.Remote.Is4():
+		return fail("Remote", ErrAddress)
+	case cfg.Name == "":
+		return fail("Name", ErrName)
+	// Section 5.4.3: "MUST be at least 1 octet".
+	case cfg.HostName == "" || len(cfg.HostName) > maxName:
+		return fail("HostName", ErrName)
+	case len(cfg.Capabilities) == 0 || len(cfg.Capabilities) > maxName/2:
+		return fail("Capabilities", ErrCapabilities)
+	}
+	if cfg.Hello <= 0 {
+		cfg.Hello = defaultHello
+	}
+	if cfg.ReceiveWindow == 0 {
+		cfg.ReceiveWindow = defaultReceiveWindow
+	}
+	cfg.Capabilities = slices.Clone(cfg.Capabilities)
+	cfg.Secrets = slices.Clone(cfg.Secrets)
+	return cfg, nil
+}
+
+// live reports whether a living connection can go over from cfg to next.
+func (cfg Tunnel) live(next Tunnel) bool {
+	next.Hello, next.Peer = cfg.Hello, cfg.Peer
+	if len(cfg.Secrets) > 0 && len(next.Secrets) > 0 {
+		next.Secrets = cfg.Secrets
+	}
+	return cfg.equal(next)
+}
+
+func (cfg Tunnel) equal(o Tunnel) bool {
+	return cfg.Name == o.Name && cfg.Encapsulation == o.Encapsulation && cfg.Local == o.Local && cfg.Remote == o.Remote &&
+		cfg.HostName == o.HostName && cfg.RouterID == o.RouterID && cfg.PeerHostName == o.PeerHostName && cfg.Peer == o.Peer &&
+		cfg.Hello == o.Hello && cfg.ReceiveWindow == o.ReceiveWindow &&
+		slices.Equal(cfg.Capabilities, o.Capabilities) &&
+		slices.EqualFunc(cfg.Secrets, o.Secrets, func(a, b []byte) bool { return string(a) == string(b) })
+}
+
+// openAfter sets the timer of the next attempt.
+func (t *tunnel) openAfter(d time.Duration) {
+	if !t.removed && !t.e.stopping {
+		t.openAt = t.e.now.Add(d)
+	}
+	t.changed()
+}
+
+// open starts an attempt: "Local open request".
+func (t *tunnel) open() {
+	c := t.newConnection(Path{
+		Encapsulation: t.cfg.Encapsulation,
+		Local:         netip.AddrPortFrom(t.cfg.Local, 0),
+		Remote:        netip.AddrPortFrom(t.cfg.Remote, t.cfg.port()),
+	})
+	c.initiator = true
+	c.tie = new(l2tpv3.TieBreaker)
+	t.e.random(c.tie[:])
+	t.conn = c
+	c.handle(openConnection, input{reason: "opening"})
+}
+
+// port is where an initiator's SCCRQ goes (Section 4.1.2.2).
+func (cfg *Tunnel) port() uint16 {
+	if cfg.Encapsulation == l2tpv3.IP {
+		return 0
+	}
+	return l2tpv3.Port
+}
+
+// close ends the connection in force, if there is one, by our decision.
+func (t *tunnel) close(result l2tpv3.ResultCode, reason string) {
+	t.held = nil
+	t.dropRival(reason)
+	if t.conn != nil {
+		t.conn.handle(closeConnection, input{result: result, reason: reason})
+	}
+	t.changed()
+}
+
+// over takes a connection that has left its state for idle out of force, and
+// plans the next attempt.
+func (t *tunnel) over(c *connection, from ConnectionState, reason string) {
+	if t.rival == c {
+		t.rival = nil
+	}
+	if t.conn != c {
+		return
+	}
+	t.conn = nil
+	t.moved(from, reason)
+	for _, s := range t.sortedSessions() {
+		s.handle(connectionGone, sessionInput{reason: reason})
+	}
+	if t.removed {
+		return
+	}
+	if h := t.held; h != nil {
+		// It waited for this.
+		t.held = nil
+		h.accept(t)
+		return
+	}
+	if from == ConnectionEstablished && t.e.now.Sub(c.since) >= t.e.timers.ReopenMax {
+		t.failures = 0
+	}
+	t.openAfter(t.e.backOff(t.failures))
+	t.failures++
+}
+
+// backOff is the time to the next attempt after n failures in a row, with a
+// random quarter more or less: two ends that fail together come back apart.
+func (e *Endpoint) backOff(n int) time.Duration {
+	d := e.timers.ReopenMin
+	for ; n > 0 && d < e.timers.ReopenMax; n-- {
+		d *= 2
+	}
+	d = min(d, max(e.timers.ReopenMin, e.timers.ReopenMax))
+	return d*3/4 + e.jitter(d/2)
+}
+
+// dropRival ends what was being authenticated beside the connection in force.
+func (t *tunnel) dropRival(reason string) {
+	if r := t.rival; r != nil {
+		r.handle(closeConnection, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists}, reason: reason})
+	}
+}
+
+// bury keeps an ended connection for as long as it lingers, or in place of an
+// older one.
+func (t *tunnel) bury(c *connection) {
+	if slices.Contains(t.ended, c) {
+		return
+	}
+	t.ended = append(t.ended, c)
+	for len(t.ended) > maxEnded {
+		// Who was only refused goes first.
+		i := max(0, slices.IndexFunc(t.ended, func(c *connection) bool { return c.stranger }))
+		t.ended[i].end()
+	}
+}
+
+// purge forgets a removed tunnel that has nothing left to say.
+func (t *tunnel) purge() {
+	if t.removed && t.conn == nil && len(t.ended) == 0 && t.e.tunnels[t.cfg.Name] == t {
+		delete(t.e.tunnels, t.cfg.Name)
+		t.openAt = time.Time{}
+		t.changed()
+	}
+}
+
+// openSessions is the control-conn-open event of Section 7.2.
+func (t *tunnel) openSessions() {
+	for _, s := range t.sortedSessions() {
+		s.open()
+	}
+}
+
+func (t *tunnel) sortedSessions() []*session {
+	return slices.SortedFunc(maps.Values(t.sessions), func(a, b *session) int {
+		if a.cfg.Name < b.cfg.Name {
+			return -1
+		}
+		return 1
+	})
+}
+
+// shared reports whether other tunnels have the same peer.
+func (t *tunnel) shared() bool {
+	for _, o := range t.e.tunnels {
+		if o != t && o.cfg.Remote == t.cfg.Remote {
+			return true
+		}
+	}
+	return false
+}
