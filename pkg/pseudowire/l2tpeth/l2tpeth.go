@@ -1,0 +1,118 @@
+package l2tpeth
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/mdlayher/genetlink"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// Options of a datapath. The zero value is usable.
+type Options struct {
+	// Logger gets what went wrong without failing an operation; nil discards it.
+	Logger *slog.Logger
+}
+
+// Datapath carries sessions in the kernel's l2tp_eth, in the network namespace
+// of the thread that opened it. Its setters write below /proc/sys, which is
+// the calling thread's namespace: call them there.
+type Datapath struct {
+	log   *slog.Logger
+	l2tp  *l2tpClient
+	links linkClient
+	// sysctl is the folder of IPv6's settings by device.
+	sysctl string
+	// pause waits between two looks at something that the kernel does later.
+	pause func(time.Duration)
+	// socket identifies and prepares a tunnel's socket.
+	socket socketOps
+
+	pseudowires map[string]pseudowire.Pseudowire
+	tunnels     map[string]*tunnel
+	// sessions by local ID.
+	sessions map[uint32]*session
+	// delivered counts the data packets that the kernel left to the tunnels' sockets.
+	delivered uint64
+}
+
+var _ pseudowire.Datapath = (*Datapath)(nil)
+
+// Open connects to the kernel's L2TP. Where the kernel has none the error is an
+// *UnsupportedError. It needs CAP_NET_ADMIN for everything else.
+func Open(o Options) (*Datapath, error) {
+	g, err := genetlink.Dial(nil)
+	if err != nil {
+		return nil, &OpError{"open", "generic netlink", err}
+	}
+	r, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		g.Close()
+		return nil, &OpError{"open", "rtnetlink", err}
+	}
+	// Errors then come with the kernel's own words. Kernels that cannot, need not.
+	_ = g.SetOption(netlink.ExtendedAcknowledge, true)
+	_ = r.SetOption(netlink.ExtendedAcknowledge, true)
+	d, err := open(o, g, r)
+	if err != nil {
+		g.Close()
+		r.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func open(o Options, g *genetlink.Conn, r *netlink.Conn) (*Datapath, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	c, err := newL2TPClient(g)
+	if err != nil {
+		return nil, err
+	}
+	return &Datapath{
+		log: o.Logger, l2tp: c, links: linkClient{r},
+		sysctl: "/proc/sys/net/ipv6/conf", pause: time.Sleep, socket: kernelSockets{},
+		pseudowires: map[string]pseudowire.Pseudowire{},
+		tunnels:     map[string]*tunnel{},
+		sessions:    map[uint32]*session{},
+	}, nil
+}
+
+// Kind is pseudowire.Kernel.
+func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.Kernel }
+
+// RewritesTags is false: frames pass as they are.
+func (d *Datapath) RewritesTags() bool { return false }
+
+// DeviceWithoutSession is false: the kernel's device is the session's.
+func (d *Datapath) DeviceWithoutSession() bool { return false }
+
+// Refresh does nothing: the kernel looks routes and neighbours up by itself.
+func (d *Datapath) Refresh() error { return nil }
+
+// Close gives up the netlink sockets. Tunnels stay for as long as their sockets do.
+func (d *Datapath) Close() error {
+	return errors.Join(d.l2tp.conn.Close(), d.links.conn.Close())
+}
+
+// patience is how long the kernel may take to finish in the background what it
+// has acknowledged: it ends tunnels, and from 6.12 sessions, on a work queue.
+const patience = 2 * time.Second
+
+// until waits for done to be true, looking ever more rarely, and reports whether it became so.
+func (d *Datapath) until(done func() (bool, error)) (bool, error) {
+	waited := time.Duration(0)
+	for step := time.Millisecond; ; step = min(2*step, 50*time.Millisecond) {
+		ok, err := done()
+		if ok || err != nil || waited >= patience {
+			return ok, err
+		}
+		d.pause(step)
+		waited += step
+	}
+}

@@ -1,0 +1,278 @@
+package l2tpeth
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// session is a session that was set.
+type session struct {
+	pseudowire.Session
+	spec sessionSpec
+	// index of its device.
+	index uint32
+}
+
+const (
+	// aliasPrefix marks what is ours.
+	aliasPrefix = "pwd:"
+	defaultMTU  = 1500
+)
+
+func alias(pw string) string { return aliasPrefix + "pseudowire:" + pw }
+
+func sessionName(s pseudowire.Session) string {
+	return fmt.Sprintf("session %d of %s in tunnel %s", s.LocalID, s.Pseudowire, s.Tunnel)
+}
+
+// SetPseudowire names a device to be. Sessions of the pseudowire that are there
+// follow: the MTU is changed, and for another device name they are made anew.
+func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
+	if p.MTU == 0 {
+		p.MTU = defaultMTU
+	}
+	object := "pseudowire " + p.Name
+	switch {
+	case p.VLAN != 0:
+		return &UnsupportedError{Feature: "rewriting VLAN tags", Hint: "leave the tag to the bridge or to a VLAN device"}
+	case p.Device == "" || len(p.Device) >= unix.IFNAMSIZ || strings.ContainsAny(p.Device, "/: \t\n"):
+		return &ArgumentError{object, fmt.Sprintf("%q cannot be a device's name", p.Device)}
+	case p.MTU < 68 || p.MTU > 65535:
+		return &ArgumentError{object, fmt.Sprintf("MTU %d is not within 68 and 65535", p.MTU)}
+	}
+	old, known := d.pseudowires[p.Name]
+	d.pseudowires[p.Name] = p
+	if !known || old == p {
+		return nil
+	}
+	if s := d.sessionOf(p.Name); s != nil {
+		return d.SetSession(s.Session)
+	}
+	return nil
+}
+
+// RemovePseudowire removes its session, and the device with it. One that is unknown is no error.
+func (d *Datapath) RemovePseudowire(name string) error {
+	if s := d.sessionOf(name); s != nil {
+		if err := d.RemoveSession(s.LocalID); err != nil {
+			return err
+		}
+	}
+	delete(d.pseudowires, name)
+	return nil
+}
+
+func (d *Datapath) sessionOf(pw string) *session {
+	for _, s := range d.sessions {
+		if s.Pseudowire == pw {
+			return s
+		}
+	}
+	return nil
+}
+
+// SetSession makes a session and its device, or changes them. The kernel changes
+// nothing in a session but its sequencing: with other cookies, another remote
+// ID or sublayer it is made anew. A pseudowire has one session: another one for
+// it takes the device over and ends the first.
+func (d *Datapath) SetSession(s pseudowire.Session) error {
+	spec, err := d.spec(s)
+	if err != nil {
+		return err
+	}
+	for _, old := range d.sessions {
+		if old.LocalID != s.LocalID && old.Pseudowire != s.Pseudowire {
+			continue
+		}
+		live, err := d.l2tp.hasSession(old.spec.connID, old.spec.id)
+		if err != nil {
+			return &OpError{"look for", sessionName(old.Session), err}
+		}
+		if live && old.LocalID == s.LocalID && old.spec == spec {
+			continue
+		}
+		if err := d.RemoveSession(old.LocalID); err != nil {
+			return err
+		}
+	}
+	if old := d.sessions[s.LocalID]; old != nil {
+		if err := d.configure(old.index, s); err != nil {
+			return err
+		}
+		old.Session = s
+		return nil
+	}
+	index, err := d.createSession(s, spec)
+	if err != nil {
+		return err
+	}
+	if err := d.configure(index, s); err != nil {
+		return errors.Join(err, d.l2tp.deleteSession(spec.connID, spec.id))
+	}
+	d.sessions[s.LocalID] = &session{s, spec, index}
+	return nil
+}
+
+// spec is the session in the kernel's terms.
+func (d *Datapath) spec(s pseudowire.Session) (sessionSpec, error) {
+	t, p := d.tunnels[s.Tunnel], d.pseudowires[s.Pseudowire]
+	switch {
+	case t == nil:
+		return sessionSpec{}, &ArgumentError{sessionName(s), "its tunnel was not set"}
+	case p.Name == "":
+		return sessionSpec{}, &ArgumentError{sessionName(s), "its pseudowire was not set"}
+	// RFC 3931, Section 4.1: Session ID 0 is reserved for control messages.
+	case s.LocalID == 0 || s.RemoteID == 0:
+		return sessionSpec{}, &ArgumentError{sessionName(s), "a session ID is 0"}
+	// RFC 3931, Section 4.1: "The optional Cookie field contains a variable-length value (maximum 64 bits)";
+	// Section 5.4.4 allows 4 and 8 octets.
+	case !cookieLength(len(s.LocalCookie)) || !cookieLength(len(s.RemoteCookie)):
+		return sessionSpec{}, &ArgumentError{sessionName(s), "a cookie is not of 0, 4 or 8 octets"}
+	case s.TransmitSublayer != s.ReceiveSublayer:
+		return sessionSpec{}, &UnsupportedError{
+			Feature: fmt.Sprintf("a sublayer in one direction only (%s)", sessionName(s)),
+			Hint:    "give both ends the same `sublayer`, or use `datapath: ebpf`",
+		}
+	case s.TransmitSublayer != l2tpv3.SublayerNone && s.TransmitSublayer != l2tpv3.SublayerDefault:
+		return sessionSpec{}, &UnsupportedError{
+			Feature: fmt.Sprintf("L2-Specific Sublayer %d (%s)", s.TransmitSublayer, sessionName(s)),
+			Hint:    "use `sublayer: none` or `sublayer: default`",
+		}
+	}
+	return sessionSpec{
+		connID: t.LocalID, id: s.LocalID, peerID: s.RemoteID, l2spec: uint8(s.TransmitSublayer),
+		cookie: string(s.RemoteCookie), peerCookie: string(s.LocalCookie), ifName: p.Device,
+	}, nil
+}
+
+func cookieLength(n int) bool { return n == 0 || n == 4 || n == 8 }
+
+// createSession returns the index of the session's device. It waits for a device
+// or session of ours that is on its way out.
+func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec) (uint32, error) {
+	created, err := d.until(func() (bool, error) {
+		err := d.l2tp.createSession(spec)
+		switch {
+		case errors.Is(err, unix.EEXIST):
+			l, ok, err := d.links.byName(spec.ifName)
+			if err != nil {
+				return false, err
+			}
+			if ok && !strings.HasPrefix(l.alias, aliasPrefix) {
+				return false, &ConflictError{"device " + spec.ifName, "rename or remove it"}
+			}
+			return false, d.removeLeftovers(func(k kernelSession) bool { return k.id == spec.id || k.ifName == spec.ifName })
+		case errors.Is(err, unix.EPROTONOSUPPORT):
+			return false, &UnsupportedError{Feature: "the kernel's Ethernet over L2TP (module l2tp_eth)", Hint: moduleHint, Err: err}
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return 0, &OpError{"create", sessionName(s), err}
+	}
+	if !created {
+		return 0, &ConflictError{fmt.Sprintf("session ID %d", spec.id), "see `ip l2tp show session`"}
+	}
+	l, ok, err := d.links.byName(spec.ifName)
+	if err == nil && !ok {
+		err = fmt.Errorf("device %s did not appear", spec.ifName)
+	}
+	if err != nil {
+		return 0, errors.Join(&OpError{"create", sessionName(s), err}, d.l2tp.deleteSession(spec.connID, spec.id))
+	}
+	return l.index, nil
+}
+
+// configure brings a session's device into its desired state. What makes it
+// silent is done before it goes up.
+func (d *Datapath) configure(index uint32, s pseudowire.Session) error {
+	p := d.pseudowires[s.Pseudowire]
+	fail := func(op string, err error) error { return &OpError{op, "device " + p.Device, err} }
+	l, ok, err := d.links.byIndex(index)
+	if err != nil {
+		return fail("look at", err)
+	}
+	if !ok {
+		return fail("look at", unix.ENODEV)
+	}
+	if l.alias != alias(p.Name) || l.mtu != uint32(p.MTU) {
+		if err := d.links.mark(index, alias(p.Name), uint32(p.MTU)); err != nil {
+			return fail("set alias and MTU of", err)
+		}
+	}
+	if l.alias == "" {
+		d.silence(index, p)
+	}
+	if l.up != s.Transmit {
+		if err := d.links.setUp(index, s.Transmit); err != nil {
+			return fail("change state of", err)
+		}
+	}
+	return nil
+}
+
+// silence does what a new device needs to say nothing of its own, and gives it
+// its long name. A kernel that refuses one of these carries frames all the same.
+func (d *Datapath) silence(index uint32, p pseudowire.Pseudowire) {
+	if err := d.links.noAddresses(index); err != nil {
+		d.log.Warn("cannot keep IPv6 from making addresses", "device", p.Device, "err", err)
+	}
+	if err := disableIPv6(d.sysctl, p.Device); err != nil {
+		d.log.Debug("cannot turn IPv6 off", "device", p.Device, "err", err)
+	}
+	if name := altName(p); name != "" {
+		if err := d.links.addAltName(index, name); err != nil {
+			d.log.Debug("cannot add an alternative name", "device", p.Device, "name", name, "err", err)
+		}
+	}
+}
+
+// altName is the device's name as it would be if names were long enough, or ""
+// where it is that already.
+func altName(p pseudowire.Pseudowire) string {
+	if name := "pw-" + p.Name; name != p.Device {
+		return name
+	}
+	return ""
+}
+
+// RemoveSession removes a session and returns when its device is gone.
+func (d *Datapath) RemoveSession(localID uint32) error {
+	s := d.sessions[localID]
+	if s == nil {
+		return nil
+	}
+	if err := d.deleteSession(s.spec.connID, s.spec.id, s.index); err != nil {
+		return &OpError{"delete", sessionName(s.Session), err}
+	}
+	delete(d.sessions, localID)
+	return nil
+}
+
+func (d *Datapath) deleteSession(connID, id, index uint32) error {
+	if err := d.l2tp.deleteSession(connID, id); err != nil && !gone(err) {
+		return err
+	}
+	ended, err := d.until(func() (bool, error) {
+		_, ok, err := d.links.byIndex(index)
+		return !ok, err
+	})
+	if err == nil && !ended {
+		err = fmt.Errorf("its device is still there after %v", patience)
+	}
+	return err
+}
+
+// Deliver counts the packet and takes none: the kernel handles those of its
+// sessions, and what it leaves on the socket belongs to none.
+func (d *Datapath) Deliver(netip.AddrPort, []byte) bool {
+	d.delivered++
+	return false
+}

@@ -1,0 +1,168 @@
+package l2tpeth
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// tunnel is a tunnel that was set.
+type tunnel struct {
+	pseudowire.Tunnel
+	// socket is the kernel's own number of the socket, which no other one ever has.
+	socket uint64
+}
+
+func (t *tunnel) String() string { return tunnelName(t.Tunnel) }
+
+func tunnelName(t pseudowire.Tunnel) string { return fmt.Sprintf("tunnel %s (%d)", t.Name, t.LocalID) }
+
+// SetTunnel makes a tunnel of the socket, which must be a connected UDP socket of
+// the datapath's namespace. A tunnel whose IDs or socket changed is made anew,
+// and so are its sessions, with new devices of the same names.
+func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
+	if err := checkTunnel(t); err != nil {
+		return err
+	}
+	socket, err := d.socket.identity(t.Socket)
+	if err != nil {
+		return &OpError{"look at the socket of", tunnelName(t), err}
+	}
+	old := d.tunnels[t.Name]
+	if old != nil {
+		live, err := d.l2tp.hasTunnel(old.LocalID)
+		if err != nil {
+			return &OpError{"look for", old.String(), err}
+		}
+		if live && old.socket == socket && old.LocalID == t.LocalID && old.RemoteID == t.RemoteID {
+			old.Tunnel = t
+			return nil
+		}
+	}
+	var sessions []pseudowire.Session
+	if old != nil {
+		sessions = d.sessionsOf(t.Name)
+		if err := d.RemoveTunnel(t.Name); err != nil {
+			return err
+		}
+	}
+	if err := d.createTunnel(t); err != nil {
+		return err
+	}
+	d.tunnels[t.Name] = &tunnel{t, socket}
+	for _, s := range sessions {
+		if err := d.SetSession(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkTunnel(t pseudowire.Tunnel) error {
+	switch {
+	case t.Encapsulation != l2tpv3.UDP:
+		return &UnsupportedError{Feature: "encapsulation " + t.Encapsulation.String(), Hint: "use `encapsulation: udp`"}
+	// RFC 3931, Section 4.1: a Control Connection ID of 0 stands for none.
+	case t.LocalID == 0 || t.RemoteID == 0:
+		return &ArgumentError{tunnelName(t), "a control connection ID is 0"}
+	case t.Socket < 0:
+		return &ArgumentError{tunnelName(t), "no socket: the kernel makes a tunnel of the control connection's"}
+	}
+	return nil
+}
+
+// createTunnel waits for one of the same ID that is on its way out: the one
+// that the previous run of the daemon left when it ended.
+func (d *Datapath) createTunnel(t pseudowire.Tunnel) error {
+	if t.Remote.Addr().Is6() && !t.Remote.Addr().Is4In6() {
+		if err := d.socket.acceptNoChecksum(t.Socket); err != nil {
+			return &OpError{"prepare the IPv6 socket of", tunnelName(t), err}
+		}
+	}
+	created, err := d.until(func() (bool, error) {
+		err := d.l2tp.createTunnel(t.LocalID, t.RemoteID, t.Socket)
+		if errors.Is(err, unix.EEXIST) {
+			return false, d.removeLeftovers(func(s kernelSession) bool { return s.connID == t.LocalID })
+		}
+		return err == nil, err
+	})
+	switch {
+	case err != nil:
+		return &OpError{"create", tunnelName(t), err}
+	case !created:
+		return &ConflictError{fmt.Sprintf("tunnel ID %d", t.LocalID),
+			fmt.Sprintf("see `ip l2tp show tunnel tunnel_id %d`", t.LocalID)}
+	}
+	return nil
+}
+
+// RemoveTunnel removes a tunnel and its sessions; the socket stays. One that is unknown is no error.
+func (d *Datapath) RemoveTunnel(name string) error {
+	t := d.tunnels[name]
+	if t == nil {
+		return nil
+	}
+	for _, s := range d.sessionsOf(name) {
+		if err := d.RemoveSession(s.LocalID); err != nil {
+			return err
+		}
+	}
+	if err := d.deleteTunnel(t.LocalID); err != nil {
+		return &OpError{"delete", t.String(), err}
+	}
+	delete(d.tunnels, name)
+	return nil
+}
+
+// deleteTunnel returns when the kernel has let go of it.
+func (d *Datapath) deleteTunnel(id uint32) error {
+	if err := d.l2tp.deleteTunnel(id); err != nil && !gone(err) {
+		return err
+	}
+	ended, err := d.until(func() (bool, error) {
+		has, err := d.l2tp.hasTunnel(id)
+		return !has, err
+	})
+	if err == nil && !ended {
+		err = fmt.Errorf("still there after %v", patience)
+	}
+	return err
+}
+
+// sessionsOf a tunnel, by local ID.
+func (d *Datapath) sessionsOf(tunnel string) []pseudowire.Session {
+	var out []pseudowire.Session
+	for _, s := range d.sessions {
+		if s.Tunnel == tunnel {
+			out = append(out, s.Session)
+		}
+	}
+	slices.SortFunc(out, func(a, b pseudowire.Session) int { return int(int64(a.LocalID) - int64(b.LocalID)) })
+	return out
+}
+
+// socketOps is what is done to a tunnel's socket besides making a tunnel of it.
+type socketOps interface {
+	// identity is a number that no other socket has had since the machine booted.
+	identity(fd int) (uint64, error)
+	// acceptNoChecksum lets UDP datagrams without a checksum in.
+	acceptNoChecksum(fd int) error
+}
+
+type kernelSockets struct{}
+
+func (kernelSockets) identity(fd int) (uint64, error) {
+	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+}
+
+// acceptNoChecksum: a peer whose sender leaves segmentation to the network card
+// cannot compute UDP checksums over IPv6 (RFC 6935 and RFC 6936 let tunnels go
+// without). What this end sends carries them, which every peer takes.
+func (kernelSockets) acceptNoChecksum(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_NO_CHECK6_RX, 1)
+}
