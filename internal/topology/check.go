@@ -1,0 +1,263 @@
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// check looks for things that cannot both be: two sites with one address, two
+// pseudowires with one VLAN.
+func (b *builder) check() {
+	b.checkSites()
+	circuits := map[*site]*circuits{}
+	for _, s := range b.t.sites {
+		circuits[s] = newCircuits()
+		b.checkPorts(s, circuits[s])
+	}
+	for _, p := range b.t.pseudowires {
+		for _, e := range p.ends {
+			if !e.broken && !b.full() {
+				b.checkCircuit(p, e, circuits[e.site])
+			}
+		}
+	}
+	b.checkDevices()
+	b.checkEndIDs()
+}
+
+func (b *builder) checkSites() {
+	type holder struct {
+		site string
+		at   spot
+	}
+	addresses := map[netip.Addr]holder{}
+	ids := map[uint32]holder{}
+	for _, s := range b.t.sites {
+		if s.address.IsValid() {
+			if other, taken := addresses[s.address]; taken {
+				b.clash(CodeAddressClash, s.addressAt, fmt.Sprintf("site %s has the address %s already", other.site, s.address), other.at, "first used here", "give each site an address of its own")
+			} else {
+				addresses[s.address] = holder{s.name, s.addressAt}
+			}
+		}
+		if s.routerID != 0 {
+			if other, taken := ids[s.routerID]; taken {
+				b.clash(CodeRouterIDClash, s.routerIDAt, fmt.Sprintf("site %s has this router ID already", other.site), other.at, "first used here", "give each site a router ID of its own, or remove the key")
+			} else {
+				ids[s.routerID] = holder{s.name, s.routerIDAt}
+			}
+		}
+	}
+}
+
+// circuits is what of a site's interfaces and bridges is taken, and by what.
+type circuits struct {
+	interfaces map[string]*interfaceUse
+	bridges    map[bridgeVLAN]use
+}
+
+// use is who took something, and where.
+type use struct {
+	by string
+	at spot
+}
+
+type interfaceUse struct {
+	whole use
+	vlans map[uint16]use
+	// any is the first VLAN that was taken.
+	any use
+}
+
+type bridgeVLAN struct {
+	bridge string
+	vlan   uint16
+}
+
+func newCircuits() *circuits {
+	return &circuits{map[string]*interfaceUse{}, map[bridgeVLAN]use{}}
+}
+
+// checkPorts takes the ports of the site's bridges.
+func (b *builder) checkPorts(s *site, c *circuits) {
+	for _, br := range s.bridges {
+		for _, port := range br.ports {
+			name := port.value.(string)
+			if other := s.bridge(name); other != nil {
+				b.clash(CodeBridgeAsPort, port.at, fmt.Sprintf("%s is a bridge: it cannot be a port of one", name), other.at, "declared here", "name the interfaces that are to be in the bridge")
+				continue
+			}
+			if taken := c.interfaces[name]; taken != nil {
+				b.interfaceClash(port.at, name, taken.whole)
+				continue
+			}
+			c.interfaces[name] = &interfaceUse{whole: use{"a port of bridge " + br.Name, port.at}}
+		}
+	}
+}
+
+func (b *builder) interfaceClash(at spot, name string, other use) {
+	b.clash(CodeInterfaceClash, at, fmt.Sprintf("interface %s is %s already", name, other.by), other.at, "first used here", "use each interface, and each VLAN of one, once")
+}
+
+// checkCircuit takes the end's attachment circuit.
+func (b *builder) checkCircuit(p *pseudowire, e end, c *circuits) {
+	a := e.attachment
+	by := use{"attached to pseudowire " + p.name, e.circuitAt}
+	vlanBy := use{p.name, e.vlanAt}
+	if a.VLAN == 0 {
+		vlanBy.at = e.circuitAt
+	}
+	if a.Bridge != "" {
+		key := bridgeVLAN{a.Bridge, a.VLAN}
+		if other, taken := c.bridges[key]; taken {
+			b.clash(CodeVLANClash, vlanBy.at, fmt.Sprintf("%s of bridge %s is already carried by pseudowire %s", vlanWords(a.VLAN), a.Bridge, other.by), other.at, "first used here", "use another VLAN or another bridge")
+			return
+		}
+		c.bridges[key] = vlanBy
+		return
+	}
+	u := c.interfaces[a.Interface]
+	if u == nil {
+		u = &interfaceUse{vlans: map[uint16]use{}}
+		c.interfaces[a.Interface] = u
+	}
+	switch {
+	case u.whole.by != "":
+		b.interfaceClash(e.circuitAt, a.Interface, u.whole)
+	case a.VLAN == 0 && u.any.by != "":
+		b.clash(CodeInterfaceClash, e.circuitAt, fmt.Sprintf("a VLAN of interface %s is already carried by pseudowire %s", a.Interface, u.any.by), u.any.at, "first used here", "attach VLANs of the interface, or the whole of it")
+	case a.VLAN == 0:
+		u.whole = by
+	default:
+		if other, taken := u.vlans[a.VLAN]; taken {
+			b.clash(CodeVLANClash, e.vlanAt, fmt.Sprintf("VLAN %d of interface %s is already carried by pseudowire %s", a.VLAN, a.Interface, other.by), other.at, "first used here", "use another VLAN or another interface")
+			return
+		}
+		u.vlans[a.VLAN] = vlanBy
+		if u.any.by == "" {
+			u.any = vlanBy
+		}
+	}
+}
+
+func vlanWords(vlan uint16) string {
+	if vlan == 0 {
+		return "the untagged traffic"
+	}
+	return fmt.Sprintf("VLAN %d", vlan)
+}
+
+// checkDevices finds pseudowires whose devices would have one name at a site.
+func (b *builder) checkDevices() {
+	type device struct {
+		site *site
+		name string
+	}
+	taken := map[device]*pseudowire{}
+	for _, p := range b.t.pseudowires {
+		for _, e := range p.ends {
+			key := device{e.site, DeviceName(p.name)}
+			if other := taken[key]; other != nil && other != p {
+				b.clash(CodeDeviceClash, p.at, fmt.Sprintf("the device of this pseudowire would be %s, as that of %s", key.name, other.name), other.at, "that one is here", "rename one of them: names of up to 12 characters are used as they are")
+				continue
+			}
+			taken[key] = p
+		}
+	}
+}
+
+// checkEndIDs finds pseudowires that a peer could not tell apart: the Remote End
+// ID is what an ICRQ names them by (RFC 3931, Section 5.4.4).
+func (b *builder) checkEndIDs() {
+	type identity struct {
+		tunnel     *tunnel
+		low, high  string
+		identifier string
+	}
+	taken := map[identity]*pseudowire{}
+	for _, p := range b.t.pseudowires {
+		if p.tunnel == nil || len(p.ends) != 2 || p.endID == nil {
+			continue
+		}
+		low, high := p.ends[0].site.name, p.ends[1].site.name
+		key := identity{p.tunnel, min(low, high), max(low, high), string(p.endID)}
+		if other := taken[key]; other != nil {
+			b.clash(CodeEndIDClash, p.endIDAt, fmt.Sprintf("the end ID %s is that of pseudowire %s, on the same tunnel between the same sites", endIDWords(p.endID), other.name), other.endIDAt, "first used here", "set another `end-id:`")
+			continue
+		}
+		taken[key] = p
+	}
+}
+
+// endIDWords shows an end ID: its characters, or its octets.
+func endIDWords(id []byte) string {
+	for _, c := range id {
+		if c < ' ' || c > '~' {
+			return fmt.Sprintf("0x%x", id)
+		}
+	}
+	return fmt.Sprintf("%q", id)
+}
+
+// warnings looks for what is allowed and probably not meant.
+func (b *builder) warnings() {
+	reached := map[*site]bool{}
+	used := map[*tunnel]bool{}
+	for _, t := range b.t.tunnels {
+		for _, s := range t.sites {
+			reached[s] = true
+		}
+	}
+	for _, p := range b.t.pseudowires {
+		used[p.tunnel] = true
+	}
+	for _, s := range b.t.sites {
+		if !reached[s] && !b.full() {
+			b.warn(CodeUnusedSite, s.at, fmt.Sprintf("no tunnel reaches site %s", s.name), "add it to the `sites:` of a tunnel, or remove it")
+		}
+	}
+	for _, t := range b.t.tunnels {
+		if !used[t] && !b.full() {
+			b.warn(CodeUnusedTunnel, t.at, fmt.Sprintf("no pseudowire uses tunnel %s", t.name), "add a pseudowire with `tunnel: "+t.name+"`, or remove it")
+		}
+	}
+	b.mixedBridges()
+}
+
+// mixedBridges warns of frames with a tag that two pseudowires would carry: one
+// as its VLAN, one with all else, because the bridge was told not to look at tags.
+func (b *builder) mixedBridges() {
+	type key struct {
+		site   *site
+		bridge string
+	}
+	whole := map[key]end{}
+	each := func(visit func(p *pseudowire, e end, k key)) {
+		for _, p := range b.t.pseudowires {
+			for _, e := range p.ends {
+				if br := e.site.bridge(e.attachment.Bridge); br != nil && br.VLANAware == VLANOff {
+					visit(p, e, key{e.site, br.Name})
+				}
+			}
+		}
+	}
+	each(func(_ *pseudowire, e end, k key) {
+		if e.attachment.VLAN == 0 {
+			whole[k] = e
+		}
+	})
+	each(func(p *pseudowire, e end, k key) {
+		other, ok := whole[k]
+		if !ok || e.attachment.VLAN == 0 || b.full() {
+			return
+		}
+		second := b.place(other.circuitAt)
+		b.add(Diagnostic{
+			Place: b.place(e.vlanAt), Severity: SeverityWarning, Code: CodeMixedBridge, Path: e.vlanAt.path,
+			Message: fmt.Sprintf("bridge %s does not filter VLANs: frames of VLAN %d are carried by another pseudowire too", k.bridge, e.attachment.VLAN),
+			Help:    "remove `vlan-aware: off`, or use a bridge for each",
+			Other:   &second, OtherMessage: "which carries all that is in the bridge",
+		})
+	})
+}

@@ -1,0 +1,420 @@
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// fault is the tail of a failed parse.
+func (s *source) refuse(code Code, at spot, message, help string) (any, bool) {
+	s.fault(code, at, message, help)
+	return nil, false
+}
+
+// clear refuses text that YAML readers do not agree on.
+func (s *source) clear(at spot, n *node) bool {
+	other, ambiguous := n.ambiguous()
+	if ambiguous {
+		s.fault(CodeAmbiguous, at, fmt.Sprintf("%s without quotes is %s to some YAML readers", printable(n.text), other), fmt.Sprintf("write it in quotes: %q", n.text))
+	}
+	return !ambiguous
+}
+
+// nameOf is a name that the file chooses; what is as "a site".
+func nameOf(what string) scalar {
+	return scalar{"the name of " + what, func(s *source, at spot, n *node) (any, bool) {
+		if !s.clear(at, n) {
+			return nil, false
+		}
+		if isName(n.text) {
+			return n.text, true
+		}
+		help := "use 1 to 63 of a-z, 0-9 and -, the first and the last a letter or a digit"
+		switch lower := strings.ToLower(strings.ReplaceAll(n.text, "_", "-")); {
+		case len(n.text) > 63:
+			help = fmt.Sprintf("it has %d characters; 63 is the limit", len(n.text))
+		case isName(lower):
+			help = "write " + lower + ": " + help
+		}
+		return s.refuse(CodeName, at, printable(n.text)+" is not a name", help)
+	}}
+}
+
+// interfaceOf is the name of a netdev (the rules of the kernel's dev_valid_name).
+func interfaceOf(what string) scalar {
+	return scalar{"the name of " + what, func(s *source, at spot, n *node) (any, bool) {
+		if !s.clear(at, n) {
+			return nil, false
+		}
+		bad := func(message, help string) (any, bool) { return s.refuse(CodeInterface, at, message, help) }
+		name := printable(n.text)
+		odd := strings.IndexFunc(n.text, func(r rune) bool {
+			return r <= ' ' || r > '~' || strings.ContainsRune("/:%", r)
+		})
+		switch {
+		case n.text == "":
+			return bad("the name is empty", "write the name of "+what)
+		case len(n.text) > maxInterfaceName:
+			return bad(fmt.Sprintf("%s has %d octets; Linux allows %d in the name of an interface", name, len(n.text), maxInterfaceName), "choose a shorter name")
+		case odd >= 0:
+			help := "use letters, digits, ., _ and -"
+			if parent, vlan, dotted := strings.Cut(n.text, ":"); dotted && isDecimal(vlan) {
+				help = fmt.Sprintf("a VLAN has its own key: {interface: %s, vlan: %s}", parent, vlan)
+			}
+			return bad(fmt.Sprintf("%s cannot be the name of an interface: it has %q in it", name, []rune(n.text[odd:])[0]), help)
+		case n.text == "." || n.text == "..":
+			return bad(name+" cannot be the name of an interface", "choose another name")
+		case n.text == "lo":
+			return bad("lo, the loopback interface, cannot carry Ethernet", "name an Ethernet interface")
+		case strings.HasPrefix(n.text, "pw-"), strings.HasPrefix(n.text, "pwo-"):
+			return bad(name+" is a name of the daemon's own devices", "names that begin with pw- and pwo- are reserved: choose another")
+		}
+		return n.text, true
+	}}
+}
+
+// choice is one of some words.
+type choice struct {
+	words []string
+	// later are words that are known and not supported yet, and what to do instead.
+	later map[string]string
+	// yes and no are what is meant by the booleans of YAML 1.1, empty for nothing.
+	yes, no string
+}
+
+// wordOf is the scalar of a choice; it reads to a string.
+func wordOf(c choice) scalar {
+	all := slices.Concat(c.words, slices.Sorted(keysOf(c.later)))
+	return scalar{strings.Join(all, " or "), func(s *source, at spot, n *node) (any, bool) {
+		word := n.text
+		if help, ok := c.later[word]; ok {
+			return s.refuse(CodeNotSupported, at, word+" is not supported yet", help)
+		}
+		if slices.Contains(c.words, word) {
+			return word, true
+		}
+		if other, is := n.ambiguous(); is {
+			instead := map[string]string{"the boolean true": c.yes, "the boolean false": c.no}[other]
+			if instead != "" {
+				return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%s is not one of %s", printable(word), listed(c.words)), "write "+instead)
+			}
+		}
+		return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%s is not one of %s", printable(word), listed(c.words)), oneOf(word, "write one of", c.words))
+	}}
+}
+
+func keysOf[V any](m map[string]V) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// boolean is true or false; later, if set, says what to do instead of false.
+func boolean(laterFalse string) scalar {
+	c := choice{words: []string{"true", "false"}, yes: "true", no: "false"}
+	if laterFalse != "" {
+		c.words, c.later = c.words[:1], map[string]string{"false": laterFalse}
+	}
+	word := wordOf(c)
+	return scalar{"true or false", func(s *source, at spot, n *node) (any, bool) {
+		if n.quoted {
+			return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%q in quotes is text, not true or false", n.text), "write it without quotes")
+		}
+		v, ok := word.parse(s, at, n)
+		return v == "true", ok
+	}}
+}
+
+// integer is a whole number; it reads to an int64. what is as "VLAN".
+func integer(what string, least, most int64) scalar {
+	words := fmt.Sprintf("a number from %d to %d", least, most)
+	return scalar{words, func(s *source, at spot, n *node) (any, bool) {
+		v, fault := decimal(n)
+		if fault != "" {
+			return s.refuse(CodeNumber, at, fault, "write "+words)
+		}
+		if v < least || v > most {
+			return s.refuse(CodeNumber, at, fmt.Sprintf("%s %s is out of range", what, n.text), "use "+words)
+		}
+		return v, true
+	}}
+}
+
+// decimal reads a whole number that every YAML reader reads alike, and says
+// what is wrong where it is none.
+func decimal(n *node) (v int64, fault string) {
+	digits := strings.TrimPrefix(n.text, "-")
+	v, err := strconv.ParseInt(n.text, 10, 64)
+	switch {
+	case n.quoted:
+		return 0, fmt.Sprintf("%q in quotes is text, not a number", n.text)
+	case isDecimal(digits) && err == nil:
+		return v, ""
+	case isDecimal(digits):
+		return 0, printable(n.text) + " is out of range"
+	case len(digits) > 1 && digits[0] == '0' && strings.Trim(digits, "0123456789") == "":
+		return 0, n.text + " with a leading zero is octal to some YAML readers and decimal to others"
+	case n.number:
+		return 0, printable(n.text) + " is not a whole decimal number"
+	}
+	return 0, printable(n.text) + " is not a number"
+}
+
+// among is an integer of a few values.
+func among(what string, values ...int64) scalar {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = strconv.FormatInt(v, 10)
+	}
+	words := strings.Join(texts[:len(texts)-1], ", ") + " or " + texts[len(texts)-1]
+	return scalar{words, func(s *source, at spot, n *node) (any, bool) {
+		v, fault := decimal(n)
+		if fault != "" {
+			return s.refuse(CodeNumber, at, fault, "write "+words)
+		}
+		if !slices.Contains(values, v) {
+			return s.refuse(CodeNumber, at, fmt.Sprintf("%s %d is not one of %s", what, v, strings.Join(texts, ", ")), "use "+words)
+		}
+		return v, true
+	}}
+}
+
+// duration is a time with its unit; it reads to a time.Duration.
+func duration(least, most time.Duration) scalar {
+	words := fmt.Sprintf("a time from %s to %s, as 10s", short(least), short(most))
+	return scalar{words, func(s *source, at spot, n *node) (any, bool) {
+		if isDecimal(n.text) {
+			return s.refuse(CodeDuration, at, n.text+" has no unit", fmt.Sprintf("write %ss for seconds, or use ms, m or h", n.text))
+		}
+		v, ok := parseDuration(n.text)
+		if !ok {
+			return s.refuse(CodeDuration, at, printable(n.text)+" is not a time", "write a whole number and its unit: 500ms, 10s, 2m, 1h, or 1m30s")
+		}
+		if v < least || v > most {
+			return s.refuse(CodeDuration, at, n.text+" is out of range", "use "+words)
+		}
+		return v, true
+	}}
+}
+
+// short is a duration as people write it.
+func short(d time.Duration) string {
+	s := strings.TrimSuffix(d.String(), "0s")
+	if s == "" || s[len(s)-1] != 'm' {
+		return d.String()
+	}
+	if h := strings.TrimSuffix(s, "0m"); strings.HasSuffix(h, "h") {
+		return h
+	}
+	return s
+}
+
+// parseDuration reads whole numbers with units, the larger units first.
+func parseDuration(text string) (time.Duration, bool) {
+	units := []struct {
+		name string
+		unit time.Duration
+	}{{"h", time.Hour}, {"ms", time.Millisecond}, {"m", time.Minute}, {"s", time.Second}}
+	var sum, last time.Duration
+	if text == "" {
+		return 0, false
+	}
+	for text != "" {
+		end := strings.IndexFunc(text, func(r rune) bool { return r < '0' || r > '9' })
+		if end <= 0 || end > 9 {
+			return 0, false
+		}
+		number, _ := strconv.ParseInt(text[:end], 10, 64)
+		text = text[end:]
+		i := slices.IndexFunc(units, func(u struct {
+			name string
+			unit time.Duration
+		}) bool {
+			return strings.HasPrefix(text, u.name)
+		})
+		if i < 0 || (last > 0 && units[i].unit >= last) {
+			return 0, false
+		}
+		last = units[i].unit
+		if number > int64((1<<62)/last) {
+			return 0, false
+		}
+		sum += time.Duration(number) * last
+		text = text[len(units[i].name):]
+		if sum < 0 {
+			return 0, false
+		}
+	}
+	return sum, true
+}
+
+// rate is a number of bits a second; it reads to a uint64.
+var rate = scalar{"a rate, as 10mbit", func(s *source, at spot, n *node) (any, bool) {
+	units := map[string]uint64{"bit": 1, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "tbit": 1e12}
+	const help = "write a whole number and its unit: bit, kbit, mbit, gbit or tbit, as 10mbit"
+	end := strings.IndexFunc(n.text, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		end = len(n.text)
+	}
+	number, unit := n.text[:end], n.text[end:]
+	switch {
+	case isDecimal(n.text):
+		return s.refuse(CodeRate, at, n.text+" has no unit", help)
+	case !isDecimal(number) || units[unit] == 0:
+		return s.refuse(CodeRate, at, printable(n.text)+" is not a rate", help)
+	}
+	v, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || v == 0 || v > 1e15/units[unit] {
+		return s.refuse(CodeRate, at, printable(n.text)+" is out of range", "use 1bit to 1000tbit")
+	}
+	return v * units[unit], true
+}}
+
+// address is where a site's tunnels end; it reads to a netip.Addr.
+var address = scalar{"an IPv4 or IPv6 address", func(s *source, at spot, n *node) (any, bool) {
+	bad := func(message, help string) (any, bool) { return s.refuse(CodeAddress, at, message, help) }
+	text := printable(n.text)
+	if n.text == "dynamic" {
+		return s.refuse(CodeNotSupported, at, "address: dynamic is not supported yet", "give the site a fixed address")
+	}
+	a, err := netip.ParseAddr(n.text)
+	if err != nil {
+		if p, err := netip.ParsePrefix(n.text); err == nil {
+			return bad(text+" is a prefix, not an address", "write "+p.Addr().String())
+		}
+		if p, err := netip.ParseAddrPort(n.text); err == nil {
+			return bad(text+" has a port in it", fmt.Sprintf("write %s; the port is 1701", p.Addr()))
+		}
+		return bad(text+" is not an IP address", "write one like 192.0.2.1 or 2001:db8::1; host names are not looked up")
+	}
+	const help = "use the address of an interface of the site that the other sites can reach"
+	switch {
+	case a.Is4In6():
+		return bad(text+" is an IPv4 address in IPv6 form", "write "+a.Unmap().String())
+	case a.Zone() != "":
+		return bad(text+" has a zone in it", help)
+	case a.IsUnspecified():
+		return bad(text+" is the unspecified address", help)
+	case a.IsLoopback():
+		return bad(text+" is a loopback address", help)
+	case a.IsMulticast():
+		return bad(text+" is a multicast address", help)
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return bad(text+" is the broadcast address", help)
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return bad(text+" is a link-local address: it holds on one link only", help)
+	}
+	return a, true
+}}
+
+// routerID is 32 bits as a number or in dotted form; it reads to a uint32.
+var routerID = scalar{"a router ID, as 192.0.2.1 or a number from 1 to 4294967295", func(s *source, at spot, n *node) (any, bool) {
+	const help = "write 32 bits as 192.0.2.1 or as a number from 1 to 4294967295"
+	var id uint32
+	if a, err := netip.ParseAddr(n.text); err == nil && a.Is4() {
+		b := a.As4()
+		id = uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+	} else {
+		v, fault := decimal(n)
+		if fault != "" || v < 0 || v > 1<<32-1 {
+			return s.refuse(CodeRouterID, at, printable(n.text)+" is not a router ID", help)
+		}
+		id = uint32(v)
+	}
+	if id == 0 {
+		return s.refuse(CodeRouterID, at, "a router ID cannot be 0", help)
+	}
+	return id, true
+}}
+
+// endID is a Remote End ID (RFC 3931, Section 5.4.4): a number is 4 octets in
+// network order, text its characters. It reads to a string of octets.
+var endID = scalar{"a number (4 octets) or text in quotes (its characters)", func(s *source, at spot, n *node) (any, bool) {
+	if !n.quoted && (n.number || isDecimal(n.text)) {
+		v, fault := decimal(n)
+		switch {
+		case fault != "":
+			return s.refuse(CodeEndID, at, fault, fmt.Sprintf("write a number from 0 to 4294967295, or the characters in quotes: %q", n.text))
+		case v < 0 || v > 1<<32-1:
+			return s.refuse(CodeEndID, at, fmt.Sprintf("%s does not fit 4 octets", n.text), fmt.Sprintf("write a number from 0 to 4294967295, or the characters in quotes: %q", n.text))
+		}
+		return string([]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)}), true
+	}
+	if !s.clear(at, n) {
+		return nil, false
+	}
+	if n.text == "" || len(n.text) > 255 {
+		return s.refuse(CodeEndID, at, fmt.Sprintf("the end ID has %s", counted(len(n.text), "octet", "octets")), "use 1 to 255")
+	}
+	if i := strings.IndexFunc(n.text, func(r rune) bool { return r < ' ' || r > '~' }); i >= 0 {
+		return s.refuse(CodeEndID, at, fmt.Sprintf("the end ID has the character %q in it", []rune(n.text[i:])[0]), "use printable ASCII characters")
+	}
+	return n.text, true
+}}
+
+// vlanOrRange is one entry of a list of VLANs.
+var vlanOrRange = scalar{"VLANs, as 100 or 200-210", func(s *source, at spot, n *node) (any, bool) {
+	low, high, isRange := strings.Cut(n.text, "-")
+	if !isRange || low == "" {
+		return vlan.parse(s, at, n)
+	}
+	from, err1 := strconv.ParseUint(low, 10, 16)
+	to, err2 := strconv.ParseUint(high, 10, 16)
+	if err1 != nil || err2 != nil || from < 1 || to > 4094 || from > to {
+		return s.refuse(CodeNumber, at, printable(n.text)+" is not a range of VLANs", "write it as 200-210, within 1 to 4094")
+	}
+	return n.text, true
+}}
+
+var vlan = integer("VLAN", 1, 4094)
+
+// dscp is a class's code point: a name, a number, or copy.
+var dscp = scalar{"a DSCP by name or number, or copy", func(s *source, at spot, n *node) (any, bool) {
+	if slices.Contains(dscpNames, n.text) && !n.quoted {
+		return n.text, true
+	}
+	if v, fault := decimal(n); fault == "" && v >= 0 && v <= 63 {
+		return v, true
+	}
+	return s.refuse(CodeNotOneOf, at, printable(n.text)+" is not a DSCP", oneOf(n.text, "write 0 to 63 or one of", dscpNames))
+}}
+
+var dscpNames = []string{
+	"copy", "default", "be", "le", "ef", "va", "cs0", "cs1", "cs2", "cs3", "cs4", "cs5", "cs6", "cs7",
+	"af11", "af12", "af13", "af21", "af22", "af23", "af31", "af32", "af33", "af41", "af42", "af43",
+}
+
+// phrase is text of no particular form.
+func phrase(what string) scalar {
+	return scalar{what, func(s *source, at spot, n *node) (any, bool) {
+		if !s.clear(at, n) {
+			return nil, false
+		}
+		if n.text == "" || strings.IndexFunc(n.text, unicode.IsControl) >= 0 {
+			return s.refuse(CodeText, at, printable(n.text)+" is not "+what, "write "+what)
+		}
+		return n.text, true
+	}}
+}
+
+// absolutePath is a path from the root, of at most so many octets.
+func absolutePath(most int) scalar {
+	return scalar{"an absolute path", func(s *source, at spot, n *node) (any, bool) {
+		switch {
+		case !strings.HasPrefix(n.text, "/") || strings.IndexFunc(n.text, unicode.IsControl) >= 0:
+			return s.refuse(CodePath, at, printable(n.text)+" is not an absolute path", "write it from the root: /…")
+		case len(n.text) > most:
+			return s.refuse(CodePath, at, fmt.Sprintf("the path has %d octets; %d is the limit", len(n.text), most), "choose a shorter one")
+		}
+		return n.text, true
+	}}
+}

@@ -1,0 +1,217 @@
+package topology
+
+import "time"
+
+// The keys of the topology file (design: the topology file). Keys with `later`
+// are known, checked for their form, and refused.
+
+const (
+	laterQoS      = "remove it: quality of service comes with a later version"
+	laterOne      = "remove it, and give the site one `address:`"
+	laterSteer    = "remove it: a pseudowire rides one tunnel, named by `tunnel:`"
+	laterSecret   = "remove it: authentication comes with a later version; until then protect the path by other means"
+	laterNetworks = "remove it: name a pseudowire for each pair of sites under `pseudowires:`"
+	laterVLAN     = "remove it: attach one VLAN with `vlan:`, or a whole port without it"
+	laterForeign  = "remove it: every site has to run this daemon for now"
+	laterDatagram = "remove it: the datapath chooses for now"
+)
+
+var topologyObject = &object{
+	name: "topology", where: "",
+	intro: "The whole file.",
+	fields: []field{
+		{key: "apiVersion", shape: phrase("pwd/v1"), required: true, about: "The version of this format: `pwd/v1`."},
+		{key: "kind", shape: phrase("Topology"), required: true, about: "`Topology`."},
+		{key: "metadata", shape: metadataObject, required: true, about: "What the topology is called."},
+		{key: "sites", shape: table{"SITE", nameOf("a site"), siteObject}, required: true, about: "The places that are joined. Each runs one daemon, with this very file."},
+		{key: "tunnels", shape: table{"TUNNEL", nameOf("a tunnel"), tunnelObject}, about: "Control connections between sites. Several between the same pair are the normal case."},
+		{key: "pseudowires", shape: table{"PSEUDOWIRE", nameOf("a pseudowire"), pseudowireObject}, about: "Ethernet services from one site to another. Pseudowires and networks share one name space."},
+		{key: "classes", shape: table{"CLASS", nameOf("a class"), classObject}, later: laterQoS, about: "Quality of service."},
+		{key: "pairs", shape: anything{"a mapping"}, later: laterQoS, about: "Rates of all tunnels of one pair of sites together."},
+		{key: "networks", shape: table{"NETWORK", nameOf("a network"), networkObject}, later: laterNetworks, about: "Ethernet services among many sites."},
+	},
+}
+
+var metadataObject = &object{
+	name: "metadata", where: "metadata",
+	intro: "What the topology is called.",
+	fields: []field{
+		{key: "name", shape: nameOf("the topology"), required: true, about: "The topology's name, shown by `pwctl status`."},
+	},
+}
+
+var siteObject = &object{
+	name: "site", where: "sites.SITE",
+	intro: "One place: a host that runs the daemon.",
+	fields: []field{
+		{key: "address", shape: address, about: "Where the site's tunnels end: the address of an interface of its host."},
+		{key: "bridges", shape: table{"BRIDGE", interfaceOf("a bridge"), bridgeObject}, about: "The bridges that pseudowires attach to. The key is the name of the Linux bridge."},
+		{key: "router-id", shape: routerID, standard: "from the tunnel's and the site's names", about: "The Router ID that the site signals on the only tunnel of a pair of sites. With several tunnels between the pair each has one of its own."},
+		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, later: laterOne, about: "Several paths to the site."},
+		{key: "managed", shape: boolean(laterForeign), standard: "true", about: "Whether the site runs this daemon."},
+		{key: "host-name", shape: phrase("a host name"), later: laterForeign, about: "The Host Name that a foreign site signals."},
+	},
+}
+
+var underlayObject = &object{
+	name: "underlay", where: "sites.SITE.underlays.UNDERLAY",
+	intro: "One of several paths to a site.",
+	fields: []field{
+		{key: "address", shape: address, required: true, about: "The site's address on it."},
+		{key: "interface", shape: interfaceOf("an interface"), about: "The interface with that address."},
+		{key: "rate", shape: rate, about: "What it carries."},
+	},
+}
+
+var bridgeObject = &object{
+	name: "bridge", where: "sites.SITE.bridges.BRIDGE",
+	intro: "A Linux bridge of the site. The daemon makes it, and removes it when nothing names it any more, unless it is external.",
+	fields: []field{
+		{key: "ports", shape: list{of: interfaceOf("an interface"), unique: true}, standard: "none", about: "Interfaces that the daemon puts into the bridge: where the LAN is."},
+		{key: "vlan-aware", shape: wordOf(choice{words: []string{"auto", "on", "off"}, yes: "on", no: "off"}), standard: "auto", about: "Whether the bridge filters VLANs. `auto`: where the kernel can."},
+		{key: "external", shape: boolean(""), standard: "false", about: "The bridge is somebody else's: it is used, never made, changed or removed."},
+	},
+}
+
+var classObject = &object{
+	name: "class", where: "classes.CLASS",
+	intro: "A class of service.",
+	fields: []field{
+		{key: "dscp", shape: dscp, about: "Of the outer header."},
+		{key: "priority", shape: integer("priority", 0, 7), about: "Lower first."},
+		{key: "rate", shape: rate, about: "Guaranteed."},
+		{key: "ceiling", shape: rate, about: "At most."},
+	},
+}
+
+var tunnelObject = &object{
+	name: "tunnel", where: "tunnels.TUNNEL",
+	intro: "A control connection for each pair of its sites. Each end is an LCCE of its own, with the Host Name `TUNNEL.SITE`.",
+	fields: []field{
+		{key: "sites", shape: list{of: nameOf("a site"), least: 2}, required: true, about: "Two sites or more; n sites are n(n-1)/2 control connections."},
+		{key: "encapsulation", shape: wordOf(choice{words: []string{"udp"}, later: map[string]string{"ip": "use udp, or remove the key"}}), standard: "udp", about: "What carries L2TP: UDP, port 1701."},
+		{key: "hello", shape: duration(time.Second, time.Hour), standard: "60s", about: "How long the peer may be silent before it is asked whether it lives (RFC 3931, Section 4.4)."},
+		{key: "underlay", shape: table{"SITE", nameOf("a site"), nameOf("an underlay")}, later: laterOne, about: "Which path of a site it takes."},
+		{key: "secret-file", shape: list{of: phrase("the name of a file"), least: 1, most: 2, orOne: true}, later: laterSecret, about: "Turns authentication on."},
+		{key: "class", shape: nameOf("a class"), later: laterQoS, about: "The tunnel's class of service."},
+		{key: "udp-checksum", shape: wordOf(choice{words: []string{"on", "off"}, yes: "on", no: "off"}), later: laterDatagram, about: "Whether data has UDP checksums."},
+		{key: "df", shape: boolean(""), later: laterDatagram, about: "Whether outer packets may not be fragmented."},
+	},
+}
+
+var serviceFields = []field{
+	{key: "tunnel", shape: nameOf("a tunnel"), about: "The tunnel that carries it."},
+	{key: "tunnels", shape: list{of: nameOf("a tunnel"), least: 1, unique: true}, about: "The same as a list; one entry for now."},
+	{key: "attach", shape: table{"SITE", nameOf("a site"), attachmentObject}, required: true, about: "Where it attaches, by site."},
+	{key: "type", shape: wordOf(choice{words: []string{"ethernet"}, later: map[string]string{"ethernet-vlan": "use ethernet, or remove the key"}}), standard: "ethernet", about: "The pseudowire type that is signalled: Ethernet port (0x0005)."},
+	{key: "end-id", shape: endID, standard: "the name, in ASCII", about: "The Remote End ID that both ends signal (RFC 3931, Section 5.4.4). `7` is four octets in network order, `\"7\"` its characters. Unique among the pseudowires of one control connection."},
+	{key: "cookie", shape: among("cookie", 0, 4, 8), standard: "8", about: "Octets of the cookie that each end assigns (RFC 3931, Section 4.1.2.1)."},
+	{key: "mtu", shape: integer("MTU", 576, 9216), standard: "1500", about: "The MTU of the pseudowire's device: octets after the Ethernet header, tags not counted. Under 1280 there is a warning: IPv6 needs that."},
+	{key: "datapath", shape: wordOf(choice{words: []string{"auto", "ebpf", "kernel"}}), standard: "auto", about: "What carries its frames: eBPF programs or the kernel's l2tp_eth. `auto` is the daemon's choice."},
+	{key: "sequencing", shape: wordOf(choice{words: []string{"none"}, later: map[string]string{"non-ip": "use none, or remove the key", "all": "use none, or remove the key"}}), standard: "none", about: "Sequence numbers in data packets."},
+	{key: "sublayer", shape: wordOf(choice{words: []string{"none"}, later: map[string]string{"default": "use none, or remove the key"}}), standard: "none", about: "The L2-Specific Sublayer."},
+}
+
+var pseudowireObject = &object{
+	name: "pseudowire", where: "pseudowires.PSEUDOWIRE",
+	intro: "An Ethernet service between two sites. Its device on both is `pw-NAME` if that fits 15 octets, else `pw-`, the first 7 octets of the name, `-` and 4 characters of a digest of it.",
+	fields: append(serviceFields[:len(serviceFields):len(serviceFields)],
+		field{key: "steer", shape: list{of: steerObject}, later: laterSteer, about: "Which frame takes which tunnel."},
+		field{key: "redundancy", shape: redundancyObject, later: laterSteer, about: "An active tunnel and its stand-ins."},
+	),
+}
+
+var networkObject = &object{
+	name: "network", where: "networks.NETWORK",
+	intro:  "An Ethernet service among many sites.",
+	fields: serviceFields,
+}
+
+var steerObject = &object{
+	name: "rule", where: "pseudowires.PSEUDOWIRE.steer[]",
+	intro: "One rule.",
+	fields: []field{
+		{key: "tunnel", shape: nameOf("a tunnel"), required: true, about: "Where matching frames go."},
+		{key: "pcp", shape: list{of: integer("PCP", 0, 7), orOne: true}, about: "802.1p priorities."},
+		{key: "dscp", shape: list{of: dscp, orOne: true}, about: "DSCPs of the frame's packet."},
+	},
+}
+
+var redundancyObject = &object{
+	name: "redundancy", where: "pseudowires.PSEUDOWIRE.redundancy",
+	intro: "Stand-ins for a tunnel.",
+	fields: []field{
+		{key: "active", shape: nameOf("a tunnel"), required: true, about: "The one that is used."},
+		{key: "standby", shape: list{of: nameOf("a tunnel"), least: 1, orOne: true}, required: true, about: "Those that stand in."},
+		{key: "revertive", shape: boolean(""), about: "Whether the active one is taken again."},
+		{key: "hold", shape: duration(0, time.Hour), about: "How long that waits."},
+	},
+}
+
+var attachmentObject = &object{
+	name: "attachment", where: "pseudowires.PSEUDOWIRE.attach.SITE",
+	intro: "The attachment circuit at one site: a bridge or an interface, the whole of it or one VLAN.",
+	fields: []field{
+		{key: "bridge", shape: interfaceOf("a bridge"), about: "A bridge among the site's `bridges`."},
+		{key: "interface", shape: interfaceOf("an interface"), about: "An interface; without `vlan` the whole port, tags and all."},
+		{key: "vlan", shape: vlan, standard: "none", about: "The VLAN here. Its tag is popped towards the pseudowire and pushed from it, so that it can differ at the other end. On a bridge without it: untagged traffic."},
+		{key: "vlans", shape: list{of: vlanOrRange, least: 1}, later: laterVLAN, about: "Several VLANs."},
+		{key: "inner-vlan", shape: vlan, later: laterVLAN, about: "The inner of two tags."},
+		{key: "untagged", shape: boolean(""), later: laterVLAN, about: "Only frames without a tag."},
+	},
+}
+
+var configObject = &object{
+	name: "configuration", where: "",
+	intro: "The whole file. A flag on the command line goes before its key here.",
+	fields: []field{
+		{key: "apiVersion", shape: phrase("pwd/v1"), required: true, about: "The version of this format: `pwd/v1`."},
+		{key: "kind", shape: phrase("Config"), required: true, about: "`Config`."},
+		{key: "site", shape: nameOf("a site"), about: "This host's name in the topology (`--site`)."},
+		{key: "topology", shape: absolutePath(4095), about: "The topology file (`--topology`)."},
+		{key: "on-stop", shape: wordOf(choice{words: []string{"leave", "teardown"}}), standard: "leave", about: "What SIGTERM leaves behind. `leave`: connections and forwarding go on, for the next start to take up. `teardown`: all is closed and removed."},
+		{key: "datapath", shape: wordOf(choice{words: []string{"auto", "ebpf", "kernel"}}), standard: "auto", about: "For pseudowires that do not say (`--datapath`). `auto`: eBPF where its programs load, else the kernel's l2tp_eth."},
+		{key: "log-level", shape: wordOf(choice{words: []string{"debug", "info", "warn", "error"}}), standard: "info", about: "The least that is logged (`--log-level`)."},
+		{key: "run-dir", shape: absolutePath(maxSocketPath - len("/pwd.sock")), standard: "/run/pwd", about: "Where the API's socket `pwd.sock` is (`--run-dir`)."},
+		{key: "state-dir", shape: absolutePath(4000), standard: "/var/lib/pwd", about: "Where state is kept (`--state-dir`)."},
+		{key: "bpf-dir", shape: absolutePath(4000), standard: "/sys/fs/bpf/pwd", about: "Where eBPF objects are pinned (`--bpf-dir`)."},
+		{key: "timers", shape: timersObject, about: "Of the control protocol."},
+	},
+}
+
+var timersObject = &object{
+	name: "timers", where: "timers",
+	intro: "Reliable delivery of control messages (RFC 3931, Section 4.2).",
+	fields: []field{
+		{key: "retransmit", shape: duration(100*time.Millisecond, 8*time.Second), standard: "1s", about: "How long the first retransmission waits; each further one waits twice as long, 8 s at most."},
+		{key: "max-retransmits", shape: integer("the number", 1, 30), standard: "10", about: "Retransmissions without an answer after which the peer is taken for dead."},
+	},
+}
+
+// maxSocketPath is the kernel's limit for the path of a unix socket, without
+// the final zero.
+const maxSocketPath = 107
+
+// objects are those of the topology, in the order of the reference.
+func objects() []*object {
+	return []*object{
+		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, pseudowireObject, attachmentObject,
+		underlayObject, classObject, networkObject, steerObject, redundancyObject,
+	}
+}
+
+// elsewhere maps the keys to the places where they can be used.
+var elsewhere = map[string][]string{}
+
+func init() {
+	for _, o := range objects() {
+		for _, f := range o.fields {
+			if f.later == "" && o.where != "" && o != underlayObject && o != classObject && o != networkObject && o != steerObject && o != redundancyObject {
+				elsewhere[f.key] = append(elsewhere[f.key], o.where)
+			}
+		}
+	}
+}
+
+// placesOf are the paths under which a key can be used.
+func placesOf(key string) []string { return elsewhere[key] }

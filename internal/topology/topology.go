@@ -1,0 +1,479 @@
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// Topology is a whole topology file, valid: all sites, the tunnels between them
+// and the pseudowires on those.
+type Topology struct {
+	// Name is metadata.name.
+	Name string
+
+	sites       []*site
+	tunnels     []*tunnel
+	pseudowires []*pseudowire
+	// sitesPlace is where the sites are, for messages.
+	sitesPlace Place
+}
+
+type site struct {
+	name        string
+	at          spot
+	address     netip.Addr
+	addressAt   spot
+	routerID    uint32
+	routerIDAt  spot
+	bridges     []*bridge
+	bridgeNames map[string]*bridge
+}
+
+type bridge struct {
+	Bridge
+	at spot
+	// ports are the interfaces' places.
+	ports []item
+	// broken bridges were faulty: they are known, and nothing else about them.
+	broken bool
+}
+
+type tunnel struct {
+	name          string
+	at, sitesAt   spot
+	sites         []*site
+	encapsulation l2tpv3.Encapsulation
+	hello         time.Duration
+	broken        bool
+}
+
+type pseudowire struct {
+	name   string
+	at     spot
+	tunnel *tunnel
+	endID  []byte
+	// endIDAt is the place of end-id, of the name where that is not set.
+	endIDAt  spot
+	cookie   int
+	mtu      int
+	datapath string
+	ends     []end
+}
+
+// end is a pseudowire's end at one site.
+type end struct {
+	site       *site
+	at         spot
+	attachment Attachment
+	// circuitAt is the place of the bridge or interface, vlanAt that of the VLAN if it has one.
+	circuitAt, vlanAt spot
+	broken            bool
+}
+
+// Parse reads a topology file; name is what diagnostics call it. Every fault is
+// reported at once, in the order of the file. The topology is nil if one of them
+// is an error; with warnings alone it can be used.
+func Parse(name string, data []byte) (*Topology, Diagnostics) {
+	s, text := newSource(name, data)
+	if text == nil {
+		return nil, s.finish()
+	}
+	root := s.parseTree(text)
+	if root == nil || !s.header(root, topologyObject) {
+		return nil, s.finish()
+	}
+	rec, _ := topologyObject.readAt(s, root.at(""), root).(*record)
+	if rec == nil || s.full() {
+		return nil, s.finish()
+	}
+	b := builder{source: s, t: &Topology{}, sites: map[string]*site{}, tunnels: map[string]*tunnel{}}
+	b.build(rec)
+	b.check()
+	if s.diagnostics.HasErrors() {
+		return nil, s.finish()
+	}
+	b.warnings()
+	return b.t, s.finish()
+}
+
+// header checks what kind of file it is before anything is said about its keys:
+// those of another kind or version would all be wrong.
+func (s *source) header(root *node, o *object) bool {
+	if root.kind != mappingNode {
+		s.fault(CodeWrongKind, root.at(""), fmt.Sprintf("the file is %s, but has to be a mapping with keys like apiVersion", root.kind), "start with `apiVersion: pwd/v1`")
+		return false
+	}
+	kinds := map[string]string{
+		"Topology": "this is a topology: give it to --topology",
+		"Config":   "this is a configuration of the daemon: give it to --config",
+	}
+	kind := o.fields[1].shape.describe()
+	for _, e := range root.entries {
+		at := e.value.at(e.key.text)
+		if e.value.kind != scalarNode || e.value.null {
+			continue
+		}
+		switch text := e.value.text; {
+		case e.key.text == "apiVersion" && text != "pwd/v1":
+			s.fault(CodeVersion, at, fmt.Sprintf("%s is not a version that this program reads", printable(text)), "write pwd/v1, or use the program that the file was written for")
+			return false
+		case e.key.text == "kind" && text != kind:
+			help := "write " + kind
+			if known, ok := kinds[text]; ok {
+				help = known
+			}
+			s.fault(CodeVersion, at, fmt.Sprintf("the file is a %s, not a %s", printable(text), kind), help)
+			return false
+		}
+	}
+	return true
+}
+
+// builder makes the model from what was read, reporting references that lead nowhere.
+type builder struct {
+	*source
+	t       *Topology
+	sites   map[string]*site
+	tunnels map[string]*tunnel
+}
+
+func (b *builder) build(rec *record) {
+	metadata, _, _ := get[*record](rec, "metadata")
+	b.t.Name, _, _ = get[string](metadata, "name")
+	b.t.sitesPlace = b.place(rec.values["sites"].key)
+	if f, ok := rec.values["sites"]; ok && f.value != nil && len(rows(rec, "sites")) == 0 {
+		b.fault(CodeCount, f.key, "there are no sites", "name at least the site that this host is")
+	}
+	for _, r := range rows(rec, "sites") {
+		if r.named {
+			b.site(r)
+		}
+	}
+	for _, r := range rows(rec, "tunnels") {
+		if r.named {
+			b.tunnel(r)
+		}
+	}
+	for _, r := range rows(rec, "pseudowires") {
+		if r.named && !b.full() {
+			b.pseudowire(r)
+		}
+	}
+	b.nameSpace(rec)
+}
+
+// nameSpace checks that no network has the name of a pseudowire.
+func (b *builder) nameSpace(rec *record) {
+	taken := map[string]spot{}
+	for _, r := range rows(rec, "pseudowires") {
+		taken[r.name] = r.at
+	}
+	for _, r := range rows(rec, "networks") {
+		if other, ok := taken[r.name]; ok {
+			b.clash(CodeNameClash, r.at, fmt.Sprintf("there is a pseudowire with the name %s", r.name), other, "it is here", "pseudowires and networks share one name space: rename one of them")
+		}
+	}
+}
+
+func (b *builder) site(r row) {
+	s := &site{name: r.name, at: r.at, bridgeNames: map[string]*bridge{}}
+	b.sites[s.name] = s
+	b.t.sites = append(b.t.sites, s)
+	rec, _ := r.value.(*record)
+	if rec == nil {
+		return
+	}
+	s.address, s.addressAt, _ = get[netip.Addr](rec, "address")
+	if !rec.has("address") && !rec.has("underlays") {
+		b.fault(CodeMissingKey, r.at, "the key address is missing", "add `address:` with an IPv4 or IPv6 address")
+	}
+	s.routerID, s.routerIDAt, _ = get[uint32](rec, "router-id")
+	for _, br := range rows(rec, "bridges") {
+		if br.named {
+			made := b.bridge(br)
+			s.bridges = append(s.bridges, made)
+			s.bridgeNames[made.Name] = made
+		}
+	}
+}
+
+func (b *builder) bridge(r row) *bridge {
+	br := &bridge{Bridge: Bridge{Name: r.name}, at: r.at}
+	rec, _ := r.value.(*record)
+	if rec == nil {
+		br.broken = true
+		return br
+	}
+	br.External, _, _ = get[bool](rec, "external")
+	ports, portsAt, _ := get[[]item](rec, "ports")
+	br.ports = ports
+	for _, p := range ports {
+		br.Ports = append(br.Ports, p.value.(string))
+	}
+	word, filterAt, _ := get[string](rec, "vlan-aware")
+	br.VLANAware = map[string]VLANAware{"": VLANAuto, "auto": VLANAuto, "on": VLANOn, "off": VLANOff}[word]
+	if !br.External {
+		return br
+	}
+	external := rec.values["external"].at
+	if len(br.Ports) > 0 {
+		b.clash(CodeExternalBridge, portsAt, fmt.Sprintf("%s is external: its ports are not the daemon's to set", r.name), external, "external here", "remove ports, or external")
+	}
+	if br.VLANAware != VLANAuto {
+		b.clash(CodeExternalBridge, filterAt, fmt.Sprintf("%s is external: its VLAN filtering is not the daemon's to set", r.name), external, "external here", "remove vlan-aware, or external")
+	}
+	return br
+}
+
+func (b *builder) tunnel(r row) {
+	t := &tunnel{name: r.name, at: r.at, encapsulation: l2tpv3.UDP}
+	b.tunnels[t.name] = t
+	b.t.tunnels = append(b.t.tunnels, t)
+	rec, _ := r.value.(*record)
+	t.hello, _, _ = get[time.Duration](rec, "hello")
+	list, at, ok := get[[]item](rec, "sites")
+	t.sitesAt = at
+	t.broken = !ok
+	first := map[string]spot{}
+	for _, it := range list {
+		if b.full() {
+			return
+		}
+		name := it.value.(string)
+		s := b.sites[name]
+		other, twice := first[name]
+		switch {
+		case twice && len(list) == 2:
+			b.clash(CodeSameSite, it.at, fmt.Sprintf("a tunnel from %s to itself", name), other, "first used here", b.siteHelp(name))
+			t.broken = true
+		case twice:
+			b.clash(CodeDuplicateItem, it.at, fmt.Sprintf("%s is in the list twice", name), other, "first used here", "remove one of them")
+			t.broken = true
+		case s == nil:
+			b.unknownSite(it.at, name)
+			t.broken = true
+		default:
+			t.sites = append(t.sites, s)
+		}
+		first[name] = it.at
+	}
+	b.families(t, list)
+}
+
+// families checks that all ends of a tunnel are IPv4 or all are IPv6.
+func (b *builder) families(t *tunnel, list []item) {
+	var first *site
+	for _, it := range list {
+		s := b.sites[it.value.(string)]
+		if s == nil || !s.address.IsValid() {
+			continue
+		}
+		if first == nil {
+			first = s
+		}
+		if s.address.Is4() != first.address.Is4() {
+			b.clash(CodeFamilies, it.at, fmt.Sprintf("%s has an %s address and %s an %s one", s.name, family(s.address), first.name, family(first.address)), s.addressAt, "its address is here", "give all sites of a tunnel addresses of one family")
+			return
+		}
+	}
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// siteHelp names the sites other than one.
+func (b *builder) siteHelp(but string) string {
+	var others []string
+	for _, s := range b.t.sites {
+		if s.name != but {
+			others = append(others, s.name)
+		}
+	}
+	if len(others) == 0 {
+		return "add another site"
+	}
+	return "name another site: " + listed(others)
+}
+
+func (b *builder) unknownSite(at spot, name string) {
+	b.fault(CodeUnknownSite, at, fmt.Sprintf("there is no site %s", name), oneOf(name, "sites", b.t.Sites()))
+}
+
+func (b *builder) pseudowire(r row) {
+	rec, _ := r.value.(*record)
+	if rec == nil {
+		return
+	}
+	p := &pseudowire{name: r.name, at: r.at, endID: []byte(r.name), endIDAt: r.at, cookie: 8}
+	b.t.pseudowires = append(b.t.pseudowires, p)
+	p.tunnel = b.tunnelOf(r, rec)
+	if id, at, ok := get[string](rec, "end-id"); ok {
+		p.endID, p.endIDAt = []byte(id), at
+	}
+	if rec.has("end-id") && rec.values["end-id"].value == nil {
+		// What the end ID is to be is not known: nothing can clash with it.
+		p.endID = nil
+	}
+	if cookie, _, ok := get[int64](rec, "cookie"); ok {
+		p.cookie = int(cookie)
+	}
+	if mtu, at, ok := get[int64](rec, "mtu"); ok {
+		p.mtu = int(mtu)
+		if mtu < 1280 {
+			b.warn(CodeSmallMTU, at, fmt.Sprintf("IPv6 hosts need an MTU of 1280, this is %d", mtu), "use 1280 or more if there are any")
+		}
+	}
+	if word, _, _ := get[string](rec, "datapath"); word != "auto" {
+		p.datapath = word
+	}
+	b.ends(p, rec)
+}
+
+// tunnelOf is the tunnel that carries the pseudowire, nil if that was faulty.
+func (b *builder) tunnelOf(r row, rec *record) *tunnel {
+	one, many := rec.values["tunnel"], rec.values["tunnels"]
+	switch {
+	case rec.has("tunnel") && rec.has("tunnels"):
+		if many.key.line > one.key.line || many.key.line == one.key.line && many.key.column > one.key.column {
+			one, many = many, one
+		}
+		b.clash(CodeExclusive, one.key, "tunnel and tunnels are both there", many.key, "the other one is here", "keep one of them")
+		return nil
+	case !rec.has("tunnel") && !rec.has("tunnels"):
+		b.fault(CodeMissingKey, r.at, "the key tunnel is missing", oneOf("", "add `tunnel:` with one of the tunnels", tunnelNames(b.t.tunnels)))
+		return nil
+	}
+	name, at, ok := get[string](rec, "tunnel")
+	if list, listAt, is := get[[]item](rec, "tunnels"); is {
+		for _, it := range list {
+			b.knownTunnel(it.at, it.value.(string))
+		}
+		if len(list) > 1 {
+			b.fault(CodeNotSupported, listAt, "more than one tunnel is not supported yet", fmt.Sprintf("keep one of them: tunnel: %s", list[0].value))
+			return nil
+		}
+		return b.tunnels[list[0].value.(string)]
+	}
+	if !ok {
+		return nil
+	}
+	return b.knownTunnel(at, name)
+}
+
+func (b *builder) knownTunnel(at spot, name string) *tunnel {
+	t := b.tunnels[name]
+	if t == nil {
+		b.fault(CodeUnknownTunnel, at, fmt.Sprintf("there is no tunnel %s", name), oneOf(name, "tunnels", tunnelNames(b.t.tunnels)))
+	}
+	return t
+}
+
+func tunnelNames(tunnels []*tunnel) []string {
+	names := make([]string, len(tunnels))
+	for i, t := range tunnels {
+		names[i] = t.name
+	}
+	return names
+}
+
+// ends fills in where the pseudowire attaches: exactly two of its tunnel's sites.
+func (b *builder) ends(p *pseudowire, rec *record) {
+	attach, _, ok := get[[]row](rec, "attach")
+	if !ok {
+		return
+	}
+	if len(attach) != 2 {
+		help := "name both sites, each with what it attaches there"
+		if len(attach) > 2 {
+			help = "name a pseudowire for each pair of sites"
+		}
+		b.fault(CodeEnds, rec.values["attach"].key, fmt.Sprintf("a pseudowire has two ends; this has %d", len(attach)), help)
+	}
+	for _, r := range attach {
+		if !r.named {
+			continue
+		}
+		s := b.sites[r.name]
+		if s == nil {
+			b.unknownSite(r.at, r.name)
+			continue
+		}
+		if t := p.tunnel; t != nil && !t.broken && !slices.Contains(t.sites, s) {
+			b.clash(CodeNotMember, r.at, fmt.Sprintf("tunnel %s does not reach site %s", t.name, s.name), t.sitesAt, "its sites are here", oneOf(r.name, "use one of its sites", siteNames(t.sites)))
+		}
+		p.ends = append(p.ends, b.end(s, r))
+	}
+}
+
+func siteNames(sites []*site) []string {
+	names := make([]string, len(sites))
+	for i, s := range sites {
+		names[i] = s.name
+	}
+	return names
+}
+
+func (b *builder) end(s *site, r row) end {
+	e := end{site: s, at: r.at}
+	rec, _ := r.value.(*record)
+	if rec == nil {
+		e.broken = true
+		return e
+	}
+	br, brAt, brOK := get[string](rec, "bridge")
+	ifc, ifcAt, ifcOK := get[string](rec, "interface")
+	tag, tagAt, tagOK := get[int64](rec, "vlan")
+	// A VLAN that could not be read could be any.
+	e.broken = !brOK && !ifcOK || rec.has("vlan") && !tagOK
+	e.attachment = Attachment{Bridge: br, Interface: ifc, VLAN: uint16(tag)}
+	e.circuitAt, e.vlanAt = brAt, tagAt
+	switch {
+	case rec.has("bridge") && rec.has("interface"):
+		b.clash(CodeExclusive, rec.values["interface"].key, "bridge and interface are both there", rec.values["bridge"].key, "the other one is here", "attach one of them")
+		e.broken = true
+	case !rec.has("bridge") && !rec.has("interface"):
+		b.fault(CodeMissingKey, r.at, "there is nothing to attach", "add `bridge:` or `interface:`")
+	case brOK:
+		if s.bridge(br) == nil {
+			b.unknownBridge(s, br, brAt)
+		}
+	case ifcOK:
+		e.circuitAt = ifcAt
+		if other := s.bridge(ifc); other != nil {
+			b.clash(CodeBridgeAsPort, ifcAt, fmt.Sprintf("%s is a bridge of site %s", ifc, s.name), other.at, "declared here", fmt.Sprintf("write `bridge: %s`", ifc))
+		}
+	}
+	return e
+}
+
+func (b *builder) unknownBridge(s *site, name string, at spot) {
+	var known []string
+	for _, br := range s.bridges {
+		known = append(known, br.Name)
+	}
+	help := fmt.Sprintf("declare it: `%s: {ports: [eth1]}` under sites.%s.bridges, with `external: true` instead of ports if it is there already", name, s.name)
+	if near, ok := nearest(name, known); ok {
+		help = fmt.Sprintf("did you mean %s? Or %s", near, help)
+	}
+	b.fault(CodeUnknownBridge, at, fmt.Sprintf("site %s has no bridge %s", s.name, name), help)
+}
+
+// bridge is the site's bridge with that name, nil if it has none.
+func (s *site) bridge(name string) *bridge {
+	return s.bridgeNames[name]
+}
+
+// Sites are the names of all sites, sorted.
+func (t *Topology) Sites() []string {
+	names := siteNames(t.sites)
+	slices.Sort(names)
+	return names
+}
