@@ -453,6 +453,12 @@ func (c *connection) sccrp(m *l2tpv3.Message, in input) (connectionEvent, input)
 	}
 	c.fixPeer(in.from)
 	c.identify(m)
+	// The peer took us for somebody else: it does not know this tunnel (yet).
+	if other := c.e.tunnelNamed(c.peer.HostName); other != nil && other != c.t && c.peer.HostName != c.t.cfg.PeerHostName {
+		in.result = l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: "that host name belongs to another tunnel"}
+		in.reason = "waiting for " + c.t.peer() + ": it answered as " + c.peer.HostName
+		return receiveSCCRPUnacceptable, in
+	}
 	return receiveSCCRP, in
 }
 

@@ -113,14 +113,12 @@ func (e *Endpoint) receiveRequest(d Datagram, m *l2tpv3.Message, r request) {
 // to refuse it.
 func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunnel, refusal string) {
 	var site, candidates []*tunnel
-	elsewhere := false
 	for _, t := range e.sortedTunnels() {
 		if t.removed {
 			continue
 		}
 		fits := t.cfg.Remote == d.Remote.Addr() && t.cfg.Encapsulation == d.Encapsulation &&
 			(!t.cfg.Local.IsValid() || !d.Local.Addr().IsValid() || t.cfg.Local == d.Local.Addr())
-		elsewhere = elsewhere || !fits && t.cfg.PeerHostName == host && host != ""
 		if t.cfg.Remote == d.Remote.Addr() {
 			site = append(site, t)
 		}
@@ -149,7 +147,7 @@ func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunn
 			return t, ""
 		}
 	}
-	if elsewhere {
+	if e.tunnelNamed(host) != nil {
 		return candidates[0], "that host name belongs to another tunnel"
 	}
 	for _, t := range candidates {
@@ -164,6 +162,16 @@ func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunn
 		}
 	}
 	return candidates[0], ""
+}
+
+// tunnelNamed is the first tunnel, by name, whose peer's end has that Host Name.
+func (e *Endpoint) tunnelNamed(host string) *tunnel {
+	for _, t := range e.sortedTunnels() {
+		if !t.removed && t.cfg.PeerHostName == host && host != "" {
+			return t
+		}
+	}
+	return nil
 }
 
 // request handles an acceptable SCCRQ for the tunnel (Section 7.2).
@@ -183,6 +191,14 @@ func (t *tunnel) request(d Datagram, m *l2tpv3.Message, r request) {
 		t.note(ConnectionWaitConnect, ConnectionIdle, "the peer has begun anew")
 		t.begin(d, m, r)
 	case ConnectionEstablished:
+		if host, _ := l2tpv3.Find[l2tpv3.HostName](m); string(host) == t.cfg.PeerHostName && t.conn.peer.HostName != t.cfg.PeerHostName {
+			// Somebody else was let in while the tunnel's own peer was away.
+			old := t.conn
+			t.conn = nil
+			old.supersede("the peer with the configured host name has come")
+			t.begin(d, m, r)
+			return
+		}
 		if len(t.cfg.Secrets) > 0 {
 			// Carried beside the old one; its SCCCN will prove that the peer knows
 			// the secret now, which a replayed SCCRQ cannot.

@@ -90,6 +90,7 @@ var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func newNetwork(t testing.TB, seed uint64) *network {
 	n := &network{t: t, now: epoch, rand: rand.New(rand.NewPCG(seed, 1))}
+	n.traceAll()
 	n.delay = func() time.Duration { return time.Millisecond }
 	for i := range n.hosts {
 		var key [32]byte
@@ -399,7 +400,8 @@ func differ(a *host, x SessionStatus, b *host, y SessionStatus) string {
 		return "not in the data plane"
 	case i.RemoteID != j.LocalID || j.RemoteID != i.LocalID || string(i.RemoteCookie) != string(j.LocalCookie) || string(j.RemoteCookie) != string(i.LocalCookie):
 		return "the data planes differ"
-	case i.Transmit != x.Up() || j.Transmit != y.Up():
+	// Section 5.4.5: the peer's circuit decides, not our own.
+	case i.Transmit != (x.Remote&l2tpv3.CircuitActive != 0) || j.Transmit != (y.Remote&l2tpv3.CircuitActive != 0):
 		return fmt.Sprintf("transmit %v and %v", i.Transmit, j.Transmit)
 	}
 	return ""

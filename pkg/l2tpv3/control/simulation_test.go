@@ -1,0 +1,246 @@
+package control
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+var (
+	seedFlag = flag.Uint64("seed", 0, "replay the one simulated run with this seed")
+	runsFlag = flag.Int("runs", 0, "simulated runs per test; 0 is what fits the normal test")
+)
+
+// runs calls run for a number of seeds, or for the one that is to be replayed.
+// A run that fails names its seed.
+func runs(t *testing.T, normal int, run func(t testing.TB, seed uint64)) {
+	if *seedFlag != 0 {
+		run(&seeded{TB: t, seed: *seedFlag, name: t.Name()}, *seedFlag)
+		return
+	}
+	if *runsFlag != 0 {
+		normal = *runsFlag
+	} else if testing.Short() {
+		normal = max(1, normal/10)
+	}
+	for seed := uint64(1); seed <= uint64(normal) && !t.Failed(); seed++ {
+		run(&seeded{TB: t, seed: seed, name: t.Name()}, seed)
+	}
+}
+
+// seeded says with every failure how to see it again.
+type seeded struct {
+	testing.TB
+	seed uint64
+	name string
+}
+
+func (s *seeded) Fatalf(format string, args ...any) {
+	s.Helper()
+	s.TB.Fatalf("%s\nreplay: go test ./pkg/l2tpv3/control -run '^%s$' -seed %d", fmt.Sprintf(format, args...), s.name, s.seed)
+}
+
+func (s *seeded) Fatal(args ...any) {
+	s.Helper()
+	s.Fatalf("%s", fmt.Sprint(args...))
+}
+
+// twoTunnels wants what the normal case is: several tunnels between the same two
+// addresses, with sessions on each.
+func twoTunnels(n *network) {
+	n.tunnel("gold")
+	n.tunnel("silver")
+	n.session("gold", "tenant-a")
+	n.session("gold", "tenant-b")
+	n.session("silver", "tenant-c")
+}
+
+func TestBothEndsOpenAtOnce(t *testing.T) {
+	runs(t, 500, func(t testing.TB, seed uint64) {
+		n := newNetwork(t, seed)
+		twoTunnels(n)
+		n.start()
+		if !n.until(3*time.Second, n.up) {
+			t.Fatal(n.disagreement())
+		}
+		n.run(10 * time.Minute)
+		if !n.up() {
+			t.Fatal(n.disagreement())
+		}
+	})
+}
+
+// bad makes the network as bad as it gets, a little different in each run:
+// up to 40 % loss, a tenth doubled, delays to 10 s that let packets overtake each other.
+func (n *network) bad() {
+	r := n.rand
+	n.loss, n.duplication = r.Float64()*0.4, r.Float64()*0.1
+	longest := []time.Duration{10 * time.Millisecond, time.Second, 10 * time.Second}[r.IntN(3)]
+	n.delay = func() time.Duration {
+		if r.IntN(4) > 0 {
+			return time.Duration(r.Int64N(int64(longest/20) + 1))
+		}
+		return time.Duration(r.Int64N(int64(longest)))
+	}
+}
+
+// good makes it like a LAN again. What is under way stays so.
+func (n *network) good() {
+	n.loss, n.duplication = 0, 0
+	n.delay = func() time.Duration { return time.Millisecond }
+}
+
+// settleTime is how long the two ends may take from any state to agreement, once
+// the network is good and both are alive: the longest that either waits for
+// anything (a retransmission cycle of 71 s, attempts that run into each other).
+const settleTime = 4 * time.Minute
+
+// agree fails unless both ends agree in time, and stay so.
+func (n *network) agree() {
+	n.t.Helper()
+	if !n.until(settleTime, n.up) {
+		n.t.Fatalf("no agreement: %s", n.disagreement())
+	}
+	// What lingers must not disturb.
+	n.run(3 * time.Minute)
+	if !n.up() {
+		n.t.Fatalf("agreed, and then not: %s", n.disagreement())
+	}
+}
+
+func TestBadNetwork(t *testing.T) {
+	runs(t, 600, func(t testing.TB, seed uint64) {
+		n := newNetwork(t, seed)
+		twoTunnels(n)
+		n.bad()
+		n.start()
+		n.run(time.Duration(n.rand.Int64N(int64(3 * time.Minute))))
+		n.good()
+		n.agree()
+	})
+}
+
+// TestBadNetworkComesUp needs no good network: 40 % loss is enough to come up.
+func TestBadNetworkComesUp(t *testing.T) {
+	runs(t, 200, func(t testing.TB, seed uint64) {
+		n := newNetwork(t, seed)
+		twoTunnels(n)
+		n.bad()
+		n.start()
+		if !n.until(30*time.Minute, n.up) {
+			t.Fatalf("not up with %.0f %% loss: %s", 100*n.loss, n.disagreement())
+		}
+	})
+}
+
+// TestKilledAtAnyMoment kills one of the daemons, or the other, at each step of
+// coming up, and starts it again with what it had written.
+func TestKilledAtAnyMoment(t *testing.T) { killAtAnyMoment(t, false) }
+
+// TestKilledAndForgotten does so with a daemon that has lost its state.
+func TestKilledAndForgotten(t *testing.T) { killAtAnyMoment(t, true) }
+
+func killAtAnyMoment(t *testing.T, lost bool) {
+	runs(t, 2, func(t testing.TB, seed uint64) {
+		for who := range 2 {
+			for moment := 0; ; moment++ {
+				n := newNetwork(t, seed)
+				twoTunnels(n)
+				victim := n.hosts[who]
+				n.start()
+				victim.crashAfter = victim.steps + moment
+				n.run(10 * time.Second)
+				if !victim.down {
+					if moment < 50 {
+						t.Fatalf("only %d moments", moment)
+					}
+					break
+				}
+				// The data plane outlives the daemon.
+				n.run(time.Duration(n.rand.Int64N(int64(2 * time.Minute))))
+				if lost {
+					victim.forget()
+				}
+				victim.start()
+				if !n.until(settleTime, n.up) {
+					t.Fatalf("%s killed at moment %d: %s", victim.name, moment, n.disagreement())
+				}
+				n.run(3 * time.Minute)
+				if !n.up() {
+					t.Fatalf("%s killed at moment %d: up, and then %s", victim.name, moment, n.disagreement())
+				}
+			}
+		}
+	})
+}
+
+// TestChaos does everything at once: a bad network, both daemons killed and
+// started, with and without their state, sessions and circuits that come and go.
+func TestChaos(t *testing.T) {
+	runs(t, 300, func(t testing.TB, seed uint64) {
+		n := newNetwork(t, seed)
+		twoTunnels(n)
+		n.bad()
+		n.start()
+		for range 2 + n.rand.IntN(10) {
+			n.run(time.Duration(n.rand.Int64N(int64(time.Minute))))
+			n.disturb(n.hosts[n.rand.IntN(2)])
+			if n.rand.IntN(4) == 0 {
+				n.bad()
+			}
+		}
+		for _, h := range n.hosts {
+			h.crashAfter = -1
+			if h.down {
+				h.start()
+			}
+			h.apply()
+			h.drain()
+		}
+		n.good()
+		n.agree()
+	})
+}
+
+// disturb does one thing to one host.
+func (n *network) disturb(h *host) {
+	r := n.rand
+	if h.down {
+		h.start()
+		return
+	}
+	switch r.IntN(8) {
+	case 0:
+		h.crashAfter = h.steps + r.IntN(20)
+	case 1:
+		h.down = true
+		h.forget()
+	case 2:
+		h.e.RemoveTunnel(n.now, h.tunnels[r.IntN(len(h.tunnels))].Name, l2tpv3.ResultCode{Result: l2tpv3.StopCCNShutdown})
+	case 3:
+		s := h.sessions[r.IntN(len(h.sessions))]
+		h.e.RemoveSession(n.now, s.Tunnel, s.Name, l2tpv3.ResultCode{Result: l2tpv3.CDNAdministrative})
+	case 4:
+		h.apply()
+	case 5:
+		h.sessions[r.IntN(len(h.sessions))].Circuit ^= l2tpv3.CircuitActive
+		h.apply()
+	case 6:
+		if ids := slices.Sorted(maps.Keys(h.data)); len(ids) > 0 {
+			h.e.InstallFailed(n.now, ids[r.IntN(len(ids))], fmt.Errorf("no such device"))
+		}
+	case 7:
+		h.e.HalfOpenClose(n.now)
+		h.drain()
+		h.down = true
+	}
+	if !h.down {
+		h.drain()
+	}
+}
+
