@@ -90,7 +90,6 @@ type Capture struct {
 	mu      sync.Mutex
 	frames  []Frame
 	changed chan struct{} // closed and replaced with every frame
-	lost    uint64
 	err     error
 }
 

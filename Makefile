@@ -1,0 +1,60 @@
+# What people and CI do with this tree. `make help` lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+GO ?= go
+# Git may refuse to tell root of another user's checkout; the build then goes without a revision.
+BUILD := $(GO) build -trimpath $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
+export CGO_ENABLED := 0
+# Where `make install` puts things; DESTDIR goes before it, for packages.
+PREFIX ?= /usr
+# How long `make fuzz` gives each fuzz target.
+T ?= 30s
+
+.DEFAULT_GOAL := build
+.PHONY: help build install demo test test-short generate lint fuzz clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## bin/pwd and bin/pwctl
+	$(BUILD) -o bin/ ./cmd/pwd ./cmd/pwctl
+
+install: build ## pwctl into PREFIX/bin, the daemon into PREFIX/libexec/pwd
+	install -D -m 755 bin/pwctl $(DESTDIR)$(PREFIX)/bin/pwctl
+	install -D -m 755 bin/pwd $(DESTDIR)$(PREFIX)/libexec/pwd/pwd
+
+demo: build ## two sites on this machine become one Ethernet (as root)
+	@$(BUILD) -o out/ ./test/demo
+	@out/demo
+
+test: ## everything that can be tested, virtual machines included (as root)
+	test/setup.sh test
+	@$(MAKE) --no-print-directory test-short
+	$(GO) run ./test/vm/run -suites
+
+test-short: ## the tests that run on this host, without virtual machines
+	@$(BUILD) -o out/ ./test/report
+	$(GO) test -json -count=1 -timeout 10m ./... | out/report
+
+generate: ## compile bpf/ again (needs clang 14)
+	test/setup.sh generate
+	@clang --version | grep -q 'version 14\.' || { echo "make generate: the committed objects are compiled with clang 14; this is $$(clang --version | head -1)" >&2; exit 1; }
+	$(GO) generate ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:" $$unformatted >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags vm ./...
+	@cd tools && $(GO) build -o ../out/ honnef.co/go/tools/cmd/staticcheck
+	out/staticcheck -tags vm ./...
+
+fuzz: ## every fuzz target for T (default 30s) each
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(T) $$package; \
+		done; \
+	done
+
+clean: ## remove what was built
+	rm -rf bin out
