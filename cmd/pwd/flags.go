@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/pwd-project/pwd/internal/agent"
+	"github.com/pwd-project/pwd/internal/build"
+	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
+)
+
+// settings are the flags and the configuration file, flags first.
+type settings struct {
+	site, topology, config   string
+	runDir, stateDir, bpfDir string
+	datapath, logLevel       string
+	level                    slog.Level
+	timers                   control.Timers
+	onStopTeardown           bool
+	check, cleanup, version  bool
+}
+
+var errHelp = errors.New("help was asked for")
+
+const usage = `pwd joins the Ethernet networks of this site to those of other sites.
+
+  pwd --site NAME --topology FILE [flags]     run, in the foreground
+  pwd --site NAME --topology FILE --check     validate and exit
+  pwd --site NAME --cleanup                   remove everything it owns and exit
+
+`
+
+func parseFlags(args []string, stderr io.Writer) (*settings, error) {
+	s := new(settings)
+	f := flag.NewFlagSet("pwd", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
+	f.StringVar(&s.site, "site", "", "this site's `name` in the topology")
+	f.StringVar(&s.topology, "topology", "", "topology `file`; without it the last one applied stays in force")
+	f.StringVar(&s.config, "config", "", "daemon configuration `file`")
+	f.StringVar(&s.runDir, "run-dir", "/run/pwd", "`directory` of the API socket")
+	f.StringVar(&s.stateDir, "state-dir", "/var/lib/pwd", "`directory` of what survives a restart")
+	f.StringVar(&s.bpfDir, "bpf-dir", "/sys/fs/bpf/pwd", "`directory` on a bpffs for pinned programs and maps")
+	f.StringVar(&s.datapath, "datapath", "auto", "auto, kernel or ebpf; auto is ebpf where its programs load")
+	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.BoolVar(&s.check, "check", false, "validate the topology and exit")
+	f.BoolVar(&s.cleanup, "cleanup", false, "close connections, remove every object of this daemon's and exit")
+	f.BoolVar(&s.version, "version", false, "print the version and exit")
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return nil, errHelp
+	case err != nil:
+		return nil, err
+	case f.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	case s.version:
+		return s, nil
+	}
+	given := make(map[string]bool)
+	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if s.config != "" {
+		if err := s.readConfig(given); err != nil {
+			return nil, err
+		}
+	}
+	if s.site == "" {
+		return nil, errors.New("--site NAME is required: which of the topology's sites is this host?")
+	}
+	switch s.datapath {
+	case "auto", string(pseudowire.EBPF), string(pseudowire.Kernel):
+	default:
+		return nil, fmt.Errorf("--datapath %q: use auto, kernel or ebpf", s.datapath)
+	}
+	if err := s.level.UnmarshalText([]byte(s.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", s.logLevel)
+	}
+	return s, nil
+}
+
+// readConfig takes from the configuration what no flag gave.
+func (s *settings) readConfig(given map[string]bool) error {
+	b, err := os.ReadFile(s.config)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	c, diags := topology.ParseConfig(s.config, b)
+	if err := diags.Err(); err != nil {
+		return err
+	}
+	for name, v := range map[string]struct {
+		value string
+		to    *string
+	}{
+		"site": {c.Site, &s.site}, "topology": {c.Topology, &s.topology},
+		"run-dir": {c.RunDir, &s.runDir}, "state-dir": {c.StateDir, &s.stateDir}, "bpf-dir": {c.BPFDir, &s.bpfDir},
+		"datapath": {c.Datapath, &s.datapath}, "log-level": {c.LogLevel, &s.logLevel},
+	} {
+		if !given[name] && v.value != "" {
+			*v.to = v.value
+		}
+	}
+	s.timers = control.Timers{Retransmit: c.Retransmit, MaxRetransmits: c.MaxRetransmits}
+	s.onStopTeardown = c.OnStop == topology.OnStopTeardown
+	return nil
+}
+
+// agent is what the agent is to be made of.
+func (s *settings) agent(log *slog.Logger) agent.Options {
+	ebpf := agent.Opener{Kind: pseudowire.EBPF, Open: func() (pseudowire.Datapath, error) {
+		return tcbpf.Open(tcbpf.Options{BPFDir: s.bpfDir, Logger: log})
+	}}
+	kernel := agent.Opener{Kind: pseudowire.Kernel, Open: func() (pseudowire.Datapath, error) {
+		return l2tpeth.Open(l2tpeth.Options{Logger: log})
+	}}
+	openers := []agent.Opener{ebpf, kernel}
+	switch pseudowire.Kind(s.datapath) {
+	case pseudowire.EBPF:
+		openers = openers[:1]
+	case pseudowire.Kernel:
+		openers = openers[1:]
+	}
+	return agent.Options{
+		Site: s.site, TopologyFile: s.topology, StateDir: s.stateDir, Version: build.Version(),
+		Datapaths: openers, Timers: s.timers, OnStopTeardown: s.onStopTeardown, Logger: log,
+	}
+}

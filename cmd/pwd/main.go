@@ -1,0 +1,135 @@
+// Pwd is the daemon: it joins the networks of this site to those of others by
+// L2TPv3 pseudowires, as a topology file says.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pwd-project/pwd/internal/agent"
+	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/build"
+	"github.com/pwd-project/pwd/internal/topology"
+)
+
+// The exit codes, the same as pwctl's.
+const (
+	exitFailed  = 1
+	exitUsage   = 2
+	exitInvalid = 4
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	var invalid *topology.InvalidError
+	s, err := parseFlags(args, stderr)
+	switch {
+	case errors.Is(err, errHelp):
+		return 0
+	case errors.As(err, &invalid):
+		invalid.Diagnostics.Format(stderr)
+		return exitInvalid
+	case err != nil:
+		fmt.Fprintf(stderr, "pwd: %v\n", err)
+		return exitUsage
+	}
+	switch {
+	case s.version:
+		fmt.Fprintln(stdout, "pwd", build.Version())
+		return 0
+	case s.check:
+		return check(s, stdout, stderr)
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: s.level, ReplaceAttr: plainTime}))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if s.cleanup {
+		err = agent.Cleanup(ctx, s.agent(log))
+	} else {
+		err = serve(ctx, s, log)
+	}
+	switch {
+	case errors.As(err, &invalid):
+		invalid.Diagnostics.Format(stderr)
+		return exitInvalid
+	case err != nil:
+		fmt.Fprintf(stderr, "pwd: %v\n", err)
+		return exitFailed
+	}
+	return 0
+}
+
+// serve runs the agent and its API until ctx ends.
+func serve(ctx context.Context, s *settings, log *slog.Logger) error {
+	a, err := agent.New(s.agent(log))
+	if err != nil {
+		return err
+	}
+	listener, err := api.Listen(s.runDir)
+	if err != nil {
+		return errors.Join(err, a.Close())
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return a.Run(ctx, func() { log.Info("running", "site", s.site, "version", build.Version(), "socket", listener.Addr()) })
+	})
+	group.Go(func() error { return api.NewServer(a, api.Options{Logger: log}).Serve(ctx, listener) })
+	group.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-hangups:
+				a.Reload()
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// check validates the topology and says so.
+func check(s *settings, stdout, stderr io.Writer) int {
+	if s.topology == "" {
+		fmt.Fprintln(stderr, "pwd: --check needs --topology FILE")
+		return exitUsage
+	}
+	b, err := os.ReadFile(s.topology)
+	if err != nil {
+		fmt.Fprintf(stderr, "pwd: read topology: %v\n", err)
+		return exitFailed
+	}
+	t, diags := topology.Parse(s.topology, b)
+	if t != nil {
+		_, more := t.Local(s.site)
+		diags = append(diags, more...)
+	}
+	diags.Format(stderr)
+	if diags.HasErrors() {
+		return exitInvalid
+	}
+	fmt.Fprintf(stdout, "%s: valid for site %s\n", s.topology, s.site)
+	return 0
+}
+
+// plainTime leaves the time out where the journal adds its own.
+func plainTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey && os.Getenv("JOURNAL_STREAM") != "" {
+		return slog.Attr{}
+	}
+	return a
+}

@@ -1,0 +1,345 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/plan"
+	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// view runs f in Run's goroutine and returns what it made.
+func view[T any](ctx context.Context, a *Agent, f func() T) (T, error) {
+	var v T
+	err := a.do(ctx, func() { v = f() })
+	return v, err
+}
+
+// Tunnels implements api.Backend.
+func (a *Agent) Tunnels(ctx context.Context) ([]api.Tunnel, error) {
+	return view(ctx, a, a.tunnelViews)
+}
+
+// Sessions implements api.Backend.
+func (a *Agent) Sessions(ctx context.Context) ([]api.Session, error) {
+	return view(ctx, a, a.sessionViews)
+}
+
+// Pseudowires implements api.Backend.
+func (a *Agent) Pseudowires(ctx context.Context) ([]api.Pseudowire, error) {
+	return view(ctx, a, a.pseudowireViews)
+}
+
+// Attachments implements api.Backend.
+func (a *Agent) Attachments(ctx context.Context) ([]api.Attachment, error) {
+	return view(ctx, a, a.attachmentViews)
+}
+
+// Classes implements api.Backend: there are none, classes of service are not
+// supported yet.
+func (a *Agent) Classes(context.Context) ([]api.Class, error) { return []api.Class{}, nil }
+
+// Events implements api.Backend.
+func (a *Agent) Events(ctx context.Context, since uint64, follow bool, emit func(api.Event) error) error {
+	return a.events.stream(ctx, since, follow, emit)
+}
+
+// Status implements api.Backend.
+func (a *Agent) Status(ctx context.Context) (*api.Status, error) { return view(ctx, a, a.status) }
+
+func (a *Agent) status() *api.Status {
+	s := &api.Status{
+		Site: a.opt.Site, Version: a.opt.Version, Started: a.started, Datapath: string(a.standard),
+		Notes: a.notes(), Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
+		Counters: a.globalCounters(), FileHash: a.fileHash, Health: "healthy", Problems: []api.Problem{},
+	}
+	if a.local != nil {
+		s.Topology = a.local.Topology
+	}
+	if g := a.generation; g != nil {
+		s.Generation, s.Applied, s.AppliedHash = g.Number, g.Applied, g.Hash
+		s.FileDiffers = a.fileHash != "" && a.fileHash != g.Hash
+	}
+	s.Problems = append(s.Problems, a.problems(s)...)
+	if len(s.Problems) > 0 {
+		s.Health = "degraded"
+	}
+	return s
+}
+
+func (a *Agent) problems(s *api.Status) []api.Problem {
+	var ps []api.Problem
+	if a.generation == nil {
+		ps = append(ps, api.Problem{Object: "topology", What: "none applied", Fix: "run pwctl apply -f FILE"})
+	}
+	if a.fileFault != nil {
+		ps = append(ps, api.Problem{Object: "topology file", What: "invalid: " + a.fileFault.Err().Error(),
+			Fix: "see pwctl validate -f " + a.opt.TopologyFile + ", then send SIGHUP"})
+	}
+	for _, t := range s.Tunnels {
+		if t.State != "established" {
+			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.State + ": " + nonempty(t.Reason, "no answer yet"),
+				Fix: fmt.Sprintf("is pwd running at %s, and does UDP port %d get through to %s?", t.Peer, l2tpv3.Port, t.Remote)})
+		}
+	}
+	for _, p := range s.Pseudowires {
+		if p.State == "down" {
+			ps = append(ps, api.Problem{Object: "pseudowire " + p.Name, What: "down: " + p.Reason})
+		}
+	}
+	return ps
+}
+
+// notes gathers what the datapaths have to say about this host.
+func (a *Agent) notes() []string {
+	var notes []string
+	for _, dp := range a.datapaths {
+		if n, ok := dp.(interface{ Notes() []string }); ok {
+			notes = append(notes, n.Notes()...)
+		}
+	}
+	return notes
+}
+
+func (a *Agent) globalCounters() map[string]uint64 {
+	sum := make(map[string]uint64)
+	for kind, dp := range a.datapaths {
+		counters, err := dp.Global()
+		if err != nil {
+			a.log.Warn("cannot read counters", "datapath", kind, "err", err)
+		}
+		for name, n := range counters {
+			sum[name] += n
+		}
+	}
+	for name, n := range a.control.Counters() {
+		sum["control-"+name] += n
+	}
+	return sum
+}
+
+func (a *Agent) counters() map[uint32]pseudowire.Counters {
+	all := make(map[uint32]pseudowire.Counters)
+	for kind, dp := range a.datapaths {
+		counters, err := dp.Counters()
+		if err != nil {
+			a.log.Warn("cannot read counters", "datapath", kind, "err", err)
+		}
+		maps.Copy(all, counters)
+	}
+	return all
+}
+
+func (a *Agent) tunnelViews() []api.Tunnel {
+	views := []api.Tunnel{}
+	if a.local == nil {
+		return views
+	}
+	status := make(map[string]control.ConnectionStatus)
+	for _, c := range a.control.Connections() {
+		status[c.Tunnel.Name] = c
+	}
+	sums := make(map[string]pseudowire.Counters)
+	for id, c := range a.counters() {
+		if w := a.sessions[id]; w != nil {
+			s := sums[w.Tunnel]
+			s.ReceivedFrames += c.ReceivedFrames
+			s.ReceivedOctets += c.ReceivedOctets
+			s.TransmittedFrames += c.TransmittedFrames
+			s.TransmittedOctets += c.TransmittedOctets
+			sums[w.Tunnel] = s
+		}
+	}
+	now := time.Now()
+	for _, t := range a.local.Tunnels {
+		views = append(views, tunnelView(now, t, status[t.Key], sums[t.Key]))
+	}
+	return views
+}
+
+func tunnelView(now time.Time, t topology.Tunnel, c control.ConnectionStatus, sum pseudowire.Counters) api.Tunnel {
+	return api.Tunnel{
+		Name: t.Name, Peer: t.Peer, State: connectionWord(c.State),
+		LocalControlConnectionID: c.LocalID, RemoteControlConnectionID: c.RemoteID,
+		Local: addrPort(c.Path.Local, t.Local), Remote: addrPort(c.Path.Remote, t.Remote),
+		Encapsulation: encapsulationWord(t.Encapsulation), Reason: c.Reason,
+		SinceSeconds: seconds(now, c.Since),
+		HostName:     t.HostName, PeerHostName: c.PeerHostName,
+		RouterID: dotted(t.RouterID), PeerRouterID: dotted(c.PeerRouterID), PeerVendor: c.PeerVendorName,
+		HelloSeconds: c.Tunnel.Hello.Seconds(), Ns: c.Ns, Nr: c.Nr, PeerWindow: uint16(c.PeerWindow),
+		Unacknowledged: c.Unacknowledged, Retransmits: c.Retransmits, Sessions: c.Sessions,
+		History:        transitions(c.History),
+		ReceivedFrames: sum.ReceivedFrames, ReceivedOctets: sum.ReceivedOctets,
+		TransmittedFrames: sum.TransmittedFrames, TransmittedOctets: sum.TransmittedOctets,
+	}
+}
+
+func (a *Agent) sessionViews() []api.Session {
+	views := []api.Session{}
+	counters := a.counters()
+	now := time.Now()
+	for _, s := range a.control.Sessions() {
+		w := a.wires[s.Session.Name]
+		if w == nil {
+			continue
+		}
+		c := counters[s.LocalID]
+		views = append(views, api.Session{
+			Tunnel: tunnelName(s.Session.Tunnel), Pseudowire: s.Session.Name, Peer: w.Peer, State: sessionWord(s.State),
+			LocalSessionID: s.LocalID, RemoteSessionID: s.RemoteID,
+			Reason: s.Reason, SinceSeconds: seconds(now, s.Since),
+			LocalCircuit: s.Local.String(), RemoteCircuit: s.Remote.String(),
+			CookieOctets:   w.CookieLength,
+			ReceivedFrames: c.ReceivedFrames, ReceivedOctets: c.ReceivedOctets,
+			TransmittedFrames: c.TransmittedFrames, TransmittedOctets: c.TransmittedOctets,
+			Drops: c.Drops, History: transitions(s.History),
+		})
+	}
+	slices.SortFunc(views, func(x, y api.Session) int {
+		return cmp.Or(cmp.Compare(x.Tunnel, y.Tunnel), cmp.Compare(x.Pseudowire, y.Pseudowire))
+	})
+	return views
+}
+
+func (a *Agent) pseudowireViews() []api.Pseudowire {
+	views := []api.Pseudowire{}
+	if a.local == nil {
+		return views
+	}
+	counters := a.counters()
+	now := time.Now()
+	for _, p := range a.local.Pseudowires {
+		w := a.wires[p.Name]
+		if w == nil {
+			continue
+		}
+		c := counters[w.session.LocalID]
+		state := "down"
+		if w.ready {
+			state = "up"
+		}
+		views = append(views, api.Pseudowire{
+			Name: w.Name, Peer: w.Peer, State: state, Device: w.Device, Datapath: string(w.kind), Reason: a.why(w),
+			Type: w.Type.String(), Tunnel: tunnelName(w.Tunnel), MTU: w.MTU, Attachment: attachmentWords(w.Attachment),
+			SinceSeconds:   seconds(now, w.since),
+			ReceivedFrames: c.ReceivedFrames, ReceivedOctets: c.ReceivedOctets,
+			TransmittedFrames: c.TransmittedFrames, TransmittedOctets: c.TransmittedOctets, Drops: c.Drops,
+		})
+	}
+	return views
+}
+
+func (a *Agent) attachmentViews() []api.Attachment {
+	views := []api.Attachment{}
+	if a.local == nil {
+		return views
+	}
+	for _, p := range a.local.Pseudowires {
+		w := a.wires[p.Name]
+		if w == nil {
+			continue
+		}
+		state := "down"
+		if w.circuit&l2tpv3.CircuitActive != 0 {
+			state = "up"
+		}
+		views = append(views, api.Attachment{
+			Pseudowire: w.Name, Bridge: w.Attachment.Bridge, Interface: w.Attachment.Interface,
+			VLAN: w.Attachment.VLAN, Device: w.Device, State: state, Reason: w.circuitReason,
+		})
+	}
+	return views
+}
+
+func transitions(history []control.Transition) []api.Transition {
+	out := make([]api.Transition, 0, len(history))
+	for _, t := range history {
+		out = append(out, api.Transition{Time: t.Time, From: t.From, To: t.To, Reason: t.Reason})
+	}
+	return out
+}
+
+func changes(steps []plan.Step) []api.Change {
+	out := make([]api.Change, 0, len(steps))
+	for _, s := range steps {
+		out = append(out, api.Change{Action: string(s.Action), Kind: string(s.Kind), Name: s.Name, Impact: string(s.Impact), Detail: s.Detail})
+	}
+	return out
+}
+
+func connectionWord(s control.ConnectionState) string {
+	switch s {
+	case control.ConnectionEstablished:
+		return "established"
+	case control.ConnectionWaitReply, control.ConnectionWaitConnect:
+		return "connecting"
+	default:
+		return "down"
+	}
+}
+
+func sessionWord(s control.SessionState) string {
+	switch s {
+	case control.SessionEstablished:
+		return "established"
+	case control.SessionWaitReply, control.SessionWaitConnect:
+		return "signalling"
+	default:
+		return "down"
+	}
+}
+
+func encapsulationWord(e l2tpv3.Encapsulation) string {
+	if e == l2tpv3.IP {
+		return "ip"
+	}
+	return "udp"
+}
+
+func attachmentWords(at topology.Attachment) string {
+	words := "bridge " + at.Bridge
+	if at.Interface != "" {
+		words = "interface " + at.Interface
+	}
+	if at.VLAN != 0 {
+		words += fmt.Sprintf(" vlan %d", at.VLAN)
+	}
+	return words
+}
+
+// tunnelName takes the peer off a tunnel's key.
+func tunnelName(key string) string {
+	name, _, _ := strings.Cut(key, "/")
+	return name
+}
+
+func addrPort(ap netip.AddrPort, otherwise netip.Addr) string {
+	if ap.IsValid() {
+		return ap.String()
+	}
+	return otherwise.String()
+}
+
+func dotted(id uint32) string {
+	if id == 0 {
+		return ""
+	}
+	return netip.AddrFrom4([4]byte{byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)}).String()
+}
+
+func seconds(now, since time.Time) int64 {
+	if since.IsZero() {
+		return 0
+	}
+	return int64(now.Sub(since).Seconds())
+}

@@ -1,0 +1,216 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
+)
+
+// stateVersion is the version of everything below the state directory. State
+// of another version is refused, never guessed at.
+const stateVersion = 1
+
+// store keeps the daemon's state in files, each replaced as a whole. It is not
+// synced to the disk: it has to survive the process, and across a reboot the
+// sessions in it are void anyway.
+type store struct {
+	dir  string
+	lock *os.File
+}
+
+// generation is the topology in force.
+type generation struct {
+	Version int       `json:"version"`
+	Site    string    `json:"site"`
+	Number  int       `json:"number"`
+	Applied time.Time `json:"applied"`
+	// Hash is of Document; FileHash is of the topology file when it was last read.
+	Hash     string `json:"hash"`
+	FileHash string `json:"fileHash,omitempty"`
+	// Name is what diagnostics call the document.
+	Name     string `json:"name"`
+	Document string `json:"document"`
+}
+
+// tunnelRecord is one tunnel's control connection, and the boot that it was
+// made in: the other side's view of a connection from before a reboot is void.
+type tunnelRecord struct {
+	Version int                         `json:"version"`
+	Boot    string                      `json:"boot"`
+	Control control.TunnelState         `json:"control"`
+	Sockets []transport.ConnectionState `json:"sockets,omitempty"`
+}
+
+// BusyError says that another daemon holds the state directory.
+type BusyError struct{ Dir string }
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("state directory %s is in use by another pwd: stop it, or give this one its own --state-dir", e.Dir)
+}
+
+// VersionError says that a state file was written by another version.
+type VersionError struct {
+	File      string
+	Got, Want int
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("state file %s has version %d, this pwd reads version %d: run the version that wrote it, or remove everything with --cleanup", e.File, e.Got, e.Want)
+}
+
+func openStore(dir string) (*store, error) {
+	if err := os.MkdirAll(filepath.Join(dir, "tunnels"), 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open state directory's lock: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, &BusyError{Dir: dir}
+		}
+		return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
+	}
+	return &store{dir: dir, lock: lock}, nil
+}
+
+func (s *store) close() error { return s.lock.Close() }
+
+// write replaces one file as a whole.
+func (s *store) write(name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode state %s: %w", name, err)
+	}
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("replace state: %w", err)
+	}
+	return nil
+}
+
+// read decodes one file; a file that is not there is fs.ErrNotExist.
+func (s *store) read(name string, v any) error {
+	path := filepath.Join(s.dir, name)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	var header struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &header); err != nil {
+		return fmt.Errorf("state file %s is damaged, remove it to go on without: %w", path, err)
+	}
+	if header.Version != stateVersion {
+		return &VersionError{File: path, Got: header.Version, Want: stateVersion}
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("state file %s is damaged, remove it to go on without: %w", path, err)
+	}
+	return nil
+}
+
+func (s *store) remove(name string) error {
+	if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove state: %w", err)
+	}
+	return nil
+}
+
+// generation reads the topology in force; nil if there never was one.
+func (s *store) generation() (*generation, error) {
+	var g generation
+	switch err := s.read("generation.json", &g); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return &g, nil
+}
+
+func (s *store) setGeneration(g *generation) error {
+	g.Version = stateVersion
+	return s.write("generation.json", g)
+}
+
+// A tunnel's name has a slash, which a file's cannot.
+func tunnelFile(name string) string {
+	return filepath.Join("tunnels", url.PathEscape(name)+".json")
+}
+
+func (s *store) setTunnel(name string, r *tunnelRecord) error {
+	r.Version = stateVersion
+	return s.write(tunnelFile(name), r)
+}
+
+func (s *store) removeTunnel(name string) error { return s.remove(tunnelFile(name)) }
+
+// tunnels reads all records, by tunnel name.
+func (s *store) tunnels() (map[string]*tunnelRecord, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, "tunnels"))
+	if err != nil {
+		return nil, fmt.Errorf("list state: %w", err)
+	}
+	records := make(map[string]*tunnelRecord)
+	for _, e := range entries {
+		base, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		name, err := url.PathUnescape(base)
+		if err != nil {
+			continue
+		}
+		var r tunnelRecord
+		if err := s.read(filepath.Join("tunnels", e.Name()), &r); err != nil {
+			return nil, err
+		}
+		records[name] = &r
+	}
+	return records, nil
+}
+
+// clear removes everything but the lock.
+func (s *store) clear() error {
+	var errs []error
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("list state: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			errs = append(errs, os.RemoveAll(filepath.Join(s.dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bootID tells this boot of the machine from all others.
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
