@@ -15,7 +15,8 @@ type MessageInfo struct {
 	Mandatory []AVPType
 	// Optional are the other AVPs that the RFCs have in it. Random Vector, Message
 	// Digest and Extended Vendor ID may be in any message, and are not listed. An
-	// AVP that is not here is no error.
+	// AVP that is in neither list is no error: the RFCs do not say what a receiver
+	// should do with one, and this package leaves it alone.
 	Optional []AVPType
 	// Reference is the RFC and the section that define it.
 	Reference string
@@ -91,6 +92,23 @@ func KnownMessages() iter.Seq[MessageInfo] {
 	return func(yield func(MessageInfo) bool) {
 		for t, i := range rules {
 			if i.Name != "" && !yield(i.numbered(MessageType(t))) {
+				return
+			}
+		}
+	}
+}
+
+// MessagesWith are the messages in which the RFCs have the AVP t, by number.
+func MessagesWith(t AVPType) iter.Seq[MessageType] {
+	return func(yield func(MessageType) bool) {
+		everywhere := t == AVPMessageType || t == AVPRandomVector || t == AVPMessageDigest || t == AVPExtendedVendorID
+		for i := range KnownMessages() {
+			// Section 6.15: an ACK has nothing but a Message Type and a Message Digest.
+			in := everywhere && (i.Type != ACK || t == AVPMessageType || t == AVPMessageDigest)
+			if !in && !slices.Contains(i.Mandatory, t) && !slices.Contains(i.Optional, t) {
+				continue
+			}
+			if !yield(i.Type) {
 				return
 			}
 		}

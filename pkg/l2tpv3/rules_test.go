@@ -109,6 +109,66 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// The lists after the names of the AVPs in Section 5.4 and in later RFCs.
+func TestMessagesWith(t *testing.T) {
+	everySession := []MessageType{OCRQ, OCRP, OCCN, ICRQ, ICRP, ICCN, CDN, WEN, SLI}
+	calls := []MessageType{OCRQ, OCRP, OCCN, ICRQ, ICRP, ICCN}
+	for n, want := range map[AVPType][]MessageType{
+		AVPResultCode:                  {StopCCN, CDN},
+		AVPTieBreaker:                  {SCCRQ, OCRQ, ICRQ},
+		AVPHostName:                    {SCCRQ, SCCRP},
+		AVPRouterID:                    {SCCRQ, SCCRP},
+		AVPVendorName:                  {SCCRQ, SCCRP},
+		AVPAssignedControlConnectionID: {SCCRQ, SCCRP, StopCCN},
+		AVPReceiveWindowSize:           {SCCRQ, SCCRP},
+		AVPPseudowireCapabilities:      {SCCRQ, SCCRP},
+		AVPPreferredLanguage:           {SCCRQ, SCCRP},
+		AVPNonce:                       {SCCRQ, SCCRP},
+		AVPLocalSessionID:              everySession,
+		AVPRemoteSessionID:             everySession,
+		AVPAssignedCookie:              {OCRQ, OCRP, ICRQ, ICRP},
+		AVPSerialNumber:                {OCRQ, ICRQ},
+		AVPRemoteEndID:                 {OCRQ, ICRQ},
+		AVPPseudowireType:              {OCRQ, ICRQ},
+		AVPL2SpecificSublayer:          calls,
+		AVPDataSequencing:              calls,
+		AVPTxConnectSpeed:              calls,
+		AVPRxConnectSpeed:              calls,
+		AVPPhysicalChannelID:           {OCRP, ICRQ, ICRP},
+		AVPCircuitStatus:               append(slices.Clone(calls), SLI),
+		AVPCircuitErrors:               {WEN},
+		AVPControlConnectionDS:         {SCCRQ, SCCRP},
+		AVPSessionDS:                   {OCRQ, OCRP, ICRQ, ICRP},
+		AVPFailoverCapability:          {SCCRQ, SCCRP},
+		AVPTunnelRecovery:              {SCCRQ},
+		AVPSuggestedControlSequence:    {SCCRP},
+		AVPFailoverSessionState:        {FSQ, FSR},
+		AVPFrameRelayHeaderLength:      {ICRQ, ICRP},
+		AVPATMMaximumConcatenatedCells: {ICRQ, ICRP, SLI},
+		AVPATMAlarmStatus:              {SLI},
+		AVPAttachmentGroupID:           {ICRQ},
+		AVPLocalEndID:                  {ICRQ},
+		AVPInterfaceMTU:                {ICRQ, ICRP},
+		AVPFCSRetention:                {ICRQ, ICRP, ICCN},
+		AVPMaximumReceiveUnit:          append(slices.Clone(calls), SLI),
+		AVPVCCVCapability:              {OCRQ, OCRP, ICRQ, ICRP},
+		AVPConnectSpeedUpdate:          {CSUN, CSURQ},
+		AVPSBFDTargetDiscriminator:     {OCRQ, OCRP, ICRQ, ICRP},
+		AVPECNCapability:               {SCCRQ, SCCRP},
+		AVPProtocolVersion:             nil,
+	} {
+		if got := slices.Collect(MessagesWith(n)); !slices.Equal(got, want) {
+			t.Errorf("%v is in %v, want %v", n, got, want)
+		}
+	}
+	if got := slices.Collect(MessagesWith(AVPMessageDigest)); len(got) != len(slices.Collect(KnownMessages())) {
+		t.Errorf("Message Digest is in %v only", got)
+	}
+	if got := slices.Collect(MessagesWith(AVPRandomVector)); slices.Contains(got, ACK) || !slices.Contains(got, Hello) {
+		t.Errorf("Random Vector is in %v", got)
+	}
+}
+
 func TestValidate(t *testing.T) {
 	if err := Validate(new(Message)); err != nil {
 		t.Errorf("ZLB: %v", err)
