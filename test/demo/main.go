@@ -110,8 +110,8 @@ func (d *demo) explain(ctx context.Context, err error) error {
 		return context.Canceled
 	}
 	for _, s := range d.sites {
-		if s.daemon != nil && !d.options.verbose {
-			err = fmt.Errorf("%w\n\n--- the last that the daemon at %s said:\n%s", err, s.name, lastLines(s.daemon.Output(), 15))
+		if s.Daemon != nil && !d.options.verbose {
+			err = fmt.Errorf("%w\n\n--- the last that the daemon at %s said:\n%s", err, s.Name, lastLines(s.Daemon.Output(), 15))
 		}
 	}
 	return err

@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
-	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/test/site"
 )
 
 // demo is all that the demo makes.
@@ -20,18 +19,8 @@ type demo struct {
 	lab     *netlab.Lab
 	// dir holds the daemons' run and state directories: nobody else's are in the way.
 	dir   string
-	sites []*site
+	sites []*site.Site
 	lans  []*lan
-}
-
-// site is a namespace with a daemon in it.
-type site struct {
-	name, address string
-	ns            *netlab.Namespace
-	daemon        *netlab.Process
-	client        *api.Client
-	// links are those that were there before the daemon.
-	links []string
 }
 
 // lan is a network that a pseudowire joins: a host at each site.
@@ -53,7 +42,6 @@ func newDemo(o options) (*demo, error) {
 	}
 	d := &demo{
 		options: o,
-		sites:   []*site{{name: "dc1", address: "192.0.2.1/24"}, {name: "dc2", address: "192.0.2.2/24"}},
 		lans: []*lan{
 			{name: "tenant-a", tunnel: "gold", port: "eth1", vlan: [2]uint16{100, 200},
 				addr: [2]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")}},
@@ -77,26 +65,25 @@ func newDemo(o options) (*demo, error) {
 
 // build makes the namespaces and the links between them.
 func (d *demo) build(context.Context) error {
-	for _, s := range d.sites {
-		s.ns = d.lab.Namespace(s.name)
+	for _, name := range []string{"dc1", "dc2"} {
+		d.sites = append(d.sites, &site.Site{
+			Name: name, NS: d.lab.Namespace(name), Bin: d.options.bin, Dir: filepath.Join(d.dir, name),
+			Topology: d.options.topology, Links: []string{"eth0", "eth1", "eth2"},
+		})
 	}
-	underlay := [2]*netlab.Link{}
-	underlay[0], underlay[1] = d.lab.Veth(d.sites[0].ns, "eth0", d.sites[1].ns, "eth0")
-	for i, s := range d.sites {
-		underlay[i].Addr(s.address).Up()
-		s.links = []string{"eth0"}
-	}
+	a, b := d.lab.Veth(d.sites[0].NS, "eth0", d.sites[1].NS, "eth0")
+	a.Addr("192.0.2.1/24").Up()
+	b.Addr("192.0.2.2/24").Up()
 	for _, l := range d.lans {
 		for i, s := range d.sites {
-			host := d.lab.Namespace(s.name + strings.TrimPrefix(l.name, "tenant"))
-			port, nic := d.lab.Veth(s.ns, l.port, host, "eth0")
+			host := d.lab.Namespace(s.Name + strings.TrimPrefix(l.name, "tenant"))
+			port, nic := d.lab.Veth(s.NS, l.port, host, "eth0")
 			port.Silent().Up()
 			nic.Silent().Addr(l.addr[i].String() + "/24")
 			if l.vlan[i] != 0 {
 				nic.Tagged(l.vlan[i])
 			}
 			l.hosts[i] = nic.Up()
-			s.links = append(s.links, l.port)
 		}
 	}
 	if err := d.lab.Err(); err != nil {
@@ -120,31 +107,7 @@ func tagged(vlan uint16) string {
 // close removes everything, whatever state it is in.
 func (d *demo) close() error {
 	for _, s := range d.sites {
-		if s.client != nil {
-			s.client.Close()
-		}
+		s.Close()
 	}
 	return errors.Join(d.lab.Close(), os.RemoveAll(d.dir))
-}
-
-// flags are those that keep this site's daemon apart from every other. The BPF
-// file system under /sys is the namespace's own.
-func (d *demo) flags(s *site) []string {
-	return []string{"--site", s.name, "--run-dir", d.runDir(s), "--state-dir", filepath.Join(d.dir, s.name, "state"), "--bpf-dir", "/sys/fs/bpf/pwd"}
-}
-
-func (d *demo) runDir(s *site) string { return filepath.Join(d.dir, s.name, "run") }
-
-func (d *demo) socket(s *site) string { return filepath.Join(d.runDir(s), "pwd.sock") }
-
-// launch starts the site's daemon.
-func (d *demo) launch(s *site) (err error) {
-	cmd := exec.Command(filepath.Join(d.options.bin, "pwd"), append(d.flags(s), "--topology", d.options.topology)...)
-	s.daemon, err = s.ns.Start("pwd at "+s.name, cmd)
-	return err
-}
-
-// pwctl runs a command of pwctl at a site.
-func (d *demo) pwctl(ctx context.Context, s *site, args ...string) (string, error) {
-	return s.ns.Run(ctx, filepath.Join(d.options.bin, "pwctl"), append([]string{"--socket", d.socket(s)}, args...)...)
 }

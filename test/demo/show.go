@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -23,13 +22,12 @@ func (d *demo) start(ctx context.Context) error {
 	defer cancel()
 	began := time.Now()
 	for _, s := range d.sites {
-		if err := d.launch(s); err != nil {
+		if err := s.Start(); err != nil {
 			return err
 		}
-		s.client = api.Dial(d.socket(s))
 	}
 	for _, s := range d.sites {
-		if err := d.awaitUp(ctx, s); err != nil {
+		if err := s.AwaitUp(ctx, len(d.lans), len(d.lans)); err != nil {
 			return err
 		}
 	}
@@ -37,42 +35,8 @@ func (d *demo) start(ctx context.Context) error {
 	return nil
 }
 
-// awaitUp waits until the site has every tunnel and pseudowire up, or its daemon has ended.
-func (d *demo) awaitUp(ctx context.Context, s *site) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	daemon := s.daemon
-	go func() {
-		select {
-		case <-daemon.Exited():
-			cancel(fmt.Errorf("the daemon at %s ended: %v", s.name, daemon.Wait(context.Background())))
-		case <-ctx.Done():
-		}
-	}()
-	return netlab.Poll(ctx, "the tunnels and pseudowires of "+s.name+" are up", func() error {
-		status, err := s.client.Status(ctx)
-		if err != nil {
-			return err
-		}
-		if len(status.Tunnels) != len(d.lans) || len(status.Pseudowires) != len(d.lans) {
-			return fmt.Errorf("%d tunnels and %d pseudowires, not %d each", len(status.Tunnels), len(status.Pseudowires), len(d.lans))
-		}
-		for _, t := range status.Tunnels {
-			if t.State != "established" {
-				return fmt.Errorf("tunnel %s to %s is %s (%s)", t.Name, t.Peer, t.State, t.Reason)
-			}
-		}
-		for _, p := range status.Pseudowires {
-			if p.State != "up" {
-				return fmt.Errorf("pseudowire %s to %s is %s (%s)", p.Name, p.Peer, p.State, p.Reason)
-			}
-		}
-		return nil
-	})
-}
-
 func (d *demo) status(ctx context.Context) error {
-	text, err := d.pwctl(ctx, d.sites[0], "status")
+	text, err := d.sites[0].Pwctl(ctx, "status")
 	if err != nil {
 		return err
 	}
@@ -183,17 +147,17 @@ func (d *demo) restart(ctx context.Context) error {
 	if err := await(flowRate / 4); err != nil {
 		return err
 	}
-	s.daemon.Kill()
+	s.Daemon.Kill()
 	// Half a second without a daemon.
 	if err := await(flowRate / 2); err != nil {
 		return err
 	}
-	if err := d.launch(s); err != nil {
+	if err := s.Start(); err != nil {
 		return err
 	}
 	began := time.Now()
 	for _, s := range d.sites {
-		if err := d.awaitUp(ctx, s); err != nil {
+		if err := s.AwaitUp(ctx, len(d.lans), len(d.lans)); err != nil {
 			return err
 		}
 	}
@@ -218,7 +182,7 @@ func (d *demo) restart(ctx context.Context) error {
 
 // counters shows what each tunnel carried, and that it did: a tunnel that counted less than was transferred over it did not carry it.
 func (d *demo) counters(ctx context.Context) error {
-	tunnels, err := d.sites[0].client.Tunnels(ctx)
+	tunnels, err := d.sites[0].Client().Tunnels(ctx)
 	if err != nil {
 		return err
 	}
@@ -247,21 +211,16 @@ func (d *demo) takeDown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, upWithin)
 	defer cancel()
 	for _, s := range d.sites {
-		if err := s.daemon.Signal(terminate); err != nil {
+		if err := s.Stop(ctx); err != nil {
 			return err
 		}
 	}
 	for _, s := range d.sites {
-		if err := s.daemon.Wait(ctx); err != nil {
+		if err := s.Cleanup(ctx); err != nil {
 			return err
 		}
-	}
-	for _, s := range d.sites {
-		if _, err := s.ns.Run(ctx, filepath.Join(d.options.bin, "pwd"), append(d.flags(s), "--cleanup")...); err != nil {
-			return fmt.Errorf("clean up %s: %w", s.name, err)
-		}
-		if err := s.clean(); err != nil {
-			return fmt.Errorf("something was left behind at %s: %w", s.name, err)
+		if err := s.Left(); err != nil {
+			return fmt.Errorf("something was left behind at %s: %w", s.Name, err)
 		}
 	}
 	say("Both daemons stopped and `pwd --cleanup` done: no link, bridge port, tc filter, program or pin of theirs is left.")

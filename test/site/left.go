@@ -1,4 +1,4 @@
-package main
+package site
 
 import (
 	"errors"
@@ -7,20 +7,17 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
-const terminate = syscall.SIGTERM
-
-// clean looks for everything that a daemon could have left in the site's namespace.
-func (s *site) clean() error {
+// Left looks in the namespace for everything that a daemon can leave behind, and returns an error that lists it.
+func (s *Site) Left() error {
 	var found []error
 	note := func(format string, args ...any) { found = append(found, fmt.Errorf(format, args...)) }
-	links, err := s.ns.Netlink().LinkList()
+	links, err := s.NS.Netlink().LinkList()
 	if err != nil {
 		return err
 	}
@@ -29,7 +26,7 @@ func (s *site) clean() error {
 		if a.Name == "lo" {
 			continue
 		}
-		if !slices.Contains(s.links, a.Name) {
+		if !slices.Contains(s.Links, a.Name) {
 			note("link %s", a.Name)
 		}
 		if a.MasterIndex != 0 {
@@ -44,7 +41,7 @@ func (s *site) clean() error {
 		if a.Xdp != nil && a.Xdp.Attached {
 			note("an XDP program on %s", a.Name)
 		}
-		qdiscs, err := s.ns.Netlink().QdiscList(l)
+		qdiscs, err := s.NS.Netlink().QdiscList(l)
 		if err != nil {
 			return err
 		}
@@ -58,10 +55,10 @@ func (s *site) clean() error {
 		}
 	}
 	// The kernel's own iterators are at the top; what a daemon pins is in directories.
-	root := s.ns.Root() + "/sys/fs/bpf"
+	root := s.NS.Root() + "/sys/fs/bpf"
 	err = filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && path != root && (e.IsDir() || filepath.Dir(path) != root) {
-			note("%s", path[len(s.ns.Root()):])
+			note("%s", path[len(s.NS.Root()):])
 		}
 		return err
 	})
@@ -72,8 +69,8 @@ func (s *site) clean() error {
 }
 
 // programs looks for tcx programs on an interface, where the kernel has tcx.
-func (s *site) programs(name string, index int, note func(string, ...any)) error {
-	return s.ns.Do(func() error {
+func (s *Site) programs(name string, index int, note func(string, ...any)) error {
+	return s.NS.Do(func() error {
 		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 			r, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: at})
 			if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
