@@ -1,0 +1,277 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/api"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) describeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "describe KIND NAME",
+		Short: "Show everything about a tunnel, session, pseudowire, attachment or class",
+		Long: "Show everything about one thing, with the last changes of its state and their reasons.\n" +
+			"If several answer to the name, as the ends of a tunnel of three sites do, each is shown.\n" +
+			"A session is named by its pseudowire or by its local session ID.",
+		Example:           "  pwctl describe tunnel gold\n  pwctl describe pseudowire tenant-a",
+		Args:              arguments(kindAndName),
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, _ := findResource(args[0])
+			return a.describe(cmd.Context(), r, args[1])
+		},
+	}
+}
+
+func kindAndName(cmd *cobra.Command, args []string) error {
+	if err := knownKind(cmd, args); err != nil {
+		return err
+	}
+	if len(args) != 2 {
+		return fmt.Errorf("want a kind and one name, got %s", counted(len(args), "argument"))
+	}
+	return nil
+}
+
+func (a *app) describe(ctx context.Context, r resource, name string) error {
+	c := a.client()
+	defer c.Close()
+	all, err := r.list(ctx, c)
+	if err != nil {
+		return err
+	}
+	found, missing := find(all, []string{name})
+	if len(missing) > 0 {
+		return notFoundError(r, missing, all)
+	}
+	for i, it := range found {
+		p := &page{colour: a.colour(), location: a.Location}
+		if i > 0 {
+			p.text.WriteByte('\n')
+		}
+		if err := r.describe(ctx, c, it, p); err != nil {
+			return err
+		}
+		if err := p.flush(a.Stdout); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// page collects what is described: headings, and under each aligned fields.
+type page struct {
+	text     strings.Builder
+	rows     [][]string
+	indent   string
+	colour   bool
+	location *time.Location
+	err      error
+}
+
+// title begins the page: a name and its state.
+func (p *page) title(name, state string, since int64, reason string) {
+	line := printable(name)
+	if state != "" {
+		line += ": " + coloured(p.colour, state, printable(state)) + " for " + lasted(since)
+	}
+	if reason != "" {
+		line += ", " + printable(reason)
+	}
+	p.text.WriteString(line + "\n")
+	p.indent = "  "
+}
+
+// section ends the fields above and begins a heading.
+func (p *page) section(heading string) {
+	p.close()
+	p.text.WriteString("\n" + printable(heading) + "\n")
+}
+
+// field adds one line under the last heading.
+func (p *page) field(name, value string) { p.row(name, orNone(value)) }
+
+func (p *page) row(cells ...string) {
+	cells[0] = p.indent + cells[0]
+	p.rows = append(p.rows, cells)
+}
+
+func (p *page) close() {
+	if err := (table{rows: p.rows, state: -1}).write(&p.text, false); err != nil && p.err == nil {
+		p.err = err
+	}
+	p.rows = nil
+}
+
+func (p *page) flush(w io.Writer) error {
+	p.close()
+	if p.err != nil {
+		return p.err
+	}
+	_, err := io.WriteString(w, p.text.String())
+	return err
+}
+
+// traffic adds the four counters and the drops by reason.
+func (p *page) traffic(rxFrames, rxOctets, txFrames, txOctets uint64, dropped map[string]uint64) {
+	p.section("Traffic")
+	p.field("Received", volume(rxFrames, rxOctets))
+	p.field("Transmitted", volume(txFrames, txOctets))
+	for _, reason := range slices.Sorted(maps.Keys(dropped)) {
+		p.field("Dropped, "+reason, strconv.FormatUint(dropped[reason], 10))
+	}
+}
+
+// volume is frames and octets, exact and readable.
+func volume(frames, n uint64) string {
+	s := fmt.Sprintf("%d frames, %d octets", frames, n)
+	if n >= 1024 {
+		s += " (" + octets(n) + ")"
+	}
+	return s
+}
+
+// history adds the transitions, the last one at the end.
+func (p *page) history(heading string, h []api.Transition) {
+	if len(h) == 0 {
+		return
+	}
+	p.section(heading)
+	for _, t := range h {
+		p.row(p.time(t.Time), orNone(t.From)+" to "+orNone(t.To), orNone(t.Reason))
+	}
+}
+
+func (p *page) time(t time.Time) string { return moment(t, p.location) }
+
+// moment is a time for people, to the millisecond, which the order of a few
+// control messages needs.
+func moment(t time.Time, loc *time.Location) string {
+	if t.IsZero() {
+		return none
+	}
+	return t.In(loc).Format("2006-01-02 15:04:05.000")
+}
+
+func describeTunnel(ctx context.Context, c *api.Client, it item, p *page) error {
+	t := it.value.(api.Tunnel)
+	list, err := c.Sessions(ctx)
+	if err != nil {
+		return err
+	}
+	p.title("Tunnel "+t.Name+" to "+t.Peer, t.State, t.SinceSeconds, t.Reason)
+	p.field("Encapsulation", t.Encapsulation)
+	p.field("Hello", strconv.FormatFloat(t.HelloSeconds, 'g', -1, 64)+"s")
+	p.section("This end")
+	p.field("Address", t.Local)
+	p.field("Host name", t.HostName)
+	p.field("Router ID", t.RouterID)
+	p.field("Control connection ID", number(t.LocalControlConnectionID))
+	p.section("Peer")
+	p.field("Address", t.Remote)
+	p.field("Host name", t.PeerHostName)
+	p.field("Router ID", t.PeerRouterID)
+	p.field("Vendor", t.PeerVendor)
+	p.field("Control connection ID", number(t.RemoteControlConnectionID))
+	p.section("Control messages")
+	p.field("Next to send (Ns)", strconv.Itoa(int(t.Ns)))
+	p.field("Next expected (Nr)", strconv.Itoa(int(t.Nr)))
+	p.field("Peer's receive window", number(t.PeerWindow))
+	p.field("Unacknowledged", strconv.Itoa(t.Unacknowledged))
+	p.field("Retransmitted", strconv.FormatUint(t.Retransmits, 10))
+	p.traffic(t.ReceivedFrames, t.ReceivedOctets, t.TransmittedFrames, t.TransmittedOctets, nil)
+	p.section("Sessions: " + strconv.Itoa(t.Sessions))
+	for _, s := range list {
+		if s.Tunnel == t.Name && s.Peer == t.Peer {
+			p.row(s.Pseudowire, s.State, "for "+lasted(s.SinceSeconds), s.Reason)
+		}
+	}
+	p.history("History", t.History)
+	return nil
+}
+
+func describeSession(_ context.Context, _ *api.Client, it item, p *page) error {
+	s := it.value.(api.Session)
+	p.title("Session of "+s.Pseudowire+" to "+s.Peer, s.State, s.SinceSeconds, s.Reason)
+	sessionFields(p, s)
+	p.traffic(s.ReceivedFrames, s.ReceivedOctets, s.TransmittedFrames, s.TransmittedOctets, s.Drops)
+	p.history("History", s.History)
+	return nil
+}
+
+func sessionFields(p *page, s api.Session) {
+	p.field("Tunnel", s.Tunnel)
+	p.field("Local session ID", number(s.LocalSessionID))
+	p.field("Remote session ID", number(s.RemoteSessionID))
+	p.field("Cookie", counted(s.CookieOctets, "octet"))
+	p.field("Local circuit", s.LocalCircuit)
+	p.field("Remote circuit", s.RemoteCircuit)
+}
+
+func describePseudowire(ctx context.Context, c *api.Client, it item, p *page) error {
+	pw := it.value.(api.Pseudowire)
+	list, err := c.Sessions(ctx)
+	if err != nil {
+		return err
+	}
+	circuits, err := c.Attachments(ctx)
+	if err != nil {
+		return err
+	}
+	p.title("Pseudowire "+pw.Name+" to "+pw.Peer, pw.State, pw.SinceSeconds, pw.Reason)
+	p.field("Type", pw.Type)
+	p.field("Tunnel", pw.Tunnel)
+	p.field("Device", pw.Device)
+	p.field("Datapath", pw.Datapath)
+	p.field("MTU", number(uint32(max(pw.MTU, 0))))
+	p.field("Attachment", pw.Attachment)
+	for _, ac := range circuits {
+		if ac.Pseudowire == pw.Name {
+			p.section("Attachment circuit: " + orNone(ac.State))
+			attachmentFields(p, ac)
+		}
+	}
+	p.traffic(pw.ReceivedFrames, pw.ReceivedOctets, pw.TransmittedFrames, pw.TransmittedOctets, pw.Drops)
+	for _, s := range list {
+		if s.Pseudowire != pw.Name || s.Peer != pw.Peer {
+			continue
+		}
+		heading := "Session on " + s.Tunnel + ": " + s.State + " for " + lasted(s.SinceSeconds)
+		if s.Reason != "" {
+			heading += ", " + s.Reason
+		}
+		p.section(heading)
+		sessionFields(p, s)
+		p.history("History of the session on "+s.Tunnel, s.History)
+	}
+	return nil
+}
+
+func describeAttachment(_ context.Context, _ *api.Client, it item, p *page) error {
+	ac := it.value.(api.Attachment)
+	p.title("Attachment of "+ac.Pseudowire, "", 0, "")
+	p.field("State", ac.State)
+	attachmentFields(p, ac)
+	return nil
+}
+
+func attachmentFields(p *page, ac api.Attachment) {
+	p.field("Bridge", ac.Bridge)
+	p.field("Interface", ac.Interface)
+	p.field("VLAN", number(ac.VLAN))
+	p.field("Device", ac.Device)
+	p.field("Reason", ac.Reason)
+}
+
+func describeClass(_ context.Context, _ *api.Client, it item, p *page) error {
+	p.title("Class "+it.value.(api.Class).Name, "", 0, "")
+	return nil
+}
