@@ -4,8 +4,7 @@ package l2tpv3
 // slice. A message that came from Parse is written as it was. On an error, an
 // *EncodeError that says which AVP cannot be written and why, it returns b.
 //
-// A Message Digest is written as it is in the message; Authenticator.Sign fills
-// it in afterwards.
+// A Message Digest is written as it is in the message; Sign fills it in afterwards.
 func (m *Message) Append(b []byte) ([]byte, error) {
 	version := uint16(m.Version)
 	if version == 0 {

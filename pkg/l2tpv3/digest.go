@@ -100,8 +100,8 @@ func Sign(message, sender, receiver []byte, secrets ...*Secret) error {
 	}
 	for i := range f.n {
 		d := f.at[i]
-		if d.algorithm.size() != d.end-d.start {
-			return fmt.Errorf("l2tpv3: cannot sign with %v: %w", d.algorithm, ErrLength)
+		if !d.usable() {
+			return fmt.Errorf("l2tpv3: cannot sign with %v, %d octets: %w", d.algorithm, d.end-d.start, ErrLength)
 		}
 		s := secrets[min(i, len(secrets)-1)]
 		copy(message[d.start:d.end], s.digest(d.algorithm, f, sender, receiver))
@@ -119,7 +119,7 @@ func Verify(message, sender, receiver []byte, secrets ...*Secret) error {
 		return err
 	}
 	for _, d := range f.at[:f.n] {
-		if d.algorithm.size() != d.end-d.start {
+		if !d.usable() {
 			continue
 		}
 		for _, s := range secrets {
@@ -141,6 +141,12 @@ type foundDigests struct {
 type foundDigest struct {
 	algorithm  DigestAlgorithm
 	start, end int // the octets of the digest
+}
+
+// usable is false for an algorithm that is not known, or a length that is not its own.
+func (d foundDigest) usable() bool {
+	n := d.algorithm.size()
+	return n != 0 && n == d.end-d.start
 }
 
 // findDigests looks where digests have to be: directly after the Message Type,

@@ -205,6 +205,8 @@ func TestNoDigest(t *testing.T) {
 		{"another vendor's", message("8008 0000 0000 0006", "8017 0009 003b 00 0102030405060708090a0b0c0d0e0f10"), ErrNoDigest},
 		{"empty", message("8008 0000 0000 0006", "8006 0000 003b"), ErrNoDigest},
 		{"beyond the message", message("8008 0000 0000 0006", "8017 0000 003b 00"), ErrNoDigest},
+		{"of a type of the future, without octets", message("8008 0000 0000 0006", "8007 0000 003b 02"), ErrDigest},
+		{"of the last type, without octets", message("8008 0000 0000 0006", "8007 0000 003b ff"), ErrDigest},
 		{"too short for its type", message("8008 0000 0000 0006", "8008 0000 003b 00 01"), ErrDigest},
 		{"not valid", message("8008 0000 0000 0006", digest), ErrDigest},
 		{"malformed header", octets("c803 00ff 0000 0000 0000 0000"), ErrLength},

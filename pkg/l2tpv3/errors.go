@@ -59,11 +59,15 @@ func (e *EncodeError) Unwrap() error { return e.Err }
 
 // MissingAVPError says that a message lacks an AVP that its type requires.
 type MissingAVPError struct {
+	// Message is its type; 0 if it is the Message Type that is missing.
 	Message MessageType
 	AVP     AVPType
 }
 
 func (e *MissingAVPError) Error() string {
+	if e.AVP == AVPMessageType {
+		return "l2tpv3: message without Message Type"
+	}
 	return fmt.Sprintf("l2tpv3: %v without %v", e.Message, e.AVP)
 }
 
