@@ -30,8 +30,8 @@ type Config struct {
 // ParseConfig reads the daemon's configuration; name is what diagnostics call
 // the file. If one of the diagnostics is an error the configuration is the zero value.
 func ParseConfig(name string, data []byte) (Config, Diagnostics) {
-	s, text := newSource(name, data)
-	if text == nil {
+	s, text, ok := newSource(name, data)
+	if !ok {
 		return Config{}, s.finish()
 	}
 	root := s.parseTree(text)

@@ -93,18 +93,23 @@ func wordOf(c choice) scalar {
 	return scalar{strings.Join(all, " or "), func(s *source, at spot, n *node) (any, bool) {
 		word := n.text
 		if help, ok := c.later[word]; ok {
-			return s.refuse(CodeNotSupported, at, word+" is not supported yet", help)
+			return s.refuse(CodeNotSupported, at, fmt.Sprintf("`%s: %s` is not supported yet", lastKey(at.path), word), help)
 		}
 		if slices.Contains(c.words, word) {
 			return word, true
 		}
-		if other, is := n.ambiguous(); is {
-			instead := map[string]string{"the boolean true": c.yes, "the boolean false": c.no}[other]
-			if instead != "" {
-				return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%s is not one of %s", printable(word), listed(c.words)), "write "+instead)
-			}
+		help := "write one of these"
+		if near, ok := nearest(word, all); ok {
+			help = "did you mean " + near + "?"
 		}
-		return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%s is not one of %s", printable(word), listed(c.words)), oneOf(word, "write one of", c.words))
+		// The booleans of YAML 1.1, which others may have made of on and off.
+		switch other, _ := n.ambiguous(); {
+		case other == yamlTrue && c.yes != "":
+			help = "write " + c.yes
+		case other == yamlFalse && c.no != "":
+			help = "write " + c.no
+		}
+		return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%s is not one of %s", printable(word), listed(all)), help)
 	}}
 }
 
@@ -117,6 +122,9 @@ func keysOf[V any](m map[string]V) func(func(string) bool) {
 		}
 	}
 }
+
+// lastKey is the last key of a path.
+func lastKey(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
 // boolean is true or false; later, if set, says what to do instead of false.
 func boolean(laterFalse string) scalar {
@@ -190,7 +198,7 @@ func among(what string, values ...int64) scalar {
 
 // duration is a time with its unit; it reads to a time.Duration.
 func duration(least, most time.Duration) scalar {
-	words := fmt.Sprintf("a time from %s to %s, as 10s", short(least), short(most))
+	words := fmt.Sprintf("a time from %s to %s", short(least), short(most))
 	return scalar{words, func(s *source, at spot, n *node) (any, bool) {
 		if isDecimal(n.text) {
 			return s.refuse(CodeDuration, at, n.text+" has no unit", fmt.Sprintf("write %ss for seconds, or use ms, m or h", n.text))
@@ -284,7 +292,7 @@ var address = scalar{"an IPv4 or IPv6 address", func(s *source, at spot, n *node
 	bad := func(message, help string) (any, bool) { return s.refuse(CodeAddress, at, message, help) }
 	text := printable(n.text)
 	if n.text == "dynamic" {
-		return s.refuse(CodeNotSupported, at, "address: dynamic is not supported yet", "give the site a fixed address")
+		return s.refuse(CodeNotSupported, at, "`address: dynamic` is not supported yet", "give the site a fixed address")
 	}
 	a, err := netip.ParseAddr(n.text)
 	if err != nil {

@@ -28,7 +28,11 @@ func (k scalar) describe() string { return k.words }
 func (k scalar) read(s *source, path string, n *node) any {
 	at := n.at(path)
 	if n.kind != scalarNode {
-		s.fault(CodeWrongKind, at, fmt.Sprintf("this is %s, but has to be %s", n.kind, k.words), "")
+		help := "write " + k.words + " after the colon"
+		if n.kind == listNode {
+			help = "write one value, without brackets"
+		}
+		s.fault(CodeWrongKind, at, fmt.Sprintf("this is %s, but has to be %s", n.kind, k.words), help)
 		return nil
 	}
 	if n.null {
@@ -63,14 +67,10 @@ type item struct {
 }
 
 func (l list) describe() string {
-	switch words := "a list of " + l.of.describe(); {
-	case l.orOne:
-		return l.of.describe() + ", or " + words
-	case l.least == l.most && l.least > 0:
-		return fmt.Sprintf("a list of %d: each %s", l.least, l.of.describe())
-	default:
-		return words
+	if l.orOne {
+		return l.of.describe() + ", or a list of them"
 	}
+	return "a list, each entry " + l.of.describe()
 }
 
 func (l list) read(s *source, path string, n *node) any {
@@ -90,13 +90,12 @@ func (l list) read(s *source, path string, n *node) any {
 	}
 	if count := len(n.items); count < l.least || (l.most > 0 && count > l.most) {
 		wanted := fmt.Sprintf("at least %d", l.least)
-		switch {
-		case l.most == l.least:
-			wanted = fmt.Sprint(l.least)
-		case count > l.most && l.most > 0:
+		more := "add to it"
+		if count > l.least {
+			more = "remove some"
 			wanted = fmt.Sprintf("at most %d", l.most)
 		}
-		s.fault(CodeCount, n.at(path), fmt.Sprintf("the list has %s; it has to have %s", counted(count, "entry", "entries"), wanted), "")
+		s.fault(CodeCount, n.at(path), fmt.Sprintf("the list has %s; it has to have %s", counted(count, "entry", "entries"), wanted), more)
 		return nil
 	}
 	items, whole := []item{}, true
@@ -158,14 +157,14 @@ type row struct {
 	value any
 }
 
-func (t table) describe() string { return "a mapping of " + t.key + " to " + t.of.describe() }
+func (t table) describe() string { return "a mapping, a key for each " + strings.ToLower(t.key) }
 
 func (t table) read(s *source, path string, n *node) any {
 	if n.null {
 		return []row{}
 	}
 	if n.kind != mappingNode {
-		s.fault(CodeWrongKind, n.at(path), fmt.Sprintf("this is %s, but has to be a mapping: a key for each %s", n.kind, t.key), "")
+		s.fault(CodeWrongKind, n.at(path), fmt.Sprintf("this is %s, but has to be %s", n.kind, t.describe()), "write the "+strings.ToLower(t.key)+"'s name and a colon, and below that its keys")
 		return nil
 	}
 	rows := []row{}
@@ -182,6 +181,9 @@ func (t table) read(s *source, path string, n *node) any {
 			r.value = t.of.read(s, at.path, e.value)
 		}
 		rows = append(rows, r)
+	}
+	for range n.refused {
+		rows = append(rows, row{})
 	}
 	return rows
 }
@@ -206,10 +208,12 @@ type field struct {
 	about string
 }
 
-// record is an object that was read.
+// record is an object that was read. It is damaged if keys of it were left out,
+// so that nothing can be said about those that seem to be missing.
 type record struct {
-	at     spot
-	values map[string]value
+	at      spot
+	values  map[string]value
+	damaged bool
 }
 
 type value struct {
@@ -218,17 +222,17 @@ type value struct {
 	value   any
 }
 
-func (o *object) describe() string { return "a mapping (" + o.name + ")" }
+func (o *object) describe() string { return "a mapping with keys like " + o.fields[0].key }
 
 func (o *object) read(s *source, path string, n *node) any { return o.readAt(s, n.at(path), n) }
 
 // readAt reads the object; at is where missing keys are reported: its name, if it has one.
 func (o *object) readAt(s *source, at spot, n *node) any {
 	if n.kind != mappingNode && !n.null {
-		s.fault(CodeWrongKind, n.at(at.path), fmt.Sprintf("this is %s, but has to be a mapping with keys like %s", n.kind, o.fields[0].key), "keys here: "+listed(o.keys()))
+		s.fault(CodeWrongKind, n.at(at.path), fmt.Sprintf("this is %s, but has to be %s", n.kind, o.describe()), "keys here: "+listed(o.keys()))
 		return nil
 	}
-	rec := &record{at: at, values: map[string]value{}}
+	rec := &record{at: at, values: map[string]value{}, damaged: n.refused > 0}
 	for _, e := range n.entries {
 		if s.full() {
 			return nil
@@ -236,7 +240,11 @@ func (o *object) readAt(s *source, at spot, n *node) any {
 		key := e.key.at(joined(at.path, e.key.text))
 		i := slices.IndexFunc(o.fields, func(f field) bool { return f.key == e.key.text })
 		if i < 0 {
-			o.unknown(s, key, e)
+			meant := o.unknown(s, key, e)
+			if _, ok := rec.values[meant]; !ok {
+				// The key that was meant is there, with an unknown value.
+				rec.values[meant] = value{key: key, at: key}
+			}
 			continue
 		}
 		f := o.fields[i]
@@ -256,31 +264,38 @@ func (o *object) readAt(s *source, at spot, n *node) any {
 		rec.values[f.key] = v
 	}
 	for _, f := range o.fields {
-		if _, ok := rec.values[f.key]; f.required && !ok {
+		if _, ok := rec.values[f.key]; f.required && !ok && !rec.damaged {
 			s.fault(CodeMissingKey, at, fmt.Sprintf("the key %s is missing", f.key), fmt.Sprintf("add `%s:` with %s", f.key, f.shape.describe()))
 		}
 	}
 	return rec
 }
 
-// unknown reports a key that the object does not have.
-func (o *object) unknown(s *source, at spot, e entry) {
+// unknown reports a key that the object does not have, and returns the one that
+// was probably meant.
+func (o *object) unknown(s *source, at spot, e entry) (meant string) {
 	help := "keys here: " + listed(o.keys())
 	before, after, hasColon := strings.Cut(e.key.text, ":")
 	near, isNear := nearest(e.key.text, o.all())
 	switch {
 	case hasColon && e.value.null && slices.Contains(o.all(), before):
-		// {vlan:100} is the key "vlan:100" without a value.
+		// {vlan:100} is the key "vlan:100" without a value, and {vlan:} the key "vlan:".
+		at.path = strings.TrimSuffix(at.path, ":"+after)
+		if after == "" {
+			s.fault(CodeNoValue, at, "there is no value", "write one after the colon and a space, or remove the key")
+			return before
+		}
 		s.fault(CodeColon, at, "a space is missing after the colon", fmt.Sprintf("write `%s: %s`", before, after))
-		return
+		return before
 	case isNear:
-		help = "did you mean " + near + "? " + help
+		help = "did you mean " + near + "? (" + help + ")"
 	default:
 		if elsewhere := placesOf(e.key.text); len(elsewhere) > 0 {
 			help = fmt.Sprintf("%s belongs under %s; %s", printable(e.key.text), strings.Join(elsewhere, " or "), help)
 		}
 	}
 	s.fault(CodeUnknownKey, at, "unknown key "+printable(e.key.text), help)
+	return near
 }
 
 // keys are those that can be used; all are those that are known.

@@ -30,26 +30,26 @@ type spot struct {
 
 // newSource takes a file's octets to text that YAML can be read from: without
 // byte order mark, lines ended by LF alone. If it cannot be read the fault is
-// in the source's diagnostics and the text is nil.
-func newSource(name string, data []byte) (*source, []byte) {
-	s := &source{name: name, seen: map[string]bool{}}
+// in the source's diagnostics and ok is false.
+func newSource(name string, data []byte) (s *source, text []byte, ok bool) {
+	s = &source{name: name, seen: map[string]bool{}}
 	start := spot{line: 1, column: 1}
 	if len(data) > maxSize {
 		s.fault(CodeTooLarge, start, fmt.Sprintf("the file has %d octets; 1 MiB (%d) is the limit", len(data), maxSize), "is this the file you meant?")
-		return s, nil
+		return s, nil, false
 	}
 	if bytes.HasPrefix(data, []byte{0xfe, 0xff}) || bytes.HasPrefix(data, []byte{0xff, 0xfe}) {
 		s.fault(CodeEncoding, start, "the file is UTF-16", "save it as UTF-8")
-		return s, nil
+		return s, nil, false
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
 	data = bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
 	s.lines = strings.Split(string(data), "\n")
 	if !s.readable() {
-		return s, nil
+		return s, nil, false
 	}
-	return s, data
+	return s, data, true
 }
 
 // readable finds the first character that YAML does not allow, or that it takes

@@ -62,7 +62,7 @@ func oneOf(word, kind string, candidates []string) string {
 	}
 	all := kind + ": " + listed(candidates)
 	if c, ok := nearest(word, candidates); ok {
-		return "did you mean " + c + "? " + all
+		return "did you mean " + c + "? (" + all + ")"
 	}
 	return all
 }

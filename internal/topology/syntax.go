@@ -72,6 +72,9 @@ type lint struct {
 	opened bool
 	// block is the indentation of the key of a block scalar (| or >), -1 outside.
 	block int
+	// text is a line below a key that is not a key itself: right if it is the
+	// key's value, wrong if keys follow.
+	text *finding
 	// brackets that are open, and the indentation of the line with the first one.
 	brackets []bracket
 	indent   int
@@ -178,6 +181,10 @@ func (l *lint) blockLine(number int, line []rune, column int) *finding {
 	if colon < 0 {
 		return l.keyless(number, line, column)
 	}
+	if l.text != nil && column+1 >= l.text.at.column {
+		return l.text
+	}
+	l.text = nil
 	if f := l.enter(number, column, false); f != nil {
 		return f
 	}
@@ -257,19 +264,26 @@ var colonWithoutSpace = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9-]*):(\S+)`)
 // keyless looks at a line without a key: an entry of a list, or the next line of
 // a text, or a mistake.
 func (l *lint) keyless(number int, line []rune, column int) *finding {
-	at := spot{line: number, column: column + 1}
-	rest := string(line[column:])
-	inMapping := len(l.levels) > 0 && !l.levels[len(l.levels)-1].list
-	if inMapping && column <= l.levels[len(l.levels)-1].column {
-		if m := colonWithoutSpace.FindStringSubmatch(rest); m != nil {
-			return &finding{code: CodeColon, at: spot{line: number, column: column + 1 + len(m[1])}, message: "a space is missing after the colon", help: fmt.Sprintf("write `%s: %s`", m[1], m[2])}
+	inMapping := len(l.levels) > 0 && !l.levels[len(l.levels)-1].list && column <= l.levels[len(l.levels)-1].column
+	if !strings.ContainsRune("{[\"'&*", line[column]) {
+		f := withoutColon(spot{line: number, column: column + 1}, string(line[column:]))
+		if inMapping {
+			return f
 		}
-		if line[column] != '{' && line[column] != '[' {
-			word := strings.Fields(rest)[0]
-			return &finding{code: CodeColon, at: at, message: fmt.Sprintf("a colon is missing after %s", printable(word)), help: fmt.Sprintf("write `%s:`", word)}
+		if l.opened && l.text == nil {
+			l.text = f
 		}
 	}
 	return l.scalar(number, line, column)
+}
+
+// withoutColon is what is wrong with text that should have been a key.
+func withoutColon(at spot, text string) *finding {
+	if m := colonWithoutSpace.FindStringSubmatch(text); m != nil {
+		return &finding{code: CodeColon, at: at, message: "a space is missing after the colon", help: fmt.Sprintf("write `%s: %s`", m[1], m[2])}
+	}
+	word := strings.Fields(text)[0]
+	return &finding{code: CodeColon, at: at, message: fmt.Sprintf("a colon is missing after %s", printable(word)), help: fmt.Sprintf("write `%s:`", word)}
 }
 
 // value looks at what comes after a colon.
@@ -347,13 +361,19 @@ func wordEnd(line []rune, from int) int {
 	return from
 }
 
+// escapes are the characters that can follow a backslash in double quotes (YAML
+// 1.2, Section 5.7).
+const escapes = "0abt\tnvfre \"/\\N_LPxuU"
+
 // quoted returns the position after the quote's end, which has to be in the line.
 func (l *lint) quoted(number int, line []rune, from int) (int, *finding) {
 	quote := line[from]
 	for i := from + 1; i < len(line); i++ {
 		switch {
 		case quote == '"' && line[i] == '\\':
-			i++
+			if i++; i < len(line) && !strings.ContainsRune(escapes, line[i]) {
+				return 0, &finding{code: CodeSyntax, at: spot{line: number, column: i}, message: fmt.Sprintf("\\%c means nothing in quotes", line[i]), help: `write \\ for a backslash, or use single quotes`}
+			}
 		case line[i] != quote:
 		case quote == '\'' && i+1 < len(line) && line[i+1] == quote:
 			i++

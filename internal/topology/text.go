@@ -23,6 +23,12 @@ func printable(s string) string {
 	return strconv.Quote(s + cut)
 }
 
+// What YAML readers take words without quotes for.
+const (
+	yamlTrue  = "the boolean true"
+	yamlFalse = "the boolean false"
+)
+
 // ambiguous reports that YAML readers take text without quotes for different
 // things, and what some take it for. Version 1.1 of YAML has sixteen more words
 // for true and false than version 1.2, numbers to the base of 8 and of 60, and dates.
@@ -32,9 +38,9 @@ func (n *node) ambiguous() (string, bool) {
 	}
 	switch strings.ToLower(n.text) {
 	case "true", "yes", "on", "y":
-		return "the boolean true", true
+		return yamlTrue, true
 	case "false", "no", "off", "n":
-		return "the boolean false", true
+		return yamlFalse, true
 	case "null", "~":
 		return "nothing at all", true
 	}

@@ -31,6 +31,8 @@ type site struct {
 	routerIDAt  spot
 	bridges     []*bridge
 	bridgeNames map[string]*bridge
+	// noBridges is set where the bridges are there and could not be read.
+	noBridges bool
 }
 
 type bridge struct {
@@ -78,8 +80,8 @@ type end struct {
 // reported at once, in the order of the file. The topology is nil if one of them
 // is an error; with warnings alone it can be used.
 func Parse(name string, data []byte) (*Topology, Diagnostics) {
-	s, text := newSource(name, data)
-	if text == nil {
+	s, text, ok := newSource(name, data)
+	if !ok {
 		return nil, s.finish()
 	}
 	root := s.parseTree(text)
@@ -139,16 +141,23 @@ type builder struct {
 	t       *Topology
 	sites   map[string]*site
 	tunnels map[string]*tunnel
+	// noSites and noTunnels are set where the key is there and could not be read:
+	// then nothing is unknown.
+	noSites, noTunnels bool
 }
 
 func (b *builder) build(rec *record) {
 	metadata, _, _ := get[*record](rec, "metadata")
 	b.t.Name, _, _ = get[string](metadata, "name")
 	b.t.sitesPlace = b.place(rec.values["sites"].key)
-	if f, ok := rec.values["sites"]; ok && f.value != nil && len(rows(rec, "sites")) == 0 {
-		b.fault(CodeCount, f.key, "there are no sites", "name at least the site that this host is")
+	sites, _, readable := get[[]row](rec, "sites")
+	b.noSites = !readable
+	_, _, readable = get[[]row](rec, "tunnels")
+	b.noTunnels = !readable && rec.has("tunnels")
+	if !b.noSites && len(sites) == 0 {
+		b.fault(CodeCount, rec.values["sites"].key, "there are no sites", "name at least the site that this host is")
 	}
-	for _, r := range rows(rec, "sites") {
+	for _, r := range sites {
 		if r.named {
 			b.site(r)
 		}
@@ -188,11 +197,13 @@ func (b *builder) site(r row) {
 		return
 	}
 	s.address, s.addressAt, _ = get[netip.Addr](rec, "address")
-	if !rec.has("address") && !rec.has("underlays") {
+	if !rec.has("address") && !rec.has("underlays") && !rec.damaged {
 		b.fault(CodeMissingKey, r.at, "the key address is missing", "add `address:` with an IPv4 or IPv6 address")
 	}
 	s.routerID, s.routerIDAt, _ = get[uint32](rec, "router-id")
-	for _, br := range rows(rec, "bridges") {
+	bridges, _, readable := get[[]row](rec, "bridges")
+	s.noBridges = !readable && rec.has("bridges")
+	for _, br := range bridges {
 		if br.named {
 			made := b.bridge(br)
 			s.bridges = append(s.bridges, made)
@@ -304,6 +315,9 @@ func (b *builder) siteHelp(but string) string {
 }
 
 func (b *builder) unknownSite(at spot, name string) {
+	if b.noSites {
+		return
+	}
 	b.fault(CodeUnknownSite, at, fmt.Sprintf("there is no site %s", name), oneOf(name, "sites", b.t.Sites()))
 }
 
@@ -348,7 +362,10 @@ func (b *builder) tunnelOf(r row, rec *record) *tunnel {
 		b.clash(CodeExclusive, one.key, "tunnel and tunnels are both there", many.key, "the other one is here", "keep one of them")
 		return nil
 	case !rec.has("tunnel") && !rec.has("tunnels"):
-		b.fault(CodeMissingKey, r.at, "the key tunnel is missing", oneOf("", "add `tunnel:` with one of the tunnels", tunnelNames(b.t.tunnels)))
+		if rec.damaged {
+			return nil
+		}
+		b.fault(CodeMissingKey, r.at, "the key tunnel is missing", oneOf("", "add `tunnel:` with one of these tunnels", tunnelNames(b.t.tunnels)))
 		return nil
 	}
 	name, at, ok := get[string](rec, "tunnel")
@@ -370,7 +387,7 @@ func (b *builder) tunnelOf(r row, rec *record) *tunnel {
 
 func (b *builder) knownTunnel(at spot, name string) *tunnel {
 	t := b.tunnels[name]
-	if t == nil {
+	if t == nil && !b.noTunnels {
 		b.fault(CodeUnknownTunnel, at, fmt.Sprintf("there is no tunnel %s", name), oneOf(name, "tunnels", tunnelNames(b.t.tunnels)))
 	}
 	return t
@@ -407,7 +424,7 @@ func (b *builder) ends(p *pseudowire, rec *record) {
 			continue
 		}
 		if t := p.tunnel; t != nil && !t.broken && !slices.Contains(t.sites, s) {
-			b.clash(CodeNotMember, r.at, fmt.Sprintf("tunnel %s does not reach site %s", t.name, s.name), t.sitesAt, "its sites are here", oneOf(r.name, "use one of its sites", siteNames(t.sites)))
+			b.clash(CodeNotMember, r.at, fmt.Sprintf("tunnel %s does not reach site %s", t.name, s.name), t.sitesAt, "its sites are here", fmt.Sprintf("attach at one of its sites (%s), or add %s to them", listed(siteNames(t.sites)), s.name))
 		}
 		p.ends = append(p.ends, b.end(s, r))
 	}
@@ -440,9 +457,11 @@ func (b *builder) end(s *site, r row) end {
 		b.clash(CodeExclusive, rec.values["interface"].key, "bridge and interface are both there", rec.values["bridge"].key, "the other one is here", "attach one of them")
 		e.broken = true
 	case !rec.has("bridge") && !rec.has("interface"):
-		b.fault(CodeMissingKey, r.at, "there is nothing to attach", "add `bridge:` or `interface:`")
+		if !rec.damaged {
+			b.fault(CodeMissingKey, r.at, "there is nothing to attach", "add `bridge:` or `interface:`")
+		}
 	case brOK:
-		if s.bridge(br) == nil {
+		if s.bridge(br) == nil && !s.noBridges {
 			b.unknownBridge(s, br, brAt)
 		}
 	case ifcOK:

@@ -28,7 +28,9 @@ type node struct {
 	// or a date when it is not quoted.
 	null, number bool
 	entries      []entry
-	items        []*node
+	// refused counts the keys of a mapping that were faulty and left out.
+	refused int
+	items   []*node
 	// size counts the values of the tree, aliases expanded.
 	size int
 }
@@ -161,7 +163,7 @@ func (c *converter) alias(y *yaml.Node, path string) *node {
 		return empty(y)
 	}
 	n := c.done[y.Alias]
-	if n == nil {
+	if n == nil || c.failed {
 		return empty(y)
 	}
 	if c.added += n.size; c.added > maxExpansion {
@@ -197,15 +199,18 @@ func (c *converter) mapping(n *node, y *yaml.Node, path string, depth int) {
 		}
 		if k.Kind != yaml.ScalarNode {
 			c.fault(CodeKeyKind, at, "a list or a mapping cannot be a key", "text with brackets in it needs quotes")
+			n.refused++
 			continue
 		}
 		if k.Tag == "!!merge" {
 			c.fault(CodeMergeKey, at, "merge keys (<<) are not supported", "write the keys out, or use an anchor for a whole value: `a: &x {…}`, `b: *x`")
+			n.refused++
 			continue
 		}
 		at.path = joined(path, k.Value)
 		if other, twice := first[k.Value]; twice {
 			c.clash(CodeDuplicateKey, at, fmt.Sprintf("the key %s is there twice", printable(k.Value)), spot{"", other.Line, other.Column}, "first used here", "remove or rename one of them")
+			n.refused++
 			continue
 		}
 		first[k.Value] = k
