@@ -1,0 +1,459 @@
+package bridge
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// transparent is the link-local group addresses (01-80-C2-00-00-0x) that a private
+// bridge forwards: all but MAC pause (-01), which the kernel never does.
+const transparent = 0xffff &^ (1 << 1)
+
+// reconcile makes a bridge, its ports and its devices what is wanted. The order
+// lets no frame into a VLAN that is not its own: VLANs before filtering, the
+// bridge up last. The errors are the bridge's own, and those of the devices.
+func (m *Manager) reconcile(t *target) (own, devices error) {
+	t.clean, t.index = false, 0
+	br, n, err := m.ensure(t)
+	if err != nil {
+		return err, nil
+	}
+	s, err := m.shapeOf(t, br)
+	if err != nil {
+		return err, nil
+	}
+	t.index, t.shape = br.index, s
+
+	var failures []error
+	if !t.external {
+		own = errors.Join(m.prepare(t, br), m.ports(t, br, n))
+	}
+	for _, a := range t.sorted() {
+		failures = append(failures, m.attach(t, a))
+	}
+	if !t.external {
+		own = errors.Join(own, m.complete(t, br))
+	}
+	t.clean = own == nil
+	return own, errors.Join(failures...)
+}
+
+// present leaves devices out that are not there yet: their attachments tell of them.
+func present(err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return err
+	}
+	var others []error
+	for _, e := range joined.Unwrap() {
+		if _, absent := errors.AsType[*NotPresentError](e); !absent {
+			others = append(others, e)
+		}
+	}
+	return errors.Join(others...)
+}
+
+// ensure finds or makes the bridge, and reads its note.
+func (m *Manager) ensure(t *target) (*link, note, error) {
+	br, err := m.nl.link(t.name)
+	if err != nil {
+		return nil, note{}, failed("find", t.name, err)
+	}
+	if t.external {
+		return m.external(t, br)
+	}
+	if br == nil {
+		if err := m.nl.create(t.name, infoOf("bridge",
+			attr(unix.IFLA_BR_STP_STATE, nl.Uint32Attr(0)),
+			attr(unix.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0)),
+		), attr(unix.IFLA_ADDRESS, randomAddress())); err != nil {
+			return nil, note{}, failed("make bridge", t.name, err)
+		}
+		m.log.Info("bridge made", "bridge", t.name)
+		if br, err = m.nl.link(t.name); err != nil || br == nil {
+			return nil, note{}, failed("find", t.name, orGone(err))
+		}
+	}
+	n, ours := owned(br)
+	if !ours || br.kind != "bridge" {
+		return nil, note{}, &NotOursError{Link: t.name, Kind: br.kind, Wanted: "bridge"}
+	}
+	if br.alias == "" {
+		n = note{prefix: bridgePrefix, name: t.name}
+		m.quiet(br)
+		if err := m.nl.setAlias(br.index, n.String()); err != nil {
+			return nil, note{}, failed("mark", t.name, err)
+		}
+	}
+	return br, n, nil
+}
+
+// external checks somebody else's bridge. One that we made and that is now
+// declared to be the user's becomes so: its mark goes.
+func (m *Manager) external(t *target, br *link) (*link, note, error) {
+	switch {
+	case br == nil:
+		return nil, note{}, &NotPresentError{Interface: t.name, For: "bridge " + t.name}
+	case br.kind != "bridge":
+		return nil, note{}, &InvalidError{"bridge " + t.name, "the interface of that name is no bridge but a " + kindOf(br.kind)}
+	}
+	if _, ours := owned(br); ours {
+		if err := m.nl.setAlias(br.index, ""); err != nil {
+			return nil, note{}, failed("hand over", t.name, err)
+		}
+	}
+	return br, note{}, nil
+}
+
+// prepare sets what a bridge must have before ports come in.
+func (m *Manager) prepare(t *target, br *link) error {
+	if t.shape.aware && br.defaultPVID != t.shape.pvid {
+		if err := m.nl.setBridge(br.index, attr(unix.IFLA_BR_VLAN_DEFAULT_PVID, nl.Uint16Attr(t.shape.pvid))); err != nil {
+			return failed("set the default VLAN of", t.name, err)
+		}
+	}
+	if !t.shape.aware && br.filters {
+		return m.filter(t, br, false)
+	}
+	return nil
+}
+
+// complete turns VLAN filtering on once every VLAN is in place, and brings a new bridge up.
+func (m *Manager) complete(t *target, br *link) error {
+	if t.shape.aware && !br.filters {
+		if err := m.filter(t, br, true); err != nil {
+			return err
+		}
+	}
+	if br.group == newGroup {
+		return failed("bring up", t.name, m.nl.finish(br.index))
+	}
+	return nil
+}
+
+func (m *Manager) filter(t *target, br *link, on bool) error {
+	value := uint8(0)
+	if on {
+		value = 1
+	}
+	m.log.Info("bridge VLAN filtering", "bridge", t.name, "on", on)
+	return failed("set VLAN filtering of", t.name, m.nl.setBridge(br.index, attr(unix.IFLA_BR_VLAN_FILTERING, nl.Uint8Attr(value))))
+}
+
+// ports puts the wanted interfaces into the bridge and the others that we put there out of it.
+func (m *Manager) ports(t *target, br *link, n note) error {
+	var failures []error
+	wanted := map[int]bool{}
+	for _, name := range t.ports {
+		l, err := m.nl.link(name)
+		switch {
+		case err != nil:
+			failures = append(failures, failed("find", name, err))
+			continue
+		case l == nil:
+			failures = append(failures, &NotPresentError{Interface: name, For: "bridge " + t.name})
+			continue
+		}
+		if m.owners[name] == nil {
+			m.owners[name] = t
+		} else if m.owners[name] != t {
+			failures = append(failures, &InvalidError{"bridge " + t.name, "interface " + name + " is used by " + m.owners[name].name + " already"})
+			continue
+		}
+		wanted[l.index] = true
+		if n, err = m.join(t, br, n, l); err == nil {
+			err = m.configure(t, l.index, l.name, t.portVLANs(t.shape), !m.settled)
+		}
+		failures = append(failures, err)
+	}
+	if t.vlan != nil {
+		failures = append(failures, m.joinVLAN(t, br))
+	}
+	for _, u := range n.uses {
+		if !wanted[u.index] {
+			var err error
+			n, err = m.leave(br, n, u)
+			failures = append(failures, err)
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// configure sets what a port has of the bridge's shape. With keep, VLANs beyond
+// the wanted ones stay, and a port that does not learn goes on so.
+func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, keep bool) error {
+	l, err := m.nl.linkByIndex(index)
+	if err != nil || l == nil {
+		return failed("find", name, orGone(err))
+	}
+	var change []*nl.RtAttr
+	if l.learning && !t.shape.learns {
+		// What it has learned would be wrong still.
+		change = append(change, attr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(0)), attr(unix.IFLA_BRPORT_FLUSH, nil))
+	} else if !l.learning && t.shape.learns && !keep {
+		change = append(change, attr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(1)))
+	}
+	if t.private && l.portGroupForward != transparent {
+		change = append(change, attr(unix.IFLA_BRPORT_GROUP_FWD_MASK, nl.Uint16Attr(transparent)))
+	}
+	if len(change) > 0 {
+		if err := m.nl.setPort(index, change...); err != nil {
+			return failed("configure port", name, err)
+		}
+	}
+	if !t.shape.aware {
+		return nil
+	}
+	return failed("set the VLANs of", name, m.nl.setVLANs(index, false, vlans, keep))
+}
+
+// adapt brings one new or changed attachment in, and the rest where it concerns the rest.
+func (m *Manager) adapt(t *target, a Attachment) error {
+	br, err := m.nl.link(t.name)
+	if err != nil {
+		return failed("find", t.name, err)
+	}
+	if br == nil || br.index != t.index || !t.clean {
+		own, _ := m.reconcile(t)
+		return errors.Join(own, m.attach(t, a))
+	}
+	s, err := m.shapeOf(t, br)
+	if err != nil {
+		return err
+	}
+	if s != t.shape {
+		own, _ := m.reconcile(t)
+		return errors.Join(own, m.attach(t, a))
+	}
+	return errors.Join(m.portTables(t), m.attach(t, a))
+}
+
+// reshape takes back what a removed attachment needed.
+func (m *Manager) reshape(t *target) error {
+	if !m.settled || !t.clean {
+		return nil
+	}
+	br, err := m.nl.link(t.name)
+	if err != nil {
+		return failed("find", t.name, err)
+	}
+	if br == nil || br.index != t.index {
+		return nil // Refresh's affair
+	}
+	s, err := m.shapeOf(t, br)
+	if err != nil {
+		return err
+	}
+	if s != t.shape {
+		own, devices := m.reconcile(t)
+		return errors.Join(own, present(devices))
+	}
+	return m.portTables(t)
+}
+
+// portTables sets the VLANs of the host's ports.
+func (m *Manager) portTables(t *target) error {
+	if t.external || !t.shape.aware {
+		return nil
+	}
+	var failures []error
+	for _, name := range t.ports {
+		l, err := m.nl.link(name)
+		if err != nil || l == nil || l.master != t.index {
+			t.clean = false
+			failures = append(failures, failed("find", name, err))
+			continue
+		}
+		failures = append(failures, failed("set the VLANs of", name, m.nl.setVLANs(l.index, false, t.portVLANs(t.shape), !m.settled)))
+	}
+	return errors.Join(failures...)
+}
+
+// attach puts a pseudowire's device into its bridge.
+func (m *Manager) attach(t *target, a Attachment) error {
+	a = t.attachments[a.Pseudowire]
+	if t.index == 0 {
+		return nil // the bridge's own error is told
+	}
+	if err := m.carries(t, a); err != nil {
+		return err
+	}
+	l, err := m.nl.link(a.Device)
+	switch {
+	case err != nil:
+		return failed("find", a.Device, err)
+	case l == nil:
+		return &NotPresentError{Interface: a.Device, For: "pseudowire " + a.Pseudowire}
+	}
+	if l.master != t.index {
+		// A port comes into a filtering bridge with the default VLAN, which may
+		// not be its own.
+		if t.shape.aware && l.up() {
+			if err := m.nl.setUp(l.index, false); err != nil {
+				return failed("bring down", a.Device, err)
+			}
+			l.flags &^= unix.IFF_UP
+		}
+		if err := m.nl.setMaster(l.index, t.index); err != nil {
+			return failed("put into "+t.name+" the device", a.Device, err)
+		}
+		m.log.Info("device attached", "pseudowire", a.Pseudowire, "device", a.Device, "bridge", t.name, "vlan", a.VLAN)
+	}
+	if err := m.configure(t, l.index, a.Device, deviceVLANs(a, t.shape), false); err != nil {
+		return err
+	}
+	if l.up() {
+		return nil
+	}
+	m.quiet(l)
+	return failed("bring up", a.Device, m.nl.setUp(l.index, true))
+}
+
+// carries says whether the bridge, such as it is, can carry the attachment.
+func (m *Manager) carries(t *target, a Attachment) error {
+	if a.VLAN == 0 || a.Tagged || t.shape.aware {
+		return nil
+	}
+	e := &UnsupportedError{For: "pseudowire " + a.Pseudowire}
+	can, err := m.supported()
+	switch {
+	case err != nil:
+		return err
+	case t.private:
+		e.Missing = fmt.Sprintf("VLAN %d of %s cannot be taken apart from the whole interface, which another pseudowire has", a.VLAN, t.ports[0])
+		e.Remedy = "use `datapath: ebpf`, or attach only VLANs of it"
+	case !can.vlanFiltering:
+		e.Missing = fmt.Sprintf("the kernel has no bridge VLAN filtering, so VLAN %d of bridge %s cannot be told apart", a.VLAN, t.name)
+		e.Remedy = "use `datapath: ebpf`, which takes the tag off itself"
+	case t.external:
+		e.Missing = fmt.Sprintf("bridge %s does not filter VLANs, so its VLAN %d cannot be told apart", t.name, a.VLAN)
+		e.Remedy = fmt.Sprintf("turn it on there (`ip link set %s type bridge vlan_filtering 1`), or use `datapath: ebpf`", t.name)
+	default:
+		e.Missing = fmt.Sprintf("bridge %s has `vlan-aware: false`, so its VLAN %d cannot be told apart", t.name, a.VLAN)
+		e.Remedy = "leave that out, or use `datapath: ebpf`"
+	}
+	return e
+}
+
+// detach takes a pseudowire's device out of its bridge, if it is there.
+func (m *Manager) detach(t *target, device string) error {
+	l, err := m.nl.link(device)
+	if err != nil || l == nil || l.master == 0 {
+		return failed("find", device, err)
+	}
+	br, err := m.nl.link(t.name)
+	if err != nil || br == nil || l.master != br.index {
+		return failed("find", t.name, err)
+	}
+	m.log.Info("device detached", "device", device, "bridge", t.name)
+	return failed("take out of "+t.name+" the device", device, m.nl.setMaster(l.index, 0))
+}
+
+// dismantle removes a bridge that is not wanted any more, with what belonged to it alone.
+func (m *Manager) dismantle(t *target) error {
+	var failures []error
+	if t.external {
+		for _, a := range t.sorted() {
+			failures = append(failures, m.detach(t, a.Device))
+		}
+		return errors.Join(failures...)
+	}
+	names := []string{t.name}
+	if t.vlan != nil {
+		names = append(names, t.vlan.name)
+	}
+	for _, name := range names {
+		l, err := m.nl.link(name)
+		if err == nil && l != nil {
+			err = m.removeLink(l)
+		}
+		failures = append(failures, failed("remove", name, err))
+	}
+	return errors.Join(failures...)
+}
+
+// removeOwned removes the bridges and VLAN devices of ours that unwanted picks.
+func (m *Manager) removeOwned(unwanted func(*link) bool) error {
+	all, err := m.nl.links()
+	if err != nil {
+		return failed("list", "links", err)
+	}
+	// Bridges before the VLAN devices that are their ports.
+	slices.SortStableFunc(all, func(a, b *link) int {
+		if a.kind == b.kind {
+			return 0
+		} else if a.kind == "bridge" {
+			return -1
+		}
+		return 1
+	})
+	var failures []error
+	for _, l := range all {
+		if unwanted(l) {
+			failures = append(failures, failed("remove", l.name, m.removeLink(l)))
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// removeLink removes a netdev if it is ours, and puts back what it used.
+func (m *Manager) removeLink(l *link) error {
+	n, ours := owned(l)
+	if !ours {
+		return nil
+	}
+	var failures []error
+	for _, u := range n.uses {
+		var err error
+		if l.kind == "vlan" {
+			err = m.releaseParent(l, u)
+		} else {
+			n, err = m.leave(l, n, u)
+		}
+		failures = append(failures, err)
+	}
+	m.log.Info("removed", "link", l.name)
+	err := m.nl.remove(l.index)
+	if errors.Is(err, unix.ENODEV) {
+		err = nil
+	}
+	return errors.Join(append(failures, err)...)
+}
+
+// owned reads the note of a bridge or VLAN device of ours. One that a crash left
+// without alias has its mark.
+func owned(l *link) (note, bool) {
+	n, ok := parseNote(l.alias)
+	switch {
+	case ok && n.prefix == bridgePrefix && l.kind == "bridge", ok && n.prefix == vlanPrefix && l.kind == "vlan":
+		return n, true
+	case l.alias == "" && l.group == newGroup && l.kind == "bridge":
+		return note{prefix: bridgePrefix, name: l.name}, true
+	case l.alias == "" && l.group == newGroup && l.kind == "vlan":
+		return note{prefix: vlanPrefix, name: l.name}, true
+	}
+	return note{}, false
+}
+
+// randomAddress is a locally administered address: a bridge without one of its
+// own takes and changes it with its ports'.
+func randomAddress() net.HardwareAddr {
+	a := make(net.HardwareAddr, 6)
+	rand.Read(a)
+	a[0] = a[0]&^1 | 2
+	return a
+}
+
+// orGone is the error of a look-up that failed or found nothing.
+func orGone(err error) error {
+	if err == nil {
+		return unix.ENODEV
+	}
+	return err
+}

@@ -1,0 +1,14 @@
+package bridge
+
+import "golang.org/x/sys/unix"
+
+// FailAfter lets n more changing requests through to the kernel and refuses all
+// that follow: the process has ended as far as the kernel can see.
+func (m *Manager) FailAfter(n int) {
+	m.nl.refuse = func() error {
+		if n--; n < 0 {
+			return unix.EIO
+		}
+		return nil
+	}
+}

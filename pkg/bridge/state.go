@@ -1,0 +1,143 @@
+package bridge
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// AttachmentState says whether the attachment circuit's own side is up, and if
+// not, why: what Circuit Status and Set-Link-Info tell the peer (RFC 3931,
+// Section 5.4.5; RFC 4719, Section 2.3.2). The pseudowire's device plays no part.
+//
+// An interface is up with its carrier. A bridge is up if it is administratively
+// so and somebody can be reached through it: one of its ports that are no
+// pseudowires has a carrier, or it has none of those, or the bridge itself has an address.
+func (m *Manager) AttachmentState(pseudowire string) (up bool, reason string) {
+	s := m.states(func(name string) bool { return name == pseudowire })[pseudowire]
+	if s == (State{}) {
+		s.Reason = "it is not attached"
+	}
+	return s.Up, s.Reason
+}
+
+// State is that of an attachment circuit; Reason is empty if it is up.
+type State struct {
+	Up     bool
+	Reason string
+}
+
+// AttachmentStates gives the states of all pseudowires' attachment circuits, as
+// AttachmentState does, with one look at each bridge and interface.
+func (m *Manager) AttachmentStates() map[string]State {
+	return m.states(func(string) bool { return true })
+}
+
+func (m *Manager) states(of func(pseudowire string) bool) map[string]State {
+	states := map[string]State{}
+	if m.nl == nil {
+		return states
+	}
+	seen := map[string]State{} // by bridge or interface, which share no name
+	for name, p := range m.attachments {
+		if !of(name) {
+			continue
+		}
+		s, ok := seen[p.Bridge+p.Interface]
+		if !ok {
+			var err error
+			if p.Interface != "" {
+				s, err = m.interfaceState(p.Interface)
+			} else {
+				s, err = m.bridgeState(p.target)
+			}
+			if err != nil {
+				s = State{Reason: err.Error()}
+			}
+			seen[p.Bridge+p.Interface] = s
+		}
+		states[name] = s
+	}
+	return states
+}
+
+func (m *Manager) interfaceState(name string) (State, error) {
+	l, err := m.nl.link(name)
+	switch {
+	case err != nil:
+		return State{}, failed("find", name, err)
+	case l == nil:
+		return State{Reason: "interface " + name + " is not there"}, nil
+	case !l.up():
+		return State{Reason: "interface " + name + " is down"}, nil
+	case !l.carrier:
+		return State{Reason: "interface " + name + " has no carrier"}, nil
+	}
+	return State{Up: true}, nil
+}
+
+func (m *Manager) bridgeState(t *target) (State, error) {
+	br, err := m.nl.link(t.name)
+	switch {
+	case err != nil:
+		return State{}, failed("find", t.name, err)
+	case br == nil:
+		return State{Reason: "bridge " + t.name + " is not there"}, nil
+	case !br.up():
+		return State{Reason: "bridge " + t.name + " is down"}, nil
+	}
+	// Usually one of the ports that the topology names is up, and no list is needed.
+	ports := 0
+	for _, name := range t.ports {
+		l, err := m.nl.link(name)
+		if err != nil {
+			return State{}, failed("find", name, err)
+		}
+		if l != nil && l.master == br.index && l.up() && l.carrier {
+			return State{Up: true}, nil
+		}
+		ports++ // one that is not there yet has no carrier
+	}
+	all, err := m.nl.links()
+	if err != nil {
+		return State{}, failed("list the ports of", t.name, err)
+	}
+	devices := map[string]bool{}
+	for _, a := range t.attachments {
+		devices[a.Device] = true
+	}
+	for _, l := range all {
+		if l.master != br.index || strings.HasPrefix(l.alias, "pwd:") || devices[l.name] {
+			continue
+		}
+		if l.up() && l.carrier {
+			return State{Up: true}, nil
+		}
+		ports++
+	}
+	if ports == 0 {
+		return State{Up: true}, nil
+	}
+	addressed, err := m.nl.addressed(br.index)
+	if err != nil || addressed {
+		return State{Up: addressed}, failed("list the addresses of", t.name, err)
+	}
+	return State{Reason: fmt.Sprintf("no port of bridge %s has a carrier", t.name)}, nil
+}
+
+// addressed says whether a netdev has an address that is not link-local.
+func (r *rtnl) addressed(index int) (bool, error) {
+	messages, err := r.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	for _, b := range messages {
+		if len(b) < unix.SizeofIfAddrmsg {
+			continue
+		}
+		// struct ifaddrmsg: family, prefix length, flags, scope, index
+		if scope := b[3]; u32(b[4:]) == uint32(index) && scope < unix.RT_SCOPE_LINK {
+			return true, nil
+		}
+	}
+	return false, err
+}
