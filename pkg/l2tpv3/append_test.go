@@ -86,6 +86,12 @@ func TestLimits(t *testing.T) {
 	if _, err := Parse(b); err != nil {
 		t.Error(err)
 	}
+	last := avps[64].(RawAVP)
+	last.Value = make([]byte, len(last.Value)+1)
+	avps[64] = last
+	if _, err = (&Message{AVPs: avps}).Append(nil); !errors.Is(err, ErrTooLong) {
+		t.Errorf("one octet more: %v", err)
+	}
 }
 
 // A message is written after what is there already.

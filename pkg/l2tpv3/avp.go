@@ -213,22 +213,12 @@ type FailoverSessionState struct {
 	RemoteSessionID uint32
 }
 
-// TDMPseudowire are the parameters of a TDM pseudowire (99, RFC 5611).
-type TDMPseudowire struct {
-	Flags       uint16 // reserved bits and, in the low four, TP and CAS
-	BitRate     uint16 // multiples of 64 kbit/s
-	PayloadSize uint16 // octets
-}
-
-// RTP says whether and how a TDM pseudowire uses an RTP header (100, RFC 5611).
-type RTP struct {
-	// Flags has the bit D, the payload type (7 bits) and the bit C from the most
-	// significant on, then reserved bits.
-	Flags          uint16
-	Reserved       uint16 // 0 in what is sent
-	TimestampClock uint16 // multiples of 8 kHz
-	SSRC           uint32
-}
+// The parameters of a TDM pseudowire, as RFC 5611 lays them out, octet by octet:
+// TDM is not carried here, and only their length is judged.
+type (
+	TDMPseudowire [6]byte  // 99
+	RTP           [10]byte // 100
+)
 
 // AVPs of RFC 2661 that L2TPv3 does not have: a fallback SCCRQ contains them
 // (Section 4.7.3), some peers send them in Version 3 too, and they are ignored.

@@ -100,14 +100,6 @@ func decodeConnectSpeedUpdate(v []byte) AVP {
 	return ConnectSpeedUpdate{be.Uint32(v), be.Uint64(v[4:]), be.Uint64(v[12:])}
 }
 
-func decodeTDMPseudowire(v []byte) AVP {
-	return TDMPseudowire{be.Uint16(v), be.Uint16(v[2:]), be.Uint16(v[4:])}
-}
-
-func decodeRTP(v []byte) AVP {
-	return RTP{be.Uint16(v), be.Uint16(v[2:]), be.Uint16(v[4:]), be.Uint32(v[6:])}
-}
-
 func decodeDiscriminators(v []byte) AVP {
 	d := make(SBFDTargetDiscriminator, len(v)/4)
 	for i := range d {

@@ -121,6 +121,8 @@ func TestNotRevealed(t *testing.T) {
 		return raw
 	}
 	cookie := hidden(AssignedCookie("12345678"))
+	overlong := RawAVP{Type: AVPAssignedCookie, Mandatory: true, Hidden: true, Value: octets("0009 0102030405060708")}
+	secret.chain(overlong.Type, testVector, overlong.Value, overlong.Value)
 	for _, c := range []struct {
 		name string
 		m    *Message
@@ -131,6 +133,7 @@ func TestNotRevealed(t *testing.T) {
 		{"wrong Random Vector", NewMessage(ICRQ, RandomVector("wrong"), cookie), ErrLength},
 		{"too short for a length", NewMessage(ICRQ, RandomVector(testVector), RawAVP{Type: 65, Mandatory: true, Hidden: true, Value: []byte{1}}), ErrShort},
 		{"empty", NewMessage(ICRQ, RandomVector(testVector), RawAVP{Type: 65, Mandatory: true, Hidden: true}), ErrShort},
+		{"a length that is one too long", NewMessage(ICRQ, RandomVector(testVector), overlong), ErrLength},
 		{"a value that its type cannot have", NewMessage(ICRQ, RandomVector(testVector), hidden(RawAVP{Type: AVPAssignedCookie, Mandatory: true, Value: []byte("12345")})), ErrLength},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -123,7 +123,8 @@ func (i MessageInfo) numbered(t MessageType) MessageInfo {
 
 // Validate checks that the message has the AVPs that its type requires (Section
 // 6), with values that it may have: a *MissingAVPError or an *InvalidAVPError
-// says what not. A ZLB and a message of a type that is not known are valid.
+// says what not. A ZLB and a message of a type that is not known, another
+// vendor's among them, are valid.
 // What the type does not require is not looked at; UnknownMandatory is for that.
 func Validate(m *Message) error {
 	if m.IsZLB() {
@@ -131,6 +132,10 @@ func Validate(m *Message) error {
 	}
 	t, ok := m.Type()
 	if !ok {
+		// Section 5.4.1: a Message Type with a Vendor ID is a vendor's own message.
+		if r, ok := m.AVPs[0].(RawAVP); ok && r.Vendor != 0 && r.Type == AVPMessageType {
+			return nil
+		}
 		return &MissingAVPError{AVP: AVPMessageType}
 	}
 	info := lookupMessage(t)

@@ -176,9 +176,14 @@ func TestValidate(t *testing.T) {
 	if err := Validate(NewMessage(0x7fff)); err != nil {
 		t.Errorf("type of the future: %v", err)
 	}
-	err, ok := errors.AsType[*MissingAVPError](Validate(&Message{AVPs: []AVP{HostName("a")}}))
-	if !ok || err.AVP != AVPMessageType {
-		t.Errorf("without Message Type: %v", err)
+	if err := Validate(&Message{AVPs: []AVP{RawAVP{Vendor: 9, Value: []byte{0, 1}}}}); err != nil {
+		t.Errorf("another vendor's message: %v", err)
+	}
+	for _, first := range []AVP{HostName("a"), RawAVP{Type: AVPMessageType, Malformed: ErrLength}, RawAVP{Vendor: 9, Type: 1}} {
+		err, ok := errors.AsType[*MissingAVPError](Validate(&Message{AVPs: []AVP{first}}))
+		if !ok || err.AVP != AVPMessageType || err.Message != 0 {
+			t.Errorf("%v first: %v", first, err)
+		}
 	}
 	// Section 5.4.4: non-zero.
 	refused := []AVP{ResultCode{Result: CDNNoForwarder}, LocalSessionID(0), RemoteSessionID(1)}

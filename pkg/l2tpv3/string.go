@@ -208,7 +208,7 @@ func describe(a AVP) string {
 		return fmt.Sprintf("%s: 0x%08x", name, uint32(v))
 	case MessageDigest:
 		return fmt.Sprintf("%s: %v, %d octets", name, v.Algorithm, len(v.Digest))
-	case AssignedCookie, Nonce, RandomVector, TieBreaker, Challenge, ChallengeResponse, PseudowireSwitchingPoint:
+	case AssignedCookie, Nonce, RandomVector, TieBreaker, Challenge, ChallengeResponse, PseudowireSwitchingPoint, TDMPseudowire, RTP, ExtendedVendorID:
 		return fmt.Sprintf("%s: %d octets", name, len(a.appendValue(nil)))
 	case OAMEmulationRequired, ConnectSpeedUpdateEnable, ECNCapability, SequencingRequired:
 		return name

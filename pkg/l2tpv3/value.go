@@ -193,16 +193,8 @@ func (v FailoverSessionState) appendValue(b []byte) []byte {
 	return be.AppendUint32(be.AppendUint32(b, v.SessionID), v.RemoteSessionID)
 }
 
-func (v TDMPseudowire) appendValue(b []byte) []byte {
-	b = be.AppendUint16(b, v.Flags)
-	return be.AppendUint16(be.AppendUint16(b, v.BitRate), v.PayloadSize)
-}
-
-func (v RTP) appendValue(b []byte) []byte {
-	b = be.AppendUint16(b, v.Flags)
-	b = be.AppendUint16(be.AppendUint16(b, v.Reserved), v.TimestampClock)
-	return be.AppendUint32(b, v.SSRC)
-}
+func (v TDMPseudowire) appendValue(b []byte) []byte { return append(b, v[:]...) }
+func (v RTP) appendValue(b []byte) []byte           { return append(b, v[:]...) }
 
 func (v SBFDTargetDiscriminator) appendValue(b []byte) []byte {
 	for _, d := range v {
