@@ -196,7 +196,7 @@ func fileError(name string, err error) error {
 
 // ask shows what would be interrupted and returns nil if that is wanted.
 func (a *app) ask(ctx context.Context, refused *api.Error) error {
-	fmt.Fprintln(a.Stderr, "These changes interrupt traffic:")
+	fmt.Fprintln(a.Stderr, "This interrupts traffic:")
 	if err := changeTable(refused.Changes, "  ").write(a.Stderr, false); err != nil {
 		return err
 	}

@@ -96,6 +96,7 @@ func (a *app) root() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd: cmd.CommandPath(), err: err} })
+	root.SuggestionsMinimumDistance = 2
 	def := a.Getenv(SocketVariable)
 	if def == "" {
 		def = filepath.Join(api.DefaultRunDir, api.SocketName)

@@ -133,7 +133,7 @@ func (a *app) statusHead(b *strings.Builder, st *api.Status) {
 		fmt.Fprintf(b, "generation %d applied %s ago\n", st.Generation, ago(now, st.Applied))
 	}
 	if st.FileDiffers {
-		fmt.Fprintf(b, "the topology file (%s) differs from what is in force (%s); SIGHUP or `pwctl apply -f FILE` applies it\n",
+		fmt.Fprintf(b, "the topology file (%s) differs from what is in force (%s); `pwctl apply -f FILE` applies it\n",
 			hash(st.FileHash), hash(st.AppliedHash))
 	}
 	for _, n := range st.Notes {

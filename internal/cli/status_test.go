@@ -66,7 +66,7 @@ func TestStatusOfAFileThatDiffers(t *testing.T) {
 	check(t, socket, command{args: "status"}, want{code: 9, stdout: `
 site dc1, topology three-sites: degraded
 pwd 0.1.0, up 1d4h, datapath ebpf, generation 4 applied 3m14s ago
-the topology file (cdcdcdcdcdcd) differs from what is in force (abababababab); SIGHUP or ` + "`pwctl apply -f FILE`" + ` applies it
+the topology file (cdcdcdcdcdcd) differs from what is in force (abababababab); ` + "`pwctl apply -f FILE`" + ` applies it
 
 TUNNEL / PSEUDOWIRE  PEER  STATE  SINCE  DETAIL
 tenant-a             dc2   up     3m10s  pw-tenant-a, ebpf, br-lan vlan 100; the peer's circuit is down
