@@ -60,7 +60,7 @@ func (s *session) event(kind l2tpv3.MessageType, in sessionInput) (sessionEvent,
 	}
 	// Section 5.2: CDN 2, Error Code 8.
 	if u, ok := l2tpv3.UnknownMandatory(in.m); ok {
-		in.result, in.reason = u.ResultCode(), kind.String()+" from the peer: "+u.Error()
+		in.result, in.reason = u.ResultCode(), kind.String()+" from the peer: "+plain(u)
 		return receiveInvalidSession, in
 	}
 	switch kind {
@@ -108,7 +108,7 @@ func (s *session) icrp(in sessionInput) (sessionEvent, sessionInput) {
 		s.remoteID = in.remoteID
 	}
 	if err := l2tpv3.Validate(in.m); err != nil {
-		in.result, in.reason = malformed(err), err.Error()
+		in.result, in.reason = malformed(err), "the peer sent "+plain(err)
 		return receiveICRPUnacceptable, in
 	}
 	if refusal, why := s.judge(in.m); refusal.Result != 0 {
@@ -227,10 +227,10 @@ func (s *session) refused(in sessionInput) {
 func (s *session) judgeRequest(m *l2tpv3.Message, kind l2tpv3.PseudowireType) (l2tpv3.ResultCode, string) {
 	// Section 5.2: CDN 2, Error Code 8.
 	if u, ok := l2tpv3.UnknownMandatory(m); ok {
-		return u.ResultCode(), "ICRQ from the peer: " + u.Error()
+		return u.ResultCode(), "ICRQ from the peer: " + plain(u)
 	}
 	if err := l2tpv3.Validate(m); err != nil {
-		return malformed(err), err.Error()
+		return malformed(err), "the peer sent " + plain(err)
 	}
 	// Section 5.4.4, Pseudowire Type: a type that was not advertised "MUST result
 	// in the call being rejected via a CDN with the Result Code set to 14".

@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -90,7 +91,9 @@ func (c *connection) expire(now time.Time) {
 		return
 	}
 	if past(now, c.rel.expires) && !c.rel.expire(now, &c.e.timers) {
-		c.e.count(countLost)
+		if c.state != ConnectionIdle {
+			c.e.count(countLost)
+		}
 		c.handle(peerSilent, input{reason: fmt.Sprintf("no answer to %d retransmissions", c.rel.tries)})
 		return
 	}
@@ -381,7 +384,7 @@ func (c *connection) event(m *l2tpv3.Message, from Path) (connectionEvent, input
 	}
 	// Section 5.2: StopCCN 2, Error Code 8. Section 7.1: so for malformed ones.
 	if u, ok := l2tpv3.UnknownMandatory(m); ok {
-		in.result, in.reason = u.ResultCode(), t.String()+" from the peer: "+u.Error()
+		in.result, in.reason = u.ResultCode(), t.String()+" from the peer: "+plain(u)
 		switch t {
 		case l2tpv3.SCCRP:
 			return receiveSCCRPUnacceptable, in
@@ -443,8 +446,7 @@ func (c *connection) sccrp(m *l2tpv3.Message, in input) (connectionEvent, input)
 		return receiveSCCRP, in
 	}
 	if err := l2tpv3.Validate(m); err != nil {
-		in.result = malformed(err)
-		in.reason = err.Error()
+		in.result, in.reason = malformed(err), "the peer sent "+plain(err)
 		if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok {
 			c.remoteID = uint32(id)
 		}
@@ -465,8 +467,11 @@ func (c *connection) sccrp(m *l2tpv3.Message, in input) (connectionEvent, input)
 // malformed is the answer to a message that lacks something. Section 5.4.2:
 // Error Code 6 has text that says what.
 func malformed(err error) l2tpv3.ResultCode {
-	return l2tpv3.ResultCode{Result: l2tpv3.StopCCNError, HasError: true, Error: l2tpv3.ErrorVendor, Message: err.Error()}
+	return l2tpv3.ResultCode{Result: l2tpv3.StopCCNError, HasError: true, Error: l2tpv3.ErrorVendor, Message: plain(err)}
 }
+
+// plain is an error of the wire in words for people, without the package's name.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), "l2tpv3: ") }
 
 // fixPeer fixes the peer's port: from here on control and data use this pair.
 func (c *connection) fixPeer(from Path) {

@@ -257,6 +257,11 @@ func (e *Endpoint) restoreTunnel(s TunnelState) error {
 	if t.conn == nil {
 		t.openAfter(e.jitter(e.timers.OpenDelay))
 	}
+	for _, x := range t.sortedSessions() {
+		if x.retryAt.IsZero() {
+			x.open() // what was not begun because the process was about to end
+		}
+	}
 	t.purge()
 	return nil
 }

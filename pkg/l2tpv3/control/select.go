@@ -264,6 +264,9 @@ func (t *tunnel) refuse(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.
 		return
 	}
 	t.e.count(countRefusedRequest)
+	if reason := "refused the peer's SCCRQ: " + result.Describe(l2tpv3.StopCCN); t.conn == nil && t.log.reason != reason {
+		t.note(ConnectionIdle, ConnectionIdle, reason)
+	}
 	c := t.respond(d, m, r)
 	c.stranger = true
 	c.auth.on = len(t.cfg.Secrets) > 0
@@ -323,7 +326,7 @@ func (h *heldRequest) progress(t *tunnel) {
 	if err != nil {
 		return
 	}
-	t.refuse(h.d, m, h.request, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "it answers"})
+	t.refuse(h.d, m, h.request, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "the established one answers"})
 }
 
 // unanswered ends the test: the old connection yields.

@@ -250,7 +250,7 @@ func (s *session) learn(in sessionInput) {
 		s.wishes.Sequencing = v
 	}
 	if v, ok := l2tpv3.Find[l2tpv3.CircuitStatus](in.m); ok {
-		s.remote = v
+		s.remote = v &^ l2tpv3.CircuitNew
 	}
 }
 
@@ -345,19 +345,20 @@ func (s *session) status() l2tpv3.CircuitStatus {
 // takeStatus follows an SLI.
 func (s *session) takeStatus(m *l2tpv3.Message) {
 	v, ok := l2tpv3.Find[l2tpv3.CircuitStatus](m)
-	if !ok || v == s.remote {
+	// RFC 5641, Section 2: the N bit SHOULD be ignored.
+	if v &^= l2tpv3.CircuitNew; !ok || v == s.remote {
 		return
 	}
 	s.remote = v
-	s.installed0(s.install)
+	s.reinstall()
 	s.moved(s.state, "the peer's circuit has changed")
 	s.changed()
 }
 
-// installed0 calls f if the data plane knows the session.
-func (s *session) installed0(f func()) {
+// reinstall is install where the data plane knows the session.
+func (s *session) reinstall() {
 	if s.installed != nil {
-		f()
+		s.install()
 	}
 }
 
@@ -365,7 +366,7 @@ func (s *session) installed0(f func()) {
 // 4719, Section 2.3.2). In wait-reply the ICCN will tell it.
 func (s *session) setCircuit(v l2tpv3.CircuitStatus) {
 	s.cfg.Circuit = v
-	s.installed0(s.install)
+	s.reinstall()
 	if s.state >= SessionWaitConnect && s.told != s.status() {
 		s.send(l2tpv3.SLI, l2tpv3.LocalSessionID(s.localID), l2tpv3.RemoteSessionID(s.remoteID), s.status())
 	}

@@ -90,7 +90,9 @@ var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func newNetwork(t testing.TB, seed uint64) *network {
 	n := &network{t: t, now: epoch, rand: rand.New(rand.NewPCG(seed, 1))}
-	n.traceAll()
+	if *packetsFlag {
+		n.traceAll()
+	}
 	n.delay = func() time.Duration { return time.Millisecond }
 	for i := range n.hosts {
 		var key [32]byte
