@@ -117,6 +117,11 @@ static __always_inline int has_cookie(struct __sk_buff *skb, __u32 at, const str
 	return cookie == rx->cookie;
 }
 
+static __always_inline int is_tag(__be16 ethertype)
+{
+	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
+}
+
 /* The MSS of a frame whose Ethernet header is at mac, below at most two tags. */
 static __always_inline void clamp_frame(struct __sk_buff *skb, __u32 mac, __be16 ethertype,
 					__u32 room)
@@ -126,7 +131,7 @@ static __always_inline void clamp_frame(struct __sk_buff *skb, __u32 mac, __be16
 
 #pragma unroll
 	for (int i = 0; i < 2; i++) {
-		if (ethertype != bpf_htons(ETH_P_8021Q) && ethertype != bpf_htons(ETH_P_8021AD))
+		if (!is_tag(ethertype))
 			break;
 		/* A tag's two octets, then the EtherType of what follows. */
 		if (bpf_skb_load_bytes(skb, l3, &tag, sizeof(tag)))
@@ -157,6 +162,40 @@ static __always_inline int strip(struct __sk_buff *skb, __u32 header, __u32 fram
 	return bpf_skb_store_bytes(skb, 0, inner, sizeof(*inner), 0);
 }
 
+/* Moves the frame's first tag into the metadata, where it does not count for the
+ * length that a device takes. Popping a tag does so with the next one, if the skb
+ * is of that tag's protocol: which it is once a tag of no meaning was there.
+ */
+static __always_inline int lift_tag(struct __sk_buff *skb)
+{
+	return bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 1) ||
+	       bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 1) || bpf_skb_vlan_pop(skb) ||
+	       bpf_skb_vlan_pop(skb);
+}
+
+/* How a frame fits the pseudowire's device. */
+enum fit { FITS, FITS_LIFTED, TOO_LONG };
+
+/* Two tags do not count, one of which has to be in the metadata. */
+static __always_inline enum fit fit(struct __sk_buff *skb, const struct receive *rx, __u32 mac,
+				    __be16 ethertype, __u32 frame)
+{
+	__u32 max = rx->mtu + ETH_HLEN;
+
+	if (frame <= max)
+		return FITS;
+	max += sizeof(struct vlan_tag);
+	if (!is_tag(ethertype))
+		return TOO_LONG;
+	if (frame <= max)
+		return FITS;
+	if (frame > max + sizeof(struct vlan_tag) || rx->vlan ||
+	    bpf_skb_load_bytes(skb, mac + ETH_HLEN + 2, &ethertype, sizeof(ethertype)) ||
+	    !is_tag(ethertype))
+		return TOO_LONG;
+	return FITS_LIFTED;
+}
+
 static __always_inline void received(__be32 session, __u32 frames, __u64 octets)
 {
 	__u32 key = bpf_ntohl(session);
@@ -172,8 +211,9 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 				   const struct receive *rx)
 {
 	__u32 session = bpf_ntohl(p->session);
-	__u32 header = p->header, frame, max;
+	__u32 header = p->header, frame;
 	struct ethhdr inner;
+	enum fit fits = FITS;
 
 	if (!has_cookie(skb, header, rx))
 		return drop(session, WRONG_COOKIE);
@@ -204,10 +244,9 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	if (!(rx->flags & RX_UP))
 		return drop(session, NOT_ESTABLISHED);
 
-	max = rx->mtu + ETH_HLEN;
-	if (inner.h_proto == bpf_htons(ETH_P_8021Q) || inner.h_proto == bpf_htons(ETH_P_8021AD))
-		max += sizeof(struct vlan_tag);
-	if (!skb->gso_size && frame > max)
+	if (!skb->gso_size)
+		fits = fit(skb, rx, header, inner.h_proto, frame);
+	if (fits == TOO_LONG)
 		return drop(session, OVERSIZE);
 	clamp_frame(skb, header, inner.h_proto, rx->room);
 
@@ -215,6 +254,8 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		return drop(session, ERROR);
 	if (strip(skb, header, frame, p->min_len, &inner))
+		return drop(session, ERROR);
+	if (fits == FITS_LIFTED && lift_tag(skb))
 		return drop(session, ERROR);
 	if (rx->vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))
 		return drop(session, ERROR);

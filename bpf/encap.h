@@ -290,6 +290,16 @@ static __always_inline int encap_one(struct __sk_buff *skb, const struct transmi
 	return bpf_redirect(tx->egress, 0);
 }
 
+/* Over IPv6, decap has to lengthen a frame of less payload than an IPv6 header for
+ * a while. The kernel does not let it where the skb is marked as a tunnel's by us,
+ * on the same host: such frames go where no such mark is needed.
+ */
+static __always_inline int is_runt(struct __sk_buff *skb, const struct transmit *tx)
+{
+	return (tx->flags & TX_IPV6) && skb->len < ETH_HLEN + sizeof(struct ipv6hdr) &&
+	       skb->protocol == bpf_htons(ETH_P_IP);
+}
+
 SEC("tc")
 int pwd_encap(struct __sk_buff *skb)
 {
@@ -314,7 +324,7 @@ int pwd_encap(struct __sk_buff *skb)
 	frame = skb->len;
 	if (skb->vlan_present && !tx->vlan)
 		frame += sizeof(struct vlan_tag);
-	if (outer_ip_len(tx, frame) > tx->mtu)
+	if (outer_ip_len(tx, frame) > tx->mtu || is_runt(skb, tx))
 		return to_lane(skb, tx, device);
 	return encap_one(skb, tx);
 }

@@ -1,6 +1,8 @@
 package bpf
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,8 +14,8 @@ import (
 // Objects are the programs and maps in the kernel.
 type Objects struct {
 	// Encap is for the ingress of a pseudowire's outer end, Decap for that of an
-	// underlay.
-	Encap, Decap *ebpf.Program
+	// underlay, Fragment for that of the slow lane's end.
+	Encap, Decap, Fragment *ebpf.Program
 
 	// Pseudowires by ifindex of the outer end.
 	Pseudowires Table[uint32, Transmit]
@@ -73,6 +75,12 @@ func Load(dir string) (*Objects, error) {
 	if err != nil {
 		return nil, &LoadError{"load the programs", err}
 	}
+	if replaced[objectMapFragmentIds] == nil {
+		if err := seed(o.collection.Maps[objectMapFragmentIds]); err != nil {
+			o.collection.Close()
+			return nil, &LoadError{"seed the identifications of fragments", err}
+		}
+	}
 	if dir != "" {
 		for name, m := range o.collection.Maps {
 			if replaced[name] != nil {
@@ -85,7 +93,8 @@ func Load(dir string) (*Objects, error) {
 		}
 	}
 	maps := o.collection.Maps
-	o.Encap, o.Decap = o.collection.Programs[objectProgPwdEncap], o.collection.Programs[objectProgPwdDecap]
+	programs := o.collection.Programs
+	o.Encap, o.Decap, o.Fragment = programs[objectProgPwdEncap], programs[objectProgPwdDecap], programs[objectProgPwdFragment]
 	o.Pseudowires.m, o.Sessions.m, o.Tunnels.m = maps[objectMapPseudowires], maps[objectMapSessions], maps[objectMapTunnels]
 	o.Counts.m, o.Global.m = maps[objectMapCounts], maps[objectMapGlobalCounts]
 	return &o, nil
@@ -109,6 +118,20 @@ func pinnedMaps(dir string, spec *ebpf.CollectionSpec, into map[string]*ebpf.Map
 		}
 		if err := os.Remove(path); err != nil {
 			return &LoadError{"unpin a map that does not fit, " + path, err}
+		}
+	}
+	return nil
+}
+
+// seed starts the identifications of fragments anywhere: nobody is to foresee
+// them, and a new process is not to use the last one's again.
+func seed(ids *ebpf.Map) error {
+	for slot := range ids.MaxEntries() {
+		var b [8]byte
+		rand.Read(b[:])
+		start := binary.NativeEndian.Uint64(b[:])
+		if err := ids.Put(&slot, &start); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -48,6 +48,7 @@ struct transmit {
 	__u32 room;	/* longest MTU that the frames may use of it, for the MSS */
 	__u32 outer_len; /* octets of outer in use: Ethernet to L2TP */
 	__u32 ip_sum;	/* sum of the IPv4 header, its length and check left out */
+	__u32 pseudo_sum; /* sum of UDP's pseudo header, its length left out */
 	__u32 id_slot;	/* of fragment_ids */
 	__u16 vlan;	/* tag taken off, host order; 0 is none */
 	__u16 pad;

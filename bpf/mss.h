@@ -41,8 +41,10 @@ static __always_inline void write_mss(struct __sk_buff *skb, __u32 tcp, __u32 at
 
 /* Lowers the MSS of a SYN whose IP header of the given EtherType is at l3, so
  * that its packets have no more than room octets. Anything else it leaves alone.
+ *
+ * Not static, so that the verifier looks at it once and not at every call.
  */
-static __noinline int clamp_mss(struct __sk_buff *skb, __u32 l3, __u32 ethertype, __u32 room)
+__noinline int clamp_mss(struct __sk_buff *skb, __u32 l3, __u32 ethertype, __u32 room)
 {
 	union {
 		struct iphdr ip4;

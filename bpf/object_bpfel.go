@@ -36,6 +36,12 @@ type objectFlow struct {
 	RemotePort uint16
 }
 
+type objectPayload struct {
+	_      structs.HostLayout
+	Octets [9728]uint8
+	Room   [9728]uint8
+}
+
 type objectReceive struct {
 	_         structs.HostLayout
 	Cookie    uint64
@@ -49,19 +55,20 @@ type objectReceive struct {
 }
 
 type objectTransmit struct {
-	_        structs.HostLayout
-	Session  uint32
-	Flags    uint32
-	Egress   uint32
-	Lane     uint32
-	Mtu      uint32
-	Room     uint32
-	OuterLen uint32
-	IpSum    uint32
-	IdSlot   uint32
-	Vlan     uint16
-	Pad      uint16
-	Outer    [88]uint8
+	_         structs.HostLayout
+	Session   uint32
+	Flags     uint32
+	Egress    uint32
+	Lane      uint32
+	Mtu       uint32
+	Room      uint32
+	OuterLen  uint32
+	IpSum     uint32
+	PseudoSum uint32
+	IdSlot    uint32
+	Vlan      uint16
+	Pad       uint16
+	Outer     [88]uint8
 }
 
 // Names of all BPF objects in the ELF.
@@ -69,12 +76,15 @@ type objectTransmit struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	objectMapCounts       = "counts"
+	objectMapFragmentIds  = "fragment_ids"
 	objectMapGlobalCounts = "global_counts"
+	objectMapPayloads     = "payloads"
 	objectMapPseudowires  = "pseudowires"
 	objectMapSessions     = "sessions"
 	objectMapTunnels      = "tunnels"
 	objectProgPwdDecap    = "pwd_decap"
 	objectProgPwdEncap    = "pwd_encap"
+	objectProgPwdFragment = "pwd_fragment"
 )
 
 // loadObject returns the embedded CollectionSpec for object.
@@ -119,8 +129,9 @@ type objectSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectProgramSpecs struct {
-	PwdDecap *ebpf.ProgramSpec `ebpf:"pwd_decap"`
-	PwdEncap *ebpf.ProgramSpec `ebpf:"pwd_encap"`
+	PwdDecap    *ebpf.ProgramSpec `ebpf:"pwd_decap"`
+	PwdEncap    *ebpf.ProgramSpec `ebpf:"pwd_encap"`
+	PwdFragment *ebpf.ProgramSpec `ebpf:"pwd_fragment"`
 }
 
 // objectMapSpecs contains maps before they are loaded into the kernel.
@@ -128,7 +139,9 @@ type objectProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectMapSpecs struct {
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
+	FragmentIds  *ebpf.MapSpec `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.MapSpec `ebpf:"global_counts"`
+	Payloads     *ebpf.MapSpec `ebpf:"payloads"`
 	Pseudowires  *ebpf.MapSpec `ebpf:"pseudowires"`
 	Sessions     *ebpf.MapSpec `ebpf:"sessions"`
 	Tunnels      *ebpf.MapSpec `ebpf:"tunnels"`
@@ -161,7 +174,9 @@ func (o *objectObjects) Close() error {
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectMaps struct {
 	Counts       *ebpf.Map `ebpf:"counts"`
+	FragmentIds  *ebpf.Map `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.Map `ebpf:"global_counts"`
+	Payloads     *ebpf.Map `ebpf:"payloads"`
 	Pseudowires  *ebpf.Map `ebpf:"pseudowires"`
 	Sessions     *ebpf.Map `ebpf:"sessions"`
 	Tunnels      *ebpf.Map `ebpf:"tunnels"`
@@ -170,7 +185,9 @@ type objectMaps struct {
 func (m *objectMaps) Close() error {
 	return _ObjectClose(
 		m.Counts,
+		m.FragmentIds,
 		m.GlobalCounts,
+		m.Payloads,
 		m.Pseudowires,
 		m.Sessions,
 		m.Tunnels,
@@ -187,14 +204,16 @@ type objectVariables struct {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectPrograms struct {
-	PwdDecap *ebpf.Program `ebpf:"pwd_decap"`
-	PwdEncap *ebpf.Program `ebpf:"pwd_encap"`
+	PwdDecap    *ebpf.Program `ebpf:"pwd_decap"`
+	PwdEncap    *ebpf.Program `ebpf:"pwd_encap"`
+	PwdFragment *ebpf.Program `ebpf:"pwd_fragment"`
 }
 
 func (p *objectPrograms) Close() error {
 	return _ObjectClose(
 		p.PwdDecap,
 		p.PwdEncap,
+		p.PwdFragment,
 	)
 }
 

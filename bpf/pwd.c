@@ -8,5 +8,6 @@
  */
 #include "encap.h"
 #include "decap.h"
+#include "fragment.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -59,6 +60,20 @@ func NewFlow(local, remote netip.AddrPort) Flow {
 		LocalPort:  NetworkOrder16(local.Port()),
 		RemotePort: NetworkOrder16(remote.Port()),
 	}
+}
+
+// idSlots is the number of counters for fragments' identifications (fragment.h).
+const idSlots = 256
+
+// Slot is which counter has the identifications of fragments between the two
+// addresses: the same for all flows between them.
+func (f Flow) Slot() uint32 {
+	h := uint32(2166136261) // FNV-1a
+	for _, w := range slices.Concat(f.Local[:], f.Remote[:]) {
+		h = (h ^ w) * 16777619
+		h ^= h >> 16 // a product's low bits know nothing of the high ones
+	}
+	return h % idSlots
 }
 
 func words(a netip.Addr) (w [4]uint32) {

@@ -90,6 +90,8 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	tx := bpf.Transmit{
 		Session: s.LocalID,
 		Egress:  uint32(t.path.link),
+		Lane:    uint32(d.lane.inner),
+		IdSlot:  t.flow.Slot(),
 		Mtu:     uint32(t.path.mtu),
 		Room:    uint32(room(dev, t, s)),
 		Vlan:    dev.VLAN,

@@ -12,15 +12,16 @@ import (
 // Filters of ours are told from others' by priority and name. The handle says
 // who made the qdisc that they are in.
 const (
-	filterPriority    = 0x7064
-	handleForeign     = 1 // the qdisc was there
-	handleOwn         = 2 // we made the qdisc
-	filterNameEncap   = "pwd_encap"
-	filterNameDecap   = "pwd_decap"
-	clsactMajor       = 0xffff
-	ingressMinor      = 0xfff2
-	egressMinor       = 0xfff3
-	filterProtocolAll = unix.ETH_P_ALL
+	filterPriority     = 0x7064
+	handleForeign      = 1 // the qdisc was there
+	handleOwn          = 2 // we made the qdisc
+	filterNameEncap    = "pwd_encap"
+	filterNameDecap    = "pwd_decap"
+	filterNameFragment = "pwd_fragment"
+	clsactMajor        = 0xffff
+	ingressMinor       = 0xfff2
+	egressMinor        = 0xfff3
+	filterProtocolAll  = unix.ETH_P_ALL
 )
 
 // hook is an attachment: a program at the ingress of a link.
@@ -119,11 +120,15 @@ func (d *Datapath) ownFilters(index int) ([]*netlink.BpfFilter, error) {
 	var own []*netlink.BpfFilter
 	for _, f := range filters {
 		b, ok := f.(*netlink.BpfFilter)
-		if ok && b.Priority == filterPriority && (b.Name == filterNameEncap || b.Name == filterNameDecap) {
+		if ok && b.Priority == filterPriority && ownFilterName(b.Name) {
 			own = append(own, b)
 		}
 	}
 	return own, nil
+}
+
+func ownFilterName(name string) bool {
+	return name == filterNameEncap || name == filterNameDecap || name == filterNameFragment
 }
 
 func linkOf(index int) netlink.Link {

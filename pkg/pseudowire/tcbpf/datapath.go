@@ -12,11 +12,11 @@
 package tcbpf
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -41,6 +41,11 @@ type Datapath struct {
 	log  *slog.Logger
 	nl   *netlink.Handle
 	objs *bpf.Objects
+
+	features *featureSocket
+	lane     pair
+	// packet sends frames into outer ends.
+	packet int
 
 	pseudowires map[string]*device
 	tunnels     map[string]*tunnel
@@ -72,7 +77,12 @@ type session struct {
 	pseudowire.Session
 	order   uint64
 	written *bpf.Receive // what the map has
+	// deliveries are what came in by Deliver, and delivered what of it went on.
+	deliveries [bpf.Events]uint64
+	delivered  traffic
 }
+
+type traffic struct{ frames, octets uint64 }
 
 // Open loads the programs into the kernel, for the calling thread's network
 // namespace. It fails with ErrKernel where the kernel is too old.
@@ -83,6 +93,7 @@ func Open(opts Options) (*Datapath, error) {
 		tunnels:     map[string]*tunnel{},
 		sessions:    map[uint32]*session{},
 		inputs:      map[int]bool{},
+		packet:      -1,
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -91,9 +102,21 @@ func Open(opts Options) (*Datapath, error) {
 	if d.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, &Error{Op: "open netlink", Err: err}
 	}
+	if d.features, err = openFeatures(); err != nil {
+		d.Close()
+		return nil, &Error{Op: "open", Err: err}
+	}
+	if d.packet, err = openPacket(); err != nil {
+		d.Close()
+		return nil, &Error{Op: "open", Err: err}
+	}
 	if d.objs, err = bpf.Load(""); err != nil {
-		d.nl.Close()
+		d.Close()
 		return nil, &Error{Op: "load", Err: err}
+	}
+	if err := d.openLane(); err != nil {
+		d.Close()
+		return nil, &Error{Op: "set up the slow lane", Err: err}
 	}
 	return d, nil
 }
@@ -261,6 +284,7 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	next := &session{Session: s}
 	if old := d.sessions[s.LocalID]; old != nil {
 		next.order, next.written = old.order, old.written
+		next.deliveries, next.delivered = old.deliveries, old.delivered
 		if old.Pseudowire != s.Pseudowire {
 			defer func() { d.applyIfKnown(old.Pseudowire) }()
 		}
@@ -412,18 +436,25 @@ func (d *Datapath) Global() (map[string]uint64, error) {
 // Counters of all sessions.
 func (d *Datapath) Counters() (map[uint32]pseudowire.Counters, error) {
 	all := make(map[uint32]pseudowire.Counters, len(d.sessions))
-	for id := range d.sessions {
+	for id, s := range d.sessions {
 		sum, err := d.objs.Counts.Sum(id)
 		if err != nil {
 			return nil, &Error{Op: "read counters of session", Object: fmt.Sprint(id), Err: err}
 		}
-		all[id] = pseudowire.Counters{
-			ReceivedFrames:    sum.Received.Frames,
-			ReceivedOctets:    sum.Received.Octets,
+		for e := range sum.Events {
+			sum.Events[e] += s.deliveries[e]
+		}
+		c := pseudowire.Counters{
+			ReceivedFrames:    sum.Received.Frames + s.delivered.frames,
+			ReceivedOctets:    sum.Received.Octets + s.delivered.octets,
 			TransmittedFrames: sum.Transmitted.Frames,
 			TransmittedOctets: sum.Transmitted.Octets,
 			Drops:             byReason(sum.Events[:]),
 		}
+		if s.delivered.frames != 0 {
+			c.Drops[pseudowire.CountReassembled] = s.delivered.frames
+		}
+		all[id] = c
 	}
 	return all, nil
 }
@@ -449,16 +480,23 @@ func byReason(events []uint64) map[string]uint64 {
 	return m
 }
 
-// Deliver is described in pseudowire.Datapath.
-func (d *Datapath) Deliver(remote netip.AddrPort, packet []byte) bool { return false }
-
 // Prune removes what the setters did not name since Open.
 func (d *Datapath) Prune() error { return nil }
 
 // Close gives up handles; the kernel objects stay.
 func (d *Datapath) Close() error {
+	var errs []error
+	if d.features != nil {
+		errs = append(errs, d.features.Close())
+	}
+	if d.packet >= 0 {
+		errs = append(errs, unix.Close(d.packet))
+	}
+	if d.objs != nil {
+		errs = append(errs, d.objs.Close())
+	}
 	d.nl.Close()
-	return d.objs.Close()
+	return errors.Join(errs...)
 }
 
 // Cleanup removes everything.
@@ -472,6 +510,9 @@ func (d *Datapath) Cleanup() error {
 		if err := d.detach(link); err != nil {
 			return &Error{Op: "detach", Err: err}
 		}
+	}
+	if err := d.removeLink(d.lane.inner); err != nil {
+		return &Error{Op: "remove the slow lane", Err: err}
 	}
 	return d.Close()
 }

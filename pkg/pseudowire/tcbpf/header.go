@@ -40,6 +40,7 @@ func putOuter(t *bpf.Transmit, p path, tun *pseudowire.Tunnel, s *pseudowire.Ses
 		b = binary.BigEndian.AppendUint16(b, 0x86dd)
 		b = appendIPv6(b, local, remote)
 	}
+	t.PseudoSum = sum16(local.AsSlice()) + sum16(remote.AsSlice()) + uint32(bpf.NetworkOrder16(protocolUDP))
 	b = binary.BigEndian.AppendUint16(b, tun.Local.Port())
 	b = binary.BigEndian.AppendUint16(b, tun.Remote.Port())
 	b = append(b, 0, 0, 0, 0) // length and checksum, the program's

@@ -91,6 +91,13 @@ func must(t testing.TB, err error) {
 	}
 }
 
+func index(t testing.TB, name string) int {
+	t.Helper()
+	link, err := netlink.LinkByName(name)
+	must(t, err)
+	return link.Attrs().Index
+}
+
 func setUp(name string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
@@ -168,7 +175,8 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 	for i, name := range []string{"a", "b"} {
 		s := &site{space: newSpace(t, "site "+name), host: newSpace(t, "host "+name)}
 		sites[i] = s
-		wire(t, s.space, "lan", s.host, "eth0", set.lanMTU)
+		// Room for tags: a host may send some.
+		wire(t, s.space, "lan", s.host, "eth0", set.lanMTU+16)
 		s.do(func() {
 			attrs := netlink.NewLinkAttrs()
 			attrs.Name, attrs.MTU = "br0", set.lanMTU
