@@ -30,7 +30,9 @@ type Suite struct {
 }
 
 // Suites are all tests that run in the machines, in this order.
-var Suites = []Suite{}
+var Suites = []Suite{
+	{Package: "test/vm/datapath", Limit: 4 * time.Minute},
+}
 
 // BuildSuite builds the test binary of a suite below dir and returns the step
 // that runs it. verbose names each test.
