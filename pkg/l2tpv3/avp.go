@@ -161,7 +161,7 @@ type (
 	ECNCapability                 struct{} // 103, RFC 9601
 )
 
-// ATMAlarmStatus is why an ATM circuit is inactive (88, RFC 4454, Section 5.4).
+// ATMAlarmStatus is why an ATM circuit is inactive (88, RFC 4454).
 type ATMAlarmStatus struct{ Reason, Alarm uint16 }
 
 // VCCVCapability is what a side can receive on the control channel of a
