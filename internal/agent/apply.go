@@ -315,6 +315,13 @@ func (a *Agent) setAgain(now time.Time, states []control.TunnelState) error {
 		}
 	}
 	a.settle(now)
+	for _, s := range a.control.Sessions() {
+		if w := a.wires[s.Session.Name]; w != nil && w.Tunnel == s.Session.Tunnel {
+			w.state, w.remote, w.reason = s.State, s.Remote, s.Reason
+			a.judge(w, s.Reason)
+			w.since = s.Since
+		}
+	}
 	return nil
 }
 

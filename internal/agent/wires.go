@@ -34,9 +34,21 @@ type wire struct {
 	ready bool
 }
 
-// carriesTags says that the device carries the attachment circuit's own tag.
-func (w *wire) carriesTags(dp pseudowire.Datapath) bool {
-	return w.Attachment.VLAN != 0 && dp.RewritesTags()
+// carriesTags says that the device carries the attachment circuit's own tag. A
+// VLAN device, where the kernel has them, takes it off itself and leaves the rest
+// of the interface to the host.
+func (a *Agent) carriesTags(w *wire, dp pseudowire.Datapath) bool {
+	if w.Attachment.VLAN == 0 || !dp.RewritesTags() {
+		return false
+	}
+	if w.Attachment.Interface == "" {
+		return true
+	}
+	_, vlanDevices, err := a.bridges.Supports()
+	if err != nil {
+		a.log.Warn("cannot find out whether the kernel has VLAN devices", "err", err)
+	}
+	return !vlanDevices
 }
 
 func (a *Agent) setBridge(b *topology.Bridge) error {
@@ -98,7 +110,7 @@ func (a *Agent) makeDevice(w *wire) error {
 		return err
 	}
 	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU}
-	if w.carriesTags(dp) {
+	if a.carriesTags(w, dp) {
 		p.VLAN = w.Attachment.VLAN
 	}
 	w.fault = dp.SetPseudowire(p)
@@ -115,7 +127,7 @@ func (a *Agent) attach(w *wire) error {
 	w.attachFault = a.bridges.SetAttachment(bridge.Attachment{
 		Pseudowire: w.Name, Device: w.Device,
 		Bridge: w.Attachment.Bridge, Interface: w.Attachment.Interface,
-		VLAN: w.Attachment.VLAN, Tagged: w.carriesTags(dp),
+		VLAN: w.Attachment.VLAN, Tagged: a.carriesTags(w, dp),
 	})
 	if errors.As(w.attachFault, new(*bridge.NotPresentError)) {
 		return nil
