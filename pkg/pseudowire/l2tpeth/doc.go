@@ -19,7 +19,9 @@
 // on forwarding without the daemon, unlike tcbpf. After a restart the owner sets
 // tunnels and sessions again, with the same IDs and cookies, so the peer need not
 // know; the devices are new ones of the same names. This package keeps no
-// duplicate of the socket.
+// duplicate of the socket. Before Linux 6.12 a socket that has carried a tunnel
+// cannot carry another one, or the same again: after RemoveTunnel, and for
+// other control connection IDs, the control connection needs a new socket.
 //
 // # What the kernel does by itself
 //

@@ -31,14 +31,14 @@ func (e *OpError) Error() string { return fmt.Sprintf("l2tpeth: %s %s: %v", e.Op
 
 func (e *OpError) Unwrap() error { return e.Err }
 
-// ConflictError says that something that is not ours has a name or an ID that is needed.
+// ConflictError says that a name, an ID or a socket that is needed is in use.
 type ConflictError struct {
-	// Object is what is taken, as "device pw-a"; Hint what to do about it.
+	// Object is what is taken, as "device pw-a"; Hint by whom, or what to do about it.
 	Object, Hint string
 }
 
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("l2tpeth: %s belongs to somebody else; %s", e.Object, e.Hint)
+	return fmt.Sprintf("l2tpeth: %s is taken; %s", e.Object, e.Hint)
 }
 
 // ArgumentError says that a setter was given what no kernel object can be made of.

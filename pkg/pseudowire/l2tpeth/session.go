@@ -166,7 +166,7 @@ func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec) (uint32
 				return false, err
 			}
 			if ok && !strings.HasPrefix(l.alias, aliasPrefix) {
-				return false, &ConflictError{"device " + spec.ifName, "rename or remove it"}
+				return false, &ConflictError{"device " + spec.ifName, "it is not ours: rename or remove it"}
 			}
 			return false, d.removeLeftovers(func(k kernelSession) bool { return k.id == spec.id || k.ifName == spec.ifName })
 		case errors.Is(err, unix.EPROTONOSUPPORT):

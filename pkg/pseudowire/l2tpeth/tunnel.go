@@ -92,6 +92,8 @@ func (d *Datapath) createTunnel(t pseudowire.Tunnel) error {
 		return err == nil, err
 	})
 	switch {
+	case errors.Is(err, unix.EBUSY):
+		return &ConflictError{"the socket of " + tunnelName(t), "it carries a tunnel, or did: give the control connection a new one"}
 	case err != nil:
 		return &OpError{"create", tunnelName(t), err}
 	case !created:

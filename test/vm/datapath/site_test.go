@@ -55,6 +55,7 @@ const (
 //	host eth0 ── lan0 ─ br0 ─ pw-lan ── (datapath) ── wan0 ── underlay
 type site struct {
 	t    *testing.T
+	lab  *netlab.Lab
 	lcce *netlab.Namespace
 	host *netlab.Namespace
 	// lan is the host's device, wan the site's.
@@ -94,7 +95,7 @@ func twoSites(t *testing.T, s setup) (a, b *site) {
 }
 
 func newSite(t *testing.T, lab *netlab.Lab, name string) *site {
-	s := &site{t: t, lcce: lab.Namespace(name), host: lab.Namespace("host-" + name)}
+	s := &site{t: t, lab: lab, lcce: lab.Namespace(name), host: lab.Namespace("host-" + name)}
 	// Frames of a test are all that moves: nothing else than what is sent comes.
 	for _, ns := range []*netlab.Namespace{s.lcce, s.host} {
 		ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
@@ -114,18 +115,25 @@ func newSite(t *testing.T, lab *netlab.Lab, name string) *site {
 
 func (s *site) open(kind pseudowire.Kind) {
 	s.t.Helper()
+	var dp pseudowire.Datapath
 	err := s.lcce.Do(func() (err error) {
 		if kind == pseudowire.Kernel {
-			s.dp, err = l2tpeth.Open(l2tpeth.Options{})
+			dp, err = l2tpeth.Open(l2tpeth.Options{})
 			return err
 		}
-		s.dp, err = tcbpf.Open(tcbpf.Options{})
+		dp, err = tcbpf.Open(tcbpf.Options{})
 		return err
 	})
 	if err != nil {
 		s.t.Fatalf("open datapath %s: %v", kind, err)
 	}
+	s.mu.Lock()
+	s.dp = dp
+	s.mu.Unlock()
 	s.t.Cleanup(func() {
+		if s.dp != dp {
+			return // the test closed it and opened another one
+		}
 		if err := s.do(func(dp pseudowire.Datapath) error { return dp.Cleanup() }); err != nil {
 			s.t.Errorf("clean up: %v", err)
 		}
@@ -146,41 +154,42 @@ func (s *site) must(what string, f func(pseudowire.Datapath) error) {
 	}
 }
 
-// connect makes both ends' sockets and reads what is left on them, as the daemon does.
+// connect makes both ends' sockets.
 func (s *site) connect(peer *site) {
 	s.t.Helper()
-	const port = 1701
-	for _, x := range [][2]*site{{s, peer}, {peer, s}} {
-		here, there := x[0], x[1]
-		err := here.lcce.Do(func() (err error) {
-			here.conn, err = net.DialUDP("udp",
-				net.UDPAddrFromAddrPort(netip.AddrPortFrom(here.addr, port)),
-				net.UDPAddrFromAddrPort(netip.AddrPortFrom(there.addr, port)))
-			return err
-		})
-		if err != nil {
-			s.t.Fatalf("connect: %v", err)
-		}
-		done := make(chan struct{})
-		go here.read(there, done)
-		s.t.Cleanup(func() { here.conn.Close(); <-done })
-		here.tunnel = pseudowire.Tunnel{
-			Name: "t/" + there.lcce.Name, Encapsulation: l2tpv3.UDP,
-			Local:  netip.AddrPortFrom(here.addr, port),
-			Remote: netip.AddrPortFrom(there.addr, port),
-			Socket: fd(s.t, here.conn),
-		}
-	}
 	s.tunnel.LocalID, s.tunnel.RemoteID = 11, 22
 	peer.tunnel.LocalID, peer.tunnel.RemoteID = 22, 11
+	s.bind(peer)
+	peer.bind(s)
+}
+
+// bind makes a socket connected to the peer's, and reads what is left on it, as the daemon does.
+func (s *site) bind(peer *site) {
+	s.t.Helper()
+	const port = 1701
+	local, remote := netip.AddrPortFrom(s.addr, port), netip.AddrPortFrom(peer.addr, port)
+	var conn *net.UDPConn
+	err := s.lcce.Do(func() (err error) {
+		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(remote))
+		return err
+	})
+	if err != nil {
+		s.t.Fatalf("connect: %v", err)
+	}
+	done := make(chan struct{})
+	go s.read(conn, remote, done)
+	s.t.Cleanup(func() { conn.Close(); <-done })
+	s.conn = conn
+	s.tunnel.Name, s.tunnel.Encapsulation = "t/"+peer.lcce.Name, l2tpv3.UDP
+	s.tunnel.Local, s.tunnel.Remote, s.tunnel.Socket = local, remote, fd(s.t, conn)
 }
 
 // read gives the datapath the data packets that reach the socket.
-func (s *site) read(peer *site, done chan struct{}) {
+func (s *site) read(conn *net.UDPConn, remote netip.AddrPort, done chan struct{}) {
 	defer close(done)
 	b := make([]byte, 65536)
 	for {
-		n, err := s.conn.Read(b)
+		n, err := conn.Read(b)
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
@@ -192,7 +201,7 @@ func (s *site) read(peer *site, done chan struct{}) {
 		s.mu.Lock()
 		dp := s.dp
 		if dp != nil {
-			s.lcce.Do(func() error { dp.Deliver(netip.AddrPortFrom(peer.addr, 1701), b[:n]); return nil })
+			s.lcce.Do(func() error { dp.Deliver(remote, b[:n]); return nil })
 		}
 		s.mu.Unlock()
 	}
