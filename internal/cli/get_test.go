@@ -19,13 +19,13 @@ func TestGet(t *testing.T) {
 	for args, w := range map[string]want{
 		"get tunnels": {stdout: `
 NAME    PEER  STATE        SINCE  SESSIONS  REASON
-gold    dc2   established  3m12s  1         -
+gold    dc2   established  3m12s  1         SCCRP received
 gold    dc3   connecting   7s     0         no answer from 203.0.113.1:1701
 silver  dc2   established  1d3h   0         -
 `},
 		"get tunnels -o wide": {stdout: `
 NAME    PEER  STATE        SINCE  SESSIONS  ENCAPSULATION  LOCAL               REMOTE              LOCAL-CCID  REMOTE-CCID  RETRANSMITS  RECEIVED  TRANSMITTED  REASON
-gold    dc2   established  3m12s  1         udp            192.0.2.1:40001     198.51.100.1:1701   3735928559  12648430     2            1.2 MiB   800 B        -
+gold    dc2   established  3m12s  1         udp            192.0.2.1:40001     198.51.100.1:1701   3735928559  12648430     2            1.2 MiB   800 B        SCCRP received
 gold    dc3   connecting   7s     0         udp            192.0.2.1:40002     203.0.113.1:1701    4711        -            3            0 B       0 B          no answer from 203.0.113.1:1701
 silver  dc2   established  1d3h   0         udp            [2001:db8::1]:1701  [2001:db8::2]:1701  5           6            0            0 B       0 B          -
 `},
@@ -337,7 +337,7 @@ func TestDescribe(t *testing.T) {
 	socket, _ := serve(t, site())
 	for args, w := range map[string]want{
 		"describe tunnel gold/dc2": {stdout: `
-Tunnel gold to dc2: established for 3m12s
+Tunnel gold to dc2: established for 3m12s, SCCRP received
   Encapsulation  udp
   Hello          10s
 

@@ -173,7 +173,8 @@ func (a *app) statusTunnels(b *strings.Builder, st *api.Status, wide bool) error
 	left := slices.Clone(st.Pseudowires)
 	for _, tun := range st.Tunnels {
 		detail := tun.Reason
-		if detail == "" {
+		// The reason of a state that is as it should be is history.
+		if detail == "" || tun.State == "established" {
 			detail = fmt.Sprintf("%s %s to %s", orNone(tun.Encapsulation), orNone(tun.Local), orNone(tun.Remote))
 		}
 		t.rows = append(t.rows, []string{tun.Name, orNone(tun.Peer), orNone(tun.State), lasted(tun.SinceSeconds), detail})
