@@ -67,11 +67,14 @@ const (
 	CodeMixedBridge  Code = "PW0304"
 )
 
-// codes says in a few words what each code stands for.
-var codes = []struct {
+// codeMeaning is a code and what it stands for.
+type codeMeaning struct {
 	code    Code
 	meaning string
-}{
+}
+
+// codes are all codes, in order.
+var codes = []codeMeaning{
 	{CodeTooLarge, "the file is larger than 1 MiB"},
 	{CodeEncoding, "the file is not UTF-8 text, or has a character that YAML does not allow"},
 	{CodeEmpty, "there is nothing in the file"},

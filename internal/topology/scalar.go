@@ -10,7 +10,7 @@ import (
 	"unicode"
 )
 
-// fault is the tail of a failed parse.
+// refuse notes an error and is the result of a parse that failed.
 func (s *source) refuse(code Code, at spot, message, help string) (any, bool) {
 	s.fault(code, at, message, help)
 	return nil, false
@@ -27,7 +27,7 @@ func (s *source) clear(at spot, n *node) bool {
 
 // nameOf is a name that the file chooses; what is as "a site".
 func nameOf(what string) scalar {
-	return scalar{"the name of " + what, func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "the name of " + what, parse: func(s *source, at spot, n *node) (any, bool) {
 		if !s.clear(at, n) {
 			return nil, false
 		}
@@ -47,7 +47,7 @@ func nameOf(what string) scalar {
 
 // interfaceOf is the name of a netdev (the rules of the kernel's dev_valid_name).
 func interfaceOf(what string) scalar {
-	return scalar{"the name of " + what, func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "the name of " + what, parse: func(s *source, at spot, n *node) (any, bool) {
 		if !s.clear(at, n) {
 			return nil, false
 		}
@@ -90,7 +90,7 @@ type choice struct {
 // wordOf is the scalar of a choice; it reads to a string.
 func wordOf(c choice) scalar {
 	all := slices.Concat(c.words, slices.Sorted(keysOf(c.later)))
-	return scalar{strings.Join(all, " or "), func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: strings.Join(all, " or "), usable: c.words, later: c.later, parse: func(s *source, at spot, n *node) (any, bool) {
 		word := n.text
 		if help, ok := c.later[word]; ok {
 			return s.refuse(CodeNotSupported, at, fmt.Sprintf("`%s: %s` is not supported yet", lastKey(at.path), word), help)
@@ -133,7 +133,7 @@ func boolean(laterFalse string) scalar {
 		c.words, c.later = c.words[:1], map[string]string{"false": laterFalse}
 	}
 	word := wordOf(c)
-	return scalar{"true or false", func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "true or false", usable: c.words, later: c.later, parse: func(s *source, at spot, n *node) (any, bool) {
 		if n.quoted {
 			return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%q in quotes is text, not true or false", n.text), "write it without quotes")
 		}
@@ -145,7 +145,7 @@ func boolean(laterFalse string) scalar {
 // integer is a whole number; it reads to an int64. what is as "VLAN".
 func integer(what string, least, most int64) scalar {
 	words := fmt.Sprintf("a number from %d to %d", least, most)
-	return scalar{words, func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: words, parse: func(s *source, at spot, n *node) (any, bool) {
 		v, fault := decimal(n)
 		if fault != "" {
 			return s.refuse(CodeNumber, at, fault, "write "+words)
@@ -184,7 +184,7 @@ func among(what string, values ...int64) scalar {
 		texts[i] = strconv.FormatInt(v, 10)
 	}
 	words := strings.Join(texts[:len(texts)-1], ", ") + " or " + texts[len(texts)-1]
-	return scalar{words, func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: words, parse: func(s *source, at spot, n *node) (any, bool) {
 		v, fault := decimal(n)
 		if fault != "" {
 			return s.refuse(CodeNumber, at, fault, "write "+words)
@@ -199,7 +199,7 @@ func among(what string, values ...int64) scalar {
 // duration is a time with its unit; it reads to a time.Duration.
 func duration(least, most time.Duration) scalar {
 	words := fmt.Sprintf("a time from %s to %s", short(least), short(most))
-	return scalar{words, func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: words, parse: func(s *source, at spot, n *node) (any, bool) {
 		if isDecimal(n.text) {
 			return s.refuse(CodeDuration, at, n.text+" has no unit", fmt.Sprintf("write %ss for seconds, or use ms, m or h", n.text))
 		}
@@ -266,7 +266,7 @@ func parseDuration(text string) (time.Duration, bool) {
 }
 
 // rate is a number of bits a second; it reads to a uint64.
-var rate = scalar{"a rate, as 10mbit", func(s *source, at spot, n *node) (any, bool) {
+var rate = scalar{words: "a rate, as 10mbit", parse: func(s *source, at spot, n *node) (any, bool) {
 	units := map[string]uint64{"bit": 1, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "tbit": 1e12}
 	const help = "write a whole number and its unit: bit, kbit, mbit, gbit or tbit, as 10mbit"
 	end := strings.IndexFunc(n.text, func(r rune) bool { return r < '0' || r > '9' })
@@ -287,12 +287,14 @@ var rate = scalar{"a rate, as 10mbit", func(s *source, at spot, n *node) (any, b
 	return v * units[unit], true
 }}
 
+var laterAddress = map[string]string{"dynamic": "give the site a fixed address"}
+
 // address is where a site's tunnels end; it reads to a netip.Addr.
-var address = scalar{"an IPv4 or IPv6 address", func(s *source, at spot, n *node) (any, bool) {
+var address = scalar{words: "an IPv4 or IPv6 address", later: laterAddress, parse: func(s *source, at spot, n *node) (any, bool) {
 	bad := func(message, help string) (any, bool) { return s.refuse(CodeAddress, at, message, help) }
 	text := printable(n.text)
 	if n.text == "dynamic" {
-		return s.refuse(CodeNotSupported, at, "`address: dynamic` is not supported yet", "give the site a fixed address")
+		return s.refuse(CodeNotSupported, at, "`address: dynamic` is not supported yet", laterAddress["dynamic"])
 	}
 	a, err := netip.ParseAddr(n.text)
 	if err != nil {
@@ -325,7 +327,7 @@ var address = scalar{"an IPv4 or IPv6 address", func(s *source, at spot, n *node
 }}
 
 // routerID is 32 bits as a number or in dotted form; it reads to a uint32.
-var routerID = scalar{"a router ID, as 192.0.2.1 or a number from 1 to 4294967295", func(s *source, at spot, n *node) (any, bool) {
+var routerID = scalar{words: "a router ID, as 192.0.2.1 or a number from 1 to 4294967295", parse: func(s *source, at spot, n *node) (any, bool) {
 	const help = "write 32 bits as 192.0.2.1 or as a number from 1 to 4294967295"
 	var id uint32
 	if a, err := netip.ParseAddr(n.text); err == nil && a.Is4() {
@@ -346,7 +348,7 @@ var routerID = scalar{"a router ID, as 192.0.2.1 or a number from 1 to 429496729
 
 // endID is a Remote End ID (RFC 3931, Section 5.4.4): a number is 4 octets in
 // network order, text its characters. It reads to a string of octets.
-var endID = scalar{"a number (4 octets) or text in quotes (its characters)", func(s *source, at spot, n *node) (any, bool) {
+var endID = scalar{words: "a number (4 octets) or text in quotes (its characters)", parse: func(s *source, at spot, n *node) (any, bool) {
 	if !n.quoted && (n.number || isDecimal(n.text)) {
 		v, fault := decimal(n)
 		switch {
@@ -370,7 +372,7 @@ var endID = scalar{"a number (4 octets) or text in quotes (its characters)", fun
 }}
 
 // vlanOrRange is one entry of a list of VLANs.
-var vlanOrRange = scalar{"VLANs, as 100 or 200-210", func(s *source, at spot, n *node) (any, bool) {
+var vlanOrRange = scalar{words: "VLANs, as 100 or 200-210", parse: func(s *source, at spot, n *node) (any, bool) {
 	low, high, isRange := strings.Cut(n.text, "-")
 	if !isRange || low == "" {
 		return vlan.parse(s, at, n)
@@ -386,7 +388,7 @@ var vlanOrRange = scalar{"VLANs, as 100 or 200-210", func(s *source, at spot, n 
 var vlan = integer("VLAN", 1, 4094)
 
 // dscp is a class's code point: a name, a number, or copy.
-var dscp = scalar{"a DSCP by name or number, or copy", func(s *source, at spot, n *node) (any, bool) {
+var dscp = scalar{words: "a DSCP by name or number, or copy", parse: func(s *source, at spot, n *node) (any, bool) {
 	if slices.Contains(dscpNames, n.text) && !n.quoted {
 		return n.text, true
 	}
@@ -403,7 +405,7 @@ var dscpNames = []string{
 
 // phrase is text of no particular form.
 func phrase(what string) scalar {
-	return scalar{what, func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: what, parse: func(s *source, at spot, n *node) (any, bool) {
 		if !s.clear(at, n) {
 			return nil, false
 		}
@@ -416,7 +418,7 @@ func phrase(what string) scalar {
 
 // absolutePath is a path from the root, of at most so many octets.
 func absolutePath(most int) scalar {
-	return scalar{"an absolute path", func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "an absolute path", parse: func(s *source, at spot, n *node) (any, bool) {
 		switch {
 		case !strings.HasPrefix(n.text, "/") || strings.IndexFunc(n.text, unicode.IsControl) >= 0:
 			return s.refuse(CodePath, at, printable(n.text)+" is not an absolute path", "write it from the root: /…")

@@ -18,7 +18,6 @@ const (
 
 var topologyObject = &object{
 	name: "topology", where: "",
-	intro: "The whole file.",
 	fields: []field{
 		{key: "apiVersion", shape: phrase("pwd/v1"), required: true, about: "The version of this format: `pwd/v1`."},
 		{key: "kind", shape: phrase("Topology"), required: true, about: "`Topology`."},
@@ -34,7 +33,6 @@ var topologyObject = &object{
 
 var metadataObject = &object{
 	name: "metadata", where: "metadata",
-	intro: "What the topology is called.",
 	fields: []field{
 		{key: "name", shape: nameOf("the topology"), required: true, about: "The topology's name, shown by `pwctl status`."},
 	},
@@ -42,9 +40,8 @@ var metadataObject = &object{
 
 var siteObject = &object{
 	name: "site", where: "sites.SITE",
-	intro: "One place: a host that runs the daemon.",
 	fields: []field{
-		{key: "address", shape: address, about: "Where the site's tunnels end: the address of an interface of its host."},
+		{key: "address", shape: address, standard: "required", about: "Where the site's tunnels end: the address of an interface of its host."},
 		{key: "bridges", shape: table{"BRIDGE", interfaceOf("a bridge"), bridgeObject}, about: "The bridges that pseudowires attach to. The key is the name of the Linux bridge."},
 		{key: "router-id", shape: routerID, standard: "from the tunnel's and the site's names", about: "The Router ID that the site signals on the only tunnel of a pair of sites. With several tunnels between the pair each has one of its own."},
 		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, later: laterOne, about: "Several paths to the site."},
@@ -54,8 +51,7 @@ var siteObject = &object{
 }
 
 var underlayObject = &object{
-	name: "underlay", where: "sites.SITE.underlays.UNDERLAY",
-	intro: "One of several paths to a site.",
+	name: "underlay", where: "sites.SITE.underlays.UNDERLAY", later: true,
 	fields: []field{
 		{key: "address", shape: address, required: true, about: "The site's address on it."},
 		{key: "interface", shape: interfaceOf("an interface"), about: "The interface with that address."},
@@ -65,7 +61,6 @@ var underlayObject = &object{
 
 var bridgeObject = &object{
 	name: "bridge", where: "sites.SITE.bridges.BRIDGE",
-	intro: "A Linux bridge of the site. The daemon makes it, and removes it when nothing names it any more, unless it is external.",
 	fields: []field{
 		{key: "ports", shape: list{of: interfaceOf("an interface"), unique: true}, standard: "none", about: "Interfaces that the daemon puts into the bridge: where the LAN is."},
 		{key: "vlan-aware", shape: wordOf(choice{words: []string{"auto", "on", "off"}, yes: "on", no: "off"}), standard: "auto", about: "Whether the bridge filters VLANs. `auto`: where the kernel can."},
@@ -74,8 +69,7 @@ var bridgeObject = &object{
 }
 
 var classObject = &object{
-	name: "class", where: "classes.CLASS",
-	intro: "A class of service.",
+	name: "class", where: "classes.CLASS", later: true,
 	fields: []field{
 		{key: "dscp", shape: dscp, about: "Of the outer header."},
 		{key: "priority", shape: integer("priority", 0, 7), about: "Lower first."},
@@ -86,7 +80,6 @@ var classObject = &object{
 
 var tunnelObject = &object{
 	name: "tunnel", where: "tunnels.TUNNEL",
-	intro: "A control connection for each pair of its sites. Each end is an LCCE of its own, with the Host Name `TUNNEL.SITE`.",
 	fields: []field{
 		{key: "sites", shape: list{of: nameOf("a site"), least: 2}, required: true, about: "Two sites or more; n sites are n(n-1)/2 control connections."},
 		{key: "encapsulation", shape: wordOf(choice{words: []string{"udp"}, later: map[string]string{"ip": "use udp, or remove the key"}}), standard: "udp", about: "What carries L2TP: UDP, port 1701."},
@@ -100,7 +93,7 @@ var tunnelObject = &object{
 }
 
 var serviceFields = []field{
-	{key: "tunnel", shape: nameOf("a tunnel"), about: "The tunnel that carries it."},
+	{key: "tunnel", shape: nameOf("a tunnel"), standard: "required, or `tunnels`", about: "The tunnel that carries it."},
 	{key: "tunnels", shape: list{of: nameOf("a tunnel"), least: 1, unique: true}, about: "The same as a list; one entry for now."},
 	{key: "attach", shape: table{"SITE", nameOf("a site"), attachmentObject}, required: true, about: "Where it attaches, by site."},
 	{key: "type", shape: wordOf(choice{words: []string{"ethernet"}, later: map[string]string{"ethernet-vlan": "use ethernet, or remove the key"}}), standard: "ethernet", about: "The pseudowire type that is signalled: Ethernet port (0x0005)."},
@@ -114,7 +107,6 @@ var serviceFields = []field{
 
 var pseudowireObject = &object{
 	name: "pseudowire", where: "pseudowires.PSEUDOWIRE",
-	intro: "An Ethernet service between two sites. Its device on both is `pw-NAME` if that fits 15 octets, else `pw-`, the first 7 octets of the name, `-` and 4 characters of a digest of it.",
 	fields: append(serviceFields[:len(serviceFields):len(serviceFields)],
 		field{key: "steer", shape: list{of: steerObject}, later: laterSteer, about: "Which frame takes which tunnel."},
 		field{key: "redundancy", shape: redundancyObject, later: laterSteer, about: "An active tunnel and its stand-ins."},
@@ -122,14 +114,12 @@ var pseudowireObject = &object{
 }
 
 var networkObject = &object{
-	name: "network", where: "networks.NETWORK",
-	intro:  "An Ethernet service among many sites.",
+	name: "network", where: "networks.NETWORK", later: true,
 	fields: serviceFields,
 }
 
 var steerObject = &object{
-	name: "rule", where: "pseudowires.PSEUDOWIRE.steer[]",
-	intro: "One rule.",
+	name: "rule", where: "pseudowires.PSEUDOWIRE.steer[]", later: true,
 	fields: []field{
 		{key: "tunnel", shape: nameOf("a tunnel"), required: true, about: "Where matching frames go."},
 		{key: "pcp", shape: list{of: integer("PCP", 0, 7), orOne: true}, about: "802.1p priorities."},
@@ -138,8 +128,7 @@ var steerObject = &object{
 }
 
 var redundancyObject = &object{
-	name: "redundancy", where: "pseudowires.PSEUDOWIRE.redundancy",
-	intro: "Stand-ins for a tunnel.",
+	name: "redundancy", where: "pseudowires.PSEUDOWIRE.redundancy", later: true,
 	fields: []field{
 		{key: "active", shape: nameOf("a tunnel"), required: true, about: "The one that is used."},
 		{key: "standby", shape: list{of: nameOf("a tunnel"), least: 1, orOne: true}, required: true, about: "Those that stand in."},
@@ -150,7 +139,6 @@ var redundancyObject = &object{
 
 var attachmentObject = &object{
 	name: "attachment", where: "pseudowires.PSEUDOWIRE.attach.SITE",
-	intro: "The attachment circuit at one site: a bridge or an interface, the whole of it or one VLAN.",
 	fields: []field{
 		{key: "bridge", shape: interfaceOf("a bridge"), about: "A bridge among the site's `bridges`."},
 		{key: "interface", shape: interfaceOf("an interface"), about: "An interface; without `vlan` the whole port, tags and all."},
@@ -163,7 +151,6 @@ var attachmentObject = &object{
 
 var configObject = &object{
 	name: "configuration", where: "",
-	intro: "The whole file. A flag on the command line goes before its key here.",
 	fields: []field{
 		{key: "apiVersion", shape: phrase("pwd/v1"), required: true, about: "The version of this format: `pwd/v1`."},
 		{key: "kind", shape: phrase("Config"), required: true, about: "`Config`."},
@@ -181,7 +168,6 @@ var configObject = &object{
 
 var timersObject = &object{
 	name: "timers", where: "timers",
-	intro: "Reliable delivery of control messages (RFC 3931, Section 4.2).",
 	fields: []field{
 		{key: "retransmit", shape: duration(100*time.Millisecond, 8*time.Second), standard: "1s", about: "How long the first retransmission waits; each further one waits twice as long, 8 s at most."},
 		{key: "max-retransmits", shape: integer("the number", 1, 30), standard: "10", about: "Retransmissions without an answer after which the peer is taken for dead."},
@@ -206,7 +192,7 @@ var elsewhere = map[string][]string{}
 func init() {
 	for _, o := range objects() {
 		for _, f := range o.fields {
-			if f.later == "" && o.where != "" && o != underlayObject && o != classObject && o != networkObject && o != steerObject && o != redundancyObject {
+			if f.later == "" && o.where != "" && !o.later {
 				elsewhere[f.key] = append(elsewhere[f.key], o.where)
 			}
 		}

@@ -21,6 +21,10 @@ type shape interface {
 type scalar struct {
 	words string
 	parse func(s *source, at spot, n *node) (any, bool)
+	// usable are the words that it can be, later those that are not supported
+	// yet and what to do instead; for the reference.
+	usable []string
+	later  map[string]string
 }
 
 func (k scalar) describe() string { return k.words }
@@ -192,8 +196,9 @@ func (t table) read(s *source, path string, n *node) any {
 type object struct {
 	// name is what the reference calls it, where is the path to it.
 	name, where string
-	intro       string
-	fields      []field
+	// later objects are reached only through keys that are not supported yet.
+	later  bool
+	fields []field
 }
 
 // field is one key of an object.
@@ -322,21 +327,6 @@ type anything struct{ words string }
 
 func (a anything) describe() string                    { return a.words }
 func (anything) read(_ *source, _ string, n *node) any { return n }
-
-// either is a value of the first shape whose kind of node fits.
-type either struct {
-	scalar scalar
-	list   list
-}
-
-func (e either) describe() string { return e.scalar.describe() + ", or " + e.list.describe() }
-
-func (e either) read(s *source, path string, n *node) any {
-	if n.kind == listNode {
-		return e.list.read(s, path, n)
-	}
-	return e.scalar.read(s, path, n)
-}
 
 // has reports whether the key is there, faulty or not.
 func (r *record) has(key string) bool {

@@ -20,6 +20,10 @@ type source struct {
 	lines       []string
 	diagnostics Diagnostics
 	seen        map[string]bool
+	// characters are those of the line that was last looked at: a file in one
+	// line has all its faults there.
+	characters     []rune
+	charactersLine int
 }
 
 // spot is a position in a source, from 1, and the path of the value there.
@@ -85,7 +89,10 @@ func (s *source) place(at spot) Place {
 		return p
 	}
 	p.Line = min(p.Line, len(s.lines))
-	line := []rune(s.lines[p.Line-1])
+	if s.charactersLine != p.Line {
+		s.characters, s.charactersLine = []rune(s.lines[p.Line-1]), p.Line
+	}
+	line := s.characters
 	p.Column = min(p.Column, len(line)+1)
 	p.Source, p.Caret = excerptOf(line, p.Column)
 	return p

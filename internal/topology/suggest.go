@@ -8,7 +8,7 @@ import (
 
 // nearest is the candidate that word was most likely meant to be, if one is
 // near enough: the same but for case and separators, or a third of its letters
-// off, at most three.
+// off, at most three, or begun by the word and the only one that is.
 func nearest(word string, candidates []string) (string, bool) {
 	const longest = 64
 	if len(word) > longest {
@@ -18,14 +18,21 @@ func nearest(word string, candidates []string) (string, bool) {
 		return strings.ToLower(strings.NewReplacer("_", "-", " ", "-").Replace(s))
 	}
 	best, distance := "", max(1, min(3, len(word)/3))+1
+	var begun []string
 	for _, c := range candidates {
 		if len(c) > longest || c == word {
 			continue
 		}
 		d := editDistance(plain(word), plain(c))
-		if d < distance {
+		if d < distance || d == distance && best != "" && len(c) == len(word) && len(best) != len(word) {
 			best, distance = c, d
 		}
+		if len(word) >= 3 && strings.HasPrefix(plain(c), plain(word)) {
+			begun = append(begun, c)
+		}
+	}
+	if best == "" && len(begun) == 1 {
+		best = begun[0]
 	}
 	return best, best != ""
 }

@@ -18,7 +18,9 @@ import (
 func (s *source) explainSyntax(text []byte, err error) {
 	last := firstFailingLine(text, err)
 	l := lint{source: s, anchors: map[string]bool{}}
-	if f := l.run(); f != nil && f.at.line <= last {
+	// A mistake found further down is not the one that the library stumbled over,
+	// unless that is only the end of a text whose brackets are still open.
+	if f := l.run(last); f != nil && (f.at.line <= last || l.open) {
 		if f.other.line > 0 {
 			s.clash(f.code, f.at, f.message, f.other, f.otherMessage, f.help)
 			return
@@ -59,6 +61,9 @@ func firstFailingLine(text []byte, err error) int {
 			}
 		}
 	}
+	if len(lines) == 1 {
+		return 1
+	}
 	count := sort.Search(len(lines), func(i int) bool { return failure(i) == err.Error() })
 	return min(max(1, count), len(lines))
 }
@@ -78,6 +83,8 @@ type lint struct {
 	// brackets that are open, and the indentation of the line with the first one.
 	brackets []bracket
 	indent   int
+	// open says that there are open brackets at the end of the line that run was given.
+	open bool
 }
 
 // level is one open block collection.
@@ -104,12 +111,16 @@ type finding struct {
 
 var blockKey = regexp.MustCompile(`^[A-Za-z0-9_.-]+:( |$)`)
 
-// run is the first fault of the text, nil if there is none that it knows.
-func (l *lint) run() *finding {
+// run is the first fault of the text, nil if there is none that it knows. It
+// notes whether brackets are open at the end of the line `last`.
+func (l *lint) run(last int) *finding {
 	l.block = -1
 	for i, line := range l.lines {
 		if f := l.line(i+1, line); f != nil {
 			return f
+		}
+		if i+1 == last {
+			l.open = len(l.brackets) > 0
 		}
 	}
 	if len(l.brackets) > 0 {
@@ -161,11 +172,12 @@ func (l *lint) line(number int, line string) *finding {
 
 // blockLine looks at a line outside of brackets.
 func (l *lint) blockLine(number int, line []rune, column int) *finding {
+	entry := false
 	for column+1 < len(line) && line[column] == '-' && line[column+1] == ' ' || column+1 == len(line) && line[column] == '-' {
 		if f := l.enter(number, column, true); f != nil {
 			return f
 		}
-		l.opened = true
+		l.opened, entry = true, true
 		column++
 		for column < len(line) && line[column] == ' ' {
 			column++
@@ -179,6 +191,10 @@ func (l *lint) blockLine(number int, line []rune, column int) *finding {
 		return f
 	}
 	if colon < 0 {
+		if entry {
+			l.opened = false
+			return l.scalar(number, line, column)
+		}
 		return l.keyless(number, line, column)
 	}
 	if l.text != nil && column+1 >= l.text.at.column {
@@ -188,7 +204,7 @@ func (l *lint) blockLine(number int, line []rune, column int) *finding {
 	if f := l.enter(number, column, false); f != nil {
 		return f
 	}
-	return l.value(number, line, colon+1, l.indent)
+	return l.value(number, line, colon+1)
 }
 
 // enter checks that a key or a list entry may stand at the column.
@@ -197,10 +213,12 @@ func (l *lint) enter(number, column int, list bool) *finding {
 	wrong := func(message, help string) *finding {
 		return &finding{code: CodeIndentation, at: at, message: message, help: help}
 	}
+	left := -1
 	for len(l.levels) > 0 && l.levels[len(l.levels)-1].column > column {
+		left = l.levels[len(l.levels)-1].column
 		l.levels, l.opened = l.levels[:len(l.levels)-1], false
 	}
-	if len(l.levels) == 0 && !l.opened && number > 1 && column > 0 && l.started() {
+	if len(l.levels) == 0 && left >= 0 && column > 0 {
 		return wrong("this line is indented less than the first one, but not to the margin", "begin it where the lines of its kind begin")
 	}
 	top := level{column: -1}
@@ -208,6 +226,8 @@ func (l *lint) enter(number, column int, list bool) *finding {
 		top = l.levels[len(l.levels)-1]
 	}
 	switch {
+	case column > top.column && top.column >= 0 && left >= 0:
+		return wrong("this line is indented like none above it", fmt.Sprintf("begin it at column %d or at column %d", top.column+1, left+1))
 	case column > top.column && top.column >= 0 && !l.opened:
 		return wrong("this line is indented deeper than the one above, which has a value already", fmt.Sprintf("begin it at column %d, or remove the value above", top.column+1))
 	case column > top.column:
@@ -226,9 +246,6 @@ func (l *lint) enter(number, column int, list bool) *finding {
 	l.opened = false
 	return nil
 }
-
-// started reports that a level was entered before: the text did not begin here.
-func (l *lint) started() bool { return l.levels != nil }
 
 // key finds the colon that ends the key at the column, -1 if there is none.
 func (l *lint) key(number int, line []rune, column int) (int, *finding) {
@@ -261,11 +278,11 @@ func (l *lint) key(number int, line []rune, column int) (int, *finding) {
 
 var colonWithoutSpace = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9-]*):(\S+)`)
 
-// keyless looks at a line without a key: an entry of a list, or the next line of
-// a text, or a mistake.
+// keyless looks at a line without a key: a text, or the next line of one, or a
+// mistake.
 func (l *lint) keyless(number int, line []rune, column int) *finding {
 	inMapping := len(l.levels) > 0 && !l.levels[len(l.levels)-1].list && column <= l.levels[len(l.levels)-1].column
-	if !strings.ContainsRune("{[\"'&*", line[column]) {
+	if !strings.ContainsRune("{}[]\"'&*@`%,", line[column]) {
 		f := withoutColon(spot{line: number, column: column + 1}, string(line[column:]))
 		if inMapping {
 			return f
@@ -287,16 +304,12 @@ func withoutColon(at spot, text string) *finding {
 }
 
 // value looks at what comes after a colon.
-func (l *lint) value(number int, line []rune, from, indent int) *finding {
+func (l *lint) value(number int, line []rune, from int) *finding {
 	for from < len(line) && (line[from] == ' ' || line[from] == '\t') {
 		from++
 	}
 	if from == len(line) || line[from] == '#' {
 		l.opened = true
-		return nil
-	}
-	if line[from] == '|' || line[from] == '>' {
-		l.block = indent
 		return nil
 	}
 	if line[from] == '-' && from+1 < len(line) && line[from+1] == ' ' {
@@ -309,9 +322,12 @@ func (l *lint) value(number int, line []rune, from, indent int) *finding {
 func (l *lint) scalar(number int, line []rune, from int) *finding {
 	at := spot{line: number, column: from + 1}
 	switch line[from] {
+	case '|', '>':
+		l.block = l.indent
+		return nil
 	case '&':
 		end := l.anchor(line, from)
-		return l.value(number, line, end, l.indent)
+		return l.value(number, line, end)
 	case '*':
 		return l.aliasAt(number, line, from)
 	case '{', '[', '}', ']':
@@ -321,7 +337,10 @@ func (l *lint) scalar(number int, line []rune, from int) *finding {
 		if f != nil {
 			return f
 		}
-		if rest := strings.TrimLeft(string(line[end:]), " \t"); rest != "" && rest[0] != '#' {
+		for end < len(line) && (line[end] == ' ' || line[end] == '\t') {
+			end++
+		}
+		if end < len(line) && line[end] != '#' {
 			return &finding{code: CodeUnclosed, at: spot{line: number, column: end + 1}, message: "there is text after the closing quote", help: "put all of the text in one pair of quotes"}
 		}
 		return nil

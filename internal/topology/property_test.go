@@ -1,0 +1,186 @@
+package topology
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+)
+
+// checkMirrored checks what both ends of everything have to agree on, or the
+// sites would not find each other.
+func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
+	sites := map[string]*Local{}
+	for _, name := range topology.Sites() {
+		l, diagnostics := topology.Local(name)
+		if l == nil || len(diagnostics) > 0 {
+			t.Errorf("site %s: %s", name, diagnostics)
+			return
+		}
+		sites[name] = l
+	}
+	for name, l := range sites {
+		sorted := slices.IsSortedFunc(l.Bridges, func(a, b Bridge) int { return cmp.Compare(a.Name, b.Name) }) &&
+			slices.IsSortedFunc(l.Tunnels, func(a, b Tunnel) int { return cmp.Compare(a.Key, b.Key) }) &&
+			slices.IsSortedFunc(l.Pseudowires, func(a, b Pseudowire) int { return cmp.Compare(a.Name, b.Name) })
+		if !sorted || l.Site != name || l.Topology != topology.Name {
+			t.Errorf("site %s: not sorted, or of another: %+v", name, l)
+		}
+		keys, devices, endIDs := map[string]bool{}, map[string]bool{}, map[string]bool{}
+		for _, tn := range l.Tunnels {
+			peer := find(sites[tn.Peer].Tunnels, func(o Tunnel) bool { return o.Key == tn.Name+"/"+name })
+			mirrored := peer != nil && !keys[tn.Key] && tn.Key == tn.Name+"/"+tn.Peer && peer.Peer == name &&
+				peer.HostName == tn.PeerHostName && peer.PeerHostName == tn.HostName &&
+				peer.Local == tn.Remote && peer.Remote == tn.Local && peer.Local != peer.Remote &&
+				peer.Hello == tn.Hello && peer.Encapsulation == tn.Encapsulation &&
+				tn.RouterID != 0 && tn.RouterID != peer.RouterID
+			if !mirrored {
+				t.Errorf("site %s, tunnel %+v\nits peer has %+v", name, tn, peer)
+			}
+			keys[tn.Key] = true
+		}
+		for _, p := range l.Pseudowires {
+			peer := find(sites[p.Peer].Pseudowires, func(o Pseudowire) bool { return o.Name == p.Name })
+			if peer == nil || !keys[p.Tunnel] || devices[p.Device] || endIDs[p.Tunnel+"\x00"+string(p.EndID)] {
+				t.Errorf("site %s: pseudowire %+v\nits peer has %+v", name, p, peer)
+				continue
+			}
+			// All but where it is, and whom it is towards, is the same.
+			there := *peer
+			there.Peer, there.Tunnel, there.Attachment = p.Peer, p.Tunnel, p.Attachment
+			carrier, _, _ := strings.Cut(p.Tunnel, "/")
+			if peer.Peer != name || peer.Tunnel != carrier+"/"+name || !reflect.DeepEqual(there, p) {
+				t.Errorf("site %s: pseudowire %+v\nits peer has %+v", name, p, peer)
+			}
+			if (p.Attachment.Bridge == "") == (p.Attachment.Interface == "") {
+				t.Errorf("site %s: pseudowire %s attaches %+v", name, p.Name, p.Attachment)
+			}
+			devices[p.Device], endIDs[p.Tunnel+"\x00"+string(p.EndID)] = true, true
+		}
+	}
+}
+
+func find[T any](all []T, is func(T) bool) *T {
+	if i := slices.IndexFunc(all, is); i >= 0 {
+		return &all[i]
+	}
+	return nil
+}
+
+// Topologies made to be right: they are read without an error, and their ends agree.
+func TestEndsAgree(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := drawTopology(t)
+		topology, diagnostics := Parse("drawn.yaml", []byte(text))
+		if diagnostics.HasErrors() {
+			t.Fatalf("%s\n%s", text, diagnostics)
+		}
+		checkMirrored(t, topology)
+	})
+}
+
+// drawTopology is the text of a topology without an error.
+func drawTopology(t *rapid.T) string {
+	var b strings.Builder
+	name := rapid.StringMatching(`[a-z]([a-z0-9-]{0,30}[a-z0-9])?`).Filter(func(s string) bool {
+		_, unclear := (&node{text: s}).ambiguous()
+		return !unclear
+	})
+	sites := rapid.SliceOfNDistinct(name, 2, 6, rapid.ID).Draw(t, "sites")
+	six := rapid.Bool().Draw(t, "IPv6")
+	fmt.Fprintf(&b, "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: drawn}\nsites:\n")
+	for i, s := range sites {
+		address := fmt.Sprintf("192.0.2.%d", i+1)
+		if six {
+			address = fmt.Sprintf("2001:db8::%d", i+1)
+		}
+		fmt.Fprintf(&b, "  %s:\n    address: %s\n    bridges: {br-lan: {ports: [eth1]}}\n", s, address)
+		if rapid.Bool().Draw(t, "has a router ID") {
+			fmt.Fprintf(&b, "    router-id: %d\n", i+1)
+		}
+	}
+	b.WriteString("tunnels:\n")
+	tunnels := rapid.SliceOfNDistinct(name, 1, 5, rapid.ID).Draw(t, "tunnels")
+	members := map[string][]string{}
+	for _, tn := range tunnels {
+		members[tn] = rapid.Permutation(sites).Draw(t, "order")[:rapid.IntRange(2, len(sites)).Draw(t, "members")]
+		fmt.Fprintf(&b, "  %s: {sites: [%s]}\n", tn, strings.Join(members[tn], ", "))
+	}
+	b.WriteString("pseudowires:\n")
+	devices := map[string]bool{}
+	for i, p := range rapid.SliceOfNDistinct(name, 0, 12, rapid.ID).Draw(t, "pseudowires") {
+		if devices[DeviceName(p)] {
+			continue
+		}
+		devices[DeviceName(p)] = true
+		tn := rapid.SampledFrom(tunnels).Draw(t, "tunnel")
+		ends := rapid.Permutation(members[tn]).Draw(t, "ends")
+		fmt.Fprintf(&b, "  %s:\n    tunnel: %s\n    cookie: %d\n    attach:\n", p, tn, rapid.SampledFrom([]int{0, 4, 8}).Draw(t, "cookie"))
+		for _, s := range ends[:2] {
+			circuit := rapid.SampledFrom([]string{"bridge: br-lan", "interface: eth2"}).Draw(t, "circuit")
+			fmt.Fprintf(&b, "      %s: {%s, vlan: %d}\n", s, circuit, i+1)
+		}
+	}
+	return b.String()
+}
+
+// FuzzParse: whatever the file, no panic; a topology or an error; everything that
+// is said has a place in the file and says what to do.
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"testdata/*/*.yaml", "testdata/good/*.json", "../../examples/*.yaml", "../../configs/*.yaml"} {
+		for _, file := range glob(f, pattern) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Add([]byte("1: x\n<<: {[a]: b}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		topology, diagnostics := Parse("fuzz.yaml", data)
+		if (topology == nil) != diagnostics.HasErrors() {
+			t.Fatalf("topology %v with\n%s", topology, diagnostics)
+		}
+		checkDiagnostics(t, data, diagnostics)
+		if topology != nil {
+			checkMirrored(t, topology)
+		}
+		config, diagnostics := ParseConfig("fuzz.yaml", data)
+		if (config == Config{}) != diagnostics.HasErrors() {
+			t.Fatalf("configuration %v with\n%s", config, diagnostics)
+		}
+		checkDiagnostics(t, data, diagnostics)
+	})
+}
+
+func checkDiagnostics(t *testing.T, data []byte, diagnostics Diagnostics) {
+	t.Helper()
+	text := strings.TrimPrefix(string(data), "\ufeff")
+	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text), "\n")
+	inside := func(p Place) bool {
+		return p.Line >= 1 && p.Line <= len(lines) && p.Column >= 1 && p.Column <= utf8.RuneCountInString(lines[p.Line-1])+1
+	}
+	last := Place{}
+	for _, d := range diagnostics {
+		if !inside(d.Place) || (d.Other != nil && !inside(*d.Other)) {
+			t.Errorf("not inside of the file:\n%s", d)
+		}
+		if d.Message == "" || d.Help == "" || !slices.ContainsFunc(codes, func(c codeMeaning) bool { return c.code == d.Code }) {
+			t.Errorf("nothing to say:\n%s", d)
+		}
+		if d.Line < last.Line || d.Line == last.Line && d.Column < last.Column {
+			t.Errorf("not in the order of the file:\n%s", diagnostics)
+		}
+		if shown := d.String(); !utf8.ValidString(shown) || strings.ContainsAny(shown, "\x1b\x00\r\x7f") {
+			t.Errorf("not fit to be shown: %q", shown)
+		}
+		last = d.Place
+	}
+}

@@ -1,0 +1,209 @@
+package topology
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// local reads a file that has no fault, and takes one site of it.
+func local(t *testing.T, file, site string) *Local {
+	t.Helper()
+	topology, diagnostics := parseFile(t, file)
+	if len(diagnostics) > 0 {
+		t.Fatalf("%s", diagnostics)
+	}
+	l, diagnostics := topology.Local(site)
+	if len(diagnostics) > 0 {
+		t.Fatalf("%s", diagnostics)
+	}
+	return l
+}
+
+var addresses = cmpopts.EquateComparable(netip.Addr{})
+
+func TestLocal(t *testing.T) {
+	v4a, v4b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	for _, test := range []struct {
+		file, site string
+		want       Local
+	}{
+		{"../../examples/two-sites.yaml", "dc1", Local{
+			Topology: "two-sites", Site: "dc1",
+			Bridges: []Bridge{{Name: "br-lan", Ports: []string{"eth1"}}},
+			Tunnels: []Tunnel{
+				{Key: "gold/dc2", Name: "gold", Peer: "dc2", Local: v4a, Remote: v4b, HostName: "gold.dc1", PeerHostName: "gold.dc2", RouterID: 0x694244f8, Hello: 10 * time.Second},
+				{Key: "silver/dc2", Name: "silver", Peer: "dc2", Local: v4a, Remote: v4b, HostName: "silver.dc1", PeerHostName: "silver.dc2", RouterID: 0x65d26a1a, Hello: 10 * time.Second},
+			},
+			Pseudowires: []Pseudowire{
+				{Name: "tenant-a", Peer: "dc2", Device: "pw-tenant-a", Tunnel: "gold/dc2", Type: l2tpv3.Ethernet, EndID: []byte("tenant-a"), CookieLength: 8, Attachment: Attachment{Bridge: "br-lan", VLAN: 100}},
+				{Name: "tenant-b", Peer: "dc2", Device: "pw-tenant-b", Tunnel: "silver/dc2", Type: l2tpv3.Ethernet, EndID: []byte("tenant-b"), CookieLength: 8, Attachment: Attachment{Interface: "eth2"}},
+			},
+		}},
+		{"../../examples/two-sites-ipv6.yaml", "dc2", Local{
+			Topology: "two-sites-ipv6", Site: "dc2",
+			Bridges: []Bridge{{Name: "br-old", External: true}},
+			Tunnels: []Tunnel{
+				// The pair has one tunnel: the site's own router ID.
+				{Key: "gold/dc1", Name: "gold", Peer: "dc1", Local: netip.MustParseAddr("2001:db8:2::1"), Remote: netip.MustParseAddr("2001:db8:1::1"), HostName: "gold.dc2", PeerHostName: "gold.dc1", RouterID: 0xc0000202, Hello: 10 * time.Second},
+			},
+			Pseudowires: []Pseudowire{
+				{Name: "tenant-a", Peer: "dc1", Device: "pw-tenant-a", Tunnel: "gold/dc1", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 8, MTU: 1500, Attachment: Attachment{Bridge: "br-old"}},
+			},
+		}},
+		{"../../examples/three-sites.yaml", "dc3", Local{
+			Topology: "three-sites", Site: "dc3",
+			Tunnels: []Tunnel{
+				{Key: "core/dc1", Name: "core", Peer: "dc1", Local: netip.MustParseAddr("203.0.113.1"), Remote: v4a, HostName: "core.dc3", PeerHostName: "core.dc1", RouterID: 0x9b78bb38},
+				{Key: "core/dc2", Name: "core", Peer: "dc2", Local: netip.MustParseAddr("203.0.113.1"), Remote: netip.MustParseAddr("198.51.100.1"), HostName: "core.dc3", PeerHostName: "core.dc2", RouterID: 0x9b78bb38},
+			},
+			Pseudowires: []Pseudowire{
+				{Name: "blue", Peer: "dc2", Device: "pw-blue", Tunnel: "core/dc2", Type: l2tpv3.Ethernet, EndID: []byte("blue"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 20}},
+				{Name: "green", Peer: "dc1", Device: "pw-green", Tunnel: "core/dc1", Type: l2tpv3.Ethernet, EndID: []byte("green"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 30}},
+			},
+		}},
+		{"testdata/good/every-key.yaml", "b", Local{
+			Topology: "2026-01-02", Site: "b",
+			Bridges: []Bridge{
+				{Name: "br-auto", VLANAware: VLANAuto},
+				{Name: "br-off", Ports: []string{"eth3"}, VLANAware: VLANOff},
+				{Name: "br-on", Ports: []string{"eth1", "eth2"}, VLANAware: VLANOn},
+				{Name: "br-theirs", External: true},
+			},
+			Tunnels: []Tunnel{
+				// Alone between b and c, so that b's router ID holds; not towards a.
+				{Key: "all/a", Name: "all", Peer: "a", Local: v4b, Remote: v4a, HostName: "all.b", PeerHostName: "all.a", RouterID: RouterID("all", "b"), Hello: 90 * time.Second},
+				{Key: "all/c", Name: "all", Peer: "c", Local: v4b, Remote: netip.MustParseAddr("192.0.2.3"), HostName: "all.b", PeerHostName: "all.c", RouterID: 4294967295, Hello: 90 * time.Second},
+				{Key: "one/a", Name: "one", Peer: "a", Local: v4b, Remote: v4a, HostName: "one.b", PeerHostName: "one.a", RouterID: RouterID("one", "b")},
+			},
+			Pseudowires: []Pseudowire{
+				{Name: "number", Peer: "a", Device: "pw-number", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 0, MTU: 9216, Datapath: "kernel", Attachment: Attachment{Bridge: "br-on", VLAN: 4094}},
+				{Name: "octets", Peer: "c", Device: "pw-octets", Tunnel: "all/c", Type: l2tpv3.Ethernet, EndID: []byte{0xff, 0xff, 0xff, 0xff}, CookieLength: 8, Attachment: Attachment{Interface: "eth9", VLAN: 1}},
+				{Name: "same-id-elsewhere", Peer: "c", Device: "pw-same-id-2ld4", Tunnel: "all/c", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 8, Attachment: Attachment{Bridge: "br-auto"}},
+				{Name: "text", Peer: "a", Device: "pw-text", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte("7"), CookieLength: 4, MTU: 1280, Datapath: "ebpf", Attachment: Attachment{Bridge: "br-theirs"}},
+				{Name: "words", Peer: "a", Device: "pw-words", Tunnel: "all/a", Type: l2tpv3.Ethernet, EndID: []byte("vc 7: east"), CookieLength: 8, Attachment: Attachment{Bridge: "br-on", VLAN: 1}},
+			},
+		}},
+	} {
+		t.Run(filepath.Base(test.file), func(t *testing.T) {
+			got := local(t, test.file, test.site)
+			if diff := cmp.Diff(&test.want, got, addresses); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What is written differently and means the same.
+func TestSameMeaning(t *testing.T) {
+	want := local(t, "testdata/good/plain.yaml", "dc1")
+	for _, file := range []string{"testdata/good/anchors.yaml", "testdata/good/plain.json"} {
+		if diff := cmp.Diff(want, local(t, file, "dc1"), addresses); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", file, diff)
+		}
+	}
+	plain, err := os.ReadFile("testdata/good/plain.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"byte order mark":           "\ufeff" + string(plain),
+		"CRLF":                      strings.ReplaceAll(string(plain), "\n", "\r\n"),
+		"CR":                        strings.ReplaceAll(string(plain), "\n", "\r"),
+		"document markers":          "---\n" + string(plain) + "...\n",
+		"YAML directive":            "%YAML 1.1\n---\n" + string(plain),
+		"no newline at the end":     strings.TrimRight(string(plain), "\n"),
+		"tunnel as a list":          strings.Replace(string(plain), "tunnel: gold", "tunnels: [gold]", 1),
+		"defaults spelled out":      strings.Replace(string(plain), "tunnel: gold", "tunnel: gold\n    type: ethernet\n    sequencing: none\n    sublayer: none\n    cookie: 8\n    datapath: auto\n    end-id: tenant-a", 1),
+		"site managed, udp":         strings.NewReplacer("address: 192.0.2.1", "address: 192.0.2.1\n    managed: true", "hello: 10s", "hello: 10s, encapsulation: udp").Replace(string(plain)),
+		"another order of the ends": strings.Replace(string(plain), "sites: [dc1, dc2]", "sites: [dc2, dc1]", 1),
+	} {
+		topology, diagnostics := Parse("plain.yaml", []byte(text))
+		if len(diagnostics) > 0 {
+			t.Errorf("%s:\n%s", name, diagnostics)
+			continue
+		}
+		got, _ := topology.Local("dc1")
+		if diff := cmp.Diff(want, got, addresses); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// Positions do not depend on how lines end.
+func TestPositionsWithCRLF(t *testing.T) {
+	text := "\ufeffapiVersion: pwd/v1\r\nkind: Topology\r\nmetadata: {name: x}\r\nsites:\r\n  dc1: {adress: 1}\r\n"
+	_, diagnostics := Parse("crlf.yaml", []byte(text))
+	want := "crlf.yaml:5:9: error: sites.dc1.adress: unknown key adress [PW0101]\n  dc1: {adress: 1}\n        ^\n"
+	if got := diagnostics.String(); !strings.HasPrefix(got, want) {
+		t.Errorf("got\n%s", got)
+	}
+}
+
+func TestUnknownSite(t *testing.T) {
+	topology, _ := parseFile(t, "../../examples/three-sites.yaml")
+	l, diagnostics := topology.Local("dc4")
+	want := `three-sites.yaml:15:1: error: sites: there is no site dc4 [PW0201]
+sites:
+^
+help: did you mean dc1? (sites: dc1, dc2, dc3)
+`
+	if l != nil || diagnostics.String() != want {
+		t.Errorf("got %v,\n%s", l, diagnostics)
+	}
+	if diff := cmp.Diff([]string{"dc1", "dc2", "dc3"}, topology.Sites()); diff != "" {
+		t.Error(diff)
+	}
+	err := diagnostics.Err()
+	if err == nil || err.Error() != "three-sites.yaml:15:1: sites: there is no site dc4" {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Every example is without fault, at each of its sites.
+func TestExamples(t *testing.T) {
+	for _, file := range glob(t, "../../examples/*.yaml") {
+		topology, diagnostics := parseFile(t, file)
+		if len(diagnostics) > 0 {
+			t.Errorf("%s", diagnostics)
+			continue
+		}
+		for _, site := range topology.Sites() {
+			if l, diagnostics := topology.Local(site); l == nil || len(diagnostics) > 0 {
+				t.Errorf("%s", diagnostics)
+			}
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	data, err := os.ReadFile("../../configs/pwd.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		text string
+		want Config
+	}{
+		{string(data), Config{
+			OnStop: OnStopLeave, Site: "dc1", Topology: "/etc/pwd/topology.yaml", Datapath: "auto", LogLevel: "info",
+			RunDir: "/run/pwd", StateDir: "/var/lib/pwd", BPFDir: "/sys/fs/bpf/pwd",
+			Retransmit: time.Second, MaxRetransmits: 10,
+		}},
+		{"apiVersion: pwd/v1\nkind: Config\n", Config{OnStop: OnStopLeave}},
+		{"apiVersion: pwd/v1\nkind: Config\non-stop: teardown\ntimers: {retransmit: 250ms}\n", Config{OnStop: OnStopTeardown, Retransmit: 250 * time.Millisecond}},
+	} {
+		got, diagnostics := ParseConfig("pwd.yaml", []byte(test.text))
+		if len(diagnostics) > 0 || got != test.want {
+			t.Errorf("got %+v\n%s", got, diagnostics)
+		}
+	}
+}
