@@ -69,6 +69,10 @@ func (o options) main(ctx context.Context, args []string) (int, error) {
 		return 1, err
 	}
 	defer os.RemoveAll(tmp)
+	// Tests run their own binary as other users, too.
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return 1, err
+	}
 	var steps []job.Step
 	var tools []vm.Tool
 	if o.suites {
