@@ -54,6 +54,7 @@ static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p)
 	    (h.ip.frag_off & bpf_htons(IP4_MF | IP4_OFFSET)) || !is_data(&h.l2tp))
 		return 0;
 	p->ip_len = bpf_ntohs(h.ip.tot_len);
+	/* Of a packet of many, the lengths are somebody's guess. */
 	if (!skb->gso_size && bpf_ntohs(h.udp.len) + sizeof(h.ip) != p->ip_len)
 		return 0;
 	p->flow.local[2] = bpf_htonl(0xffff);
@@ -153,7 +154,7 @@ static __always_inline int strip(struct __sk_buff *skb, __u32 header, __u32 fram
 	if (frame < least && bpf_skb_change_tail(skb, header + least, 0))
 		return -1;
 	if (bpf_skb_adjust_room(skb, -(__s32)header, BPF_ADJ_ROOM_MAC,
-				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET))
+				BPF_F_ADJ_ROOM_NO_CSUM_RESET))
 		return -1;
 	/* The outer checksum was one of those that the device has verified. */
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
@@ -213,7 +214,15 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	__u32 session = bpf_ntohl(p->session);
 	__u32 header = p->header, frame;
 	struct ethhdr inner;
-	enum fit fits = FITS;
+	enum fit fits;
+
+	/* A packet of many: one that was sent as such on this host, or that the
+	 * device put together. The kernel can take it apart as long as it is whole.
+	 */
+	if (skb->gso_size) {
+		skb->mark = LANE_DECAP;
+		return bpf_redirect(rx->lane, 0);
+	}
 
 	if (!has_cookie(skb, header, rx))
 		return drop(session, WRONG_COOKIE);
@@ -228,14 +237,11 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		header += L2TP_SUBLAYER_LEN;
 	}
 
-	if (!skb->gso_size) {
-		if (ETH_HLEN + p->ip_len > skb->len)
-			return PASS;
-		/* Links pad; the padding is no part of the frame. */
-		if (ETH_HLEN + p->ip_len < skb->len &&
-		    bpf_skb_change_tail(skb, ETH_HLEN + p->ip_len, 0))
-			return drop(session, ERROR);
-	}
+	if (ETH_HLEN + p->ip_len > skb->len)
+		return PASS;
+	/* Links pad; the padding is no part of the frame. */
+	if (ETH_HLEN + p->ip_len < skb->len && bpf_skb_change_tail(skb, ETH_HLEN + p->ip_len, 0))
+		return drop(session, ERROR);
 	if (skb->len < header + ETH_HLEN)
 		return drop(session, ERROR);
 	frame = skb->len - header;
@@ -244,8 +250,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	if (!(rx->flags & RX_UP))
 		return drop(session, NOT_ESTABLISHED);
 
-	if (!skb->gso_size)
-		fits = fit(skb, rx, header, inner.h_proto, frame);
+	fits = fit(skb, rx, header, inner.h_proto, frame);
 	if (fits == TOO_LONG)
 		return drop(session, OVERSIZE);
 	clamp_frame(skb, header, inner.h_proto, rx->room);
@@ -263,14 +268,11 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	return bpf_redirect(rx->device, 0);
 }
 
-SEC("tc")
-int pwd_decap(struct __sk_buff *skb)
+static __always_inline int decap(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct receive *rx;
 
-	if (skb->pkt_type != PACKET_HOST)
-		return PASS;
 	/* A VLAN of the underlay's is another device's, which has its own program. */
 	if (skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK))
 		return PASS;
@@ -291,6 +293,12 @@ int pwd_decap(struct __sk_buff *skb)
 		return PASS;
 	count_global(UNKNOWN_SESSION);
 	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int pwd_decap(struct __sk_buff *skb)
+{
+	return skb->pkt_type == PACKET_HOST ? decap(skb) : PASS;
 }
 
 #endif

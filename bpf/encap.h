@@ -8,7 +8,7 @@
  *
  * What a program cannot do goes through the slow lane, a veth pair without
  * offloads: the kernel finishes checksums and cuts segments on the way in, and
- * the frames come out as on a wire, at fragment (fragment.h).
+ * the frames come out as on a wire, at fragment (lane.h).
  */
 #ifndef PWD_ENCAP_H
 #define PWD_ENCAP_H

@@ -14,8 +14,8 @@ import (
 // Objects are the programs and maps in the kernel.
 type Objects struct {
 	// Encap is for the ingress of a pseudowire's outer end, Decap for that of an
-	// underlay, Fragment for that of the slow lane's end.
-	Encap, Decap, Fragment *ebpf.Program
+	// underlay, Lane for that of the slow lane's end.
+	Encap, Decap, Lane *ebpf.Program
 
 	// Pseudowires by ifindex of the outer end.
 	Pseudowires Table[uint32, Transmit]
@@ -94,7 +94,7 @@ func Load(dir string) (*Objects, error) {
 	}
 	maps := o.collection.Maps
 	programs := o.collection.Programs
-	o.Encap, o.Decap, o.Fragment = programs[objectProgPwdEncap], programs[objectProgPwdDecap], programs[objectProgPwdFragment]
+	o.Encap, o.Decap, o.Lane = programs[objectProgPwdEncap], programs[objectProgPwdDecap], programs[objectProgPwdLane]
 	o.Pseudowires.m, o.Sessions.m, o.Tunnels.m = maps[objectMapPseudowires], maps[objectMapSessions], maps[objectMapTunnels]
 	o.Counts.m, o.Global.m = maps[objectMapCounts], maps[objectMapGlobalCounts]
 	return &o, nil

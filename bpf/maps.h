@@ -10,6 +10,11 @@
 
 #include "wire.h"
 
+/* The mark of packets in the slow lane that are to be decapsulated; of frames that
+ * are to be encapsulated it is the ifindex of the pseudowire's outer end.
+ */
+#define LANE_DECAP 0
+
 enum event {
 	WRONG_COOKIE,
 	UNKNOWN_SESSION,
@@ -72,10 +77,12 @@ struct receive {
 	struct flow flow;
 	__u32 flags;	  /* RX_* */
 	__u32 device;	  /* ifindex of the pseudowire's outer end */
+	__u32 lane;	  /* ifindex of the slow lane's entry */
 	__u32 mtu;	  /* of the pseudowire device */
 	__u32 room;	  /* as in struct transmit */
 	__u16 vlan;	  /* tag put on, host order; 0 is none */
 	__u16 cookie_len; /* 0, 4 or 8 */
+	__u32 pad;
 };
 
 #define MAX_PSEUDOWIRES 16384

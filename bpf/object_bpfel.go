@@ -48,10 +48,12 @@ type objectReceive struct {
 	Flow      objectFlow
 	Flags     uint32
 	Device    uint32
+	Lane      uint32
 	Mtu       uint32
 	Room      uint32
 	Vlan      uint16
 	CookieLen uint16
+	Pad       uint32
 }
 
 type objectTransmit struct {
@@ -84,7 +86,7 @@ const (
 	objectMapTunnels      = "tunnels"
 	objectProgPwdDecap    = "pwd_decap"
 	objectProgPwdEncap    = "pwd_encap"
-	objectProgPwdFragment = "pwd_fragment"
+	objectProgPwdLane     = "pwd_lane"
 )
 
 // loadObject returns the embedded CollectionSpec for object.
@@ -129,9 +131,9 @@ type objectSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectProgramSpecs struct {
-	PwdDecap    *ebpf.ProgramSpec `ebpf:"pwd_decap"`
-	PwdEncap    *ebpf.ProgramSpec `ebpf:"pwd_encap"`
-	PwdFragment *ebpf.ProgramSpec `ebpf:"pwd_fragment"`
+	PwdDecap *ebpf.ProgramSpec `ebpf:"pwd_decap"`
+	PwdEncap *ebpf.ProgramSpec `ebpf:"pwd_encap"`
+	PwdLane  *ebpf.ProgramSpec `ebpf:"pwd_lane"`
 }
 
 // objectMapSpecs contains maps before they are loaded into the kernel.
@@ -204,16 +206,16 @@ type objectVariables struct {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectPrograms struct {
-	PwdDecap    *ebpf.Program `ebpf:"pwd_decap"`
-	PwdEncap    *ebpf.Program `ebpf:"pwd_encap"`
-	PwdFragment *ebpf.Program `ebpf:"pwd_fragment"`
+	PwdDecap *ebpf.Program `ebpf:"pwd_decap"`
+	PwdEncap *ebpf.Program `ebpf:"pwd_encap"`
+	PwdLane  *ebpf.Program `ebpf:"pwd_lane"`
 }
 
 func (p *objectPrograms) Close() error {
 	return _ObjectClose(
 		p.PwdDecap,
 		p.PwdEncap,
-		p.PwdFragment,
+		p.PwdLane,
 	)
 }
 

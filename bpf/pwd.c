@@ -3,11 +3,11 @@
 //go:build ignore
 
 /* The eBPF datapath: L2TPv3 Ethernet pseudowires in programs of the traffic
- * control hook. encap.h, decap.h and fragment.h have one program each; maps.h
+ * control hook. encap.h, decap.h and lane.h have one program each; maps.h
  * what they share with the agent.
  */
 #include "encap.h"
 #include "decap.h"
-#include "fragment.h"
+#include "lane.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

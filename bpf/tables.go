@@ -62,7 +62,7 @@ func NewFlow(local, remote netip.AddrPort) Flow {
 	}
 }
 
-// idSlots is the number of counters for fragments' identifications (fragment.h).
+// idSlots is the number of counters for fragments' identifications (lane.h).
 const idSlots = 256
 
 // Slot is which counter has the identifications of fragments between the two

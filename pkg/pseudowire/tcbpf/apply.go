@@ -56,6 +56,7 @@ func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
 	r := bpf.Receive{
 		Flow:      t.flow,
 		Device:    uint32(dev.pair.outer),
+		Lane:      uint32(d.lane.inner),
 		Mtu:       uint32(dev.MTU),
 		Room:      uint32(room(dev, t, s)),
 		Vlan:      dev.VLAN,

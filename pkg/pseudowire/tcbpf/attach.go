@@ -12,16 +12,16 @@ import (
 // Filters of ours are told from others' by priority and name. The handle says
 // who made the qdisc that they are in.
 const (
-	filterPriority     = 0x7064
-	handleForeign      = 1 // the qdisc was there
-	handleOwn          = 2 // we made the qdisc
-	filterNameEncap    = "pwd_encap"
-	filterNameDecap    = "pwd_decap"
-	filterNameFragment = "pwd_fragment"
-	clsactMajor        = 0xffff
-	ingressMinor       = 0xfff2
-	egressMinor        = 0xfff3
-	filterProtocolAll  = unix.ETH_P_ALL
+	filterPriority    = 0x7064
+	handleForeign     = 1 // the qdisc was there
+	handleOwn         = 2 // we made the qdisc
+	filterNameEncap   = "pwd_encap"
+	filterNameDecap   = "pwd_decap"
+	filterNameLane    = "pwd_lane"
+	clsactMajor       = 0xffff
+	ingressMinor      = 0xfff2
+	egressMinor       = 0xfff3
+	filterProtocolAll = unix.ETH_P_ALL
 )
 
 // hook is an attachment: a program at the ingress of a link.
@@ -128,7 +128,7 @@ func (d *Datapath) ownFilters(index int) ([]*netlink.BpfFilter, error) {
 }
 
 func ownFilterName(name string) bool {
-	return name == filterNameEncap || name == filterNameDecap || name == filterNameFragment
+	return name == filterNameEncap || name == filterNameDecap || name == filterNameLane
 }
 
 func linkOf(index int) netlink.Link {

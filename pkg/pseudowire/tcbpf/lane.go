@@ -8,7 +8,7 @@ import (
 // The slow lane is a veth pair, one for all pseudowires: frames that the
 // encapsulation program cannot carry go into its entry, which has no offloads,
 // and come out of its exit with their checksums finished and in segments, where
-// the fragmentation program takes them (bpf/fragment.h).
+// the fragmentation program takes them (bpf/lane.h).
 const (
 	laneEntry = "pwd-lane-in"
 	laneExit  = "pwd-lane-out"
@@ -36,7 +36,7 @@ func (d *Datapath) openLane() error {
 		return fmt.Errorf("%s keeps offloads: %v", laneEntry, features)
 	}
 	// With the program first: what comes out is never the host's.
-	if err := d.attach(p.outer, hook{d.objs.Fragment, filterNameFragment}); err != nil {
+	if err := d.attach(p.outer, hook{d.objs.Lane, filterNameLane}); err != nil {
 		return err
 	}
 	if err := d.setUp(p.outer, &p.outerUp, true); err != nil {

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* The end of the slow lane: frames that encap could not carry come out of it one
+/* The end of the slow lane. Frames that encap could not carry come out of it one
  * by one, their checksums finished, their mark the pseudowire's outer end. Here
  * they get outer headers with a UDP checksum, and where the packet does not fit
- * the underlay it leaves in fragments (RFC 3931, Section 4.1.4).
+ * the underlay it leaves in fragments (RFC 3931, Section 4.1.4). Packets that
+ * decap could not take apart come out of it one by one as well.
  *
  * The stack does not fragment what is redirected. So the packet's payload is
  * saved, the skb is cut to the size of a fragment, and for each fragment the skb
  * is written anew and a clone of it sent.
  */
-#ifndef PWD_FRAGMENT_H
-#define PWD_FRAGMENT_H
+#ifndef PWD_LANE_H
+#define PWD_LANE_H
 
+#include "decap.h"
 #include "encap.h"
 
 #define CHUNK 512
@@ -229,10 +231,9 @@ __noinline int send_ip6_fragments(struct __sk_buff *skb, __u32 device, __u32 len
 	return send_fragments(skb, device, len, 1);
 }
 
-SEC("tc")
-int pwd_fragment(struct __sk_buff *skb)
+static __always_inline int encap_checked(struct __sk_buff *skb, __u32 device)
 {
-	__u32 device = skb->mark, frame, ip_len, len;
+	__u32 frame, ip_len, len;
 	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
 	struct inner inner = {};
 
@@ -265,6 +266,19 @@ int pwd_fragment(struct __sk_buff *skb)
 		return bpf_redirect(tx->egress, 0);
 	return tx->flags & TX_IPV6 ? send_ip6_fragments(skb, device, len)
 				   : send_ip4_fragments(skb, device, len);
+}
+
+SEC("tc")
+int pwd_lane(struct __sk_buff *skb)
+{
+	__u32 device = skb->mark;
+	int action;
+
+	if (device != LANE_DECAP)
+		return encap_checked(skb, device);
+	action = decap(skb);
+	/* Nothing that comes out here is for the host. */
+	return action == PASS ? TC_ACT_SHOT : action;
 }
 
 #endif
