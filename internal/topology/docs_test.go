@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -88,7 +89,7 @@ func laterBlock() string {
 				line(o.where, f.key, f.later)
 			}
 			if k, ok := f.shape.(scalar); ok {
-				for _, word := range slices.Sorted(keysOf(k.later)) {
+				for _, word := range slices.Sorted(maps.Keys(k.later)) {
 					line(o.where, f.key+": "+word, k.later[word])
 				}
 			}

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -89,7 +90,7 @@ type choice struct {
 
 // wordOf is the scalar of a choice; it reads to a string.
 func wordOf(c choice) scalar {
-	all := slices.Concat(c.words, slices.Sorted(keysOf(c.later)))
+	all := slices.Concat(c.words, slices.Sorted(maps.Keys(c.later)))
 	return scalar{words: strings.Join(all, " or "), usable: c.words, later: c.later, parse: func(s *source, at spot, n *node) (any, bool) {
 		word := n.text
 		if help, ok := c.later[word]; ok {
@@ -111,16 +112,6 @@ func wordOf(c choice) scalar {
 		}
 		return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%s is not one of %s", printable(word), listed(all)), help)
 	}}
-}
-
-func keysOf[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // lastKey is the last key of a path.
