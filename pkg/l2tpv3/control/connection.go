@@ -177,11 +177,7 @@ func (c *connection) established(from ConnectionState, in input) {
 	t := c.t
 	if t.rival == c {
 		t.rival = nil
-		old := t.conn
-		t.conn, t.held = nil, nil
-		if old != nil {
-			old.supersede("the peer has opened a new one")
-		}
+		t.yield("the peer has opened a new one")
 		t.conn = c
 	}
 	t.openAt = time.Time{}
@@ -215,18 +211,6 @@ func (c *connection) linger() {
 	c.phase, c.lingerEnd = lingering, c.e.now.Add(c.e.timers.Linger)
 	c.t.bury(c)
 	c.changed()
-}
-
-// supersede ends an established connection in favour of another; the caller
-// puts that in force.
-func (c *connection) supersede(reason string) {
-	from := c.state
-	c.state, c.since = ConnectionIdle, c.e.now
-	c.stop(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, false)
-	c.t.note(from, ConnectionIdle, reason)
-	for _, s := range c.t.sortedSessions() {
-		s.handle(connectionGone, sessionInput{reason: reason})
-	}
 }
 
 // end forgets the connection.

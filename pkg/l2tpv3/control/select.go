@@ -183,19 +183,12 @@ func (t *tunnel) request(d Datagram, m *l2tpv3.Message, r request) {
 		t.tie(d, m, r)
 	case ConnectionWaitConnect:
 		// The peer has given up what it asked for before, or has been restarted.
-		old := t.conn
-		old.state, old.since = ConnectionIdle, t.e.now
-		old.halfOpenEnd = time.Time{}
-		old.stop(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, false)
-		t.conn = nil
-		t.note(ConnectionWaitConnect, ConnectionIdle, "the peer has begun anew")
+		t.yield("the peer has begun anew")
 		t.begin(d, m, r)
 	case ConnectionEstablished:
 		if host, _ := l2tpv3.Find[l2tpv3.HostName](m); string(host) == t.cfg.PeerHostName && t.conn.peer.HostName != t.cfg.PeerHostName {
 			// Somebody else was let in while the tunnel's own peer was away.
-			old := t.conn
-			t.conn = nil
-			old.supersede("the peer with the configured host name has come")
+			t.yield("the peer with the configured host name has come")
 			t.begin(d, m, r)
 			return
 		}
@@ -331,11 +324,7 @@ func (h *heldRequest) progress(t *tunnel) {
 
 // unanswered ends the test: the old connection yields.
 func (h *heldRequest) unanswered(t *tunnel) {
-	old := t.conn
-	t.held, t.conn = nil, nil
-	if old != nil {
-		old.supersede("the peer does not answer on it and has begun anew")
-	}
+	t.yield("the peer does not answer on it and has begun anew")
 	h.accept(t)
 }
 

@@ -243,4 +243,3 @@ func (n *network) disturb(h *host) {
 		h.drain()
 	}
 }
-

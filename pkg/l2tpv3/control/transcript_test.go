@@ -273,7 +273,7 @@ func (s *stage) session(tunnel, name string, words []string) error {
 }
 
 func (s *stage) receive(words []string) error {
-	d := Datagram{Path: Path{Local: netip.MustParseAddrPort("192.0.2.1:1701"), Remote: netip.MustParseAddrPort("192.0.2.2:1701")}}
+	d := Datagram{Path: Path{Local: addrPort("192.0.2.1:1701"), Remote: netip.MustParseAddrPort("192.0.2.2:1701")}}
 	var rest []string
 	for _, w := range words {
 		if from, ok := strings.CutPrefix(w, "from="); ok {
@@ -410,3 +410,5 @@ func (s *stage) status() {
 			x.Session.Tunnel, x.Session.Name, x.State, s.now.Sub(x.Since), x.Reason, x.LocalID, x.RemoteID, circuitText(x.Local), circuitText(x.Remote), x.Up())
 	}
 }
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

@@ -346,6 +346,21 @@ func (t *tunnel) over(c *connection, from ConnectionState, reason string) {
 	t.failures++
 }
 
+// yield takes the connection in force out for another, which the caller puts in
+// its place at once.
+func (t *tunnel) yield(reason string) {
+	old, from := t.conn, t.state()
+	t.conn, t.held = nil, nil
+	if old == nil {
+		return
+	}
+	old.handle(closeConnection, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}})
+	t.note(from, ConnectionIdle, reason)
+	for _, s := range t.sortedSessions() {
+		s.handle(connectionGone, sessionInput{reason: reason})
+	}
+}
+
 // backOff is the time to the next attempt after n failures in a row, with a
 // random quarter more or less: two ends that fail together come back apart.
 func (e *Endpoint) backOff(n int) time.Duration {
