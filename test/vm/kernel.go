@@ -55,33 +55,22 @@ func Fetch(r Release, log io.Writer) (*Kernel, error) {
 	if k, err := cached(r.Series, r.Package); err == nil {
 		return k, nil
 	}
-	deb, err := download(r, log)
-	if err != nil {
-		// An older or newer kernel of the series than the one asked for serves as well.
-		for _, p := range cachedPackages(r.Pattern) {
-			if k, err := cached(r.Series, p); err == nil {
-				return k, nil
-			}
+	pkg, err := available(r, log)
+	if err == nil {
+		if k, err := cached(r.Series, pkg); err == nil {
+			return k, nil
 		}
-		return nil, err
+		if err = download(pkg, log); err == nil {
+			return cached(r.Series, pkg)
+		}
 	}
-	defer os.RemoveAll(filepath.Dir(deb))
-	pkg, _, _ := strings.Cut(filepath.Base(deb), "_")
-	if k, err := cached(r.Series, pkg); err == nil {
-		return k, nil
+	// Without an archive, an older or newer kernel of the series serves as well.
+	for _, p := range cachedPackages(r.Pattern) {
+		if k, err := cached(r.Series, p); err == nil {
+			return k, nil
+		}
 	}
-	tmp, err := os.MkdirTemp(CacheDir(), "unpack-")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(tmp)
-	if err := unpack(deb, tmp); err != nil {
-		return nil, fmt.Errorf("unpack %s: %w", filepath.Base(deb), err)
-	}
-	if err := os.Rename(tmp, filepath.Join(CacheDir(), pkg)); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
-	return cached(r.Series, pkg)
+	return nil, &DownloadError{r, err}
 }
 
 func cached(series, pkg string) (*Kernel, error) {
@@ -146,40 +135,67 @@ func (e *DownloadError) Error() string {
 
 func (e *DownloadError) Unwrap() error { return e.Err }
 
-// download returns the .deb of a release, alone in a temporary folder.
-func download(r Release, log io.Writer) (string, error) {
-	if err := os.MkdirAll(CacheDir(), 0o755); err != nil {
+// available is the package that the archive has of a release: the one asked
+// for, else the newest that matches.
+func available(r Release, log io.Writer) (string, error) {
+	has := func(pkg string) bool {
+		out, err := exec.Command("apt-cache", "madison", pkg).Output()
+		return err == nil && len(out) > 0
+	}
+	if has(r.Package) {
+		return r.Package, nil
+	}
+	fmt.Fprintln(log, "vm: apt-get update")
+	if err := apt("", io.Discard, "update"); err != nil {
 		return "", err
 	}
-	dir, err := os.MkdirTemp(CacheDir(), "download-")
-	if err != nil {
-		return "", err
+	if has(r.Package) {
+		return r.Package, nil
 	}
-	get := func(pkg string) error {
-		fmt.Fprintf(log, "vm: download %s to %s\n", pkg, CacheDir())
-		return apt(dir, io.Discard, "download", pkg)
-	}
-	err = get(r.Package)
+	out, err := exec.Command("apt-cache", "pkgnames", "linux-image-"+r.Series+".").Output()
 	if err != nil {
-		fmt.Fprintln(log, "vm: apt-get update")
-		if uerr := apt(dir, io.Discard, "update"); uerr != nil {
-			err = errors.Join(err, uerr)
-		} else if err = get(r.Package); err != nil {
-			out, _ := exec.Command("apt-cache", "pkgnames", "linux-image-"+r.Series+".").Output()
-			if names := newestFirst(strings.Fields(string(out)), r.Pattern); len(names) > 0 {
-				err = get(names[0])
-			}
+		return "", fmt.Errorf("apt-cache pkgnames: %w", err)
+	}
+	for _, name := range newestFirst(strings.Fields(string(out)), r.Pattern) {
+		if has(name) {
+			fmt.Fprintf(log, "vm: the archive has %s no more; taking %s\n", r.Package, name)
+			return name, nil
 		}
 	}
-	debs, _ := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err == nil && len(debs) != 1 {
-		err = fmt.Errorf("apt-get download left %d files", len(debs))
+	return "", errors.New("the archive has none")
+}
+
+// download puts a kernel's package, unpacked, into the cache.
+func download(pkg string, log io.Writer) error {
+	if err := os.MkdirAll(CacheDir(), 0o755); err != nil {
+		return err
 	}
+	tmp, err := os.MkdirTemp(CacheDir(), "new-")
 	if err != nil {
-		os.RemoveAll(dir)
-		return "", &DownloadError{r, err}
+		return err
 	}
-	return debs[0], nil
+	defer os.RemoveAll(tmp)
+	fmt.Fprintf(log, "vm: download %s to %s\n", pkg, CacheDir())
+	if err := apt(tmp, io.Discard, "download", pkg); err != nil {
+		// Lists that are old name versions that the archive has replaced.
+		fmt.Fprintln(log, "vm: apt-get update")
+		if err := errors.Join(apt("", io.Discard, "update"), apt(tmp, io.Discard, "download", pkg)); err != nil {
+			return err
+		}
+	}
+	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
+	if err != nil || len(debs) != 1 {
+		return fmt.Errorf("apt-get download %s left %d files", pkg, len(debs))
+	}
+	unpacked := filepath.Join(tmp, "unpacked")
+	if err := unpack(debs[0], unpacked); err != nil {
+		return fmt.Errorf("unpack %s: %w", filepath.Base(debs[0]), err)
+	}
+	// One of two that run at once comes first; the other's is the same.
+	if err := os.Rename(unpacked, filepath.Join(CacheDir(), pkg)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
 }
 
 // unwanted folders of modules: most of a kernel's size, for hardware that the
