@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -397,6 +398,32 @@ func (m *Manager) removeOwned(unwanted func(*link) bool) error {
 	for _, l := range all {
 		if unwanted(l) {
 			failures = append(failures, failed("remove", l.name, m.removeLink(l)))
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// removeDevices takes the devices of pseudowires that were not named out of the bridges that were.
+func (m *Manager) removeDevices() error {
+	all, err := m.nl.links()
+	if err != nil {
+		return failed("list", "links", err)
+	}
+	bridges := map[int]*target{}
+	for _, l := range all {
+		if t := m.targets[l.name]; t != nil {
+			bridges[l.index] = t
+		}
+	}
+	devices := map[string]bool{}
+	for _, p := range m.attachments {
+		devices[p.Device] = true
+	}
+	var failures []error
+	for _, l := range all {
+		_, owned := owned(l)
+		if t := bridges[l.master]; t != nil && strings.HasPrefix(l.alias, "pwd:") && !owned && !devices[l.name] {
+			failures = append(failures, m.detach(t, l.name))
 		}
 	}
 	return errors.Join(failures...)

@@ -76,12 +76,20 @@ func (s *site) attach(a bridge.Attachment) {
 	s.do(func() error { return s.SetAttachment(a) })
 }
 
-// device makes what a datapath would: a netdev pw-NAME that is down, its outer end up.
+// device makes what a datapath would: a netdev pw-NAME that is down, with the
+// alias of one of ours, and its outer end, which is up. render leaves that alias out.
 func (s *site) device(names ...string) {
 	s.t.Helper()
 	for _, name := range names {
-		_, outer := s.lab.Veth(s.ns, "pw-"+name, s.ns, "pwo-"+name)
+		inner, outer := s.lab.Veth(s.ns, "pw-"+name, s.ns, "pwo-"+name)
 		outer.Silent().Up()
+		link, err := s.ns.Netlink().LinkByIndex(inner.Index)
+		if err == nil {
+			err = s.ns.Netlink().LinkSetAlias(link, "pwd:pseudowire:"+name)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
 	}
 }
 
@@ -177,7 +185,7 @@ func (r *renderer) line(indent string, l netlink.Link) string {
 	if a.Group != 0 {
 		s += fmt.Sprintf(" group %d", a.Group)
 	}
-	if a.Alias != "" {
+	if a.Alias != "" && !strings.HasPrefix(a.Alias, "pwd:pseudowire:") {
 		s += " " + strconv.Quote(r.withNames(a.Alias))
 	}
 	return s + "\n"

@@ -262,7 +262,8 @@ func (m *Manager) Refresh() error {
 }
 
 // Prune removes every bridge and VLAN device of ours that was not named since
-// Open, puts the interfaces back that they used, and takes back from the others what nobody needs.
+// Open, puts the interfaces back that they used, and takes out of the bridges
+// what nobody needs: devices of pseudowires, VLANs.
 func (m *Manager) Prune() error {
 	if m.nl == nil {
 		return ErrClosed
@@ -275,7 +276,7 @@ func (m *Manager) Prune() error {
 			wanted[t.vlan.name] = true
 		}
 	}
-	return errors.Join(m.removeOwned(func(l *link) bool { return !wanted[l.name] }), m.Refresh())
+	return errors.Join(m.removeOwned(func(l *link) bool { return !wanted[l.name] }), m.removeDevices(), m.Refresh())
 }
 
 // Close gives up handles; what was made stays.
