@@ -63,7 +63,7 @@ var bridgeObject = &object{
 	name: "bridge", where: "sites.SITE.bridges.BRIDGE",
 	fields: []field{
 		{key: "ports", shape: list{of: interfaceOf("an interface"), unique: true}, standard: "none", about: "Interfaces that the daemon puts into the bridge: where the LAN is."},
-		{key: "vlan-aware", shape: wordOf(choice{words: []string{"auto", "on", "off"}, yes: "on", no: "off"}), standard: "auto", about: "Whether the bridge filters VLANs. `auto`: where the kernel can."},
+		{key: "vlan-aware", shape: wordOf(choice{words: []string{"auto", "true", "false", "on", "off"}}), standard: "auto", about: "Whether the bridge filters VLANs. `auto`: where the kernel can."},
 		{key: "external", shape: boolean(""), standard: "false", about: "The bridge is somebody else's: it is used, never made, changed or removed."},
 	},
 }

@@ -226,7 +226,7 @@ func (b *builder) bridge(r row) *bridge {
 		br.Ports = append(br.Ports, p.value.(string))
 	}
 	word, filterAt, _ := get[string](rec, "vlan-aware")
-	br.VLANAware = map[string]VLANAware{"": VLANAuto, "auto": VLANAuto, "on": VLANOn, "off": VLANOff}[word]
+	br.VLANAware = map[string]VLANAware{"": VLANAuto, "auto": VLANAuto, "true": VLANOn, "on": VLANOn, "false": VLANOff, "off": VLANOff}[word]
 	if !br.External {
 		return br
 	}
