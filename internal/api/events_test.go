@@ -53,11 +53,11 @@ func TestEventsOnTheWire(t *testing.T) {
 	}
 }
 
-// A follower knows that it listens before anything happens, and hears of each
-// event when it happens.
+// A follower knows that it listens before anything happens, hears of each event
+// when it happens, and sees a whole stream when the daemon stops.
 func TestEventsFollowed(t *testing.T) {
 	b := apitest.New(apitest.Answers{})
-	socket, _ := apitest.Serve(t, b, api.Options{})
+	socket, stop := apitest.Serve(t, b, api.Options{})
 	req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://pwd/v1/events?follow=true", nil)
 	res, err := httpClient(t, socket).Do(req)
 	if err != nil {
@@ -70,6 +70,10 @@ func TestEventsFollowed(t *testing.T) {
 		if !lines.Scan() || !strings.Contains(lines.Text(), message) {
 			t.Fatalf("got %q (%v), want %s", lines.Text(), lines.Err(), message)
 		}
+	}
+	stop()
+	if lines.Scan() || lines.Err() != nil {
+		t.Errorf("then %q (%v), want the end", lines.Text(), lines.Err())
 	}
 }
 

@@ -120,13 +120,12 @@ func checkStale(path string) error {
 		return &SocketPathError{Socket: path, Problem: "something that is no socket is in the way; remove it"}
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		conn.Close()
-		return &InUseError{Socket: path}
-	}
-	// A full backlog (EAGAIN) has a process behind it; only a refusal has none.
+	// Any other failure, as a full backlog (EAGAIN), has a process behind it.
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err == nil {
+		conn.Close()
 	}
 	return &InUseError{Socket: path}
 }

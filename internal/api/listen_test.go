@@ -158,6 +158,24 @@ func TestListenSaysThatAPathIsTooLong(t *testing.T) {
 	}
 }
 
+// A living daemon keeps the run directory even if its socket was removed.
+func TestListenRefusesALockedDirectory(t *testing.T) {
+	dir := apitest.Dir(t)
+	living, err := api.Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer living.Close()
+	if err := os.Remove(filepath.Join(dir, "pwd.sock")); err != nil {
+		t.Fatal(err)
+	}
+	_, err = api.Listen(dir)
+	var inUse *api.InUseError
+	if !errors.As(err, &inUse) {
+		t.Errorf("got %v, want an InUseError", err)
+	}
+}
+
 // Two daemons that start at once must not both take over the stale socket.
 func TestListenHasOneWinner(t *testing.T) {
 	for range 20 {
