@@ -82,8 +82,8 @@ func counted(n int, what string) string {
 	return strconv.Itoa(n) + " " + what + "s"
 }
 
-// drops is a set of counters by reason, largest names first in no order but the
-// alphabet's: "mtu 3, cookie 1" sorted by reason.
+// drops are the counters by reason that are not 0, sorted by reason: "cookie 1,
+// mtu 3".
 func drops(m map[string]uint64) string {
 	var parts []string
 	for _, reason := range slices.Sorted(maps.Keys(m)) {
