@@ -5,7 +5,6 @@ package bridge_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -312,26 +311,6 @@ func TestVLANCrashes(t *testing.T) {
 		s.expect("taken apart", empty)
 		s.open()
 	}
-}
-
-// tag is an 802.1Q tag.
-func tag(pcp, vid uint16) []byte {
-	return binary.BigEndian.AppendUint16([]byte{0x81, 0}, pcp<<13|vid)
-}
-
-var (
-	toAll   = []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	someone = []byte{2, 0, 0, 0, 0, 9}
-)
-
-// frame is one with these tags and a payload to know it by.
-func frame(text string, tags ...[]byte) []byte {
-	f := append(bytes.Clone(toAll), someone...)
-	for _, t := range tags {
-		f = append(f, t...)
-	}
-	f = append(f, 0x88, 0xb5) // local experimental
-	return append(f, append([]byte(text), make([]byte, 60-len(text))...)...)
 }
 
 // TestVLANFrames: tags come off and go on where they should, octet for octet, and
