@@ -8,39 +8,51 @@ import (
 )
 
 // apply brings the maps and the carrier of a pseudowire in line with its
-// sessions. Receiving comes first: the peer may send as soon as we do.
+// sessions.
 func (d *Datapath) apply(dev *device) error {
-	var out *session
-	for _, s := range d.sessions {
-		if s.Pseudowire != dev.Name || d.tunnels[s.Tunnel] == nil {
-			continue
-		}
-		if out == nil || better(s, out) {
-			out = s
-		}
+	if !d.active {
+		return nil // Prune will
 	}
-	up := out != nil && out.Transmit
+	up := carries(d.outgoing(dev))
 	if up {
 		if err := d.setUp(dev.pair.outer, &dev.pair.outerUp, true); err != nil {
 			return err
 		}
 	}
-	for _, s := range d.sessions {
-		if s.Pseudowire != dev.Name || d.tunnels[s.Tunnel] == nil {
+	if err := d.write(dev); err != nil {
+		return err
+	}
+	return d.setUp(dev.pair.outer, &dev.pair.outerUp, up)
+}
+
+// write brings the maps in line with a pseudowire's sessions. Receiving comes
+// first: the peer may send as soon as we do.
+func (d *Datapath) write(dev *device) error {
+	out := d.outgoing(dev)
+	for _, s := range d.members[dev.Name] {
+		if d.tunnels[s.Tunnel] == nil {
 			continue
 		}
-		if err := d.writeReceive(dev, s, up); err != nil {
+		if err := d.writeReceive(dev, s, carries(out)); err != nil {
 			return err
 		}
 	}
-	if err := d.writeTransmit(dev, out); err != nil {
-		return err
-	}
-	if !up {
-		return d.setUp(dev.pair.outer, &dev.pair.outerUp, false)
-	}
-	return nil
+	return d.writeTransmit(dev, out)
 }
+
+// outgoing is the session that frames leave over, nil if there is none.
+func (d *Datapath) outgoing(dev *device) *session {
+	var out *session
+	for _, s := range d.members[dev.Name] {
+		if d.tunnels[s.Tunnel] != nil && (out == nil || better(s, out)) {
+			out = s
+		}
+	}
+	return out
+}
+
+// carries says that the device has carrier.
+func carries(out *session) bool { return out != nil && out.Transmit }
 
 // better says that frames should rather leave over a than over b: the newest
 // session that the peer listens to.
@@ -49,6 +61,11 @@ func better(a, b *session) bool {
 		return a.Transmit
 	}
 	return a.order > b.order
+}
+
+func (d *Datapath) writeTunnel(t *tunnel) error {
+	id := t.LocalID
+	return d.objs.Tunnels.Put(t.flow, &id)
 }
 
 func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {

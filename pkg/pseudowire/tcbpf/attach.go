@@ -3,8 +3,12 @@ package tcbpf
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -12,32 +16,157 @@ import (
 // Filters of ours are told from others' by priority and name. The handle says
 // who made the qdisc that they are in.
 const (
-	filterPriority    = 0x7064
-	handleForeign     = 1 // the qdisc was there
-	handleOwn         = 2 // we made the qdisc
-	filterNameEncap   = "pwd_encap"
-	filterNameDecap   = "pwd_decap"
-	filterNameLane    = "pwd_lane"
-	clsactMajor       = 0xffff
-	ingressMinor      = 0xfff2
-	egressMinor       = 0xfff3
-	filterProtocolAll = unix.ETH_P_ALL
+	filterPriority = 0x7064
+	handleForeign  = 1 // the qdisc was there
+	handleOwn      = 2 // we made the qdisc
+
+	clsactMajor  = 0xffff
+	ingressMinor = 0xfff2
+	egressMinor  = 0xfff3
 )
 
-// hook is an attachment: a program at the ingress of a link.
+// hook is a program and the name of its attachments.
 type hook struct {
-	program *ebpf.Program
 	name    string
+	program *ebpf.Program
+}
+
+func (d *Datapath) encapHook() hook { return hook{"pwd_encap", d.objs.Encap} }
+func (d *Datapath) decapHook() hook { return hook{"pwd_decap", d.objs.Decap} }
+func (d *Datapath) laneHook() hook  { return hook{"pwd_lane", d.objs.Lane} }
+
+func ownHook(name string) bool {
+	return name == "pwd_encap" || name == "pwd_decap" || name == "pwd_lane"
 }
 
 // attach puts a program at the ingress of a link, in place of the one of its
-// kind that is there, without a moment in which there is none.
+// kind that is there, without a moment in which there is none. Either way of
+// attaching outlives the process.
+//
+// A filter that an earlier process made, where this one attaches by tcx, is kept
+// until the program leaves the link: to remove its qdisc stops the device for a
+// moment, and everybody's packets with it.
 func (d *Datapath) attach(index int, h hook) error {
-	return d.attachFilter(index, h)
+	if d.pins != "" && !d.withoutTCX {
+		err := d.attachTCX(index, h)
+		if err == nil {
+			own, err := d.ownFilters(index)
+			if err != nil || len(own) == 0 {
+				return err
+			}
+			return d.attachFilter(index, h)
+		}
+		if !errors.Is(err, ebpf.ErrNotSupported) {
+			return err
+		}
+		d.withoutTCX = true
+	}
+	if err := d.attachFilter(index, h); err != nil {
+		return err
+	}
+	return d.unpin(index)
 }
 
+// attached says whether one of our programs is at the ingress of a link.
+func (d *Datapath) attached(index int) (bool, error) {
+	if d.pins != "" && !d.withoutTCX {
+		l, err := link.LoadPinnedLink(filepath.Join(d.pinned(), strconv.Itoa(index)), nil)
+		if err == nil {
+			defer l.Close()
+			return onLink(l, index), nil
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		}
+		return false, fmt.Errorf("open the pinned attachment to link %d: %w", index, err)
+	}
+	own, err := d.ownFilters(index)
+	return len(own) > 0, err
+}
+
+// detach takes our program off a link.
 func (d *Datapath) detach(index int) error {
+	if err := d.unpin(index); err != nil {
+		return err
+	}
 	return d.detachFilter(index)
+}
+
+// pinned is the directory of pinned attachments.
+func (d *Datapath) pinned() string { return filepath.Join(d.pins, "links") }
+
+// attachTCX uses a pinned link: the kernel keeps it for as long as the pin.
+func (d *Datapath) attachTCX(index int, h hook) error {
+	pin := filepath.Join(d.pinned(), strconv.Itoa(index))
+	old, err := link.LoadPinnedLink(pin, nil)
+	if err == nil {
+		defer old.Close()
+		if onLink(old, index) {
+			if err := old.Update(h.program); err != nil {
+				return fmt.Errorf("replace %s at link %d: %w", h.name, index, err)
+			}
+			return nil
+		}
+		// Of a link that has gone, its number given to another.
+		if err := os.Remove(pin); err != nil {
+			return fmt.Errorf("unpin an attachment that has gone: %w", err)
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("open pinned attachment %s: %w", pin, err)
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: h.program, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return fmt.Errorf("attach %s to link %d: %w", h.name, index, err)
+	}
+	defer l.Close()
+	if err := os.MkdirAll(d.pinned(), 0o700); err != nil {
+		return fmt.Errorf("make a directory for attachments: %w", err)
+	}
+	if err := l.Pin(pin); err != nil {
+		return fmt.Errorf("pin the attachment of %s to link %d: %w", h.name, index, err)
+	}
+	return nil
+}
+
+func onLink(l link.Link, index int) bool {
+	info, err := l.Info()
+	if err != nil || info.TCX() == nil {
+		return false
+	}
+	return info.TCX().Ifindex == uint32(index)
+}
+
+// unpin removes a pinned attachment, and with it the attachment.
+func (d *Datapath) unpin(index int) error {
+	if d.pins == "" {
+		return nil
+	}
+	err := os.Remove(filepath.Join(d.pinned(), strconv.Itoa(index)))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("unpin the attachment to link %d: %w", index, err)
+	}
+	return nil
+}
+
+// pinnedLinks are the links that have pinned attachments, or had.
+func (d *Datapath) pinnedLinks() ([]int, error) {
+	if d.pins == "" {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(d.pinned())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list pinned attachments: %w", err)
+	}
+	var links []int
+	for _, e := range entries {
+		if index, err := strconv.Atoi(e.Name()); err == nil {
+			links = append(links, index)
+		}
+	}
+	return links, nil
 }
 
 func clsact(index int) *netlink.Clsact {
@@ -48,8 +177,7 @@ func clsact(index int) *netlink.Clsact {
 	}}
 }
 
-// attachFilter uses a classifier of the clsact qdisc. It stays when the process
-// ends.
+// attachFilter uses a classifier of the clsact qdisc, which stays until removed.
 func (d *Datapath) attachFilter(index int, h hook) error {
 	handle := uint32(handleForeign)
 	old, err := d.ownFilters(index)
@@ -68,7 +196,7 @@ func (d *Datapath) attachFilter(index int, h hook) error {
 			LinkIndex: index,
 			Parent:    netlink.MakeHandle(clsactMajor, ingressMinor),
 			Handle:    handle,
-			Protocol:  filterProtocolAll,
+			Protocol:  unix.ETH_P_ALL,
 			Priority:  filterPriority,
 		},
 		Fd:           h.program.FD(),
@@ -119,16 +247,11 @@ func (d *Datapath) ownFilters(index int) ([]*netlink.BpfFilter, error) {
 	}
 	var own []*netlink.BpfFilter
 	for _, f := range filters {
-		b, ok := f.(*netlink.BpfFilter)
-		if ok && b.Priority == filterPriority && ownFilterName(b.Name) {
+		if b, ok := f.(*netlink.BpfFilter); ok && b.Priority == filterPriority && ownHook(b.Name) {
 			own = append(own, b)
 		}
 	}
 	return own, nil
-}
-
-func ownFilterName(name string) bool {
-	return name == filterNameEncap || name == filterNameDecap || name == filterNameLane
 }
 
 func linkOf(index int) netlink.Link {

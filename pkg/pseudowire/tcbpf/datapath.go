@@ -50,6 +50,15 @@ type Datapath struct {
 	pseudowires map[string]*device
 	tunnels     map[string]*tunnel
 	sessions    map[uint32]*session
+	// members are the sessions of each pseudowire, by its name.
+	members map[string]map[uint32]*session
+
+	// pins is the directory of this namespace's pins, empty without a bpffs.
+	pins string
+	// withoutTCX is set once the kernel was found to have none.
+	withoutTCX bool
+	// active is set once nothing is to be taken over any more (see Prune).
+	active bool
 
 	// installed counts sessions, to know the newest.
 	installed uint64
@@ -92,33 +101,48 @@ func Open(opts Options) (*Datapath, error) {
 		pseudowires: map[string]*device{},
 		tunnels:     map[string]*tunnel{},
 		sessions:    map[uint32]*session{},
+		members:     map[string]map[uint32]*session{},
 		inputs:      map[int]bool{},
 		packet:      -1,
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	var err error
-	if d.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return nil, &Error{Op: "open netlink", Err: err}
-	}
-	if d.features, err = openFeatures(); err != nil {
+	if err := d.open(opts.BPFDir); err != nil {
 		d.Close()
-		return nil, &Error{Op: "open", Err: err}
-	}
-	if d.packet, err = openPacket(); err != nil {
-		d.Close()
-		return nil, &Error{Op: "open", Err: err}
-	}
-	if d.objs, err = bpf.Load(""); err != nil {
-		d.Close()
-		return nil, &Error{Op: "load", Err: err}
-	}
-	if err := d.openLane(); err != nil {
-		d.Close()
-		return nil, &Error{Op: "set up the slow lane", Err: err}
+		return nil, err
 	}
 	return d, nil
+}
+
+func (d *Datapath) open(dir string) (err error) {
+	if d.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return &Error{Op: "open netlink", Err: err}
+	}
+	if d.features, err = openFeatures(); err != nil {
+		return &Error{Op: "open", Err: err}
+	}
+	if d.packet, err = openPacket(); err != nil {
+		return &Error{Op: "open", Err: err}
+	}
+	if d.pins, err = pinDir(dir); err != nil {
+		return &Error{Op: "open", Object: dir, Err: err}
+	}
+	if d.pins == "" && dir != "" {
+		d.log.Warn("no bpffs: nothing is pinned, attachments are filters", "directory", dir)
+	}
+	if d.objs, err = bpf.Load(d.pins); err != nil {
+		return loadError(err)
+	}
+	old, err := d.leftovers()
+	if err != nil {
+		return &Error{Op: "look for what is left over", Err: err}
+	}
+	d.active = !old
+	if err := d.openLane(); err != nil {
+		return &Error{Op: "set up the slow lane", Err: err}
+	}
+	return nil
 }
 
 // Kind is EBPF.
@@ -161,12 +185,19 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 		return fail(err)
 	}
 	dev := &device{Pseudowire: p, pair: pair}
-	if old != nil && old.pair.outer == pair.outer {
+	switch {
+	case old != nil && old.pair.outer == pair.outer:
 		dev.written = old.written
+	case old != nil: // somebody removed the devices
+		if err := d.objs.Pseudowires.Delete(uint32(old.pair.outer)); err != nil {
+			return fail(err)
+		}
 	}
 	d.pseudowires[p.Name] = dev
-	if err := d.attach(pair.outer, hook{d.objs.Encap, filterNameEncap}); err != nil {
-		return fail(err)
+	if d.active {
+		if err := d.attach(pair.outer, d.encapHook()); err != nil {
+			return fail(err)
+		}
 	}
 	if err := d.apply(dev); err != nil {
 		return fail(err)
@@ -199,14 +230,14 @@ func (d *Datapath) RemovePseudowire(name string) error {
 	if err := d.removeLink(dev.pair.inner); err != nil {
 		return fail(err)
 	}
+	if err := d.unpin(dev.pair.outer); err != nil {
+		return fail(err)
+	}
 	if err := d.objs.Pseudowires.Delete(uint32(dev.pair.outer)); err != nil {
 		return fail(err)
 	}
 	delete(d.pseudowires, name)
-	for _, s := range d.sessions {
-		if s.Pseudowire != name {
-			continue
-		}
+	for _, s := range d.members[name] {
 		if err := d.objs.Sessions.Delete(bpf.NetworkOrder32(s.LocalID)); err != nil {
 			return fail(err)
 		}
@@ -237,12 +268,16 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 		}
 	}
 	d.tunnels[t.Name] = next
-	if err := d.refreshTunnel(next); err != nil {
+	if err := d.findWay(next); err != nil {
 		return fail(err)
 	}
-	var local = t.LocalID
-	if err := d.objs.Tunnels.Put(next.flow, &local); err != nil {
-		return fail(err)
+	if d.active {
+		if err := d.writeTunnel(next); err != nil {
+			return fail(err)
+		}
+		if err := d.attachInputs(next); err != nil {
+			return fail(err)
+		}
 	}
 	if err := d.applyTunnel(t.Name); err != nil {
 		return fail(err)
@@ -282,12 +317,10 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		return fail(err)
 	}
 	next := &session{Session: s}
-	if old := d.sessions[s.LocalID]; old != nil {
+	old := d.sessions[s.LocalID]
+	if old != nil {
 		next.order, next.written = old.order, old.written
 		next.deliveries, next.delivered = old.deliveries, old.delivered
-		if old.Pseudowire != s.Pseudowire {
-			defer func() { d.applyIfKnown(old.Pseudowire) }()
-		}
 	} else {
 		d.installed++
 		next.order = d.installed
@@ -297,9 +330,21 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	if err := d.objs.Counts.Create(s.LocalID); err != nil {
 		return fail(err)
 	}
+	if old != nil {
+		delete(d.members[old.Pseudowire], s.LocalID)
+	}
 	d.sessions[s.LocalID] = next
+	if d.members[s.Pseudowire] == nil {
+		d.members[s.Pseudowire] = map[uint32]*session{}
+	}
+	d.members[s.Pseudowire][s.LocalID] = next
 	if err := d.apply(dev); err != nil {
 		return fail(err)
+	}
+	if old != nil && old.Pseudowire != s.Pseudowire {
+		if err := d.applyIfKnown(old.Pseudowire); err != nil {
+			return fail(err)
+		}
 	}
 	return nil
 }
@@ -332,6 +377,10 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 		return &Error{Op: "remove session", Object: fmt.Sprint(localID), Err: err}
 	}
 	delete(d.sessions, localID)
+	delete(d.members[s.Pseudowire], localID)
+	if !d.active {
+		return nil // Prune will, with what else nobody names
+	}
 	if err := d.applyIfKnown(s.Pseudowire); err != nil {
 		return fail(err)
 	}
@@ -346,8 +395,16 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 
 // Refresh looks at routes, neighbours and links again.
 func (d *Datapath) Refresh() error {
+	if err := d.forgetGone(); err != nil {
+		return &Error{Op: "look at the links of the underlay", Err: err}
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
-		if err := d.refreshTunnel(d.tunnels[name]); err != nil {
+		t := d.tunnels[name]
+		err := d.findWay(t)
+		if err == nil && d.active {
+			err = d.attachInputs(t)
+		}
+		if err != nil {
 			return &Error{Op: "look at the way of tunnel", Object: name, Err: err}
 		}
 	}
@@ -359,7 +416,9 @@ func (d *Datapath) Refresh() error {
 	return nil
 }
 
-func (d *Datapath) refreshTunnel(t *tunnel) error {
+// findWay looks at how a tunnel's packets leave, and where they may come in:
+// where they leave, and where its address is.
+func (d *Datapath) findWay(t *tunnel) error {
 	p, err := d.findPath(t.Local.Addr(), t.Remote.Addr())
 	if err != nil {
 		return err
@@ -375,11 +434,15 @@ func (d *Datapath) refreshTunnel(t *tunnel) error {
 	for _, link := range owners {
 		t.inputs[link] = true
 	}
+	return nil
+}
+
+func (d *Datapath) attachInputs(t *tunnel) error {
 	for link := range t.inputs {
 		if d.inputs[link] {
 			continue
 		}
-		if err := d.attach(link, hook{d.objs.Decap, filterNameDecap}); err != nil {
+		if err := d.attach(link, d.decapHook()); err != nil {
 			if gone(err) {
 				delete(t.inputs, link)
 				continue
@@ -391,10 +454,36 @@ func (d *Datapath) refreshTunnel(t *tunnel) error {
 	return nil
 }
 
+// forgetGone forgets links of the underlay that have gone, or whose program
+// somebody has taken off: it will be put there again.
+func (d *Datapath) forgetGone() error {
+	for link := range d.inputs {
+		there, err := d.attached(link)
+		if err != nil {
+			return err
+		}
+		if there {
+			continue
+		}
+		delete(d.inputs, link)
+		for _, t := range d.tunnels {
+			delete(t.inputs, link)
+		}
+		if err := d.unpin(link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // detachUnused takes the program off links over which no tunnel goes any more.
 func (d *Datapath) detachUnused() error {
+	used := map[int]bool{}
+	for _, t := range d.tunnels {
+		maps.Copy(used, t.inputs)
+	}
 	for link := range d.inputs {
-		if slices.ContainsFunc(slices.Collect(maps.Values(d.tunnels)), func(t *tunnel) bool { return t.inputs[link] }) {
+		if used[link] {
 			continue
 		}
 		if err := d.detach(link); err != nil {
@@ -406,11 +495,14 @@ func (d *Datapath) detachUnused() error {
 }
 
 func (d *Datapath) applyTunnel(name string) error {
+	changed := map[string]bool{}
 	for _, s := range d.sessions {
-		if s.Tunnel != name {
-			continue
+		if s.Tunnel == name {
+			changed[s.Pseudowire] = true
 		}
-		if err := d.applyIfKnown(s.Pseudowire); err != nil {
+	}
+	for pseudowire := range changed {
+		if err := d.applyIfKnown(pseudowire); err != nil {
 			return err
 		}
 	}
@@ -480,9 +572,6 @@ func byReason(events []uint64) map[string]uint64 {
 	return m
 }
 
-// Prune removes what the setters did not name since Open.
-func (d *Datapath) Prune() error { return nil }
-
 // Close gives up handles; the kernel objects stay.
 func (d *Datapath) Close() error {
 	var errs []error
@@ -495,24 +584,8 @@ func (d *Datapath) Close() error {
 	if d.objs != nil {
 		errs = append(errs, d.objs.Close())
 	}
-	d.nl.Close()
+	if d.nl != nil {
+		d.nl.Close()
+	}
 	return errors.Join(errs...)
-}
-
-// Cleanup removes everything.
-func (d *Datapath) Cleanup() error {
-	for _, name := range slices.Sorted(maps.Keys(d.pseudowires)) {
-		if err := d.RemovePseudowire(name); err != nil {
-			return err
-		}
-	}
-	for link := range d.inputs {
-		if err := d.detach(link); err != nil {
-			return &Error{Op: "detach", Err: err}
-		}
-	}
-	if err := d.removeLink(d.lane.inner); err != nil {
-		return &Error{Op: "remove the slow lane", Err: err}
-	}
-	return d.Close()
 }

@@ -1,6 +1,14 @@
 package tcbpf
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/bpf"
+)
 
 // Error says what the datapath was doing to what when it failed, and how to
 // mend it where that is known.
@@ -45,3 +53,25 @@ var (
 	// ErrPermission: a capability is missing.
 	ErrPermission = errors.New("operation not permitted")
 )
+
+// loadError tells what the kernel lacks from what else may go wrong at loading.
+func loadError(err error) error {
+	e := &Error{Op: "load the programs into the kernel", Err: err}
+	switch {
+	case errors.Is(err, bpf.ErrUnsupported):
+		e.Err = fmt.Errorf("%w: %w", ErrKernel, err)
+		e.Hint = "Linux 6.1 or newer with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_DEBUG_INFO_BTF has it all; this is " + release()
+	case errors.Is(err, os.ErrPermission):
+		e.Err = fmt.Errorf("%w: %w", ErrPermission, err)
+		e.Hint = "CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW are needed"
+	}
+	return e
+}
+
+func release() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

@@ -35,16 +35,15 @@ func (d *Datapath) openLane() error {
 	if slices.ContainsFunc(features, finishes) {
 		return fmt.Errorf("%s keeps offloads: %v", laneEntry, features)
 	}
-	// With the program first: what comes out is never the host's.
-	if err := d.attach(p.outer, hook{d.objs.Lane, filterNameLane}); err != nil {
-		return err
-	}
-	if err := d.setUp(p.outer, &p.outerUp, true); err != nil {
-		return err
-	}
-	if err := d.setUp(p.inner, &p.innerUp, true); err != nil {
-		return err
-	}
 	d.lane = p
-	return nil
+	// The program first: what comes out is never the host's.
+	if d.active {
+		if err := d.attach(p.outer, d.laneHook()); err != nil {
+			return err
+		}
+	}
+	if err := d.setUp(p.outer, &d.lane.outerUp, true); err != nil {
+		return err
+	}
+	return d.setUp(p.inner, &d.lane.innerUp, true)
 }

@@ -1,0 +1,231 @@
+package tcbpf
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/bpf"
+)
+
+// # Taking over
+//
+// What a process made goes on forwarding after its end. The next one must not
+// disturb that while its setters are being called one by one: until Prune they
+// only make devices and remember. Prune then writes the maps, of all sessions,
+// and only after that puts this process's programs in the place of the old ones,
+// each in one step. If the maps are pinned the old programs see what is written
+// and it is the same; if not, they go on with maps of their own until replaced.
+// Last comes the removal of what nobody named.
+//
+// Programs are replaced from the end of a frame's way to its beginning: the slow
+// lane, then decapsulation, then encapsulation. So a program never hands on to
+// one that knows less.
+//
+// Where there is nothing to take over, all takes effect at once.
+
+// leftovers says whether an earlier process's objects are there.
+func (d *Datapath) leftovers() (bool, error) {
+	links, err := d.ownLinks()
+	return len(links) > 0, err
+}
+
+// ownLinks are the devices of this datapath's, the lane's included.
+func (d *Datapath) ownLinks() ([]netlink.Link, error) {
+	all, err := d.links()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(l netlink.Link) bool {
+		alias := l.Attrs().Alias
+		return l.Type() != "veth" || (alias != aliasLane && !strings.HasPrefix(alias, aliasPrefix))
+	}), nil
+}
+
+func (d *Datapath) links() ([]netlink.Link, error) {
+	const tries = 5
+	for try := 1; ; try++ {
+		all, err := d.nl.LinkList()
+		if errors.Is(err, netlink.ErrDumpInterrupted) && try < tries {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list links: %w", err)
+		}
+		return all, nil
+	}
+}
+
+// Prune makes what the setters said take effect, where it did not at once, and
+// removes every object of this datapath's that they did not name.
+func (d *Datapath) Prune() error {
+	if err := d.activate(); err != nil {
+		return &Error{Op: "take over", Err: err}
+	}
+	if err := d.prune(); err != nil {
+		return &Error{Op: "remove what is left over", Err: err}
+	}
+	return nil
+}
+
+func (d *Datapath) activate() error {
+	if d.active {
+		return nil
+	}
+	for _, t := range d.tunnels {
+		if err := d.findWay(t); err != nil {
+			return fmt.Errorf("tunnel %s: %w", t.Name, err)
+		}
+		if err := d.writeTunnel(t); err != nil {
+			return err
+		}
+	}
+	for _, dev := range d.pseudowires {
+		if err := d.write(dev); err != nil {
+			return fmt.Errorf("pseudowire %s: %w", dev.Name, err)
+		}
+	}
+	d.active = true
+	if err := d.attach(d.lane.outer, d.laneHook()); err != nil {
+		return err
+	}
+	for _, t := range d.tunnels {
+		if err := d.attachInputs(t); err != nil {
+			return err
+		}
+	}
+	for _, dev := range d.pseudowires {
+		if err := d.attach(dev.pair.outer, d.encapHook()); err != nil {
+			return err
+		}
+		if err := d.apply(dev); err != nil {
+			return fmt.Errorf("pseudowire %s: %w", dev.Name, err)
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) prune() error {
+	if err := d.pruneMaps(); err != nil {
+		return err
+	}
+	if err := d.pruneLinks(); err != nil {
+		return err
+	}
+	return d.pruneAttachments()
+}
+
+// pruneLinks removes devices of pseudowires that are not known.
+func (d *Datapath) pruneLinks() error {
+	links, err := d.ownLinks()
+	if err != nil {
+		return err
+	}
+	known := map[int]bool{}
+	for _, dev := range d.pseudowires {
+		known[dev.pair.inner], known[dev.pair.outer] = true, true
+	}
+	for _, l := range links {
+		if a := l.Attrs(); a.Alias != aliasLane && !known[a.Index] {
+			if err := d.removeLink(a.Index); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pruneAttachments takes programs off links where none of them belongs.
+func (d *Datapath) pruneAttachments() error {
+	wanted := maps.Clone(d.inputs)
+	wanted[d.lane.outer] = true
+	for _, dev := range d.pseudowires {
+		wanted[dev.pair.outer] = true
+	}
+	pinned, err := d.pinnedLinks()
+	if err != nil {
+		return err
+	}
+	for _, index := range pinned {
+		if !wanted[index] {
+			if err := d.unpin(index); err != nil {
+				return err
+			}
+		}
+	}
+	links, err := d.links()
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if a := l.Attrs(); !wanted[a.Index] && a.RawFlags&unix.IFF_LOOPBACK == 0 {
+			if err := d.detachFilter(a.Index); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pruneMaps removes entries that nothing known has.
+func (d *Datapath) pruneMaps() error {
+	outer := map[uint32]bool{}
+	for _, dev := range d.pseudowires {
+		outer[uint32(dev.pair.outer)] = dev.written != nil
+	}
+	flows := map[bpf.Flow]bool{}
+	for _, t := range d.tunnels {
+		flows[t.flow] = true
+	}
+	return errors.Join(
+		pruneTable(d.objs.Pseudowires, func(k uint32) bool { return outer[k] }),
+		pruneTable(d.objs.Sessions, func(k uint32) bool {
+			s := d.sessions[bpf.NetworkOrder32(k)]
+			return s != nil && s.written != nil
+		}),
+		pruneTable(d.objs.Tunnels, func(k bpf.Flow) bool { return flows[k] }),
+		pruneTable(d.objs.Counts, func(k uint32) bool { return d.sessions[k] != nil }),
+	)
+}
+
+type table[K comparable] interface {
+	Keys() ([]K, error)
+	Delete(K) error
+}
+
+func pruneTable[K comparable](t table[K], keep func(K) bool) error {
+	keys, err := t.Keys()
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if keep(k) {
+			continue
+		}
+		if err := t.Delete(k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Cleanup removes every object of this datapath's, those of earlier processes
+// included, then closes.
+func (d *Datapath) Cleanup() error {
+	d.active = true
+	clear(d.sessions)
+	clear(d.members)
+	clear(d.tunnels)
+	clear(d.pseudowires)
+	clear(d.inputs)
+	err := errors.Join(d.prune(), d.detach(d.lane.outer), d.removeLink(d.lane.inner), d.removePins())
+	if err = errors.Join(err, d.Close()); err != nil {
+		return &Error{Op: "remove everything", Err: err}
+	}
+	return nil
+}
