@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -154,6 +155,24 @@ func TestCaptureIsWhatWasSent(t *testing.T) {
 	}
 	if again, _ := capture.Stop(); len(again) != len(frames) {
 		t.Errorf("stopped again: %d frames", len(again))
+	}
+}
+
+func TestCaptureFilter(t *testing.T) {
+	_, a, b := pair(t)
+	capture, err := b.Capture(CaptureOptions{Filter: []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 12, Size: 2}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x88b5, SkipFalse: 1}, bpf.RetConstant{Val: 1 << 20}, bpf.RetConstant{Val: 0},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ethertype := range []string{"\x88\xb6", "\x88\xb5", "\x88\xb6"} {
+		if err := a.Send(append([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01"+ethertype), make([]byte, 46)...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if frames, err := capture.Stop(); err != nil || len(frames) != 1 || frames[0].Data[13] != 0xb5 {
+		t.Errorf("captured %v, %v", frames, err)
 	}
 }
 

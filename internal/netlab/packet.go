@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,6 +75,8 @@ func (l *Link) Send(frames ...[]byte) error {
 type CaptureOptions struct {
 	// Outgoing captures frames that the namespace sends from the link, too.
 	Outgoing bool
+	// Filter selects frames in the kernel, so that the others cost next to nothing; without it all are captured.
+	Filter []bpf.Instruction
 	// Keep decides which frames are kept; nil keeps all. It is called in order, on one goroutine.
 	Keep func(*Frame) bool
 }
@@ -113,6 +116,9 @@ func (l *Link) Capture(o CaptureOptions) (*Capture, error) {
 	if !o.Outgoing {
 		set(unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
 	}
+	if err == nil && o.Filter != nil {
+		err = setFilter(fd, o.Filter)
+	}
 	if err == nil {
 		err = unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &unix.PacketMreq{Ifindex: int32(l.Index), Type: unix.PACKET_MR_PROMISC})
 	}
@@ -130,6 +136,18 @@ func (l *Link) Capture(o CaptureOptions) (*Capture, error) {
 	l.NS.lab.onClose(func() { c.Stop() })
 	go c.receive()
 	return c, nil
+}
+
+func setFilter(fd int, program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return fmt.Errorf("assemble the filter: %w", err)
+	}
+	code := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
 }
 
 // largestFrame is more than the largest GSO packet with its headers.
