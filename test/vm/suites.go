@@ -31,7 +31,7 @@ type Suite struct {
 
 // Suites are all tests that run in the machines, in this order.
 var Suites = []Suite{
-	{Package: "test/vm/datapath", Limit: 4 * time.Minute},
+	{Package: "test/vm/datapath", Limit: 15 * time.Minute},
 }
 
 // BuildSuite builds the test binary of a suite below dir and returns the step

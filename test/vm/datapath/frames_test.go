@@ -117,9 +117,10 @@ func sweep(t *testing.T, from, to *site, sizes []int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const batch = 96 // fewer than any queue on the way holds
+	// Fewer than any queue on the way holds.
+	const batchFrames, batchOctets = 48, 48 << 10
 	var frames [][]byte
-	sent, number := 0, uint32(0)
+	octets, sent, number := 0, 0, uint32(0)
 	flush := func() {
 		c.mu.Lock()
 		for _, f := range frames {
@@ -130,7 +131,7 @@ func sweep(t *testing.T, from, to *site, sizes []int) {
 			t.Fatal(err)
 		}
 		sent += len(frames)
-		frames = frames[:0]
+		frames, octets = frames[:0], 0
 		c.wait(t)
 	}
 	for _, size := range sizes {
@@ -138,10 +139,10 @@ func sweep(t *testing.T, from, to *site, sizes []int) {
 			for _, tagged := range []bool{false, true} {
 				number++
 				frames = append(frames, frame(number, size, d, tagged, etherTypes[(size+int(number))%len(etherTypes)]))
+				if octets += size; len(frames) >= batchFrames || octets >= batchOctets {
+					flush()
+				}
 			}
-		}
-		if len(frames) >= batch {
-			flush()
 		}
 	}
 	flush()
@@ -153,7 +154,7 @@ func sweep(t *testing.T, from, to *site, sizes []int) {
 
 func (c *collector) wait(t *testing.T) {
 	t.Helper()
-	limit := time.NewTimer(5 * time.Second)
+	limit := time.NewTimer(10 * time.Second)
 	defer limit.Stop()
 	for {
 		c.mu.Lock()
@@ -254,7 +255,7 @@ func ping(t *testing.T, from, to *site, size int) {
 // transfer requires that random data arrives with the same SHA-256.
 func transfer(t *testing.T, from, to *site, size int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	r, err := from.host.Transfer(ctx, to.host, to.lan4(), size)
 	if err != nil {
