@@ -534,6 +534,9 @@ func (c *connection) pushFor(session uint32, t l2tpv3.MessageType, avps ...l2tpv
 // flush sends what the windows let through, or an ACK if one is owed and nothing
 // else carries it.
 func (c *connection) flush() {
+	if c.auth.on && len(c.t.cfg.Secrets) == 0 {
+		return // until they are set again
+	}
 	for {
 		again := c.rel.flying < c.rel.sent
 		m, ns, ok := c.rel.next(c.e.now, &c.e.timers, c.phase == closing)

@@ -44,6 +44,7 @@ type TunnelState struct {
 	Version     int               `json:"version"`
 	Config      Tunnel            `json:"config"`
 	Removed     bool              `json:"removed,omitempty"`
+	Secrets     bool              `json:"secrets,omitempty"` // there are some
 	Failures    int               `json:"failures,omitempty"`
 	Retransmits uint64            `json:"retransmits,omitempty"`
 	Reason      string            `json:"reason,omitempty"`
@@ -152,7 +153,7 @@ func (t *tunnel) save() TunnelState {
 		Version: StateVersion, Config: t.cfg, Removed: t.removed, Failures: t.failures, Retransmits: t.retransmits,
 		Reason: t.log.reason, Since: t.log.since.Round(0), History: slices.Clone(t.log.past),
 	}
-	s.Config.Secrets = nil
+	s.Config.Secrets, s.Secrets = nil, len(t.cfg.Secrets) > 0 || t.secretsDue
 	if t.conn != nil {
 		s.Connections = append(s.Connections, t.conn.save(""))
 	}
@@ -239,7 +240,7 @@ func (e *Endpoint) restoreTunnel(s TunnelState) error {
 		return &StateError{cfg.Name, "it is there twice"}
 	}
 	t := &tunnel{
-		e: e, cfg: cfg, removed: s.Removed, failures: s.Failures, retransmits: s.Retransmits,
+		e: e, cfg: cfg, removed: s.Removed, secretsDue: s.Secrets, failures: s.Failures, retransmits: s.Retransmits,
 		sessions: map[string]*session{}, forwards: map[forwarder]*session{},
 		log: transitions{reason: s.Reason, since: s.Since, past: s.History},
 	}
@@ -287,6 +288,9 @@ func (t *tunnel) restoreConnection(s connectionState) error {
 			return &StateError{t.cfg.Name, fmt.Sprintf("connection %d has a message that is too short", s.LocalID)}
 		}
 		c.rel.queue = append(c.rel.queue, outgoing{kind: m.Kind, octets: m.Octets, session: m.Session})
+	}
+	if c.rel.sent > 0 {
+		c.rel.expires = e.now.Add(e.timers.wait(c.rel.tries))
 	}
 	e.connections[c.localID] = c
 	if r := s.Request; r != nil {

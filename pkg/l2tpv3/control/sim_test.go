@@ -243,7 +243,10 @@ func (h *host) drain() {
 // transmit puts a packet on its way.
 func (n *network) transmit(h *host, o Transmit) {
 	local := netip.AddrPortFrom(h.addr, 1701)
-	if o.Initiator {
+	switch {
+	case o.Path.Encapsulation == l2tpv3.IP:
+		local = netip.AddrPortFrom(h.addr, 0)
+	case o.Initiator:
 		local = netip.AddrPortFrom(h.addr, h.ports[o.Connection])
 	}
 	d := Datagram{Path: Path{Encapsulation: o.Path.Encapsulation, Local: o.Path.Remote, Remote: local}, Payload: o.Payload}
@@ -267,7 +270,7 @@ func (h *host) listens(a netip.AddrPort) bool {
 	if a.Addr() != h.addr {
 		return false
 	}
-	if a.Port() == 1701 {
+	if a.Port() == 1701 || a.Port() == 0 {
 		return true
 	}
 	for _, p := range h.ports {

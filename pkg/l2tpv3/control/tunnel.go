@@ -69,6 +69,9 @@ type tunnel struct {
 	forwards map[forwarder]*session
 
 	derived []*l2tpv3.Secret // see keys
+	// secretsDue says that the tunnel has secrets, which were not saved and have to
+	// be set again.
+	secretsDue bool
 	// refused counts the requests answered by StopCCN since refusedSince.
 	refused      int
 	refusedSince time.Time
@@ -173,14 +176,17 @@ func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 		e.tunnels[cfg.Name] = t
 		t.openAfter(e.jitter(e.timers.OpenDelay))
 	case t.removed:
-		t.cfg, t.derived, t.removed, t.failures = cfg, nil, false, 0
+		t.cfg, t.derived, t.secretsDue, t.removed, t.failures = cfg, nil, false, false, 0
 		t.openAfter(e.jitter(e.timers.OpenDelay))
-	case !t.cfg.live(cfg):
+	case !t.live(cfg):
 		t.close(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, "configuration changed")
-		t.cfg, t.derived, t.failures = cfg, nil, 0
+		t.cfg, t.derived, t.secretsDue, t.failures = cfg, nil, false, 0
 		t.openAfter(e.jitter(e.timers.OpenDelay))
 	case !t.cfg.equal(cfg):
-		t.cfg, t.derived = cfg, nil
+		t.cfg, t.derived, t.secretsDue = cfg, nil, false
+		for _, c := range t.ended {
+			e.touch(c) // it may have been waiting for the secrets
+		}
 		if t.conn != nil {
 			t.conn.drawHello()
 			e.touch(t.conn)
@@ -259,13 +265,13 @@ func (cfg Tunnel) checked() (Tunnel, error) {
 	return cfg, nil
 }
 
-// live reports whether a living connection can go over from cfg to next.
-func (cfg Tunnel) live(next Tunnel) bool {
-	next.Hello, next.Peer = cfg.Hello, cfg.Peer
-	if len(cfg.Secrets) > 0 && len(next.Secrets) > 0 {
-		next.Secrets = cfg.Secrets
+// live reports whether a living connection can go over to the configuration next.
+func (t *tunnel) live(next Tunnel) bool {
+	next.Hello, next.Peer = t.cfg.Hello, t.cfg.Peer
+	if (len(t.cfg.Secrets) > 0 || t.secretsDue) == (len(next.Secrets) > 0) {
+		next.Secrets = t.cfg.Secrets
 	}
-	return cfg.equal(next)
+	return t.cfg.equal(next)
 }
 
 func (cfg Tunnel) equal(o Tunnel) bool {

@@ -1,0 +1,409 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// TestSetAgain: what is set again as it is changes nothing; a live change leaves
+// the connection alone; any other closes it and opens it anew.
+func TestSetAgain(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(*Tunnel)
+		same   bool
+	}{
+		{"nothing", func(t *Tunnel) {}, true},
+		{"hello", func(t *Tunnel) { t.Hello = time.Second }, true},
+		{"what reasons call the peer", func(t *Tunnel) { t.Peer = "the other site" }, true},
+		{"an address written otherwise", func(t *Tunnel) { t.Remote = netip.MustParseAddr("::ffff:192.0.2.2") }, true},
+		{"local address", func(t *Tunnel) { t.Local = netip.MustParseAddr("192.0.2.8") }, false},
+		{"remote address", func(t *Tunnel) { t.Remote = netip.MustParseAddr("192.0.2.9") }, false},
+		{"encapsulation", func(t *Tunnel) { t.Encapsulation = l2tpv3.IP }, false},
+		{"host name", func(t *Tunnel) { t.HostName = "x" }, false},
+		{"peer host name", func(t *Tunnel) { t.PeerHostName = "x" }, false},
+		{"router ID", func(t *Tunnel) { t.RouterID++ }, false},
+		{"capabilities", func(t *Tunnel) { t.Capabilities = append(slices.Clone(t.Capabilities), l2tpv3.EthernetVLAN) }, false},
+		{"receive window", func(t *Tunnel) { t.ReceiveWindow++ }, false},
+		{"authentication", func(t *Tunnel) { t.Secrets = [][]byte{[]byte("s")} }, false},
+	} {
+		s := established(t)
+		c := s.tunnels[0]
+		row.change(&c)
+		if err := s.e.SetTunnel(s.now, c); err != nil {
+			t.Fatal(err)
+		}
+		out := s.outputs()
+		if same := len(out) == 0; same != row.same {
+			t.Errorf("%s: %v", row.name, out)
+		}
+		if up := s.e.Connections()[0].State == ConnectionEstablished; up != row.same {
+			t.Errorf("%s: established %v", row.name, up)
+		}
+	}
+	for _, row := range []struct {
+		name   string
+		change func(*Session)
+		want   []l2tpv3.MessageType
+	}{
+		{"nothing", func(s *Session) {}, nil},
+		{"circuit", func(s *Session) { s.Circuit = 0 }, []l2tpv3.MessageType{l2tpv3.SLI}},
+		{"cookie", func(s *Session) { s.CookieLength = 4 }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
+		{"end ID", func(s *Session) { s.RemoteEndID = []byte{0, 0, 0, 7} }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
+		{"AGI", func(s *Session) { s.AGI = []byte("x") }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
+		{"MTU", func(s *Session) { s.MTU = 1400 }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
+		{"sublayer", func(s *Session) { s.Sublayer = l2tpv3.SublayerDefault }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
+		{"type", func(s *Session) { s.Type = l2tpv3.EthernetVLAN }, []l2tpv3.MessageType{l2tpv3.CDN}}, // the peer has no such
+	} {
+		s := established(t)
+		x := s.sessions[0]
+		row.change(&x)
+		if err := s.e.SetSession(s.now, x); err != nil {
+			t.Fatal(err)
+		}
+		var got []l2tpv3.MessageType
+		for _, o := range s.outputs() {
+			if o, ok := o.(Transmit); ok {
+				m, _ := l2tpv3.Parse(o.Payload)
+				kind, _ := m.Type()
+				got = append(got, kind)
+			}
+		}
+		if !slices.Equal(got, row.want) {
+			t.Errorf("session, %s: %v, not %v", row.name, got, row.want)
+		}
+	}
+}
+
+// TestRotateSecrets: another secret is a live change; none, or the first one, is not.
+func TestRotateSecrets(t *testing.T) {
+	n := newNetwork(t, 1)
+	n.tunnel("gold", func(t *Tunnel) { t.Secrets = [][]byte{[]byte("old")} })
+	n.session("gold", "tenant-a")
+	n.start()
+	if !n.until(3*time.Second, n.up) {
+		t.Fatal(n.disagreement())
+	}
+	id := n.hosts[0].e.Connections()[0].LocalID
+	set := func(h *host, secrets ...string) {
+		h.tunnels[0].Secrets = nil
+		for _, s := range secrets {
+			h.tunnels[0].Secrets = append(h.tunnels[0].Secrets, []byte(s))
+		}
+		h.apply()
+		h.drain()
+		n.run(time.Minute)
+		if !n.up() || n.hosts[0].e.Connections()[0].LocalID != id {
+			t.Fatalf("%s with %v: %s", h.name, secrets, n.disagreement())
+		}
+	}
+	a, b := n.hosts[0], n.hosts[1]
+	set(a, "old", "new")
+	set(b, "new", "old")
+	set(a, "new")
+	set(b, "new")
+	for _, h := range n.hosts {
+		if c := h.e.Counters(); c["unauthenticated"] > 0 || c["retransmitted"] > 0 {
+			t.Errorf("%s: %v", h.name, c)
+		}
+	}
+	if a.e.Connections()[0].Tunnel.Secrets != nil {
+		t.Error("the status shows secrets")
+	}
+	b1, err := json.Marshal(a.e.Save())
+	if err != nil || strings.Contains(string(b1), "bmV3") || strings.Contains(string(b1), `"new"`) {
+		t.Error("the state has secrets")
+	}
+}
+
+// TestWrongSecret: two ends that do not share a secret hear nothing of each other.
+func TestWrongSecret(t *testing.T) {
+	for _, peers := range []string{"other", ""} {
+		n := newNetwork(t, 1)
+		n.tunnel("gold", func(t *Tunnel) { t.Secrets = [][]byte{[]byte("one")} })
+		if n.hosts[1].tunnels[0].Secrets = nil; peers != "" {
+			n.hosts[1].tunnels[0].Secrets = [][]byte{[]byte(peers)}
+		}
+		n.start()
+		n.run(5 * time.Minute)
+		for _, h := range n.hosts {
+			if s := h.e.Connections()[0].State; s == ConnectionEstablished {
+				t.Errorf("secret %q: %s is %v", peers, h.name, s)
+			}
+		}
+		if c := n.hosts[0].e.Counters(); c["unauthenticated"] == 0 {
+			t.Errorf("secret %q: not counted: %v", peers, c)
+		}
+	}
+}
+
+// TestRefusedConfigurations: each with the field that is wrong.
+func TestRefusedConfigurations(t *testing.T) {
+	var random counting
+	e := New(Config{Random: &random})
+	good := Tunnel{Name: "t", Remote: netip.MustParseAddr("192.0.2.2"), HostName: "h", Capabilities: []l2tpv3.PseudowireType{5}}
+	if err := e.SetTunnel(epoch, good); err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("x", 1024)
+	for field, change := range map[string]func(*Tunnel){
+		"Name":         func(t *Tunnel) { t.Name = "" },
+		"Remote":       func(t *Tunnel) { t.Local = netip.MustParseAddr("2001:db8::1") },
+		"HostName":     func(t *Tunnel) { t.HostName = long },
+		"Capabilities": func(t *Tunnel) { t.Capabilities = nil },
+	} {
+		c := good
+		change(&c)
+		var bad *ConfigError
+		if err := e.SetTunnel(epoch, c); !errors.As(err, &bad) || bad.Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	for field, change := range map[string]func(*Session){
+		"Tunnel":       func(s *Session) { s.Tunnel = "other" },
+		"Name":         func(s *Session) { s.Name = "" },
+		"RemoteEndID":  func(s *Session) { s.RemoteEndID = []byte(long) },
+		"AGI":          func(s *Session) { s.AGI = []byte(long) },
+		"CookieLength": func(s *Session) { s.CookieLength = 5 },
+		"Sublayer":     func(s *Session) { s.Sublayer = l2tpv3.SublayerATM },
+	} {
+		x := Session{Tunnel: "t", Name: "s"}
+		change(&x)
+		var bad *ConfigError
+		if err := e.SetSession(epoch, x); !errors.As(err, &bad) || bad.Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if err := e.SetSession(epoch, Session{Tunnel: "nowhere", Name: "s"}); !errors.Is(err, ErrUnknownTunnel) {
+		t.Error(err)
+	}
+	if len(e.tunnels) != 1 || len(e.sessions) != 0 {
+		t.Error("a refused configuration has changed something")
+	}
+}
+
+// TestDirtyNamesWhatToSave: what is written tunnel by tunnel as TakeDirty names
+// them is the whole state at any time, and gone tunnels are named too.
+func TestDirtyNamesWhatToSave(t *testing.T) {
+	n := newNetwork(t, 5)
+	twoTunnels(n)
+	n.start()
+	h := n.hosts[0]
+	compare := func() {
+		t.Helper()
+		var whole State
+		b, err := json.Marshal(h.e.Save())
+		if err != nil || json.Unmarshal(b, &whole) != nil {
+			t.Fatal(err)
+		}
+		if len(whole.Tunnels) != len(h.disk.tunnels) {
+			t.Fatalf("%d tunnels on the disk, %d in all", len(h.disk.tunnels), len(whole.Tunnels))
+		}
+		for _, want := range whole.Tunnels {
+			var got TunnelState
+			if err := json.Unmarshal(h.disk.tunnels[want.Config.Name], &got); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []*TunnelState{&got, &want} {
+				s.Retransmits = 0
+				for i := range s.Connections {
+					c := &s.Connections[i]
+					c.Tries, c.Linger, c.HalfOpen = 0, 0, 0
+				}
+				for i := range s.Sessions {
+					s.Sessions[i].Retry, s.Sessions[i].HalfOpen = 0, 0
+				}
+			}
+			a, _ := json.Marshal(got)
+			b, _ := json.Marshal(want)
+			if string(a) != string(b) {
+				t.Fatalf("%s on the disk is\n%s\nnot\n%s", want.Config.Name, a, b)
+			}
+		}
+	}
+	for range 200 {
+		n.next(n.now.Add(time.Second))
+		compare()
+	}
+	h.e.RemoveTunnel(n.now, h.tunnels[0].Name, l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral})
+	h.drain()
+	compare()
+	n.run(5 * time.Minute)
+	compare()
+	if len(h.disk.tunnels) != 1 {
+		t.Errorf("%d tunnels on the disk after one was removed", len(h.disk.tunnels))
+	}
+}
+
+// TestRestoreRefuses what cannot be; it never panics.
+func TestRestoreRefuses(t *testing.T) {
+	s := established(t)
+	good, err := json.Marshal(s.e.Save())
+	if err != nil {
+		t.Fatal(err)
+	}
+	restore := func(b string) error {
+		var state State
+		if err := json.Unmarshal([]byte(b), &state); err != nil {
+			t.Fatalf("%v\n%s", err, b)
+		}
+		var random counting
+		return New(Config{Random: &random}).Restore(epoch, state)
+	}
+	if err := restore(string(good)); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct{ from, to string }{
+		{`{"version":1,"tunnels"`, `{"version":2,"tunnels"`},
+		{`[{"version":1`, `[{"version":3`},
+		{`"localID":11`, `"localID":0`},
+		{`"localID":13,"initiator":true,"path"`, `"localID":11,"initiator":true,"path"`},
+		{`"role":"","state":3`, `"role":"ended","state":3`},
+		{`"role":"","state":3`, `"role":"x","state":3`},
+		{`"role":"","state":3`, `"role":"","state":9`},
+		{`"role":"","state":3`, `"role":"","state":0`},
+		{`"role":"","state":3`, `"role":"","state":1`}, // with an established session
+		{`"sent":1`, `"sent":2`},
+		{`"sent":1`, `"sent":-1`},
+		{`"octets":"yAM`, `"octets":"yAM=","x":"`},
+		{`"Remote":"192.0.2.2:1701"`, `"Remote":""`},
+		{`"Name":"silver/dc2"`, `"Name":"gold/dc2"`},
+		{`"HostName":"gold.dc1"`, `"HostName":""`},
+		{`"localID":13,"remoteID":900`, `"localID":0,"remoteID":900`},
+		{`"Tunnel":"gold/dc2"`, `"Tunnel":"silver/dc2"`},
+		{`"CookieLength":8`, `"CookieLength":7`},
+	} {
+		changed := strings.Replace(string(good), row.from, row.to, 1)
+		if changed == string(good) {
+			t.Errorf("%s is not in the state\n%s", row.from, good)
+			continue
+		}
+		if err := restore(changed); err == nil {
+			t.Errorf("%s for %s was accepted", row.to, row.from)
+		}
+	}
+	if err := s.e.Restore(epoch, State{}); !errors.Is(err, ErrNotEmpty) {
+		t.Error(err)
+	}
+	if err := restore(`{"version":2,"tunnels":[{"version":1}]}`); !errors.Is(err, ErrStateVersion) {
+		t.Error(err)
+	}
+}
+
+// FuzzRestore: no state, whatever was done to the file, makes it panic.
+func FuzzRestore(f *testing.F) {
+	s := established(f)
+	good, err := json.Marshal(s.e.Save())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var state State
+		if json.Unmarshal(b, &state) != nil {
+			return
+		}
+		s := &stage{now: epoch}
+		s.reset()
+		if s.e.Restore(s.now, state) != nil {
+			return
+		}
+		for range 5 {
+			s.outputs()
+			d, ok := s.e.Deadline()
+			if !ok {
+				return
+			}
+			s.now = d
+			s.e.Advance(d)
+		}
+	})
+}
+
+// TestHelloJitter: HELLOs of connections that share a peer do not come together
+// (Section 4.4), nor later than the interval; a lone connection has no jitter.
+func TestHelloJitter(t *testing.T) {
+	n := newNetwork(t, 1)
+	names := []string{"a", "b", "c", "d", "e", "f"}
+	for _, name := range names {
+		n.tunnel(name)
+	}
+	n.start()
+	n.run(5 * time.Second)
+	if !n.up() {
+		t.Fatal(n.disagreement())
+	}
+	after := map[time.Duration]bool{}
+	for _, c := range n.hosts[0].e.Connections() {
+		d := c.NextHello.Sub(c.Heard)
+		if d > 10*time.Second || d < 8*time.Second {
+			t.Errorf("%s: HELLO after %v", c.Tunnel.Name, d)
+		}
+		after[d] = true
+	}
+	if len(after) != len(names) {
+		t.Errorf("%d tunnels with %d intervals", len(names), len(after))
+	}
+	n = newNetwork(t, 1)
+	n.tunnel("alone")
+	n.start()
+	n.run(5 * time.Second)
+	if c := n.hosts[0].e.Connections()[0]; c.NextHello.Sub(c.Heard) != 10*time.Second {
+		t.Errorf("HELLO after %v", c.NextHello.Sub(c.Heard))
+	}
+}
+
+// TestSessionIDTaken: IDs of others in the network namespace are not used.
+func TestSessionIDTaken(t *testing.T) {
+	var random counting
+	e := New(Config{Random: &random, SessionIDTaken: func(id uint32) bool { return id < 1000 }})
+	if id := e.newSessionID(); id != 1000 {
+		t.Errorf("ID %d", id)
+	}
+}
+
+// TestPure: the package depends on the standard library and the wire only, and
+// has no clock, no goroutines and no randomness of its own.
+func TestPure(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", `{{join .Imports "\n"}}`, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for p := range strings.Lines(string(out)) {
+		p = strings.TrimSpace(p)
+		if first, _, _ := strings.Cut(p, "/"); strings.Contains(first, ".") && p != "github.com/pwd-project/pwd/pkg/l2tpv3" {
+			t.Errorf("imports %s", p)
+		}
+		if slices.Contains([]string{"net", "os", "syscall", "sync", "context", "math/rand", "math/rand/v2", "crypto/rand", "log", "log/slog"}, p) {
+			t.Errorf("imports %s: it is not pure any more", p)
+		}
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	impure := regexp.MustCompile(`time\.(Now|After|Sleep|NewTimer|NewTicker|Tick|Since|Until)\b|\bgo func|\bselect \{|\bchan `)
+	for _, f := range files {
+		if strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := impure.Find(b); m != nil {
+			t.Errorf("%s has %s", f, m)
+		}
+	}
+}
