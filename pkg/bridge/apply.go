@@ -187,7 +187,8 @@ func (m *Manager) ports(t *target, br *link, n note) error {
 }
 
 // configure sets what a port has of the bridge's shape. With keep, VLANs beyond
-// the wanted ones stay, and a port that does not learn goes on so.
+// the wanted ones stay. Until everything has been named, a port that does not
+// learn goes on so.
 func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, keep bool) error {
 	l, err := m.nl.linkByIndex(index)
 	if err != nil || l == nil {
@@ -197,7 +198,7 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 	if l.learning && !t.shape.learns {
 		// What it has learned would be wrong still.
 		change = append(change, attr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(0)), attr(unix.IFLA_BRPORT_FLUSH, nil))
-	} else if !l.learning && t.shape.learns && !keep {
+	} else if !l.learning && t.shape.learns && m.settled {
 		change = append(change, attr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(1)))
 	}
 	if t.private && l.portGroupForward != transparent {
