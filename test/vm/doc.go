@@ -8,7 +8,7 @@
 // order of magnitude slower than on the host.
 //
 //	go run ./test/vm/run -suites              # all tests, on all kernels, one boot each
-//	go run ./test/vm/run -suites -only l2tpeth -kernels 6.1 -v
+//	go run ./test/vm/run -suites -only datapath -run TestKernel -kernels 6.1 -v
 //	go run ./test/vm/run 'modprobe l2tp_eth && ip l2tp show tunnel'
 //
 // What it lacks (QEMU, the tools of the suites) it installs with apt-get and
@@ -18,14 +18,18 @@
 //
 // # To add tests
 //
-// Put `//go:build vm` above the test file: `go test ./...` on a host then leaves
-// it out, and `go vet -tags vm ./...` still reads it. Name its package in Suites
-// (run/main.go reads that table), with a limit and the tools it needs. Its test
-// binary runs as root in the initial namespaces, with modules loading as usual,
-// bpffs at /sys/fs/bpf, cgroup2, and no network but lo. Its working directory is
-// its package's, as under `go test`. PWD_VM is the kernel's series ("6.1") and
-// job.Dir a folder for what should reach the host.
+// Name the package in Suites, with a limit (for one kernel, on a busy machine) and
+// the tools that its tests run. All its tests run, or those that match Run. A
+// file of tests that only make sense in the machine gets `//go:build vm`: then
+// `go test ./...` on a host leaves it out, and `go vet -tags vm ./...` still reads it.
 //
-// Programs that a test starts (pwd, pwctl) it builds on the host first: name
-// them in the suite's Build.
+// The test binary runs as root in the initial namespaces, with modules loading
+// as usual, bpffs at /sys/fs/bpf, cgroup2, and no network but lo. Its working
+// directory is its package's, as under `go test`. PWD_VM is the kernel's series
+// ("6.1"), CI is as on the host, and what is written to the folder job.Dir reaches
+// Machine.Share.
+//
+// Programs that the tests start (pwd, pwctl) are built on the host, where that is
+// quick: the suite's Build names their packages, and the tests find them in the
+// folder PWD_BIN.
 package vm
