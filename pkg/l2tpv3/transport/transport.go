@@ -372,7 +372,8 @@ func (t *Transport) Path(id uint32) (local, remote netip.AddrPort, ok bool) {
 
 // Socket gives the descriptor of a connection's connected socket, for a datapath
 // in the kernel. It is valid until Release or Close, remains the Transport's, and
-// its file status flags must not be changed.
+// its file status flags must not be changed. A datapath that duplicated it gives it up before
+// Release: a socket that is kept goes on taking the peer's datagrams.
 func (t *Transport) Socket(id uint32) (fd int, ok bool) {
 	c := t.connections[id]
 	if c == nil || c.socket == nil || !c.socket.connected {

@@ -75,6 +75,24 @@ func namespace(t *testing.T) {
 	}
 }
 
+// setMTU changes an interface of the namespace.
+func setMTU(t *testing.T, name string, mtu uint32) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.SetUint32(mtu)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFMTU, request); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func open(t *testing.T, listen ...netip.Addr) *transport.Transport {
 	t.Helper()
 	x, err := transport.Open(transport.Options{Listen: listen})
@@ -508,6 +526,52 @@ func TestGarbage(t *testing.T) {
 		expect(t, a, 0, at(f.zero, 1701), s.local, big)
 		if got, want := a.Counters(), (transport.Counters{ReceivedControl: 1, Malformed: 2}); got != want {
 			t.Errorf("counters %+v, want %+v", got, want)
+		}
+	})
+}
+
+// TestLargerThanThePath: a control message that does not fit is fragmented, not refused.
+func TestLargerThanThePath(t *testing.T) {
+	families(t, func(t *testing.T, f family) {
+		setMTU(t, "lo", 1280)
+		a, b := open(t, f.zero), open(t, f.one)
+		big := sccrq + strings.Repeat("x", 10000)
+		transmit(t, a, 1, true, path(at(f.zero, 0), at(f.one, 1701)), big)
+		local, _, _ := a.Path(1)
+		expect(t, b, 0, at(f.one, 1701), local, big)
+		connect(t, b, 2, false, at(f.one, 1701), local)
+		transmit(t, b, 2, false, path(at(f.one, 1701), local), big)
+		expect(t, a, 1, local, at(f.one, 1701), big)
+	})
+}
+
+// TestZeroChecksum: a connection's peer may leave the checksum of data out over
+// IPv6 (RFC 6935, Section 5); a stranger may not.
+func TestZeroChecksum(t *testing.T) {
+	families(t, func(t *testing.T, f family) {
+		if f.zero.Is4() {
+			return // RFC 768: always allowed
+		}
+		a := open(t, f.zero)
+		s, stranger := udp(t, at(f.one, 0)), udp(t, at(f.one, 0))
+		connect(t, a, 1, false, at(f.zero, 1701), s.local)
+		for _, u := range []*udpSocket{s, stranger} {
+			raw, err := u.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var failed error
+			if err := errors.Join(raw.Control(func(fd uintptr) {
+				failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_TX, 1)
+			}), failed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stranger.send(t, at(f.zero, 1701), data)
+		s.send(t, at(f.zero, 1701), data)
+		expect(t, a, 1, at(f.zero, 1701), s.local, data)
+		if got := a.Counters(); got.ReceivedData != 1 {
+			t.Errorf("received %d, want the peer's alone", got.ReceivedData)
 		}
 	})
 }
