@@ -364,6 +364,37 @@ func TestHelloJitter(t *testing.T) {
 	}
 }
 
+// TestHistory: ten transitions, and an attempt that fails like the one before is
+// kept once.
+func TestHistory(t *testing.T) {
+	var log transitions
+	attempt := func(reason string) {
+		log.add(epoch, ConnectionIdle, ConnectionWaitReply, "waiting for dc2")
+		log.add(epoch, ConnectionWaitReply, ConnectionIdle, reason)
+	}
+	for range 100 {
+		attempt("no answer")
+	}
+	if len(log.past) > 4 {
+		t.Errorf("%d entries for the same again and again", len(log.past))
+	}
+	attempt("refused")
+	attempt("no answer")
+	var reasons []string
+	for _, x := range log.past {
+		reasons = append(reasons, x.Reason)
+	}
+	if want := "waiting for dc2, refused, waiting for dc2, no answer"; !strings.HasSuffix(strings.Join(reasons, ", "), want) {
+		t.Errorf("%q does not end with %q", reasons, want)
+	}
+	for i := range 30 {
+		attempt(strings.Repeat("x", i))
+	}
+	if len(log.past) != history || log.past[history-1].Reason != strings.Repeat("x", 29) {
+		t.Errorf("%d entries, the last %v", len(log.past), log.past[len(log.past)-1])
+	}
+}
+
 // TestSessionIDTaken: IDs of others in the network namespace are not used.
 func TestSessionIDTaken(t *testing.T) {
 	var random counting

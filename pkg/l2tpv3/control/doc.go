@@ -47,8 +47,8 @@
 //     ReopenMin doubling to ReopenMax after a failure. It sends an SCCRQ.
 //   - Test (tunnel): runs while another SCCRQ waits beside an established
 //     connection; when it ends without an answer to the HELLO, the old one yields.
-//   - Retry (session): after a CDN, as Open; a fixed time where the peer does not
-//     know the session. It sends an ICRQ.
+//   - Retry (session): after a CDN, as Open; later where the peer does not know the
+//     session, because it will ask by itself when it does. It sends an ICRQ.
 //   - Half-open limit (session): in wait-reply and wait-connect, while the
 //     connection has nothing unacknowledged. It ends in CDN 16.
 //

@@ -32,6 +32,8 @@ type Endpoint struct {
 	dirty   map[string]struct{}
 	tally   [counters]uint64
 	serial  uint32
+	// parsed is the message being received; its storage is used again.
+	parsed l2tpv3.Message
 	// integrity is the empty secret of messages without authentication (Section 4.3).
 	integrity *l2tpv3.Secret
 	// stopping is set by HalfOpenClose: nothing new is opened or accepted.
@@ -115,8 +117,8 @@ func (e *Endpoint) Receive(now time.Time, d Datagram) {
 	e.now = now
 	e.count(countReceived)
 	d.Local, d.Remote = unmap(d.Local), unmap(d.Remote)
-	m, err := l2tpv3.Parse(d.Payload)
-	switch {
+	m := &e.parsed
+	switch err := m.Parse(d.Payload); {
 	case err != nil:
 		// Section 7.1: "A control message with a malformed header MUST be
 		// discarded." One whose AVPs cannot be told apart is no better.

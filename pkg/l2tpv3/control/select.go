@@ -29,7 +29,7 @@ func (e *Endpoint) receiveUnassigned(d Datagram, m *l2tpv3.Message) {
 		e.count(countUnexpected)
 		return
 	}
-	if !slices.ContainsFunc(e.sortedTunnels(), func(t *tunnel) bool { return !t.removed && t.cfg.Remote == d.Remote.Addr() }) {
+	if !e.knows(d.Remote.Addr()) {
 		// A stranger gets nothing at all.
 		e.count(countUnknownPeer)
 		return
@@ -53,6 +53,16 @@ func (e *Endpoint) receiveUnassigned(d Datagram, m *l2tpv3.Message) {
 		return
 	}
 	e.receiveRequest(d, m, r)
+}
+
+// knows reports whether an address is a peer's.
+func (e *Endpoint) knows(a netip.Addr) bool {
+	for _, t := range e.tunnels {
+		if !t.removed && t.cfg.Remote == a {
+			return true
+		}
+	}
+	return false
 }
 
 // repeatedRequest handles an SCCRQ that this connection was started by, again.

@@ -165,7 +165,7 @@ func (s *session) open() {
 		s.changed()
 		return
 	}
-	s.handle(connectionOpen, sessionInput{reason: "ICRQ sent"})
+	s.handle(connectionOpen, sessionInput{reason: "waiting for " + s.t.peer()})
 }
 
 // begin draws what identifies the session to the peer (Sections 5.4.4, 8.2).
@@ -293,17 +293,15 @@ func (s *session) release() {
 // ask for it as soon as it does, so it is not pressed.
 func (s *session) retry(in sessionInput) {
 	if in.result.Result == l2tpv3.CDNNoForwarder && in.m != nil {
-		s.failures = 0
-		s.retryAt = s.e.now.Add(s.e.backOff(waitForPeer))
-		return
+		s.failures = max(s.failures, unknownToPeer)
 	}
 	s.retryAt = s.e.now.Add(s.e.backOff(s.failures))
 	s.failures++
 }
 
-// waitForPeer is the number of failures whose back-off is used when the peer
-// does not know the session: some 4 s with the default timers.
-const waitForPeer = 2
+// unknownToPeer is the number of failures that it counts as if the peer does not
+// know the session: some 4 s to the next attempt, with the default timers.
+const unknownToPeer = 2
 
 // install tells the data plane what it does not know yet.
 func (s *session) install() {

@@ -97,11 +97,21 @@ type transitions struct {
 
 func (t *transitions) add(now time.Time, from, to fmt.Stringer, reason string) {
 	t.reason, t.since = reason, now
-	if len(t.past) == history {
+	next := Transition{Time: now, From: from.String(), To: to.String(), Reason: reason}
+	n := len(t.past)
+	switch {
+	case n >= 3 && t.past[n-1].same(t.past[n-3]) && t.past[n-2].same(next):
+		// An attempt that fails as the one before did: the last one is enough.
+		t.past = append(t.past[:n-3], t.past[n-1])
+	case n == history:
 		copy(t.past, t.past[1:])
-		t.past = t.past[:history-1]
+		t.past = t.past[:n-1]
 	}
-	t.past = append(t.past, Transition{Time: now, From: from.String(), To: to.String(), Reason: reason})
+	t.past = append(t.past, next)
+}
+
+func (t Transition) same(o Transition) bool {
+	return t.From == o.From && t.To == o.To && t.Reason == o.Reason
 }
 
 func (t *tunnel) alarm() *alarm { return &t.slot }
@@ -301,7 +311,7 @@ func (t *tunnel) open() {
 	c.tie = new(l2tpv3.TieBreaker)
 	t.e.random(c.tie[:])
 	t.conn = c
-	c.handle(openConnection, input{reason: "opening"})
+	c.handle(openConnection, input{reason: "waiting for " + t.peer()})
 }
 
 // port is where an initiator's SCCRQ goes (Section 4.1.2.2).
@@ -337,6 +347,11 @@ func (t *tunnel) over(c *connection, from ConnectionState, reason string) {
 		s.handle(connectionGone, sessionInput{reason: reason})
 	}
 	if t.removed {
+		return
+	}
+	if r := t.rival; r != nil {
+		t.rival, t.conn = nil, r
+		t.moved(ConnectionIdle, "SCCRQ received")
 		return
 	}
 	if h := t.held; h != nil {
