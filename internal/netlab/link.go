@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"sync"
 	"time"
 
 	nlsocket "github.com/mdlayher/netlink"
@@ -21,6 +23,9 @@ type Link struct {
 	MAC   net.HardwareAddr
 	peer  *Link // of a veth
 	up    bool
+
+	sendMu sync.Mutex
+	sender *os.File
 }
 
 // Veth makes a veth pair with one end in each namespace, both down.

@@ -55,19 +55,43 @@ func bindPacket(fd, index int, protocol uint16) error {
 
 // Send sends frames from the link, each as it is: nothing is added, not even padding.
 func (l *Link) Send(frames ...[]byte) error {
+	l.sendMu.Lock()
+	defer l.sendMu.Unlock()
+	if l.sender == nil {
+		if err := l.openSender(); err != nil {
+			return err
+		}
+	}
+	raw, err := l.sender.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for _, f := range frames {
+		var sent error
+		err := raw.Write(func(fd uintptr) bool {
+			_, sent = unix.SendmsgN(int(fd), f, nil, nil, 0)
+			return !errors.Is(sent, unix.EAGAIN)
+		})
+		if err = errors.Join(err, sent); err != nil {
+			return fmt.Errorf("netlab: send a frame of %d octets from %s in %s: %w", len(f), l.Name, l.NS.Name, err)
+		}
+	}
+	return nil
+}
+
+// openSender opens the socket for Send. It is kept until the lab is closed: to close one takes the kernel a while.
+func (l *Link) openSender() error {
 	fd, err := l.packetSocket()
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
 	if err := bindPacket(fd, l.Index, 0); err != nil {
+		unix.Close(fd)
 		return fmt.Errorf("netlab: bind to %s in %s: %w", l.Name, l.NS.Name, err)
 	}
-	for _, f := range frames {
-		if _, err := unix.SendmsgN(fd, f, nil, nil, 0); err != nil {
-			return fmt.Errorf("netlab: send a frame of %d octets from %s in %s: %w", len(f), l.Name, l.NS.Name, err)
-		}
-	}
+	sender := os.NewFile(uintptr(fd), "packet")
+	l.sender = sender
+	l.NS.lab.onClose(func() { sender.Close() })
 	return nil
 }
 
@@ -254,7 +278,8 @@ func (c *Capture) Frames() []Frame {
 func (c *Capture) Wait(ctx context.Context, what string, enough func([]Frame) bool) ([]Frame, error) {
 	for {
 		c.mu.Lock()
-		frames, changed, err := slices.Clone(c.frames), c.changed, c.err
+		// Clipped, so that what is appended here and what the caller appends do not meet.
+		frames, changed, err := slices.Clip(c.frames), c.changed, c.err
 		c.mu.Unlock()
 		if enough(frames) {
 			return frames, nil
