@@ -11,13 +11,13 @@ import (
 // Config is what an Endpoint is made of.
 type Config struct {
 	// Random gives IDs, cookies, tie breakers and jitter: crypto/rand.Reader
-	// outside of tests.
+	// outside of tests. It must not fail, as that does not.
 	Random io.Reader
 	Timers Timers
 	// VendorName is sent in SCCRQ and SCCRP; empty for none.
 	VendorName string
 	// SessionIDTaken, if set, says that a local session ID is used by somebody
-	// else in this network namespace.
+	// else in this network namespace. It must not call into the Endpoint.
 	SessionIDTaken func(uint32) bool
 }
 
@@ -51,7 +51,8 @@ type Tunnel struct {
 	Hello        time.Duration // 0 is 60 s (Section 4.4)
 	// ReceiveWindow is advertised; 0 is 16.
 	ReceiveWindow uint16
-	// Secrets turn authentication on.
+	// Secrets turn authentication on (Section 4.3): one, or two while a secret is
+	// being replaced. Each of them is accepted from the peer, and each makes a digest.
 	Secrets [][]byte
 }
 
@@ -104,8 +105,8 @@ type Transmit struct {
 	Payload   []byte
 }
 
-// Connected says that the peer's address and port are settled: the connection's
-// socket is to be connected to them.
+// Connected says that the connection is established, with the peer's address and
+// port settled: its socket is to be connected to them. It comes again after Restore.
 type Connected struct {
 	Connection uint32
 	Initiator  bool
@@ -138,14 +139,16 @@ type RemoveSession struct {
 	LocalID      uint32
 }
 
-// ConnectionChanged tells of a tunnel's new state and why.
+// ConnectionChanged tells of a tunnel's new state and why. From and To are the
+// same if only the reason is news, as when a peer's request was refused.
 type ConnectionChanged struct {
 	Tunnel   string
 	From, To ConnectionState
 	Reason   string
 }
 
-// SessionChanged tells of a session's new state, or of the peer's new circuit status.
+// SessionChanged tells of a session's new state, or of the peer's new circuit
+// status or another reason, where From and To are the same.
 type SessionChanged struct {
 	Tunnel, Name string
 	From, To     SessionState

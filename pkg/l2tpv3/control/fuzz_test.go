@@ -307,3 +307,26 @@ func (e *Endpoint) essence() (all []TunnelState) {
 	}
 	return all
 }
+
+// TestGreedyPeer: a peer that asks and asks and never acknowledges an answer does
+// not make us keep more and more for it.
+func TestGreedyPeer(t *testing.T) {
+	s := established(t)
+	c := s.e.connections[11]
+	for n := range 20000 {
+		m, err := buildMessage([]string{"ICRQ", "local=1", "remote=0", "serial=1", "type=5", "end=nobody", "circuit=A"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		putHeader(m, 11, c.rel.nr, 4)
+		m[29] = byte(n) // its session ID
+		s.e.Receive(s.now, Datagram{Path: c.path, Payload: m})
+		s.outputs()
+	}
+	if len(c.rel.queue) > 1100 {
+		t.Errorf("%d messages wait for a peer that does not acknowledge", len(c.rel.queue))
+	}
+	if n := s.e.Counters()["overload"]; n < 18000 {
+		t.Errorf("%d dropped", n)
+	}
+}

@@ -8,9 +8,9 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
-// maxRefusals is how many SCCRQs a tunnel answers with StopCCN within one
+// maxRequests is how many SCCRQs that come to nothing a tunnel answers within one
 // retransmission interval (Section 4.3: "MAY rate-limit [...] SCCRQ messages").
-const maxRefusals = 8
+const maxRequests = 8
 
 // request identifies an SCCRQ: a repetition has the same.
 type request struct {
@@ -193,6 +193,9 @@ func (t *tunnel) request(d Datagram, m *l2tpv3.Message, r request) {
 		t.tie(d, m, r)
 	case ConnectionWaitConnect:
 		// The peer has given up what it asked for before, or has been restarted.
+		if t.limited() {
+			return
+		}
 		t.yield("the peer has begun anew")
 		t.begin(d, m, r)
 	case ConnectionEstablished:
@@ -203,6 +206,9 @@ func (t *tunnel) request(d Datagram, m *l2tpv3.Message, r request) {
 			return
 		}
 		if len(t.cfg.Secrets) > 0 {
+			if t.limited() {
+				return
+			}
 			// Carried beside the old one; its SCCCN will prove that the peer knows
 			// the secret now, which a replayed SCCRQ cannot.
 			t.dropRival("the peer has begun anew")
@@ -259,11 +265,7 @@ func (t *tunnel) respond(d Datagram, m *l2tpv3.Message, r request) *connection {
 
 // refuse answers an SCCRQ with StopCCN, reliably.
 func (t *tunnel) refuse(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.ResultCode) {
-	if t.e.now.Sub(t.refusedSince) >= t.e.timers.Retransmit {
-		t.refused, t.refusedSince = 0, t.e.now
-	}
-	if t.refused++; t.refused > maxRefusals {
-		t.e.count(countLimitedRequest)
+	if t.limited() {
 		return
 	}
 	t.e.count(countRefusedRequest)
@@ -274,6 +276,20 @@ func (t *tunnel) refuse(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.
 	c.stranger = true
 	c.auth.on = len(t.cfg.Secrets) > 0
 	c.handle(requestUnacceptable, input{result: result})
+}
+
+// limited counts a request that is refused or takes the place of another, and
+// reports whether there have been too many to answer it.
+func (t *tunnel) limited() bool {
+	if t.e.now.Sub(t.requestsSince) >= t.e.timers.Retransmit {
+		t.requests, t.requestsSince = 0, t.e.now
+	}
+	t.requests++
+	if t.requests > maxRequests {
+		t.e.count(countLimitedRequest)
+		return true
+	}
+	return false
 }
 
 // heldRequest is an SCCRQ for a tunnel whose connection is established: the peer

@@ -71,6 +71,8 @@ type host struct {
 	nextPort uint16
 	// data is the data plane: what is installed, by local session ID.
 	data map[uint32]InstallSession
+	// ever are the session IDs that the data plane has ever known.
+	ever map[uint32]bool
 	disk disk
 	// crashAfter counts the steps of draining until the process dies; negative is never.
 	crashAfter int
@@ -104,7 +106,7 @@ func newNetwork(t testing.TB, seed uint64) *network {
 		}
 		n.hosts[i] = &host{
 			net: n, name: fmt.Sprintf("dc%d", i+1), addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}),
-			rand: rand.NewChaCha8(key), nextPort: 40000, crashAfter: -1,
+			rand: rand.NewChaCha8(key), nextPort: 40000, crashAfter: -1, ever: map[uint32]bool{},
 		}
 		n.hosts[i].forget()
 	}
@@ -209,11 +211,16 @@ func (h *host) drain() {
 				h.nextPort++
 				h.ports[o.Connection] = h.nextPort
 			}
+			h.announced(o)
 			transmit = append(transmit, o)
 		case Released:
 			delete(h.ports, o.Connection)
 		case InstallSession:
 			h.data[o.LocalID] = o
+			h.ever[o.LocalID] = true
+			if o.Transmit && !h.peer.ever[o.RemoteID] {
+				h.net.t.Fatalf("%s sends to session %d, which %s has not installed", h.name, o.RemoteID, h.peer.name)
+			}
 		case RemoveSession:
 			delete(h.data, o.LocalID)
 		}
@@ -242,6 +249,20 @@ func (h *host) drain() {
 			return
 		}
 		h.net.transmit(h, o)
+	}
+}
+
+// announced checks that a session is in the data plane before a message leaves
+// that lets the peer use it.
+func (h *host) announced(o Transmit) {
+	m, err := l2tpv3.Parse(o.Payload)
+	if err != nil {
+		h.net.t.Fatalf("%s sends %x: %v", h.name, o.Payload, err)
+	}
+	if kind, _ := m.Type(); kind == l2tpv3.ICRP || kind == l2tpv3.ICCN {
+		if id, _ := l2tpv3.Find[l2tpv3.LocalSessionID](m); !h.ever[uint32(id)] {
+			h.net.t.Fatalf("%s sends %v for session %d before it is installed", h.name, kind, id)
+		}
 	}
 }
 

@@ -72,9 +72,9 @@ type tunnel struct {
 	// secretsDue says that the tunnel has secrets, which were not saved and have to
 	// be set again.
 	secretsDue bool
-	// refused counts the requests answered by StopCCN since refusedSince.
-	refused      int
-	refusedSince time.Time
+	// requests counts those that came to nothing since requestsSince, see limited.
+	requests      int
+	requestsSince time.Time
 
 	log  transitions
 	slot alarm
