@@ -45,21 +45,6 @@ func (m *Manager) reconcile(t *target) (own, devices error) {
 	return own, errors.Join(failures...)
 }
 
-// present leaves devices out that are not there yet: their attachments tell of them.
-func present(err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return err
-	}
-	var others []error
-	for _, e := range joined.Unwrap() {
-		if _, absent := errors.AsType[*NotPresentError](e); !absent {
-			others = append(others, e)
-		}
-	}
-	return errors.Join(others...)
-}
-
 // ensure finds or makes the bridge, and reads its note.
 func (m *Manager) ensure(t *target) (*link, note, error) {
 	br, err := m.nl.link(t.name)
@@ -215,25 +200,33 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 	return failed("set the VLANs of", name, m.nl.setVLANs(index, false, vlans, keep))
 }
 
-// adapt brings one new or changed attachment in, and the rest where it concerns the rest.
-func (m *Manager) adapt(t *target, a Attachment) error {
+// adapt brings one new or changed attachment in, and the rest where it concerns
+// the rest. had is whether it had another VLAN before.
+func (m *Manager) adapt(t *target, a Attachment, had bool) error {
 	br, err := m.nl.link(t.name)
 	if err != nil {
 		return failed("find", t.name, err)
 	}
-	if br == nil || br.index != t.index || !t.clean {
-		own, _ := m.reconcile(t)
-		return errors.Join(own, m.attach(t, a))
+	var s shape
+	same := br != nil && br.index == t.index && t.clean
+	if same {
+		if s, err = m.shapeOf(t, br); err != nil {
+			return err
+		}
 	}
-	s, err := m.shapeOf(t, br)
-	if err != nil {
-		return err
+	switch {
+	case !same || s != t.shape:
+		// What ails a bridge of the topology's, like a missing port, is told by
+		// SetBridge and Refresh, as long as there is a bridge.
+		if err, _ = m.reconcile(t); t.index != 0 && !t.private {
+			err = nil
+		}
+	case had:
+		err = m.portTables(t)
+	default:
+		err = m.portTable(t, t.attachments[a.Pseudowire].VLAN)
 	}
-	if s != t.shape {
-		own, _ := m.reconcile(t)
-		return errors.Join(own, m.attach(t, a))
-	}
-	return errors.Join(m.portTables(t), m.attach(t, a))
+	return errors.Join(err, m.attach(t, a))
 }
 
 // reshape takes back what a removed attachment needed.
@@ -257,6 +250,24 @@ func (m *Manager) reshape(t *target) error {
 		return errors.Join(own, present(devices))
 	}
 	return m.portTables(t)
+}
+
+// portTable adds one VLAN to the host's ports.
+func (m *Manager) portTable(t *target, vlan uint16) error {
+	if t.external || !t.shape.aware || vlan == 0 || t.vlans[vlan] > 1 {
+		return nil
+	}
+	var failures []error
+	for _, name := range t.ports {
+		l, err := m.nl.link(name)
+		if err == nil && l != nil && l.master == t.index {
+			err = m.nl.changeVLAN(unix.RTM_SETLINK, l.index, false, vlan, tagged)
+		} else {
+			t.clean = false // Refresh puts it in, with all its VLANs
+		}
+		failures = append(failures, failed("add VLAN to", name, err))
+	}
+	return errors.Join(failures...)
 }
 
 // portTables sets the VLANs of the host's ports.
@@ -302,7 +313,12 @@ func (m *Manager) attach(t *target, a Attachment) error {
 			}
 			l.flags &^= unix.IFF_UP
 		}
-		if err := m.nl.setMaster(l.index, t.index); err != nil {
+		err := m.nl.setMaster(l.index, t.index)
+		if errors.Is(err, unix.EXFULL) {
+			return &UnsupportedError{For: "pseudowire " + a.Pseudowire, Missing: "bridge " + t.name + " has as many ports as the kernel allows, 1023",
+				Remedy: "spread the pseudowires over several bridges"}
+		}
+		if err != nil {
 			return failed("put into "+t.name+" the device", a.Device, err)
 		}
 		m.log.Info("device attached", "pseudowire", a.Pseudowire, "device", a.Device, "bridge", t.name, "vlan", a.VLAN)

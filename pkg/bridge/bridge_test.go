@@ -3,11 +3,14 @@ package bridge_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/bridge"
@@ -444,15 +447,16 @@ func TestRetry(t *testing.T) {
 	var missing *bridge.NotPresentError
 	fails := func(name string, f func() error) {
 		t.Helper()
-		if err := s.in(f); !errors.As(err, &missing) || missing.Interface != name {
+		if err := s.in(f); !bridge.NotPresent(err) || !errors.As(err, &missing) || missing.Interface != name {
 			t.Fatalf("%v, want %s missing", err, name)
 		}
 	}
 	lan := bridge.Bridge{Name: "br-lan", Ports: []string{"eth1"}}
 	a := bridge.Attachment{Pseudowire: "a", Device: "pw-a", Bridge: "br-lan"}
 	fails("eth1", func() error { return s.SetBridge(lan) })
-	fails("eth1", func() error { return s.SetAttachment(a) })
+	fails("pw-a", func() error { return s.SetAttachment(a) })
 	s.device("a")
+	s.attach(a) // is not about the port
 	s.lab.Veth(s.ns, "eth1", s.lan, "lan1")
 	s.do(s.Refresh)
 	want := `
@@ -590,6 +594,66 @@ func TestState(t *testing.T) {
 	expect("gone", map[string]string{"a": "bridge br-lan is not there", "b": "interface eth2 is not there"})
 	if up, reason := s.AttachmentState("x"); up || reason != "it is not attached" {
 		t.Errorf("unknown: %v %q", up, reason)
+	}
+}
+
+// TestMany: a thousand pseudowires on one bridge, and what is told when it is full.
+func TestMany(t *testing.T) {
+	s := newSite(t)
+	s.bridge(bridge.Bridge{Name: "br-lan"})
+	s.do(s.Prune)
+	const most = 1023
+	for i := range most + 1 {
+		link := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: fmt.Sprintf("pwo-%d", i)}
+		link.Name = fmt.Sprintf("pw-%d", i)
+		if err := s.ns.Netlink().LinkAdd(link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attach := func(i int) error {
+		return s.SetAttachment(bridge.Attachment{Pseudowire: fmt.Sprint(i), Device: fmt.Sprintf("pw-%d", i), Bridge: "br-lan"})
+	}
+	all := func() error {
+		for i := range most {
+			if err := attach(i); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	began := time.Now()
+	s.do(all)
+	made := time.Now()
+	s.do(all)
+	t.Logf("attached in %v, again in %v", made.Sub(began), time.Since(made))
+	var full *bridge.UnsupportedError
+	if err := s.in(func() error { return attach(most) }); !errors.As(err, &full) {
+		t.Errorf("one too many: %v", err)
+	}
+	if states := s.AttachmentStates(); len(states) != most+1 || !states["0"].Up {
+		t.Errorf("%d states, %v", len(states), states["0"])
+	}
+}
+
+// TestNotPresent: only errors that are all about missing interfaces count as such.
+func TestNotPresent(t *testing.T) {
+	missing, other := &bridge.NotPresentError{Interface: "eth1"}, &bridge.InvalidError{}
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{missing, true},
+		{other, false},
+		{fmt.Errorf("apply: %w", missing), true},
+		{errors.Join(missing, missing), true},
+		{errors.Join(missing, errors.Join(missing, nil)), true},
+		{errors.Join(missing, other), false},
+		{errors.Join(errors.Join(missing, other), missing), false},
+	} {
+		if got := bridge.NotPresent(c.err); got != c.want {
+			t.Errorf("%v: %v", c.err, got)
+		}
 	}
 }
 

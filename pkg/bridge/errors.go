@@ -20,6 +20,25 @@ func (e *NotPresentError) Error() string {
 	return fmt.Sprintf("bridge: interface %s, wanted by %s, is not there; it is used when it appears", e.Interface, e.For)
 }
 
+// NotPresent reports whether err says of nothing but interfaces that they are not
+// there (yet): all that can be wanted has been done. It is false for nil.
+func NotPresent(err error) bool { return err != nil && present(err) == nil }
+
+// present leaves what a NotPresentError says out of an error.
+func present(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var others []error
+		for _, e := range joined.Unwrap() {
+			others = append(others, present(e))
+		}
+		return errors.Join(others...)
+	}
+	if _, absent := errors.AsType[*NotPresentError](err); absent {
+		return nil
+	}
+	return err
+}
+
 // NotOursError says that a netdev has the name of one to be made, and was made by somebody else.
 type NotOursError struct {
 	// Link is the netdev's name; Kind what it is ("bridge", "vlan", …); Wanted what was to be made.

@@ -30,6 +30,12 @@
 // on them, no multicast snooping, no spanning tree. That is set when they are made,
 // before they are up. Who wants addresses on a bridge may turn IPv6 on there again.
 //
+// # MTU
+//
+// No MTU is set here. A bridge's own is the smallest of its ports', by the
+// kernel's rule, and goes back with them; what it forwards is bounded by the port that a frame
+// leaves through, not by it.
+//
 // # Restart
 //
 // Between Open and Prune the desired state is taken to be incomplete: what is
@@ -126,7 +132,7 @@ func Open(o Options) (*Manager, error) {
 }
 
 // SetBridge makes a bridge what b says. Errors, joined where several: missing
-// interfaces are *NotPresentError, and the rest is done all the same.
+// interfaces are *NotPresentError (see NotPresent), and the rest is done all the same.
 func (m *Manager) SetBridge(b Bridge) error {
 	if m.nl == nil {
 		return ErrClosed
@@ -199,7 +205,8 @@ func (m *Manager) RemoveBridge(name string) error {
 
 // SetAttachment puts a pseudowire's device where a says. Errors, joined where
 // several: *NotPresentError for an interface or device that is missing,
-// *UnsupportedError for what neither kernel nor datapath can do.
+// *UnsupportedError for what neither kernel nor datapath can do. What ails
+// a bridge that SetBridge set is told there.
 func (m *Manager) SetAttachment(a Attachment) error {
 	if m.nl == nil {
 		return ErrClosed
@@ -222,7 +229,7 @@ func (m *Manager) SetAttachment(a Attachment) error {
 		m.own(t)
 	}
 	t.put(a)
-	failures = append(failures, m.adapt(t, a))
+	failures = append(failures, m.adapt(t, a, known && old.target == t && old.VLAN != a.VLAN))
 	return errors.Join(failures...)
 }
 

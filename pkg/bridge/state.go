@@ -16,10 +16,11 @@ import (
 // so and somebody can be reached through it: one of its ports that are no
 // pseudowires has a carrier, or it has none of those, or the bridge itself has an address.
 func (m *Manager) AttachmentState(pseudowire string) (up bool, reason string) {
-	s := m.states(func(name string) bool { return name == pseudowire })[pseudowire]
-	if s == (State{}) {
-		s.Reason = "it is not attached"
+	p, known := m.attachments[pseudowire]
+	if !known || m.nl == nil {
+		return false, "it is not attached"
 	}
+	s := m.state(p)
 	return s.Up, s.Reason
 }
 
@@ -32,35 +33,33 @@ type State struct {
 // AttachmentStates gives the states of all pseudowires' attachment circuits, as
 // AttachmentState does, with one look at each bridge and interface.
 func (m *Manager) AttachmentStates() map[string]State {
-	return m.states(func(string) bool { return true })
-}
-
-func (m *Manager) states(of func(pseudowire string) bool) map[string]State {
 	states := map[string]State{}
 	if m.nl == nil {
 		return states
 	}
 	seen := map[string]State{} // by bridge or interface, which share no name
 	for name, p := range m.attachments {
-		if !of(name) {
-			continue
-		}
 		s, ok := seen[p.Bridge+p.Interface]
 		if !ok {
-			var err error
-			if p.Interface != "" {
-				s, err = m.interfaceState(p.Interface)
-			} else {
-				s, err = m.bridgeState(p.target)
-			}
-			if err != nil {
-				s = State{Reason: err.Error()}
-			}
+			s = m.state(p)
 			seen[p.Bridge+p.Interface] = s
 		}
 		states[name] = s
 	}
 	return states
+}
+
+func (m *Manager) state(p placed) (s State) {
+	var err error
+	if p.Interface != "" {
+		s, err = m.interfaceState(p.Interface)
+	} else {
+		s, err = m.bridgeState(p.target)
+	}
+	if err != nil {
+		return State{Reason: err.Error()}
+	}
+	return s
 }
 
 func (m *Manager) interfaceState(name string) (State, error) {
