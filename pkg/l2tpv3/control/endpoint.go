@@ -42,6 +42,7 @@ type Endpoint struct {
 
 // New makes an Endpoint without tunnels.
 func New(c Config) *Endpoint {
+	c.VendorName = c.VendorName[:min(len(c.VendorName), maxName)]
 	return &Endpoint{
 		cfg:         c,
 		timers:      c.Timers.withDefaults(),

@@ -100,6 +100,10 @@ func (r *reliable) abandon() {
 	r.queue, r.sent, r.flying, r.tries, r.expires = nil, 0, 0, 0, time.Time{}
 }
 
+// repeat has everything that is on its way sent again now, because the peer has
+// shown that it listens. The timer is not touched.
+func (r *reliable) repeat() { r.flying = 0 }
+
 // next gives the next message that the window lets through, with its Ns. Urgent
 // goes past the congestion window, not past the peer's.
 func (r *reliable) next(now time.Time, t *Timers, urgent bool) (outgoing, uint16, bool) {

@@ -226,6 +226,8 @@ func (t *tunnel) tie(d Datagram, m *l2tpv3.Message, r request) {
 	switch breakTie(ours.tie, tieBreaker(m)) {
 	case wins:
 		ours.handle(tieWon, input{})
+		// The peer listens now, which it may not have done when ours was sent.
+		ours.rel.repeat()
 		// "A StopCCN SHOULD be sent by the winner as an explicit rejection".
 		t.refuse(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "tie breaker lost"})
 	case loses:

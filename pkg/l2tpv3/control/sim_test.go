@@ -378,7 +378,7 @@ func (n *network) up() bool { return n.disagreement() == "" }
 // disagreement says what is not up, or where the two ends differ.
 func (n *network) disagreement() string {
 	a, b := n.hosts[0], n.hosts[1]
-	if a.down || b.down {
+	if a.down || b.down || a.e == nil || b.e == nil {
 		return "a host is down"
 	}
 	ac, bc := a.e.Connections(), b.e.Connections()

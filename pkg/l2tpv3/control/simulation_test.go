@@ -85,6 +85,22 @@ func TestBothEndsOpenAtOnce(t *testing.T) {
 	})
 }
 
+// TestOneStartsLater: whoever comes later finds the other, who may be between two
+// attempts or their repetitions, within its own open delay and little more.
+func TestOneStartsLater(t *testing.T) {
+	runs(t, 300, func(t testing.TB, seed uint64) {
+		n := newNetwork(t, seed)
+		twoTunnels(n)
+		first := n.rand.IntN(2)
+		n.hosts[first].start()
+		n.run(time.Duration(n.rand.Int64N(int64(5 * time.Minute))))
+		n.hosts[1-first].start()
+		if !n.until(1500*time.Millisecond, n.up) {
+			t.Fatal(n.disagreement())
+		}
+	})
+}
+
 // bad makes the network as bad as it gets, a little different in each run:
 // up to 40 % loss, a tenth doubled, delays to 10 s that let packets overtake each other.
 func (n *network) bad() {

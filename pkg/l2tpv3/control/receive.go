@@ -1,0 +1,264 @@
+package control
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// from reports whether a datagram came from where the connection's peer is.
+func (c *connection) from(p Path) (counter, bool) {
+	switch {
+	case p.Encapsulation != c.path.Encapsulation || p.Remote.Addr() != c.path.Remote.Addr():
+		return countWrongPeer, false
+	// Section 4.1.2.2: the ports stay the same for the life of the connection.
+	case c.settled && p.Remote.Port() != c.path.Remote.Port():
+		return countWrongPort, false
+	}
+	return 0, true
+}
+
+// receive handles a message with the connection's ID.
+func (c *connection) receive(d Datagram, m *l2tpv3.Message) {
+	e := c.e
+	if why, ok := c.from(d.Path); !ok {
+		e.count(why)
+		return
+	}
+	// Section 4.7.3: Version 2 is for the first SCCRQ only.
+	if m.Version != 3 {
+		e.count(countWrongVersion)
+		return
+	}
+	// Section 5.4.1: verified "before utilizing any information contained within
+	// the control message", Nr included.
+	if !c.verify(d.Payload, m) {
+		e.count(countUnauthenticated)
+		return
+	}
+	before := c.rel.first
+	if !c.rel.acknowledge(e.now, &e.timers, m.Nr) {
+		e.count(countWrongNr)
+		return
+	}
+	if c.rel.first != before {
+		c.progress()
+	}
+	c.heard = e.now
+	e.touch(c)
+	t, known := m.Type()
+	if m.IsZLB() || known && t == l2tpv3.ACK {
+		return // Section 6.15: no event
+	}
+	if len(c.rel.queue) > 1024+4*len(c.t.sessions) {
+		// The peer asks faster than it acknowledges the answers. Section 4.2: "MAY drop".
+		e.count(countOverload)
+		return
+	}
+	switch c.rel.classify(m.Ns) {
+	case duplicate:
+		e.count(countDuplicate)
+		c.again()
+	case beforeTurn:
+		if c.rel.keep(m.Ns, d.Payload, c.t.cfg.ReceiveWindow) {
+			e.count(countOutOfOrder)
+		} else {
+			e.count(countOutOfWindow)
+		}
+	case inOrder:
+		c.accept(m, d.Path)
+		for octets, ok := c.rel.due(); ok; octets, ok = c.rel.due() {
+			// It could be read before.
+			if later, err := l2tpv3.Parse(octets); err == nil {
+				c.accept(later, d.Path)
+			}
+		}
+	}
+}
+
+// again answers a repeated message: with what it was answered before, if that is
+// waiting for an acknowledgment and is the first that the peer would hear of us,
+// else with an acknowledgment.
+func (c *connection) again() {
+	c.rel.owed = true
+	c.changed()
+	if !c.initiator && c.rel.first == 0 {
+		c.rel.repeat()
+	}
+}
+
+// progress follows an acknowledgment of something new.
+func (c *connection) progress() {
+	c.changed()
+	if c.phase == closing && c.rel.idle() {
+		// The StopCCN has arrived. A responder remembers the request, so that a
+		// late copy of it does not begin anew.
+		if c.request == (request{}) {
+			c.end()
+			return
+		}
+		c.phase, c.lingerEnd = lingering, c.e.now.Add(c.e.timers.Linger)
+		return
+	}
+	if h := c.t.held; h != nil && c.t.conn == c {
+		h.progress(c.t)
+	}
+}
+
+// accept takes one message in order.
+func (c *connection) accept(m *l2tpv3.Message, from Path) {
+	c.rel.accept()
+	c.changed()
+	ev, in := c.event(m, from)
+	if ev < connectionEvents {
+		c.handle(ev, in)
+	}
+}
+
+// event is what a message is to the connection; connectionEvents is nothing.
+func (c *connection) event(m *l2tpv3.Message, from Path) (connectionEvent, input) {
+	in := input{m: m, from: from, result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNStateMachine}}
+	t, ok := m.Type()
+	if _, known := l2tpv3.LookupMessage(t); !ok || !known || !implemented(t) {
+		// Section 5.4.1: the M bit of the Message Type is about the message.
+		if !m.FlagsAt(0).Mandatory {
+			c.e.count(countIgnoredType)
+			return connectionEvents, in
+		}
+		in.result = l2tpv3.ResultCode{Result: l2tpv3.StopCCNError, HasError: true, Error: l2tpv3.ErrorUnknownMandatoryAVP, Message: "unknown mandatory message type"}
+		in.reason = "the peer sent a mandatory message of a type that is not known"
+		return receiveInvalid, in
+	}
+	if t.IsSession() {
+		in.reason = "the peer sent " + t.String() + " in state " + c.state.String()
+		return receiveSessionMessage, in
+	}
+	if t == l2tpv3.StopCCN {
+		return c.stopCCN(m, in)
+	}
+	// Section 5.2: StopCCN 2, Error Code 8. Section 7.1: so for malformed ones.
+	if u, ok := l2tpv3.UnknownMandatory(m); ok {
+		in.result, in.reason = u.ResultCode(), t.String()+" from the peer: "+plain(u)
+		switch t {
+		case l2tpv3.SCCRP:
+			return receiveSCCRPUnacceptable, in
+		case l2tpv3.SCCCN:
+			return receiveSCCCNUnacceptable, in
+		}
+		return receiveInvalid, in
+	}
+	switch t {
+	case l2tpv3.SCCRP:
+		return c.sccrp(m, in)
+	case l2tpv3.SCCCN:
+		in.reason = "SCCCN received"
+		if c.state != ConnectionWaitConnect {
+			in.reason = "the peer sent SCCCN in state " + c.state.String()
+		}
+		return receiveSCCCN, in
+	case l2tpv3.SCCRQ:
+		in.reason = "the peer sent SCCRQ in state " + c.state.String()
+		return receiveSCCRQ, in
+	}
+	return receiveHello, in
+}
+
+// implemented says which of the known messages have a meaning here. The others,
+// of other RFCs, are as good as unknown.
+func implemented(t l2tpv3.MessageType) bool {
+	switch t {
+	case l2tpv3.SCCRQ, l2tpv3.SCCRP, l2tpv3.SCCCN, l2tpv3.StopCCN, l2tpv3.Hello, l2tpv3.OCRQ, l2tpv3.OCRP, l2tpv3.OCCN,
+		l2tpv3.ICRQ, l2tpv3.ICRP, l2tpv3.ICCN, l2tpv3.CDN, l2tpv3.WEN, l2tpv3.SLI, l2tpv3.ACK:
+		return true
+	}
+	return false
+}
+
+// stopCCN learns where the acknowledgment has to go, if it is the first message
+// from the peer.
+func (c *connection) stopCCN(m *l2tpv3.Message, in input) (connectionEvent, input) {
+	if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok && c.remoteID == 0 {
+		c.remoteID = uint32(id)
+	}
+	c.fixPeer(in.from)
+	in.reason = "the peer sent StopCCN"
+	if r, ok := l2tpv3.Find[l2tpv3.ResultCode](m); ok {
+		in.reason += ": " + r.Describe(l2tpv3.StopCCN)
+	}
+	return receiveStopCCN, in
+}
+
+// sccrp judges an SCCRP and takes the peer's identity from it.
+func (c *connection) sccrp(m *l2tpv3.Message, in input) (connectionEvent, input) {
+	in.reason = "SCCRP received"
+	if c.state != ConnectionWaitReply {
+		in.reason = "the peer sent SCCRP in state " + c.state.String()
+		if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok && c.remoteID == 0 {
+			c.remoteID = uint32(id)
+			c.fixPeer(in.from)
+		}
+		return receiveSCCRP, in
+	}
+	if err := l2tpv3.Validate(m); err != nil {
+		in.result, in.reason = malformed(err), "the peer sent "+plain(err)
+		if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok {
+			c.remoteID = uint32(id)
+		}
+		c.fixPeer(in.from)
+		return receiveSCCRPUnacceptable, in
+	}
+	c.fixPeer(in.from)
+	c.identify(m)
+	// The peer took us for somebody else: it does not know this tunnel (yet).
+	if other := c.e.tunnelNamed(c.peer.HostName); other != nil && other != c.t && c.peer.HostName != c.t.cfg.PeerHostName {
+		in.result = l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: "that host name belongs to another tunnel"}
+		in.reason = "waiting for " + c.t.peer() + ": it answered as " + c.peer.HostName
+		return receiveSCCRPUnacceptable, in
+	}
+	return receiveSCCRP, in
+}
+
+// malformed is the answer to a message that lacks something. Section 5.4.2:
+// Error Code 6 has text that says what.
+func malformed(err error) l2tpv3.ResultCode {
+	return l2tpv3.ResultCode{Result: l2tpv3.StopCCNError, HasError: true, Error: l2tpv3.ErrorVendor, Message: plain(err)}
+}
+
+// plain is an error of the wire in words for people, without the package's name.
+func plain(err error) string { return strings.TrimPrefix(err.Error(), "l2tpv3: ") }
+
+// fixPeer fixes the peer's port: from here on control and data use this pair.
+func (c *connection) fixPeer(from Path) {
+	if c.settled {
+		return
+	}
+	c.settled = true
+	c.path.Remote = from.Remote
+	if from.Local.IsValid() {
+		c.path.Local = from.Local
+	}
+}
+
+// identify takes what the peer says of itself in a valid SCCRQ or SCCRP.
+func (c *connection) identify(m *l2tpv3.Message) {
+	id, _ := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m)
+	host, _ := l2tpv3.Find[l2tpv3.HostName](m)
+	router, _ := l2tpv3.Find[l2tpv3.RouterID](m)
+	vendor, _ := l2tpv3.Find[l2tpv3.VendorName](m)
+	capabilities, _ := l2tpv3.Find[l2tpv3.PseudowireCapabilities](m)
+	// Section 5.4.3: "If absent, the peer must assume a Window Size of 4".
+	window, ok := l2tpv3.Find[l2tpv3.ReceiveWindowSize](m)
+	if !ok {
+		window = defaultWindow
+	}
+	c.remoteID = uint32(id)
+	c.peer = identity{
+		HostName: string(host), RouterID: uint32(router), VendorName: string(vendor),
+		Capabilities: slices.Clone(capabilities), Window: uint16(window),
+	}
+	c.rel.setWindow(uint16(window))
+	if nonce, ok := l2tpv3.Find[l2tpv3.Nonce](m); ok {
+		c.auth.remoteNonce = slices.Clone(nonce)
+	}
+}
