@@ -31,10 +31,10 @@ struct ip6_data {
 /* What the outer headers say. */
 struct packet {
 	struct flow flow;
-	__be32 session;
-	__u32 ip_len;  /* header included */
-	__u32 header;  /* from the Ethernet header to the session ID */
-	__u32 min_len; /* what adjust_room wants to be left */
+	__u64 session; /* host order */
+	__u64 ip_len;  /* header included */
+	__u64 header;  /* from the Ethernet header to the session ID */
+	__u64 min_len; /* what adjust_room wants to be left */
 };
 
 #define PASS TC_ACT_UNSPEC
@@ -42,6 +42,17 @@ struct packet {
 static __always_inline int is_data(const struct l2tphdr *l2tp)
 {
 	return (l2tp->flags & bpf_htons(L2TP_T_AND_VERSION)) == bpf_htons(L2TP_DATA_VERSION_3);
+}
+
+static __always_inline __u64 mapped(__be32 address)
+{
+	return bpf_cpu_to_be64(0xffffULL << 32 | bpf_ntohl(address));
+}
+
+static __always_inline __u64 ports(const struct udphdr *udp)
+{
+	return bpf_cpu_to_be64((__u64)bpf_ntohs(udp->dest) << 48 |
+			       (__u64)bpf_ntohs(udp->source) << 32);
 }
 
 static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p)
@@ -57,13 +68,12 @@ static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p)
 	/* Of a packet of many, the lengths are somebody's guess. */
 	if (!skb->gso_size && bpf_ntohs(h.udp.len) + sizeof(h.ip) != p->ip_len)
 		return 0;
-	p->flow.local[2] = bpf_htonl(0xffff);
-	p->flow.local[3] = h.ip.daddr;
-	p->flow.remote[2] = bpf_htonl(0xffff);
-	p->flow.remote[3] = h.ip.saddr;
-	p->flow.local_port = h.udp.dest;
-	p->flow.remote_port = h.udp.source;
-	p->session = h.l2tp.session;
+	p->flow.local[0] = 0;
+	p->flow.local[1] = mapped(h.ip.daddr);
+	p->flow.remote[0] = 0;
+	p->flow.remote[1] = mapped(h.ip.saddr);
+	p->flow.ports = ports(&h.udp);
+	p->session = bpf_ntohl(h.l2tp.session);
 	p->header = ETH_HLEN + sizeof(h);
 	p->min_len = sizeof(h.ip);
 	return 1;
@@ -82,9 +92,8 @@ static __always_inline int parse_ip6(struct __sk_buff *skb, struct packet *p)
 		return 0;
 	__builtin_memcpy(p->flow.local, &h.ip.daddr, sizeof(p->flow.local));
 	__builtin_memcpy(p->flow.remote, &h.ip.saddr, sizeof(p->flow.remote));
-	p->flow.local_port = h.udp.dest;
-	p->flow.remote_port = h.udp.source;
-	p->session = h.l2tp.session;
+	p->flow.ports = ports(&h.udp);
+	p->session = bpf_ntohl(h.l2tp.session);
 	p->header = ETH_HLEN + sizeof(h);
 	p->min_len = sizeof(h.ip);
 	return 1;
@@ -92,13 +101,9 @@ static __always_inline int parse_ip6(struct __sk_buff *skb, struct packet *p)
 
 static __always_inline int same_flow(const struct flow *a, const struct flow *b)
 {
-	__u32 diff = a->local_port ^ b->local_port;
-
-	diff |= a->remote_port ^ b->remote_port;
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		diff |= (a->local[i] ^ b->local[i]) | (a->remote[i] ^ b->remote[i]);
-	return !diff;
+	return !((a->local[0] ^ b->local[0]) | (a->local[1] ^ b->local[1]) |
+		 (a->remote[0] ^ b->remote[0]) | (a->remote[1] ^ b->remote[1]) |
+		 (a->ports ^ b->ports));
 }
 
 /* RFC 3931, Section 4.5: the session ID first, then the cookie. The comparison
@@ -182,6 +187,7 @@ static __always_inline enum fit fit(struct __sk_buff *skb, const struct receive 
 				    __be16 ethertype, __u32 frame)
 {
 	__u32 max = rx->mtu + ETH_HLEN;
+	__be16 second;
 
 	if (frame <= max)
 		return FITS;
@@ -191,37 +197,29 @@ static __always_inline enum fit fit(struct __sk_buff *skb, const struct receive 
 	if (frame <= max)
 		return FITS;
 	if (frame > max + sizeof(struct vlan_tag) || rx->vlan ||
-	    bpf_skb_load_bytes(skb, mac + ETH_HLEN + 2, &ethertype, sizeof(ethertype)) ||
-	    !is_tag(ethertype))
+	    bpf_skb_load_bytes(skb, mac + ETH_HLEN + 2, &second, sizeof(second)) || !is_tag(second))
 		return TOO_LONG;
 	return FITS_LIFTED;
-}
-
-static __always_inline void received(__be32 session, __u32 frames, __u64 octets)
-{
-	__u32 key = bpf_ntohl(session);
-	struct counters *c = bpf_map_lookup_elem(&counts, &key);
-
-	if (!c)
-		return;
-	c->received.frames += frames;
-	c->received.octets += octets;
 }
 
 static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p,
 				   const struct receive *rx)
 {
-	__u32 session = bpf_ntohl(p->session);
-	__u32 header = p->header, frame;
+	__u32 session = p->session;
+	__u32 header = p->header, device = rx->device, lane = rx->lane, frame;
 	struct ethhdr inner;
 	enum fit fits;
+
+	/* Loaded here, lest the compiler share one load with two offsets below. */
+	same_value(device);
+	same_value(lane);
 
 	/* A packet of many: one that was sent as such on this host, or that the
 	 * device put together. The kernel can take it apart as long as it is whole.
 	 */
 	if (skb->gso_size) {
 		skb->mark = LANE_DECAP;
-		return bpf_redirect(rx->lane, 0);
+		return bpf_redirect(lane, 0);
 	}
 
 	if (!has_cookie(skb, header, rx))
@@ -264,14 +262,15 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		return drop(session, ERROR);
 	if (rx->vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))
 		return drop(session, ERROR);
-	received(p->session, 1, frame);
-	return bpf_redirect(rx->device, 0);
+	count_received(session, frame);
+	return bpf_redirect(device, 0);
 }
 
-static __always_inline int decap(struct __sk_buff *skb)
+static __noinline int decap(struct __sk_buff *skb)
 {
-	struct packet p = {};
 	struct receive *rx;
+	struct packet p;
+	__u32 session;
 
 	/* A VLAN of the underlay's is another device's, which has its own program. */
 	if (skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK))
@@ -285,8 +284,8 @@ static __always_inline int decap(struct __sk_buff *skb)
 	} else {
 		return PASS;
 	}
-	/* Session 0 is that of control messages, over IP (Section 4.1.1.2). */
-	rx = bpf_map_lookup_elem(&sessions, &p.session);
+	session = p.session;
+	rx = bpf_map_lookup_elem(&sessions, &session);
 	if (rx && same_flow(&rx->flow, &p.flow))
 		return deliver(skb, &p, rx);
 	if (!bpf_map_lookup_elem(&tunnels, &p.flow))

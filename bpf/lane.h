@@ -15,25 +15,8 @@
 #include "decap.h"
 #include "encap.h"
 
-#define CHUNK 512
-#define PAYLOAD_MAX (19 * CHUNK)
 #define MAX_FRAGMENTS 32
 #define ID_SLOTS 256
-
-/* The payload of the outer packet, from the UDP header on. The verifier knows the
- * bounds of an offset and of a length, not of their sum: hence the room.
- */
-struct payload {
-	__u8 octets[PAYLOAD_MAX];
-	__u8 room[PAYLOAD_MAX];
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct payload);
-} payloads SEC(".maps");
 
 /* Identifications of fragments, a counter for each of many pairs of addresses:
  * numbers that are not used again soon (RFC 6864, Section 4.3). The agent starts
@@ -51,171 +34,196 @@ static __always_inline __u32 ip_header_len(const struct transmit *tx)
 	return tx->flags & TX_IPV6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr);
 }
 
-/* The functions that loop are not static: the verifier looks at each once. */
-
-/* Saves the payload, from the UDP header at the given offset on, and returns its
- * checksum; pseudo is the sum of the pseudo header without the length. 0 is an
- * error.
- */
-__noinline int save_payload(struct __sk_buff *skb, __u32 at, __u32 len, __u32 pseudo)
+/* Adds a chunk of the payload to its sum. */
+static long sum_chunk(__u32 i, void *unused)
 {
-	__u32 zero = 0;
-	struct payload *p = bpf_map_lookup_elem(&payloads, &zero);
-	__s64 sum = pseudo + bpf_htons(len);
+	struct scratch *s = scratch();
+	__u32 at = i * PAYLOAD_CHUNK, n;
+	__s64 sum;
 
-	if (!p || len < sizeof(struct udphdr) || len > PAYLOAD_MAX)
-		return 0;
-	/* The sum is over words of 4 octets. */
-	*(__u32 *)(p->octets + (len & ~3)) = 0;
-	if (bpf_skb_load_bytes(skb, at, p->octets, len))
-		return 0;
-	for (__u32 from = 0; from < PAYLOAD_MAX && from < len; from += CHUNK) {
-		__u32 n = len - from;
-
-		if (n > CHUNK)
-			n = CHUNK;
-		sum = bpf_csum_diff(0, 0, (__be32 *)(p->octets + from), (n + 3) & ~3, sum);
-		if (sum < 0)
-			return 0;
-	}
-	sum = (__u16)~fold(sum);
-	/* RFC 768: 0 would say that there is none. */
-	return sum ? sum : 0xffff;
+	if (!s || at >= s->checksum.len)
+		return 1;
+	n = s->checksum.len - at;
+	if (n > PAYLOAD_CHUNK)
+		n = PAYLOAD_CHUNK;
+	/* The helper adds words of 4 octets. */
+	n = (n + 3) & ~3;
+	same_value(n);
+	if (n > PAYLOAD_CHUNK)
+		return 1;
+	same_value(at);
+	if (at >= PAYLOAD_MAX)
+		return 1;
+	sum = bpf_csum_diff(0, 0, (__be32 *)(s->payload + at), n, s->checksum.sum);
+	if (sum < 0)
+		return 1;
+	s->checksum.sum = sum;
+	return 0;
 }
 
-/* Saves the payload and puts its checksum into it and into the packet. */
-static __always_inline int finish_udp(struct __sk_buff *skb, const struct transmit *tx, __u32 len)
+/* Saves the payload, from the UDP header at the given offset on, and writes its
+ * checksum into it and into the packet; pseudo is the sum of the pseudo header
+ * without the length.
+ */
+__noinline int finish_udp(struct __sk_buff *skb, __u32 at, __u32 len, __u32 pseudo)
 {
-	__u32 at = ETH_HLEN + ip_header_len(tx), zero = 0;
-	struct payload *p = bpf_map_lookup_elem(&payloads, &zero);
-	__u16 check = save_payload(skb, at, len, tx->pseudo_sum);
+	struct scratch *s = scratch();
+	__u32 last = len & ~3;
+	__u16 check;
 
-	if (!p || !check)
+	same_value(last);
+	if (!s || last > PAYLOAD_MAX)
 		return -1;
-	((struct udphdr *)p->octets)->check = check;
+	*(__u32 *)(s->payload + last) = 0;
+	if (len < sizeof(struct udphdr))
+		return -1;
+	same_value(len);
+	if (len > PAYLOAD_MAX)
+		return -1;
+	if (bpf_skb_load_bytes(skb, at, s->payload, len))
+		return -1;
+	s->checksum.len = len;
+	s->checksum.sum = pseudo + bpf_htons(len);
+	bpf_loop(PAYLOAD_MAX / PAYLOAD_CHUNK, sum_chunk, 0, 0);
+	check = ~fold(s->checksum.sum);
+	/* RFC 768: 0 would say that there is none. */
+	if (!check)
+		check = 0xffff;
+	((struct udphdr *)s->payload)->check = check;
 	return bpf_skb_store_bytes(skb, at + offsetof(struct udphdr, check), &check, sizeof(check),
 				   0);
 }
 
-/* What tells one fragment from the next. */
-struct cut {
-	__u32 id;
-	__u32 at;  /* offset in the payload */
-	__u32 len; /* octets of payload */
-	__u32 more;
-};
-
-/* The fields of an IPv4 header that a fragment has for itself, and two between. */
-struct ip4_fragment {
-	__be16 tot_len;
-	__be16 id;
-	__be16 frag_off;
-	__u8 ttl;
-	__u8 protocol;
-	__u16 check;
-};
-
+/* An IPv4 header from its total length to its checksum. */
 static __always_inline int ip4_header(struct __sk_buff *skb, const struct transmit *tx,
-				      const struct cut *c)
+				      struct scratch *s)
 {
-	const __u8 *outer = tx->outer + ETH_HLEN;
-	struct ip4_fragment f = {
-		.tot_len = bpf_htons(sizeof(struct iphdr) + c->len),
-		.id = c->id,
-		.frag_off = bpf_htons(c->at / 8 | (c->more ? IP4_MF : 0)),
-		.ttl = outer[offsetof(struct iphdr, ttl)],
-		.protocol = outer[offsetof(struct iphdr, protocol)],
-	};
+	const __u8 *outer = (const __u8 *)tx->outer + ETH_HLEN;
 
+	s->ip4.tot_len = bpf_htons(sizeof(struct iphdr) + s->fragment.len);
+	s->ip4.id = s->fragment.id;
+	s->ip4.frag_off = bpf_htons(s->fragment.at / 8 | (s->fragment.more ? IP4_MF : 0));
+	s->ip4.ttl = outer[offsetof(struct iphdr, ttl)];
+	s->ip4.protocol = outer[offsetof(struct iphdr, protocol)];
 	/* ip_sum counts the DF of packets that are whole. */
-	f.check = ~fold(tx->ip_sum + f.tot_len + f.id + f.frag_off + (__u16)~bpf_htons(IP4_DF));
-	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, tot_len), &f, sizeof(f),
-				   0);
+	s->ip4.check = ~fold(tx->ip_sum + s->ip4.tot_len + s->ip4.id + s->ip4.frag_off +
+			     (__u16)~bpf_htons(IP4_DF));
+	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, tot_len), &s->ip4,
+				   sizeof(s->ip4), 0);
 }
 
+/* An IPv6 header from its payload length to its hop limit, and a fragment header. */
 static __always_inline int ip6_header(struct __sk_buff *skb, const struct transmit *tx,
-				      const struct cut *c)
+				      struct scratch *s)
 {
-	const __u8 *outer = tx->outer + ETH_HLEN;
-	struct ip6_fragment f = {
-		.nexthdr = outer[offsetof(struct ipv6hdr, nexthdr)],
-		.frag_off = bpf_htons(c->at | (c->more ? IP6_MORE : 0)),
-		.id = c->id,
-	};
-	struct {
-		__be16 payload_len;
-		__u8 nexthdr;
-		__u8 hop_limit;
-	} h = {
-		.payload_len = bpf_htons(sizeof(f) + c->len),
-		.nexthdr = IPPROTO_FRAGMENT,
-		.hop_limit = outer[offsetof(struct ipv6hdr, hop_limit)],
-	};
+	const __u8 *outer = (const __u8 *)tx->outer + ETH_HLEN;
 
-	if (bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, payload_len), &h,
-				sizeof(h), 0))
+	s->ip6.payload_len = bpf_htons(sizeof(s->ip6.fragment) + s->fragment.len);
+	s->ip6.nexthdr = IPPROTO_FRAGMENT;
+	s->ip6.hop_limit = outer[offsetof(struct ipv6hdr, hop_limit)];
+	s->ip6.fragment.nexthdr = outer[offsetof(struct ipv6hdr, nexthdr)];
+	s->ip6.fragment.reserved = 0;
+	s->ip6.fragment.frag_off =
+		bpf_htons(s->fragment.at | (s->fragment.more ? IP6_MORE : 0));
+	s->ip6.fragment.id = s->fragment.id;
+	if (bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, payload_len), &s->ip6,
+				offsetof(typeof(s->ip6), fragment), 0))
 		return -1;
-	return bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(struct ipv6hdr), &f, sizeof(f), 0);
+	return bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(struct ipv6hdr), &s->ip6.fragment,
+				   sizeof(s->ip6.fragment), 0);
 }
 
-/* Makes the skb the fragment that c says. */
+/* What the turns of the loop share and do not change. */
+struct fragments {
+	struct __sk_buff *skb;
+	struct transmit *tx;
+};
+
+/* Makes the skb the fragment that is next. */
 static __always_inline int write_fragment(struct __sk_buff *skb, const struct transmit *tx,
-					  struct payload *p, const struct cut *c, int ipv6)
+					  struct scratch *s, int ipv6)
 {
 	__u32 headers = ETH_HLEN + (ipv6 ? sizeof(struct ipv6hdr) + sizeof(struct ip6_fragment)
 					 : sizeof(struct iphdr));
-	__u32 at = c->at, len = c->len;
+	__u32 at = s->fragment.at, len = s->fragment.len;
 
 	if (skb->len != headers + len && bpf_skb_change_tail(skb, headers + len, 0))
 		return -1;
-	if (ipv6 ? ip6_header(skb, tx, c) : ip4_header(skb, tx, c))
+	if (ipv6 ? ip6_header(skb, tx, s) : ip4_header(skb, tx, s))
 		return -1;
-	if (at >= PAYLOAD_MAX || len == 0 || len > PAYLOAD_MAX)
+	same_value(at);
+	if (at >= PAYLOAD_MAX || len < 8)
 		return -1;
-	return bpf_skb_store_bytes(skb, headers, p->octets + at, len, 0);
+	same_value(len);
+	if (len > PAYLOAD_MAX)
+		return -1;
+	return bpf_skb_store_bytes(skb, headers, s->payload + at, len, 0);
+}
+
+/* Sends a clone as the next fragment, unless it is the last; 1 ends the loop. */
+static __always_inline long next_fragment(struct fragments *f, int ipv6)
+{
+	struct scratch *s = scratch();
+
+	if (!s || s->fragment.left <= s->fragment.len)
+		return 1;
+	if (write_fragment(f->skb, f->tx, s, ipv6) ||
+	    bpf_clone_redirect(f->skb, f->tx->egress, 0)) {
+		s->fragment.failed = 1;
+		return 1;
+	}
+	s->fragment.left -= s->fragment.len;
+	s->fragment.at += s->fragment.len;
+	return 0;
+}
+
+static long next_ip4_fragment(__u32 i, struct fragments *f)
+{
+	return next_fragment(f, 0);
+}
+
+static long next_ip6_fragment(__u32 i, struct fragments *f)
+{
+	return next_fragment(f, 1);
 }
 
 /* Sends the payload in fragments of about the same size. */
 static __always_inline int send_fragments(struct __sk_buff *skb, __u32 device, __u32 len, int ipv6)
 {
 	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
-	__u32 zero = 0, slot, step, n;
-	struct payload *p = bpf_map_lookup_elem(&payloads, &zero);
-	struct cut c = {};
+	struct fragments f = {.skb = skb, .tx = tx};
+	struct scratch *s = scratch();
+	__u32 slot, step, n;
 	__u64 *next;
 
-	if (!tx || !p)
+	if (!tx || !s)
 		return TC_ACT_SHOT;
 	slot = tx->id_slot;
 	next = bpf_map_lookup_elem(&fragment_ids, &slot);
 	if (!next)
 		return drop(tx->session, ERROR);
-	c.id = __sync_fetch_and_add(next, 1);
-	if (ipv6) {
-		step = tx->mtu - sizeof(struct ipv6hdr) - sizeof(struct ip6_fragment);
-	} else {
-		step = tx->mtu - sizeof(struct iphdr);
-		c.id &= 0xffff;
-	}
+	s->fragment.id = __sync_fetch_and_add(next, 1);
+	step = tx->mtu - (ipv6 ? sizeof(struct ipv6hdr) + sizeof(struct ip6_fragment)
+			       : sizeof(struct iphdr));
 	step &= ~7;
 	if (step < 8 || step > PAYLOAD_MAX)
 		return drop(tx->session, ERROR);
 	n = (len + step - 1) / step;
 	if (n < 2 || n > MAX_FRAGMENTS)
 		return drop(tx->session, OVERSIZE);
-	step = ((len + n - 1) / n + 7) & ~7;
 
-	c.len = step;
-	c.more = 1;
-	for (__u32 i = 1; i < MAX_FRAGMENTS && i < n; i++) {
-		if (write_fragment(skb, tx, p, &c, ipv6) ||
-		    bpf_clone_redirect(skb, tx->egress, 0))
-			return drop(tx->session, ERROR);
-		c.at += step;
-	}
-	c.len = len - c.at;
-	c.more = 0;
-	if (write_fragment(skb, tx, p, &c, ipv6))
+	s->fragment.at = 0;
+	s->fragment.len = ((len + n - 1) / n + 7) & ~7;
+	s->fragment.more = 1;
+	s->fragment.left = len;
+	s->fragment.failed = 0;
+	if (ipv6)
+		bpf_loop(MAX_FRAGMENTS, next_ip6_fragment, &f, 0);
+	else
+		bpf_loop(MAX_FRAGMENTS, next_ip4_fragment, &f, 0);
+	s->fragment.len = s->fragment.left;
+	s->fragment.more = 0;
+	if (s->fragment.failed || write_fragment(skb, tx, s, ipv6))
 		return drop(tx->session, ERROR);
 	count(tx->session, FRAGMENTED);
 	return bpf_redirect(tx->egress, 0);
@@ -231,7 +239,7 @@ __noinline int send_ip6_fragments(struct __sk_buff *skb, __u32 device, __u32 len
 	return send_fragments(skb, device, len, 1);
 }
 
-static __always_inline int encap_checked(struct __sk_buff *skb, __u32 device)
+__noinline int encap_checked(struct __sk_buff *skb, __u32 device)
 {
 	__u32 frame, ip_len, len;
 	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
@@ -259,9 +267,9 @@ static __always_inline int encap_checked(struct __sk_buff *skb, __u32 device)
 		return drop(tx->session, OVERSIZE);
 	if (bpf_skb_change_head(skb, tx->outer_len + inner.tags_len, 0) ||
 	    store_outer(skb, tx, ip_len) || store_inner(skb, tx->outer_len, &inner) ||
-	    finish_udp(skb, tx, len))
+	    finish_udp(skb, ETH_HLEN + ip_header_len(tx), len, tx->pseudo_sum))
 		return drop(tx->session, ERROR);
-	transmitted(tx, 1, frame);
+	count_transmitted(tx->session, 1, frame);
 	if (ip_len <= tx->mtu)
 		return bpf_redirect(tx->egress, 0);
 	return tx->flags & TX_IPV6 ? send_ip6_fragments(skb, device, len)

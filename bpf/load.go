@@ -19,7 +19,7 @@ type Objects struct {
 
 	// Pseudowires by ifindex of the outer end.
 	Pseudowires Table[uint32, Transmit]
-	// Sessions by local session ID in network order.
+	// Sessions by local session ID.
 	Sessions Table[uint32, Receive]
 	// Tunnels are the flows in which data of unknown sessions is dropped and counted.
 	Tunnels Table[Flow, uint32]

@@ -55,20 +55,22 @@ struct transmit {
 	__u32 ip_sum;	/* sum of the IPv4 header, its length and check left out */
 	__u32 pseudo_sum; /* sum of UDP's pseudo header, its length left out */
 	__u32 id_slot;	/* of fragment_ids */
-	__u16 vlan;	/* tag taken off, host order; 0 is none */
-	__u16 pad;
-	__u8 outer[88];
+	__u32 vlan;	/* tag taken off; 0 is none */
+	__u32 pad;
+	__u64 outer[11]; /* the headers, copied as words */
 };
 
 #define RX_UP 0x01	 /* the device takes frames */
 #define RX_SUBLAYER 0x02 /* the peer sends a default sublayer */
 
-/* A flow of packets between two LCCEs as it arrives; IPv4 addresses are mapped. */
+/* A flow of packets between two LCCEs as it arrives: addresses as on the wire, those
+ * of IPv4 mapped into IPv6, and in the first octets of ports the local and the
+ * remote one.
+ */
 struct flow {
-	__be32 local[4];
-	__be32 remote[4];
-	__be16 local_port;
-	__be16 remote_port;
+	__u64 local[2];
+	__u64 remote[2];
+	__u64 ports;
 };
 
 /* How packets of one session arrive. */
@@ -99,7 +101,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_PSEUDOWIRES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __be32); /* local session ID */
+	__type(key, __u32); /* local session ID */
 	__type(value, struct receive);
 } sessions SEC(".maps");
 
@@ -115,7 +117,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, MAX_PSEUDOWIRES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32); /* local session ID, host order */
+	__type(key, __u32); /* local session ID */
 	__type(value, struct counters);
 } counts SEC(".maps");
 
@@ -127,22 +129,113 @@ struct {
 	__type(value, __u64);
 } global_counts SEC(".maps");
 
-static __always_inline void count_global(__u32 event)
+#define PAYLOAD_CHUNK 512
+#define PAYLOAD_MAX (19 * PAYLOAD_CHUNK)
+
+/* A place to work in, each CPU its own. Loops are calls of bpf_loop, and what
+ * changes from one turn to the next is here: without CAP_PERFMON the verifier wants
+ * to see the same state at each turn, and of what is in a map it knows nothing. Nor
+ * does that of Linux 6.1 then take two writes to one word of the stack.
+ */
+struct scratch {
+	struct {
+		__u32 at;
+		__u32 end;
+		__u32 tcp;
+		__u32 limit;
+	} options; /* of a TCP header (mss.h) */
+	struct {
+		__u32 len;
+		__u32 sum;
+	} checksum; /* of the payload (lane.h) */
+	struct {
+		__u32 id;
+		__u32 at;  /* offset in the payload */
+		__u32 len; /* octets of payload */
+		__u32 more;
+		__u32 left; /* octets of payload from at on */
+		__u32 failed;
+	} fragment; /* the next one (lane.h) */
+	/* What fragments have in their headers (lane.h). */
+	struct {
+		__be16 tot_len;
+		__be16 id;
+		__be16 frag_off;
+		__u8 ttl;
+		__u8 protocol;
+		__u16 check;
+	} ip4;
+	struct {
+		__be16 payload_len;
+		__u8 nexthdr;
+		__u8 hop_limit;
+		struct ip6_fragment fragment;
+	} ip6;
+	/* The outer packet from the UDP header on. The verifier knows the bounds of
+	 * an offset and of a length, not of their sum: hence the room.
+	 */
+	__u8 payload[PAYLOAD_MAX];
+	__u8 room[PAYLOAD_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+static __always_inline struct scratch *scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratches, &zero);
+}
+
+/* Functions of their own, which the verifier looks at once, for any arguments:
+ * inlined, or looked at for each call, an offset into the counters would depend on
+ * the way to it, and that it refuses without CAP_PERFMON.
+ */
+__noinline int count_global(__u32 event)
 {
 	__u64 *n = bpf_map_lookup_elem(&global_counts, &event);
 
 	if (n)
 		*n += 1;
+	return 0;
 }
 
-static __always_inline void count(__u32 session, enum event event)
+__noinline int count(__u32 session, __u32 event)
 {
 	struct counters *c = bpf_map_lookup_elem(&counts, &session);
 
-	if (c)
+	if (!c)
+		return count_global(event);
+	if (event < EVENTS)
 		c->events[event] += 1;
-	else
-		count_global(event);
+	return 0;
+}
+
+__noinline int count_transmitted(__u32 session, __u32 frames, __u64 octets)
+{
+	struct counters *c = bpf_map_lookup_elem(&counts, &session);
+
+	if (c) {
+		c->transmitted.frames += frames;
+		c->transmitted.octets += octets;
+	}
+	return 0;
+}
+
+__noinline int count_received(__u32 session, __u64 octets)
+{
+	struct counters *c = bpf_map_lookup_elem(&counts, &session);
+
+	if (c) {
+		c->received.frames += 1;
+		c->received.octets += octets;
+	}
+	return 0;
 }
 
 static __always_inline int drop(__u32 session, enum event event)

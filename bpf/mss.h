@@ -5,7 +5,7 @@
 #ifndef PWD_MSS_H
 #define PWD_MSS_H
 
-#include "wire.h"
+#include "maps.h"
 
 #define TCPOPT_END 0
 #define TCPOPT_NOP 1
@@ -39,6 +39,41 @@ static __always_inline void write_mss(struct __sk_buff *skb, __u32 tcp, __u32 at
 	bpf_l4_csum_replace(skb, tcp + offsetof(struct tcphdr, check), was, is, sizeof(is));
 }
 
+struct segment {
+	struct __sk_buff *skb;
+};
+
+/* Looks at one option; 1 ends the walk. */
+static long clamp_option(__u32 i, struct segment *segment)
+{
+	struct scratch *s = scratch();
+	struct option opt = {};
+	__u32 at;
+
+	if (!s)
+		return 1;
+	at = s->options.at;
+	if (at + 1 >= s->options.end || bpf_skb_load_bytes(segment->skb, at, &opt, 2) ||
+	    opt.kind == TCPOPT_END)
+		return 1;
+	if (opt.kind == TCPOPT_NOP) {
+		s->options.at = at + 1;
+		return 0;
+	}
+	if (opt.len < 2)
+		return 1;
+	if (opt.kind != TCPOPT_MSS) {
+		s->options.at = at + opt.len;
+		return 0;
+	}
+	if (opt.len == TCPOLEN_MSS && at + TCPOLEN_MSS <= s->options.end &&
+	    !bpf_skb_load_bytes(segment->skb, at, &opt, TCPOLEN_MSS) &&
+	    bpf_ntohs(opt.mss) > s->options.limit)
+		write_mss(segment->skb, s->options.tcp, at + offsetof(struct option, mss), opt.mss,
+			  bpf_htons(s->options.limit));
+	return 1;
+}
+
 /* Lowers the MSS of a SYN whose IP header of the given EtherType is at l3, so
  * that its packets have no more than room octets. Anything else it leaves alone.
  *
@@ -50,9 +85,10 @@ __noinline int clamp_mss(struct __sk_buff *skb, __u32 l3, __u32 ethertype, __u32
 		struct iphdr ip4;
 		struct ipv6hdr ip6;
 	} ip;
+	struct segment segment = {.skb = skb};
+	struct scratch *s = scratch();
 	struct tcphdr tcp;
-	struct option opt = {};
-	__u32 at, l4, end, limit;
+	__u32 l4, limit;
 
 	if (ethertype == bpf_htons(ETH_P_IP)) {
 		if (bpf_skb_load_bytes(skb, l3, &ip.ip4, sizeof(ip.ip4)))
@@ -76,29 +112,13 @@ __noinline int clamp_mss(struct __sk_buff *skb, __u32 l3, __u32 ethertype, __u32
 	limit = room - sizeof(tcp);
 	if (limit < MSS_LEAST || limit > 0xffff)
 		return 0;
-
-	at = l4 + sizeof(tcp);
-	end = l4 + tcp.doff * 4;
-	for (int i = 0; i < TCP_OPTIONS_MAX && at + 1 < end; i++) {
-		if (bpf_skb_load_bytes(skb, at, &opt, 2) || opt.kind == TCPOPT_END)
-			return 0;
-		if (opt.kind == TCPOPT_NOP) {
-			at++;
-			continue;
-		}
-		if (opt.len < 2)
-			return 0;
-		if (opt.kind == TCPOPT_MSS) {
-			if (opt.len != TCPOLEN_MSS || at + TCPOLEN_MSS > end ||
-			    bpf_skb_load_bytes(skb, at, &opt, TCPOLEN_MSS))
-				return 0;
-			if (bpf_ntohs(opt.mss) > limit)
-				write_mss(skb, l4, at + offsetof(struct option, mss), opt.mss,
-					  bpf_htons(limit));
-			return 0;
-		}
-		at += opt.len;
-	}
+	if (!s)
+		return 0;
+	s->options.limit = limit;
+	s->options.tcp = l4;
+	s->options.at = l4 + sizeof(tcp);
+	s->options.end = l4 + tcp.doff * 4;
+	bpf_loop(TCP_OPTIONS_MAX, clamp_option, &segment, 0);
 	return 0;
 }
 

@@ -29,17 +29,10 @@ type objectCounters struct {
 }
 
 type objectFlow struct {
-	_          structs.HostLayout
-	Local      [4]uint32
-	Remote     [4]uint32
-	LocalPort  uint16
-	RemotePort uint16
-}
-
-type objectPayload struct {
 	_      structs.HostLayout
-	Octets [9728]uint8
-	Room   [9728]uint8
+	Local  [2]uint64
+	Remote [2]uint64
+	Ports  uint64
 }
 
 type objectReceive struct {
@@ -54,6 +47,57 @@ type objectReceive struct {
 	Vlan      uint16
 	CookieLen uint16
 	Pad       uint32
+	_         [4]byte
+}
+
+type objectScratch struct {
+	_       structs.HostLayout
+	Options struct {
+		_     structs.HostLayout
+		At    uint32
+		End   uint32
+		Tcp   uint32
+		Limit uint32
+	}
+	Checksum struct {
+		_   structs.HostLayout
+		Len uint32
+		Sum uint32
+	}
+	Fragment struct {
+		_      structs.HostLayout
+		Id     uint32
+		At     uint32
+		Len    uint32
+		More   uint32
+		Left   uint32
+		Failed uint32
+	}
+	Ip4 struct {
+		_        structs.HostLayout
+		TotLen   uint16
+		Id       uint16
+		FragOff  uint16
+		Ttl      uint8
+		Protocol uint8
+		Check    uint16
+	}
+	_   [2]byte
+	Ip6 struct {
+		_          structs.HostLayout
+		PayloadLen uint16
+		Nexthdr    uint8
+		HopLimit   uint8
+		Fragment   struct {
+			_        structs.HostLayout
+			Nexthdr  uint8
+			Reserved uint8
+			FragOff  uint16
+			Id       uint32
+		}
+	}
+	Payload [9728]uint8
+	Room    [9728]uint8
 }
 
 type objectTransmit struct {
@@ -68,9 +112,9 @@ type objectTransmit struct {
 	IpSum     uint32
 	PseudoSum uint32
 	IdSlot    uint32
-	Vlan      uint16
-	Pad       uint16
-	Outer     [88]uint8
+	Vlan      uint32
+	Pad       uint32
+	Outer     [11]uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -80,8 +124,8 @@ const (
 	objectMapCounts       = "counts"
 	objectMapFragmentIds  = "fragment_ids"
 	objectMapGlobalCounts = "global_counts"
-	objectMapPayloads     = "payloads"
 	objectMapPseudowires  = "pseudowires"
+	objectMapScratches    = "scratches"
 	objectMapSessions     = "sessions"
 	objectMapTunnels      = "tunnels"
 	objectProgPwdDecap    = "pwd_decap"
@@ -143,8 +187,8 @@ type objectMapSpecs struct {
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	FragmentIds  *ebpf.MapSpec `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.MapSpec `ebpf:"global_counts"`
-	Payloads     *ebpf.MapSpec `ebpf:"payloads"`
 	Pseudowires  *ebpf.MapSpec `ebpf:"pseudowires"`
+	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Sessions     *ebpf.MapSpec `ebpf:"sessions"`
 	Tunnels      *ebpf.MapSpec `ebpf:"tunnels"`
 }
@@ -178,8 +222,8 @@ type objectMaps struct {
 	Counts       *ebpf.Map `ebpf:"counts"`
 	FragmentIds  *ebpf.Map `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.Map `ebpf:"global_counts"`
-	Payloads     *ebpf.Map `ebpf:"payloads"`
 	Pseudowires  *ebpf.Map `ebpf:"pseudowires"`
+	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Sessions     *ebpf.Map `ebpf:"sessions"`
 	Tunnels      *ebpf.Map `ebpf:"tunnels"`
 }
@@ -189,8 +233,8 @@ func (m *objectMaps) Close() error {
 		m.Counts,
 		m.FragmentIds,
 		m.GlobalCounts,
-		m.Payloads,
 		m.Pseudowires,
+		m.Scratches,
 		m.Sessions,
 		m.Tunnels,
 	)

@@ -54,11 +54,13 @@ const (
 
 // NewFlow is the flow from remote to local, IPv4 addresses mapped into IPv6.
 func NewFlow(local, remote netip.AddrPort) Flow {
+	var ports [8]byte
+	binary.BigEndian.PutUint16(ports[:], local.Port())
+	binary.BigEndian.PutUint16(ports[2:], remote.Port())
 	return Flow{
-		Local:      words(local.Addr()),
-		Remote:     words(remote.Addr()),
-		LocalPort:  NetworkOrder16(local.Port()),
-		RemotePort: NetworkOrder16(remote.Port()),
+		Local:  words(local.Addr()),
+		Remote: words(remote.Addr()),
+		Ports:  binary.NativeEndian.Uint64(ports[:]),
 	}
 }
 
@@ -68,18 +70,18 @@ const idSlots = 256
 // Slot is which counter has the identifications of fragments between the two
 // addresses: the same for all flows between them.
 func (f Flow) Slot() uint32 {
-	h := uint32(2166136261) // FNV-1a
+	h := uint64(14695981039346656037) // FNV-1a
 	for _, w := range slices.Concat(f.Local[:], f.Remote[:]) {
-		h = (h ^ w) * 16777619
-		h ^= h >> 16 // a product's low bits know nothing of the high ones
+		h = (h ^ w) * 1099511628211
+		h ^= h >> 32 // a product's low bits know nothing of the high ones
 	}
-	return h % idSlots
+	return uint32(h % idSlots)
 }
 
-func words(a netip.Addr) (w [4]uint32) {
+func words(a netip.Addr) (w [2]uint64) {
 	b := a.As16()
 	for i := range w {
-		w[i] = binary.NativeEndian.Uint32(b[4*i:])
+		w[i] = binary.NativeEndian.Uint64(b[8*i:])
 	}
 	return w
 }
@@ -87,11 +89,6 @@ func words(a netip.Addr) (w [4]uint32) {
 // NetworkOrder16 is v as a program finds it in a packet.
 func NetworkOrder16(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
-}
-
-// NetworkOrder32 is v as a program finds it in a packet.
-func NetworkOrder32(v uint32) uint32 {
-	return binary.NativeEndian.Uint32(binary.BigEndian.AppendUint32(nil, v))
 }
 
 // Table is a hash map of the programs', with its types.

@@ -15,6 +15,11 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+/* Makes the compiler keep a value in a register from here on, so that the verifier
+ * sees the check and the use of one and the same: older ones lose track of copies.
+ */
+#define same_value(v) asm volatile("" : "+r"(v))
+
 /* RFC 3931, Section 4.1.2.1: over UDP a data message begins with the T bit, here
  * 0, and the version, 3; the bits marked x and the reserved field are ignored.
  */

@@ -91,7 +91,7 @@ func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
 	if s.written != nil && *s.written == r {
 		return nil
 	}
-	if err := d.objs.Sessions.Put(bpf.NetworkOrder32(s.LocalID), &r); err != nil {
+	if err := d.objs.Sessions.Put(s.LocalID, &r); err != nil {
 		return err
 	}
 	s.written = &r
@@ -112,7 +112,7 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 		IdSlot:  t.flow.Slot(),
 		Mtu:     uint32(t.path.mtu),
 		Room:    uint32(room(dev, t, s)),
-		Vlan:    dev.VLAN,
+		Vlan:    uint32(dev.VLAN),
 	}
 	if s.Transmit {
 		tx.Flags |= bpf.TransmitEstablished

@@ -238,7 +238,7 @@ func (d *Datapath) RemovePseudowire(name string) error {
 	}
 	delete(d.pseudowires, name)
 	for _, s := range d.members[name] {
-		if err := d.objs.Sessions.Delete(bpf.NetworkOrder32(s.LocalID)); err != nil {
+		if err := d.objs.Sessions.Delete(s.LocalID); err != nil {
 			return fail(err)
 		}
 		s.written = nil
@@ -384,7 +384,7 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 	if err := d.applyIfKnown(s.Pseudowire); err != nil {
 		return fail(err)
 	}
-	if err := d.objs.Sessions.Delete(bpf.NetworkOrder32(localID)); err != nil {
+	if err := d.objs.Sessions.Delete(localID); err != nil {
 		return fail(err)
 	}
 	if err := d.objs.Counts.Delete(localID); err != nil {

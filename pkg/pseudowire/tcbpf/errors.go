@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/bpf"
@@ -57,7 +58,11 @@ var (
 // loadError tells what the kernel lacks from what else may go wrong at loading.
 func loadError(err error) error {
 	e := &Error{Op: "load the programs into the kernel", Err: err}
+	var refused *ebpf.VerifierError
 	switch {
+	case errors.As(err, &refused):
+		e.Err = fmt.Errorf("%w: %w", ErrKernel, err)
+		e.Hint = "the kernel's verifier refuses a program that those of Linux 6.1, 6.12 and 6.18 take; this is " + release()
 	case errors.Is(err, bpf.ErrUnsupported):
 		e.Err = fmt.Errorf("%w: %w", ErrKernel, err)
 		e.Hint = "Linux 6.1 or newer with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_DEBUG_INFO_BTF has it all; this is " + release()

@@ -27,7 +27,8 @@ const (
 // putOuter writes the headers of a session's outer packets, from Ethernet to the
 // L2-Specific Sublayer, into t: all that does not depend on the frame.
 func putOuter(t *bpf.Transmit, p path, tun *pseudowire.Tunnel, s *pseudowire.Session) {
-	b := t.Outer[:0]
+	var outer [8 * len(t.Outer)]byte
+	b := outer[:0]
 	b = append(b, hardware(p.destination)...)
 	b = append(b, hardware(p.source)...)
 	local, remote := tun.Local.Addr().Unmap(), tun.Remote.Addr().Unmap()
@@ -46,6 +47,9 @@ func putOuter(t *bpf.Transmit, p path, tun *pseudowire.Tunnel, s *pseudowire.Ses
 	b = append(b, 0, 0, 0, 0) // length and checksum, the program's
 	b = appendL2TP(b, s)
 	t.OuterLen = uint32(len(b))
+	for i := range t.Outer {
+		t.Outer[i] = binary.NativeEndian.Uint64(outer[8*i:])
+	}
 }
 
 // appendIPv4 appends an IPv4 header but for its length and checksum. DF is set:

@@ -185,7 +185,7 @@ func (d *Datapath) pruneMaps() error {
 	return errors.Join(
 		pruneTable(d.objs.Pseudowires, func(k uint32) bool { return outer[k] }),
 		pruneTable(d.objs.Sessions, func(k uint32) bool {
-			s := d.sessions[bpf.NetworkOrder32(k)]
+			s := d.sessions[k]
 			return s != nil && s.written != nil
 		}),
 		pruneTable(d.objs.Tunnels, func(k bpf.Flow) bool { return flows[k] }),
