@@ -220,8 +220,8 @@ func (a *Agent) install(s control.InstallSession) error {
 	if !ok {
 		return fmt.Errorf("control connection %d has no socket", s.Connection)
 	}
-	socket, ok := a.transport.Socket(s.Connection)
-	if !ok {
+	socket, err := a.transport.Socket(s.Connection)
+	if err != nil {
 		socket = -1
 	}
 	if err := dp.SetTunnel(pseudowire.Tunnel{

@@ -26,14 +26,19 @@ const (
 	pendingErrors = 4
 )
 
-// socket is one UDP socket and the goroutine that reads it.
+// socket is one socket, of UDP or of protocol 115, and the goroutine that reads it.
 type socket struct {
-	conn  *net.UDPConn
-	raw   syscall.RawConn
+	encapsulation l2tpv3.Encapsulation
+	conn          interface {
+		net.PacketConn
+		syscall.Conn
+	}
+	raw syscall.RawConn
+	// local has port 0 over IP.
 	local netip.AddrPort
-	// connection is the local control connection ID; 0 for a listener.
+	// connection is the local control connection ID; 0 for a listener, and over IP.
 	connection uint32
-	// peer is who the connection is with; nil for a listener.
+	// peer is who the connection is with; nil for a listener, and over IP.
 	peer atomic.Pointer[peer]
 	// connected is the owner's own.
 	connected bool
@@ -77,10 +82,11 @@ func openSocket(local netip.AddrPort, shared, zeroChecksum bool) (*socket, error
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{conn: packets.(*net.UDPConn), done: make(chan struct{})}
-	s.local = unmap(s.conn.LocalAddr().(*net.UDPAddr).AddrPort())
-	if s.raw, err = s.conn.SyscallConn(); err != nil {
-		s.conn.Close()
+	conn := packets.(*net.UDPConn)
+	s := &socket{encapsulation: l2tpv3.UDP, conn: conn, done: make(chan struct{})}
+	s.local = unmap(conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	if s.raw, err = conn.SyscallConn(); err != nil {
+		conn.Close()
 		return nil, err
 	}
 	return s, nil
@@ -92,24 +98,30 @@ func setOptions(fd int, six, shared, zeroChecksum bool) error {
 			return err
 		}
 	}
-	// Beyond the system's limit where we may, up to it where not: an optimisation either way.
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
-	}
-	// A control message that does not fit the path is fragmented, not refused
-	// (RFC 3931, Section 4.1.4 is about data; a message cannot be made smaller).
-	if !six {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
-	}
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT); err != nil {
+	setReceiveBuffer(fd, receiveBuffer)
+	if err := fragment(fd, six); err != nil || !six || !zeroChecksum {
 		return err
-	}
-	if !zeroChecksum {
-		return nil
 	}
 	// RFC 6935, Section 5: a zero checksum is accepted on ports where both ends
 	// are set to use it. These sockets have one known peer, and its data may come so.
 	return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1)
+}
+
+// setReceiveBuffer goes beyond the system's limit where we may, up to it where
+// not: an optimisation either way.
+func setReceiveBuffer(fd, octets int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, octets) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, octets)
+	}
+}
+
+// fragment has a control message that does not fit the path fragmented, not refused
+// (RFC 3931, Section 4.1.4 is about data; a message cannot be made smaller).
+func fragment(fd int, six bool) error {
+	if six {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
 }
 
 // setShared lets others of ours bind to the socket's address and port, or not.
@@ -149,6 +161,11 @@ func (s *socket) send(remote netip.AddrPort, payload []byte) (pending int, err e
 		if to, err = sockaddr(remote); err != nil {
 			return 0, err
 		}
+	}
+	if s.encapsulation == l2tpv3.IP {
+		buffer := buffers.Get().(*[]byte)
+		defer buffers.Put(buffer)
+		payload = append(l2tpv3.AppendControlPrefix((*buffer)[:0], l2tpv3.IP), payload...)
 	}
 	// The class goes with each message and not onto the socket: the kernel's
 	// l2tp would mark user traffic with the socket's.
@@ -224,7 +241,7 @@ func (s *socket) drain(fd, n int, deliver func(*socket, netip.AddrPort, []byte))
 		if err != nil {
 			return err
 		}
-		deliver(s, addrPort(from), (*buffer)[:size])
+		deliver(s, addrPort(from), s.withoutHeader((*buffer)[:size]))
 	}
 	return nil
 }
@@ -241,7 +258,7 @@ func isPending(err error) bool {
 
 // path is a datagram's way as the control machine has it.
 func (s *socket) path(remote netip.AddrPort) control.Path {
-	return control.Path{Encapsulation: l2tpv3.UDP, Local: s.local, Remote: remote}
+	return control.Path{Encapsulation: s.encapsulation, Local: s.local, Remote: remote}
 }
 
 func sockaddr(a netip.AddrPort) (unix.Sockaddr, error) {
@@ -267,15 +284,25 @@ func addrPort(a unix.Sockaddr) netip.AddrPort {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
 	case *unix.SockaddrInet6:
-		addr := netip.AddrFrom16(a.Addr).Unmap()
-		if a.ZoneId != 0 {
-			if link, err := net.InterfaceByIndex(int(a.ZoneId)); err == nil {
-				addr = addr.WithZone(link.Name)
-			}
-		}
-		return netip.AddrPortFrom(addr, uint16(a.Port))
+		return netip.AddrPortFrom(zoned(a.Addr, a.ZoneId), uint16(a.Port))
+	// On any socket of protocol 115 the unix package takes addresses for the
+	// kernel's L2TP's. A raw one's begin with the same fields.
+	case *unix.SockaddrL2TPIP:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), 0)
+	case *unix.SockaddrL2TPIP6:
+		return netip.AddrPortFrom(zoned(a.Addr, a.ZoneId), 0)
 	}
 	return netip.AddrPort{}
+}
+
+func zoned(a [16]byte, zone uint32) netip.Addr {
+	addr := netip.AddrFrom16(a).Unmap()
+	if zone != 0 {
+		if link, err := net.InterfaceByIndex(int(zone)); err == nil {
+			addr = addr.WithZone(link.Name)
+		}
+	}
+	return addr
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {

@@ -6,10 +6,12 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
 // State is what a Transport needs to have the same sockets after a restart. It
-// goes through JSON unchanged. The listeners come from SetListeners.
+// goes through JSON unchanged. The listeners come from SetEndpoints.
 type State struct {
 	Connections []ConnectionState `json:"connections,omitempty"`
 }
@@ -21,10 +23,12 @@ type ConnectionState struct {
 	// Initiator says that the local port is the connection's own; otherwise it
 	// is the listener's.
 	Initiator bool `json:"initiator,omitempty"`
-	// Local and Remote are addresses and UDP ports of both ends.
+	// Encapsulation is a number; absent is UDP.
+	Encapsulation l2tpv3.Encapsulation `json:"encapsulation,omitempty"`
+	// Local and Remote are addresses of both ends, and UDP ports; over IP 0.
 	Local  netip.AddrPort `json:"local"`
 	Remote netip.AddrPort `json:"remote"`
-	// Connected says that the peer's port is settled.
+	// Connected says that the peer's address and port are settled.
 	Connected bool `json:"connected,omitempty"`
 }
 
@@ -38,7 +42,8 @@ func (t *Transport) Save() State {
 }
 
 // Restore opens the sockets of a saved state, with the ports they had (RFC 3931,
-// Section 4.1.2.2: they stay the same for the life of a connection). The error
+// Section 4.1.2.2: they stay the same for the life of a connection). Sockets of
+// the kernel's L2TP over IP are not among them: Socket makes them again. The error
 // joins an *Error for each that could not be; its connection remains known, and
 // Refresh, Transmit and Connect try again.
 func (t *Transport) Restore(s State) error {
@@ -48,9 +53,11 @@ func (t *Transport) Restore(s State) error {
 	var failed []error
 	for _, state := range s.Connections {
 		t.Release(state.Connection)
-		c := &connection{ConnectionState: state}
-		t.connections[state.Connection] = c
-		failed = append(failed, t.establish(c))
+		if !supported(state.Encapsulation) {
+			failed = append(failed, &Error{Op: "open", Connection: state.Connection, Local: state.Local, Remote: state.Remote, Err: ErrEncapsulation})
+			continue
+		}
+		failed = append(failed, t.establish(t.add(state)))
 	}
 	return errors.Join(failed...)
 }

@@ -1,7 +1,7 @@
-// Package transport carries L2TPv3 over UDP, IPv4 and IPv6 (RFC 3931, Section
-// 4.1.2): the sockets around the control machine.
+// Package transport carries L2TPv3 over UDP and over IP protocol 115, IPv4 and
+// IPv6 (RFC 3931, Section 4.1): the sockets around the control machine.
 //
-// # Sockets
+// # Sockets over UDP
 //
 // A listener is bound to a site's address, never to the wildcard, and port 1701.
 // The initiator of a connection has a socket with an ephemeral port, which stays
@@ -13,6 +13,17 @@
 //
 // Nothing that arrives is lost in between: what reaches a socket from somebody
 // else than its peer (before it is connected) is passed on as a stranger's.
+//
+// # Sockets over IP
+//
+// All connections of a local address share raw sockets, listener or not: the
+// Control Connection ID tells their messages apart, and 0 is a stranger's SCCRQ.
+// The socket for control messages is one, and the socket for data messages
+// another, so that no amount of data costs a control message its place.
+//
+// Raw sockets get copies of all packets to their address, also of those that the
+// kernel's L2TP or another program takes. Filters in the kernel keep out of each
+// what is not for it; see Transport.SetDataSessions.
 //
 // # Ownership
 //
@@ -28,32 +39,43 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 )
 
 // Options are what a Transport is made with.
 type Options struct {
-	// Listen are the site's addresses, see Transport.SetListeners.
+	// Listen are the site's addresses for UDP, see Transport.SetListeners.
 	Listen []netip.Addr
 	// Logger takes what sockets are opened and closed, at debug level; nil is silent.
 	Logger *slog.Logger
 }
 
+// Endpoint is an address with an encapsulation that it is to be reached by.
+type Endpoint struct {
+	Addr          netip.Addr
+	Encapsulation l2tpv3.Encapsulation
+}
+
 // Packet is one received datagram.
 type Packet struct {
-	// Connection is the local control connection ID of the connection whose
-	// peer sent it to that connection's socket; 0 for everything else.
+	// Connection is the local control connection ID of the connection that the
+	// packet belongs to and whose peer it came from: over UDP by the socket that
+	// it reached, over IP by the ID in a control message. It is 0 for everything
+	// else, so for all data over IP.
 	Connection uint32
 	// Path has the addresses that the datagram really came to and from.
 	Path control.Path
-	// Payload is the whole UDP payload; the receiver of the Packet owns it.
+	// Payload of a control message begins with its T bit. That of a data message
+	// is what DataSessionID and ParseData of package l2tpv3 read with
+	// Path.Encapsulation, without which the two cannot be told apart: over UDP
+	// the whole payload (flags and version, reserved, Session ID, ...), over IP
+	// what follows the IP header (Session ID, ...). The receiver of the Packet owns it.
 	Payload []byte
-	// Control is the T bit (RFC 3931, Sections 3.2.1 and 4.1.2.1): a control
-	// message. Otherwise it is a data message that the datapath did not take by
-	// itself: outer fragments put together by the stack, or an unknown session.
+	// Control says that it is a control message: over UDP by the T bit (RFC 3931,
+	// Section 4.1.2.1), over IP by Session ID 0 (Section 4.1.1.2). Otherwise it is
+	// a data message that the datapath did not take by itself: outer fragments
+	// put together by the stack, or an unknown session.
 	Control bool
 }
 
@@ -62,7 +84,8 @@ type Counters struct {
 	ReceivedControl, ReceivedData uint64
 	// DroppedControl and DroppedData found their queue full.
 	DroppedControl, DroppedData uint64
-	// Malformed datagrams are too short for their first two octets.
+	// Malformed datagrams are too short to tell control from data, or over IP for
+	// the first two octets of a control message.
 	Malformed uint64
 	// Transmitted datagrams, and those that the system refused.
 	Transmitted, TransmitFailed uint64
@@ -71,11 +94,14 @@ type Counters struct {
 	SocketErrors uint64
 }
 
-// Transport is the UDP sockets of one LCCE host.
+// Transport is the sockets of one LCCE host.
 type Transport struct {
 	log         *slog.Logger
-	wanted      []netip.Addr
-	listeners   map[netip.Addr]*socket
+	wanted      []Endpoint
+	listeners   map[netip.Addr]*socket          // over UDP
+	protocol    map[netip.Addr]*protocolSockets // over IP
+	data        dataSessions
+	peers       directory
 	connections map[uint32]*connection
 	queue       *queue
 	packets     chan Packet
@@ -87,18 +113,14 @@ type Transport struct {
 	malformed, transmitted, transmitFailed, socketErrors       atomic.Uint64
 }
 
-// connection is what the owner asked for; socket is what there is of it.
-type connection struct {
-	ConnectionState
-	socket *socket
-}
-
-// Open makes a Transport. It fails only with the errors of SetListeners, and
+// Open makes a Transport. It fails only with the errors of SetEndpoints, and
 // then the Transport is there all the same, and Refresh tries again.
 func Open(o Options) (*Transport, error) {
 	t := &Transport{
 		log:         o.Logger,
 		listeners:   map[netip.Addr]*socket{},
+		protocol:    map[netip.Addr]*protocolSockets{},
+		peers:       directory{connections: map[uint32]pair{}, pairs: map[pair]int{}},
 		connections: map[uint32]*connection{},
 		queue:       newQueue(),
 		packets:     make(chan Packet),
@@ -116,19 +138,34 @@ func Open(o Options) (*Transport, error) {
 // connections before strangers. It is closed by Close.
 func (t *Transport) Packets() <-chan Packet { return t.packets }
 
-// SetListeners says on which addresses there are listeners, all of them. The
-// error joins an *Error for each that could not be opened; Refresh tries those again.
+// SetListeners is SetEndpoints for UDP on each address, and IP on none.
 func (t *Transport) SetListeners(addrs []netip.Addr) error {
-	t.wanted = nil
+	var endpoints []Endpoint
 	for _, a := range addrs {
-		if a = a.Unmap(); !slices.Contains(t.wanted, a) {
-			t.wanted = append(t.wanted, a)
+		endpoints = append(endpoints, Endpoint{a, l2tpv3.UDP})
+	}
+	return t.SetEndpoints(endpoints)
+}
+
+// SetEndpoints says where there are listeners, all of them. The error joins an
+// *Error for each that could not be opened; Refresh tries those again.
+func (t *Transport) SetEndpoints(endpoints []Endpoint) error {
+	t.wanted = nil
+	for _, e := range endpoints {
+		if e.Addr = e.Addr.Unmap(); !slices.Contains(t.wanted, e) {
+			t.wanted = append(t.wanted, e)
 		}
 	}
 	for addr, s := range t.listeners {
-		if !slices.Contains(t.wanted, addr) {
+		if !slices.Contains(t.wanted, Endpoint{addr, l2tpv3.UDP}) {
 			delete(t.listeners, addr)
 			t.end(s)
+		}
+	}
+	for addr, p := range t.protocol {
+		if p.listening && !slices.Contains(t.wanted, Endpoint{addr, l2tpv3.IP}) {
+			p.listening = false
+			t.leave(p)
 		}
 	}
 	return t.listen()
@@ -140,25 +177,42 @@ func (t *Transport) listen() error {
 		return ErrClosed
 	}
 	var failed []error
-	for _, addr := range t.wanted {
-		if t.listeners[addr] != nil {
-			continue
-		}
-		local := netip.AddrPortFrom(addr, l2tpv3.Port)
-		s, err := openSocket(local, true, false)
-		if err == nil {
-			// From here on it is shared only while share lets it: a second
-			// daemon on the same address is told that the port is in use.
-			err = s.setShared(false)
+	for _, e := range t.wanted {
+		var err error
+		local := netip.AddrPortFrom(e.Addr, 0)
+		switch e.Encapsulation {
+		case l2tpv3.UDP:
+			local = netip.AddrPortFrom(e.Addr, l2tpv3.Port)
+			err = t.listenUDP(local)
+		case l2tpv3.IP:
+			err = t.listenIP(e.Addr)
+		default:
+			err = ErrEncapsulation
 		}
 		if err != nil {
 			failed = append(failed, &Error{Op: "listen", Local: local, Err: explain(err)})
-			continue
 		}
-		t.listeners[addr] = s
-		t.begin(s)
 	}
 	return errors.Join(failed...)
+}
+
+func (t *Transport) listenUDP(local netip.AddrPort) error {
+	if t.listeners[local.Addr()] != nil {
+		return nil
+	}
+	s, err := openSocket(local, true, false)
+	if err != nil {
+		return err
+	}
+	// From here on it is shared only while openConnection lets it: a second
+	// daemon on the same address is told that the port is in use.
+	if err := s.setShared(false); err != nil {
+		s.conn.Close()
+		return err
+	}
+	t.listeners[local.Addr()] = s
+	t.begin(s)
+	return nil
 }
 
 // Refresh opens what is missing: listeners whose address was not there, sockets
@@ -174,9 +228,9 @@ func (t *Transport) Refresh() error {
 	return errors.Join(failed...)
 }
 
-// Transmit sends one datagram, without waiting. An initiator's socket is opened
-// if the connection has none; a responder's connection is answered for by the
-// listener until Connect. Connection 0 is sent from the socket bound to
+// Transmit sends one control message, without waiting. An initiator's socket is
+// opened if the connection has none; a responder's connection is answered for by
+// the listener until Connect. Connection 0 is sent from the socket bound to
 // Path.Local. Errors are *Error; the protocol's retransmission makes up for them.
 func (t *Transport) Transmit(m control.Transmit) error {
 	s, err := t.source(m)
@@ -202,7 +256,7 @@ func (t *Transport) source(m control.Transmit) (*socket, error) {
 	switch {
 	case t.closed:
 		return nil, ErrClosed
-	case m.Path.Encapsulation != l2tpv3.UDP:
+	case !supported(m.Path.Encapsulation):
 		return nil, ErrEncapsulation
 	}
 	if c := t.connections[m.Connection]; m.Connection != 0 && c != nil {
@@ -214,173 +268,42 @@ func (t *Transport) source(m control.Transmit) (*socket, error) {
 		if c.socket != nil {
 			return c.socket, nil
 		}
-		return t.bound(c.Local) // the listener, for a responder
+		return t.bound(c.Encapsulation, c.Local) // the listener, for a responder
 	}
 	if m.Connection != 0 && m.Initiator {
-		c := &connection{ConnectionState: ConnectionState{
-			Connection: m.Connection, Initiator: true, Local: m.Path.Local, Remote: m.Path.Remote,
-		}}
+		c := t.add(ConnectionState{
+			Connection: m.Connection, Initiator: true,
+			Encapsulation: m.Path.Encapsulation, Local: m.Path.Local, Remote: m.Path.Remote,
+		})
 		if err := t.establish(c); err != nil {
+			t.Release(m.Connection)
 			return nil, err
 		}
-		t.connections[m.Connection] = c
 		return c.socket, nil
 	}
-	return t.bound(m.Path.Local)
+	return t.bound(m.Path.Encapsulation, m.Path.Local)
 }
 
 // bound finds the socket with a local address and port; port 0 is a listener's.
-func (t *Transport) bound(local netip.AddrPort) (*socket, error) {
+func (t *Transport) bound(e l2tpv3.Encapsulation, local netip.AddrPort) (*socket, error) {
 	local = unmap(local)
+	if e == l2tpv3.IP {
+		if p := t.protocol[local.Addr()]; p != nil {
+			return p.control, nil
+		}
+		return nil, ErrNoListener
+	}
 	if local.Port() == 0 || local.Port() == l2tpv3.Port {
 		if s := t.listeners[local.Addr()]; s != nil {
 			return s, nil
 		}
 	}
 	for _, c := range t.connections {
-		if c.socket != nil && c.socket.local == local {
+		if c.socket != nil && c.Encapsulation == e && c.socket.local == local {
 			return c.socket, nil
 		}
 	}
 	return nil, ErrNoListener
-}
-
-// Connect connects the connection's socket to the settled peer: the initiator's
-// own, or for a responder a new one on port 1701. After an error (an *Error) the
-// connection goes on without, and Refresh tries again.
-func (t *Transport) Connect(m control.Connected) error {
-	if t.closed {
-		return ErrClosed
-	}
-	if m.Path.Encapsulation != l2tpv3.UDP {
-		return &Error{Op: "connect", Connection: m.Connection, Local: m.Path.Local, Remote: m.Path.Remote, Err: ErrEncapsulation}
-	}
-	c := t.connections[m.Connection]
-	if c == nil {
-		c = &connection{ConnectionState: ConnectionState{
-			Connection: m.Connection, Initiator: m.Initiator, Local: unmap(m.Path.Local),
-		}}
-		t.connections[m.Connection] = c
-	}
-	c.Remote, c.Connected = unmap(m.Path.Remote), true
-	return t.establish(c)
-}
-
-// establish makes the connection's socket what its state says.
-func (t *Transport) establish(c *connection) error {
-	fail := func(op string, err error) error {
-		return &Error{Op: op, Connection: c.Connection, Local: c.Local, Remote: c.Remote, Err: explain(err)}
-	}
-	if c.socket == nil {
-		local, err := c.bindTo()
-		if err != nil {
-			return fail("open", err)
-		}
-		s, err := t.openConnection(c, local)
-		if err != nil {
-			return fail("open", err)
-		}
-		s.connection, c.socket, c.Local = c.Connection, s, s.local
-		s.peer.Store(&peer{addr: c.Remote, settled: c.Connected})
-		t.begin(s)
-	}
-	if !c.Connected {
-		return nil
-	}
-	err := c.socket.connect(c.Remote)
-	if err == nil {
-		return nil
-	}
-	if !c.Initiator {
-		// Unconnected, it would stand before the listener for everybody.
-		t.end(c.socket)
-		c.socket = nil
-	}
-	return fail("connect", err)
-}
-
-// bindTo is where the connection's socket is to be bound. RFC 3931, Section
-// 4.1.2.2: the initiator picks an available port, the responder uses 1701, and
-// both keep them for the life of the connection.
-func (c *connection) bindTo() (netip.AddrPort, error) {
-	addr, port := c.Local.Addr().Unmap(), c.Local.Port()
-	if !addr.IsValid() || addr.IsUnspecified() {
-		var err error
-		if addr, err = sourceFor(c.Remote); err != nil {
-			return netip.AddrPort{}, err
-		}
-	}
-	if port == 0 && !c.Initiator {
-		port = l2tpv3.Port
-	}
-	return netip.AddrPortFrom(addr, port), nil
-}
-
-// openConnection opens a connection's socket. A responder's shares its address
-// and port with the listener and the other connections', which the kernel allows
-// when all of them do; the listener does for this moment only.
-func (t *Transport) openConnection(c *connection, local netip.AddrPort) (*socket, error) {
-	if c.Initiator {
-		return openSocket(local, false, true)
-	}
-	if listener := t.listeners[local.Addr()]; listener != nil {
-		if err := listener.setShared(true); err != nil {
-			return nil, err
-		}
-		defer listener.setShared(false)
-	}
-	return openSocket(local, true, true)
-}
-
-// sourceFor is the address that the routing table gives packets to remote.
-func sourceFor(remote netip.AddrPort) (netip.Addr, error) {
-	any := netip.IPv4Unspecified()
-	if remote.Addr().Is6() {
-		any = netip.IPv6Unspecified()
-	}
-	s, err := openSocket(netip.AddrPortFrom(any, 0), false, false)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer s.conn.Close()
-	if err := s.connect(remote); err != nil {
-		return netip.Addr{}, err
-	}
-	var local unix.Sockaddr
-	err = s.control(func(fd int) (err error) { local, err = unix.Getsockname(fd); return err })
-	return addrPort(local).Addr(), err
-}
-
-// Release closes the connection's socket; unknown connections are no matter.
-func (t *Transport) Release(id uint32) {
-	c := t.connections[id]
-	delete(t.connections, id)
-	if c != nil && c.socket != nil {
-		t.end(c.socket)
-	}
-}
-
-// Path gives a connection's local and remote address and port. It is false as
-// long as it has no socket: never asked for, or not to be opened.
-func (t *Transport) Path(id uint32) (local, remote netip.AddrPort, ok bool) {
-	c := t.connections[id]
-	if c == nil || c.socket == nil {
-		return netip.AddrPort{}, netip.AddrPort{}, false
-	}
-	return c.Local, c.Remote, true
-}
-
-// Socket gives the descriptor of a connection's connected socket, for a datapath
-// in the kernel. It is valid until Release or Close, remains the Transport's, and
-// its file status flags must not be changed. A datapath that duplicated it gives it up before
-// Release: a socket that is kept goes on taking the peer's datagrams.
-func (t *Transport) Socket(id uint32) (fd int, ok bool) {
-	c := t.connections[id]
-	if c == nil || c.socket == nil || !c.socket.connected {
-		return -1, false
-	}
-	err := c.socket.control(func(n int) error { fd = n; return nil })
-	return fd, err == nil
 }
 
 // Counters may be called from any goroutine.
@@ -408,31 +331,37 @@ func (t *Transport) Close() error {
 	for id := range t.connections {
 		t.Release(id)
 	}
+	for _, p := range t.protocol {
+		p.listening = false
+		t.leave(p)
+	}
 	close(t.stop)
 	<-t.stopped
 	return nil
 }
 
 func (t *Transport) begin(s *socket) {
-	t.log.Debug("socket opened", "local", s.local, "ccid", s.connection)
+	t.log.Debug("socket opened", "encapsulation", s.encapsulation, "local", s.local, "ccid", s.connection)
 	go s.read(t.deliver, func(error) { t.socketErrors.Add(1) })
 }
 
 func (t *Transport) end(s *socket) {
 	s.close(t.deliver)
-	t.log.Debug("socket closed", "local", s.local, "ccid", s.connection)
+	t.log.Debug("socket closed", "encapsulation", s.encapsulation, "local", s.local, "ccid", s.connection)
 }
 
 // deliver sorts one datagram into the queue. It runs in the readers' goroutines.
 func (t *Transport) deliver(s *socket, from netip.AddrPort, payload []byte) {
-	if len(payload) < 2 {
+	p := Packet{Path: s.path(from)}
+	fromPeer, ok := false, false
+	if s.encapsulation == l2tpv3.IP {
+		payload, fromPeer, ok = t.classifyIP(&p, payload)
+	} else {
+		fromPeer, ok = s.classify(&p, payload)
+	}
+	if !ok {
 		t.malformed.Add(1)
 		return
-	}
-	p := Packet{Path: s.path(from), Control: isControl(payload)}
-	fromPeer := s.peer.Load().from(from)
-	if fromPeer {
-		p.Connection = s.connection
 	}
 	received, dropped := &t.receivedData, &t.droppedData
 	if p.Control {
@@ -442,6 +371,19 @@ func (t *Transport) deliver(s *socket, from netip.AddrPort, payload []byte) {
 	if !t.queue.put(classOf(p.Control, fromPeer), p, payload) {
 		dropped.Add(1)
 	}
+}
+
+// classify says what a UDP payload is, and whether the connection's peer sent it.
+// It is false for one that is too short.
+func (s *socket) classify(p *Packet, payload []byte) (fromPeer, ok bool) {
+	if len(payload) < 2 {
+		return false, false
+	}
+	p.Control = isControl(payload)
+	if fromPeer = s.peer.Load().from(p.Path.Remote); fromPeer {
+		p.Connection = s.connection
+	}
+	return fromPeer, true
 }
 
 // isControl reads the T bit (RFC 3931, Section 4.1.2.1).

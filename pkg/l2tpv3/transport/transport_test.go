@@ -182,8 +182,8 @@ func TestConnection(t *testing.T) {
 		}
 		expect(t, a, 1, initiator, responder, sccrp)
 
-		if _, ok := a.Socket(1); ok {
-			t.Error("a descriptor is given before the socket is connected")
+		if _, err := a.Socket(1); !errors.Is(err, transport.ErrNotConnected) {
+			t.Errorf("a descriptor before the socket is connected: %v", err)
 		}
 		connect(t, a, 1, true, initiator, responder)
 		transmit(t, a, 1, true, path(initiator, responder), scccn)
@@ -198,8 +198,11 @@ func TestConnection(t *testing.T) {
 			transmit(t, a, 1, true, path(initiator, responder), data)
 			expect(t, b, 2, responder, initiator, data)
 		}
-		if fd, ok := b.Socket(2); !ok || fd < 0 {
-			t.Errorf("descriptor %d, %v", fd, ok)
+		if fd, err := b.Socket(2); err != nil || fd < 0 {
+			t.Errorf("descriptor %d, %v", fd, err)
+		}
+		if _, err := b.Socket(3); !errors.Is(err, transport.ErrUnknownConnection) {
+			t.Errorf("a descriptor for nobody: %v", err)
 		}
 
 		// Without its socket the listener has the packets again.
@@ -479,12 +482,19 @@ func TestConnectionsOfOnePeer(t *testing.T) {
 func TestUnsupported(t *testing.T) {
 	a := open(t)
 	p := path(netip.AddrPort{}, netip.MustParseAddrPort("127.0.0.1:0"))
-	p.Encapsulation = 1 // IP
+	p.Encapsulation = 2
 	if err := a.Transmit(control.Transmit{Connection: 1, Initiator: true, Path: p}); !errors.Is(err, transport.ErrEncapsulation) {
 		t.Errorf("Transmit: %v", err)
 	}
 	if err := a.Connect(control.Connected{Connection: 1, Path: p}); !errors.Is(err, transport.ErrEncapsulation) {
 		t.Errorf("Connect: %v", err)
+	}
+	if err := a.SetEndpoints([]transport.Endpoint{{Addr: netip.MustParseAddr("127.0.0.1"), Encapsulation: 2}}); !errors.Is(err, transport.ErrEncapsulation) {
+		t.Errorf("SetEndpoints: %v", err)
+	}
+	state := transport.State{Connections: []transport.ConnectionState{{Connection: 1, Encapsulation: 2}}}
+	if err := a.Restore(state); !errors.Is(err, transport.ErrEncapsulation) {
+		t.Errorf("Restore: %v", err)
 	}
 	a.Close()
 	p.Encapsulation = 0
@@ -593,7 +603,10 @@ func TestTrafficClass(t *testing.T) {
 		if got := s.class(t); got != 0xc0 {
 			t.Errorf("a listener's message has traffic class %#x, want 0xc0", got)
 		}
-		fd, _ := a.Socket(1)
+		fd, err := a.Socket(1)
+		if err != nil {
+			t.Fatal(err)
+		}
 		level, option := unix.IPPROTO_IP, unix.IP_TOS
 		if f.zero.Is6() {
 			level, option = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
