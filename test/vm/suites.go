@@ -31,6 +31,10 @@ type Suite struct {
 
 // Suites are all tests that run in the machines, in this order.
 var Suites = []Suite{
+	{
+		Package: "pkg/bridge", Limit: 4 * time.Minute,
+		Run: "^(TestSupports|TestVLANs|TestVLANDevice|TestVLANFrames|TestExternalVLANs|TestNoLeakWhileAttaching|TestVLANCrashes|TestSilence)$",
+	},
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute},
 	{
 		Package: "test/e2e", Limit: 10 * time.Minute,
