@@ -147,7 +147,7 @@ func sourceFor(remote netip.Addr) (netip.Addr, error) {
 	}
 	var local unix.Sockaddr
 	err = s.control(func(fd int) (err error) { local, err = unix.Getsockname(fd); return err })
-	return addrPort(local).Addr(), err
+	return addrPort(local, "").Addr(), err
 }
 
 // Release closes what the connection has of its own; unknown connections are no matter.

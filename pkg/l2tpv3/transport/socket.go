@@ -241,7 +241,7 @@ func (s *socket) drain(fd, n int, deliver func(*socket, netip.AddrPort, []byte))
 		if err != nil {
 			return err
 		}
-		deliver(s, addrPort(from), s.withoutHeader((*buffer)[:size]))
+		deliver(s, addrPort(from, s.local.Addr().Zone()), s.withoutHeader((*buffer)[:size]))
 	}
 	return nil
 }
@@ -279,28 +279,34 @@ func sockaddr(a netip.AddrPort) (unix.Sockaddr, error) {
 	return to, nil
 }
 
-func addrPort(a unix.Sockaddr) netip.AddrPort {
+// addrPort reads an address that the system gives. A socket that is bound within
+// a zone hears of no other: it is named, and only elsewhere looked up.
+func addrPort(a unix.Sockaddr, zone string) netip.AddrPort {
 	switch a := a.(type) {
 	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
 	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(zoned(a.Addr, a.ZoneId), uint16(a.Port))
+		return netip.AddrPortFrom(zoned(a.Addr, a.ZoneId, zone), uint16(a.Port))
 	// On any socket of protocol 115 the unix package takes addresses for the
 	// kernel's L2TP's. A raw one's begin with the same fields.
 	case *unix.SockaddrL2TPIP:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), 0)
 	case *unix.SockaddrL2TPIP6:
-		return netip.AddrPortFrom(zoned(a.Addr, a.ZoneId), 0)
+		return netip.AddrPortFrom(zoned(a.Addr, a.ZoneId, zone), 0)
 	}
 	return netip.AddrPort{}
 }
 
-func zoned(a [16]byte, zone uint32) netip.Addr {
+func zoned(a [16]byte, id uint32, zone string) netip.Addr {
 	addr := netip.AddrFrom16(a).Unmap()
-	if zone != 0 {
-		if link, err := net.InterfaceByIndex(int(zone)); err == nil {
-			addr = addr.WithZone(link.Name)
-		}
+	switch {
+	case id == 0:
+		return addr
+	case zone != "":
+		return addr.WithZone(zone)
+	}
+	if link, err := net.InterfaceByIndex(int(id)); err == nil {
+		return addr.WithZone(link.Name)
 	}
 	return addr
 }
