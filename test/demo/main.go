@@ -32,7 +32,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.bin, "bin", "bin", "`directory` of pwd and pwctl")
 	flag.StringVar(&o.topology, "topology", "examples/two-sites.yaml", "topology `file` with the sites dc1 and dc2")
-	flag.Int64Var(&o.mebibytes, "size", 256, "MiB to transfer over each pseudowire")
+	flag.Int64Var(&o.mebibytes, "size", 128, "MiB to transfer over each pseudowire")
 	flag.BoolVar(&o.verbose, "v", false, "show the daemons' logs")
 	flag.Parse()
 	if flag.NArg() > 0 || o.mebibytes <= 0 {

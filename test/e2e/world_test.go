@@ -115,7 +115,8 @@ func build(t *testing.T, n network) *world {
 	if n.datapaths == [2]string{} {
 		n.datapaths = datapaths()[0]
 	}
-	w := &world{t: t, network: n, lab: netlab.New(t), topology: filepath.Join(t.TempDir(), "topology.yaml")}
+	dir := t.TempDir() // removed after the lab, and with it the daemons, is gone
+	w := &world{t: t, network: n, lab: netlab.New(t), topology: filepath.Join(dir, "topology.yaml")}
 	w.a = &lan{name: "tenant-a", addr: [2]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")}}
 	w.b = &lan{name: "tenant-b", addr: [2]netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")}}
 	prefix := "/24"
@@ -127,7 +128,7 @@ func build(t *testing.T, n network) *world {
 		}
 		name := fmt.Sprintf("dc%d", i+1)
 		w.sites[i] = &site.Site{
-			Name: name, NS: w.lab.Namespace(name), Bin: bin, Dir: filepath.Join(t.TempDir(), name), Topology: w.topology,
+			Name: name, NS: w.lab.Namespace(name), Bin: bin, Dir: filepath.Join(dir, name), Topology: w.topology,
 			Flags: []string{"--datapath", n.datapaths[i]}, Links: []string{"eth0", "eth1", "eth2"},
 		}
 		t.Cleanup(w.sites[i].Close)
