@@ -1,0 +1,240 @@
+package conformance
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/netlab"
+)
+
+// patience is how long something that has to come may take on a busy machine.
+const patience = 20 * time.Second
+
+// Where the daemon under test and the client are.
+var (
+	dutAddress    = netip.MustParseAddr("192.0.2.1")
+	clientAddress = netip.MustParseAddr("192.0.2.2")
+)
+
+// port is that of L2TP (RFC 3931, Section 4.1.2.2).
+const port = 1701
+
+// client is the peer's host: UDP sockets, and all that came and went through them.
+type client struct {
+	t  *testing.T
+	ns *netlab.Namespace
+
+	mu      sync.Mutex
+	log     []packet
+	inbox   []*packet // received and not taken yet
+	changed chan struct{}
+	sockets []*socket
+	readers sync.WaitGroup
+	lastID  uint32
+	// frames may come as data, see session.receives.
+	frames [][]byte
+}
+
+// packet is one datagram, of the client's own if sent is set.
+type packet struct {
+	at      time.Time
+	sent    bool
+	socket  *socket
+	remote  netip.AddrPort
+	payload []byte
+	// m is what a received control message says.
+	m message
+}
+
+func (p *packet) isControl() bool {
+	return len(p.payload) >= 2 && binary.BigEndian.Uint16(p.payload)&controlBit != 0
+}
+
+// socket is one of the client's.
+type socket struct {
+	c     *client
+	conn  *net.UDPConn
+	local netip.AddrPort
+}
+
+// newClient makes a client that judges, when the test ends, every control message
+// that it got. A test that failed shows what came and went.
+func newClient(t *testing.T, ns *netlab.Namespace) *client {
+	c := &client{t: t, ns: ns, changed: make(chan struct{}), lastID: 0x11000000}
+	t.Cleanup(func() {
+		for _, s := range c.sockets {
+			s.conn.Close()
+		}
+		c.readers.Wait()
+		for _, p := range c.log {
+			switch {
+			case p.sent:
+			case p.isControl():
+				for _, fault := range judge(p.payload) {
+					t.Errorf("%v\n%s", fault, describe(p.payload))
+				}
+			case !slices.ContainsFunc(c.frames, func(f []byte) bool { return bytes.HasSuffix(p.payload, f) }):
+				t.Errorf("data that was not to come: %x", p.payload)
+			}
+		}
+		if t.Failed() {
+			t.Logf("what came (<) and went (>):\n%s", c.transcript())
+		}
+	})
+	return c
+}
+
+// transcript lists all packets, with the time since the first. A row of copies is one line.
+func (c *client) transcript() string {
+	var b strings.Builder
+	copies, last := 0, ""
+	for _, p := range c.log {
+		way := "<"
+		if p.sent {
+			way = ">"
+		}
+		line := fmt.Sprintf("%d %s %d %s", p.socket.local.Port(), way, p.remote.Port(), describe(p.payload))
+		if line == last {
+			copies++
+			continue
+		}
+		if copies > 0 {
+			fmt.Fprintf(&b, "%8s and %d copies of it\n", "", copies)
+		}
+		copies, last = 0, line
+		fmt.Fprintf(&b, "%8.3f %s\n", p.at.Sub(c.log[0].at).Seconds(), line)
+	}
+	if copies > 0 {
+		fmt.Fprintf(&b, "%8s and %d copies of it\n", "", copies)
+	}
+	return b.String()
+}
+
+// newID gives identifiers, of control connections and sessions, that nobody had before.
+func (c *client) newID() uint32 {
+	c.lastID++
+	return c.lastID
+}
+
+// listen opens a socket on a port, 0 for any that is free.
+func (c *client) listen(port uint16) *socket {
+	c.t.Helper()
+	s := &socket{c: c}
+	err := c.ns.Do(func() (err error) {
+		s.conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(clientAddress, port)))
+		return err
+	})
+	if err != nil {
+		c.t.Fatalf("open the client's socket: %v", err)
+	}
+	s.local = s.conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	c.sockets = append(c.sockets, s)
+	c.readers.Go(s.read)
+	return s
+}
+
+func (s *socket) read() {
+	b := make([]byte, 1<<16)
+	for {
+		n, remote, err := s.conn.ReadFromUDPAddrPort(b)
+		if opError, ok := err.(*net.OpError); ok && !opError.Temporary() {
+			return
+		}
+		if err != nil {
+			continue // what an earlier datagram met: the daemon's port was closed
+		}
+		p := &packet{at: time.Now(), socket: s, remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()), payload: slices.Clone(b[:n])}
+		if p.isControl() {
+			p.m, _ = decode(p.payload) // the faults are judge's
+		}
+		s.c.mu.Lock()
+		s.c.log = append(s.c.log, *p)
+		s.c.inbox = append(s.c.inbox, p)
+		close(s.c.changed)
+		s.c.changed = make(chan struct{})
+		s.c.mu.Unlock()
+	}
+}
+
+// send sends one datagram to the daemon.
+func (s *socket) send(port uint16, payload []byte) {
+	s.c.t.Helper()
+	to := netip.AddrPortFrom(dutAddress, port)
+	s.c.mu.Lock()
+	s.c.log = append(s.c.log, packet{at: time.Now(), sent: true, socket: s, remote: to, payload: slices.Clone(payload)})
+	s.c.mu.Unlock()
+	// A write can report that an earlier datagram met a closed port, and sends nothing then.
+	for range 3 {
+		if _, err := s.conn.WriteToUDPAddrPort(payload, to); err == nil {
+			return
+		}
+	}
+	s.c.t.Fatalf("send to %v failed", to)
+}
+
+// poll takes the first packet that matches, waiting for it until the time given;
+// nil if none came.
+func (c *client) poll(until time.Time, match func(*packet) bool) *packet {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	for {
+		c.mu.Lock()
+		i := slices.IndexFunc(c.inbox, match)
+		if i >= 0 {
+			p := c.inbox[i]
+			c.inbox = slices.Delete(c.inbox, i, i+1)
+			c.mu.Unlock()
+			return p
+		}
+		changed := c.changed
+		c.mu.Unlock()
+		select {
+		case <-changed:
+		case <-timer.C:
+			return nil
+		}
+	}
+}
+
+// take is poll for what has to come.
+func (c *client) take(what string, match func(*packet) bool) *packet {
+	c.t.Helper()
+	p := c.poll(time.Now().Add(patience), match)
+	if p == nil {
+		c.t.Fatalf("waited for %s, in vain", what)
+	}
+	return p
+}
+
+// request takes the daemon's next SCCRQ for a tunnel.
+func (c *client) request(tunnel string) *packet {
+	c.t.Helper()
+	p := c.take("an SCCRQ for "+tunnel, isRequest(tunnel))
+	c.discard(func(q *packet) bool {
+		return isRequest(tunnel)(q) && q.m.number(avpAssignedCCID) == p.m.number(avpAssignedCCID)
+	})
+	return p
+}
+
+func isRequest(tunnel string) func(*packet) bool {
+	return func(p *packet) bool {
+		return p.isControl() && p.m.kind() == sccrq && string(p.m.value(avpHostName)) == tunnel+".dc1"
+	}
+}
+
+// forget discards requests that have come, of attempts that are over.
+func (c *client) forget(tunnel string) { c.discard(isRequest(tunnel)) }
+
+func (c *client) discard(which func(*packet) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inbox = slices.DeleteFunc(c.inbox, which)
+}
