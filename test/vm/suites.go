@@ -35,6 +35,7 @@ var Suites = []Suite{
 		Package: "pkg/bridge", Limit: 4 * time.Minute,
 		Run: "^(TestSupports|TestVLANs|TestVLANDevice|TestVLANFrames|TestExternalVLANs|TestNoLeakWhileAttaching|TestVLANCrashes|TestSilence)$",
 	},
+	{Package: "pkg/l2tpv3/transport", Limit: 5 * time.Minute, Tools: []Tool{TShark}},
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute},
 	{
 		Package: "test/e2e", Limit: 10 * time.Minute,

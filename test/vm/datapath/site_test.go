@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -79,6 +81,9 @@ func twoSites(t *testing.T, s setup) (a, b *site) {
 	a.addr, b.addr = s.family.a, s.family.b
 	a.wan, b.wan = lab.Veth(a.lcce, "wan0", b.lcce, "wan0")
 	for _, x := range []*site{a, b} {
+		// As on a wire, nothing leaves with a checksum that is still to be computed:
+		// the kernel's L2TP would pass such a frame on as one that is finished.
+		x.wan.Feature("tx-checksum-*", false)
 		x.wan.MTU(s.underlay).Addr(x.addr.String() + s.family.prefix).Up()
 		x.lan.MTU(s.pw)
 	}
@@ -91,7 +96,21 @@ func twoSites(t *testing.T, s setup) (a, b *site) {
 	b.lan.Addr("10.0.0.2/24").Up()
 	a.carry(s, 1, 2)
 	b.carry(s, 2, 1)
+	a.meet(b)
+	b.meet(a)
 	return a, b
+}
+
+// meet makes the stack resolve the peer's link address, as control packets
+// would, and has the datapath look again, as the daemon does after a change of neighbours.
+func (s *site) meet(peer *site) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	defer cancel()
+	if r, err := s.lcce.Ping(ctx, peer.addr, netlab.PingOptions{Timeout: 5 * time.Second}); err != nil || r.Lost() != 0 {
+		s.t.Fatalf("the underlay does not carry: %+v, %v", r, err)
+	}
+	s.must("refresh", func(dp pseudowire.Datapath) error { return dp.Refresh() })
 }
 
 func newSite(t *testing.T, lab *netlab.Lab, name string) *site {
