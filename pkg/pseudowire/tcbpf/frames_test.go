@@ -236,6 +236,7 @@ func TestEveryFrameArrivesAsSent(t *testing.T) {
 		{"IPv6, no cookie", setting{mtu: 1600, v6: true}},
 	} {
 		t.Run(underlay.name, func(t *testing.T) {
+			underlay.set.tagRoom = 16
 			a, b := up(t, underlay.set)
 			portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
 			for _, s := range shapes {
@@ -317,6 +318,7 @@ func TestFragments(t *testing.T) {
 		{"IPv6 1280, jumbo frames", setting{cookie: 8, mtu: 1280, lanMTU: 9000, v6: true}, 9014},
 	} {
 		t.Run(underlay.name, func(t *testing.T) {
+			underlay.set.tagRoom = 16
 			a, b := up(t, underlay.set)
 			pump(t, a)
 			pump(t, b)

@@ -134,14 +134,14 @@ func address(t testing.TB, s *space, link, addr string) {
 
 // setting is a test's choice of underlay and pseudowire.
 type setting struct {
-	v6          bool
-	cookie      int
-	mtu         int    // of the underlay, 1500
-	lanMTU      int    // of LAN and pseudowire, 1500
-	vlanA       uint16 // Pseudowire.VLAN at each site
-	vlanB       uint16
-	bpfDir      string
-	noCheckFlow bool
+	v6      bool
+	cookie  int
+	mtu     int    // of the underlay, 1500
+	lanMTU  int    // of LAN and pseudowire, 1500
+	tagRoom int    // what the hosts may send beyond that, for tags
+	vlanA   uint16 // Pseudowire.VLAN at each site
+	vlanB   uint16
+	bpfDir  string
 }
 
 // site is one end.
@@ -175,8 +175,7 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 	for i, name := range []string{"a", "b"} {
 		s := &site{space: newSpace(t, "site "+name), host: newSpace(t, "host "+name)}
 		sites[i] = s
-		// Room for tags: a host may send some.
-		wire(t, s.space, "lan", s.host, "eth0", set.lanMTU+16)
+		wire(t, s.space, "lan", s.host, "eth0", set.lanMTU+set.tagRoom)
 		s.do(func() {
 			attrs := netlink.NewLinkAttrs()
 			attrs.Name, attrs.MTU = "br0", set.lanMTU
