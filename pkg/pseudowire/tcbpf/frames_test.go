@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,7 +47,19 @@ func (p *port) send(frame []byte) {
 
 // receive returns the next frame of the station that comes in, with its tag
 // where it was on the wire; nil after half a second without one.
-func (p *port) receive() []byte {
+func (p *port) receive() []byte { return p.receiveFrom(station) }
+
+// receiveNow returns the next frame if one has come.
+func (p *port) receiveNow() []byte {
+	b := make([]byte, 65536)
+	n, _, err := unix.Recvfrom(p.fd, b, unix.MSG_DONTWAIT)
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
+func (p *port) receiveFrom(source [6]byte) []byte {
 	b, oob := make([]byte, 65536), make([]byte, 256)
 	for {
 		n, oobn, _, from, err := unix.Recvmsg(p.fd, b, oob, 0)
@@ -64,7 +75,7 @@ func (p *port) receive() []byte {
 		if from.(*unix.SockaddrLinklayer).Pkttype == unix.PACKET_OUTGOING {
 			continue
 		}
-		if n < 14 || [6]byte(b[6:12]) != station {
+		if n < 14 || [6]byte(b[6:12]) != source {
 			continue
 		}
 		return withMetadata(b[:n], oob[:oobn])
@@ -132,6 +143,8 @@ var shapes = []shape{
 	{"two tags, broadcast", broadcast, twice, experimental},
 	{"three tags", unicast, thrice, 0x0800},
 }
+
+func newRand() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }
 
 // frame is one of the shape, size octets long without its tags.
 func (s shape) frame(rng *rand.Rand, size int) []byte {
@@ -349,5 +362,3 @@ func TestFragments(t *testing.T) {
 		})
 	}
 }
-
-var _ = time.Second

@@ -65,7 +65,13 @@ func newSpace(t testing.TB, name string) *space {
 		close(s.jobs)
 		s.fd.Close()
 	})
-	s.do(func() { must(t, setUp("lo")) })
+	s.do(func() {
+		// The tests wait for no duplicate address detection.
+		for _, which := range []string{"all", "default"} {
+			must(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+which+"/accept_dad", []byte("0"), 0))
+		}
+		must(t, setUp("lo"))
+	})
 	return s
 }
 
@@ -304,6 +310,17 @@ func (s *site) counters() pseudowire.Counters {
 		c = all[s.session.LocalID]
 	})
 	return c
+}
+
+func (s *site) global() map[string]uint64 {
+	s.t.Helper()
+	var m map[string]uint64
+	s.do(func() {
+		var err error
+		m, err = s.dp.Global()
+		must(s.t, err)
+	})
+	return m
 }
 
 // echo answers datapgrams on a host until the test ends.
