@@ -8,8 +8,12 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
-// nonceLength is recommended to be at least this (Section 5.4.1).
-const nonceLength = 16
+const (
+	// nonceLength is recommended to be at least this (Section 5.4.1).
+	nonceLength = 16
+	// maxSecrets is how many an LCCE may have, and digests a message (Section 5.4.1).
+	maxSecrets = 2
+)
 
 // auth is the authentication of one connection's messages (Section 4.3).
 type auth struct {
@@ -17,6 +21,26 @@ type auth struct {
 	on bool
 	// localNonce is ours, empty until we have told it; remoteNonce is the peer's.
 	localNonce, remoteNonce []byte
+	// keys, if set, are those of before the tunnel got others: of an ended connection.
+	keys []*l2tpv3.Secret
+}
+
+// keys are those of the connection's messages, in both directions.
+func (c *connection) keys() []*l2tpv3.Secret {
+	if c.auth.keys != nil {
+		return c.auth.keys
+	}
+	return c.t.keys()
+}
+
+// keepKeys lets the tunnel's ended connections go on with the secrets that they
+// had, because it gets others that have nothing to do with them.
+func (t *tunnel) keepKeys() {
+	for _, c := range t.ended {
+		if c.auth.on && c.auth.keys == nil {
+			c.auth.keys = t.keys()
+		}
+	}
 }
 
 // keys are the tunnel's secrets, two at most (Section 5.4.1).
@@ -41,26 +65,37 @@ func (c *connection) startAuth() []byte {
 	return c.auth.localNonce
 }
 
+// digestAVPs are Message Digest AVPs to be filled in, by algorithm.
+var digestAVPs = func() (all [2][]byte) {
+	for a := range all {
+		m := l2tpv3.Message{AVPs: []l2tpv3.AVP{l2tpv3.NewMessageDigest(l2tpv3.DigestAlgorithm(a))}}
+		octets, _ := m.Append(nil)
+		all[a] = octets[12:]
+	}
+	return all
+}()
+
 // seal is the message as it goes out: header and, with authentication, digests,
 // one for each secret.
 func (c *connection) seal(octets []byte, ns uint16) []byte {
-	if !c.auth.on {
-		b := slices.Clone(octets)
-		putHeader(b, c.remoteID, ns, c.rel.nr)
-		return b
-	}
 	// Section 5.4.1: directly after the Message Type AVP, which has 8 octets.
 	const after = 12 + 8
-	keys := c.t.keys()
-	digest := l2tpv3.NewMessageDigest(l2tpv3.HMACMD5)
-	one, _ := (&l2tpv3.Message{AVPs: []l2tpv3.AVP{digest}}).Append(nil)
-	b := slices.Clone(octets[:after])
-	for range min(len(keys), 2) {
-		b = append(b, one[12:]...)
+	var keys []*l2tpv3.Secret
+	if c.auth.on {
+		keys = c.keys()
+	}
+	digest := digestAVPs[c.t.cfg.Digest]
+	b := make([]byte, 0, len(octets)+maxSecrets*len(digest))
+	b = append(b, octets[:after]...)
+	for range keys {
+		b = append(b, digest...)
 	}
 	b = append(b, octets[after:]...)
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 	putHeader(b, c.remoteID, ns, c.rel.nr)
+	if len(keys) == 0 {
+		return b
+	}
 	local, remote := c.auth.localNonce, c.auth.remoteNonce
 	if binary.BigEndian.Uint16(octets[after-2:]) == uint16(l2tpv3.SCCRQ) {
 		local, remote = nil, nil // Section 5.4.1: "The SCCRQ has special treatment"
@@ -70,29 +105,68 @@ func (c *connection) seal(octets []byte, ns uint16) []byte {
 	return b
 }
 
-// verify reports whether a message may be used.
+// verify reports whether a message may be used, and reveals what it hides.
 func (c *connection) verify(payload []byte, m *l2tpv3.Message) bool {
-	if !c.auth.on {
-		return c.e.intact(payload)
-	}
-	keys := c.t.keys()
-	remote := c.auth.remoteNonce
 	t, _ := m.Type()
+	nonce, has := l2tpv3.Find[l2tpv3.Nonce](m)
+	if !c.auth.on {
+		// A peer that authenticates alone is told that it cannot have that (see
+		// sccrp): its digest is not for us to judge.
+		return c.e.intact(payload) || t == l2tpv3.SCCRP && c.state == ConnectionWaitReply && has
+	}
+	remote := c.auth.remoteNonce
 	if t == l2tpv3.SCCRP && remote == nil {
-		nonce, ok := l2tpv3.Find[l2tpv3.Nonce](m)
 		// Section 5.4.1: with authentication it MUST be present in the SCCRP.
-		if !ok {
+		if !has {
 			return false
 		}
 		remote = nonce
 	}
-	if l2tpv3.Verify(payload, remote, c.auth.localNonce, keys...) == nil {
-		return true
+	if l2tpv3.Verify(payload, remote, c.auth.localNonce, c.keys()...) != nil {
+		// The text is silent on a StopCCN whose sender has not got our nonce yet: it
+		// is taken as empty, and is so from here on.
+		if t != l2tpv3.StopCCN || c.state != ConnectionWaitConnect || l2tpv3.Verify(payload, remote, nil, c.keys()...) != nil {
+			return false
+		}
+		c.auth.localNonce = nil
 	}
-	// The text is silent on a StopCCN whose sender has not got our nonce yet: it
-	// is taken as empty.
-	return t == l2tpv3.StopCCN && c.state == ConnectionWaitConnect &&
-		l2tpv3.Verify(payload, remote, nil, keys...) == nil
+	c.reveal(m)
+	return true
+}
+
+// reveal replaces what an authenticated message hides (Section 5.3). Without
+// authentication nothing may be hidden, and what is cannot be read.
+func (c *connection) reveal(m *l2tpv3.Message) {
+	if c.auth.on {
+		reveal(m, c.keys())
+	}
+}
+
+// reveal tries one secret after the other: which of two the sender hides with is
+// not said. With a wrong one nothing sensible comes out, and the last one's
+// nonsense is left, for its M bit to be judged.
+func reveal(m *l2tpv3.Message, keys []*l2tpv3.Secret) {
+	if !slices.ContainsFunc(m.AVPs, hidden) {
+		return
+	}
+	avps, flags := m.AVPs, m.Flags
+	for _, k := range keys {
+		m.AVPs, m.Flags = slices.Clone(avps), slices.Clone(flags)
+		k.Reveal(m)
+		good := true
+		for i, a := range m.AVPs {
+			r, raw := a.(l2tpv3.RawAVP)
+			good = good && !(hidden(avps[i]) && raw && r.Malformed != nil)
+		}
+		if good {
+			return
+		}
+	}
+}
+
+func hidden(a l2tpv3.AVP) bool {
+	r, ok := a.(l2tpv3.RawAVP)
+	return ok && r.Hidden
 }
 
 // intact is the integrity check of a message without authentication: "If an
@@ -106,6 +180,9 @@ func (e *Endpoint) intact(payload []byte) bool {
 // tunnel's secrets, or may come from anybody because it has none.
 func (t *tunnel) verifyRequest(payload []byte, m *l2tpv3.Message) bool {
 	_, nonce := l2tpv3.Find[l2tpv3.Nonce](m)
+	if t.secretsDue {
+		return false // there are secrets, but they have not been set again yet
+	}
 	if len(t.cfg.Secrets) == 0 {
 		// With a nonce the peer wants authentication, and is told that it
 		// cannot have it: its digest is not for us to judge.

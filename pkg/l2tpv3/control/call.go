@@ -59,7 +59,7 @@ func (s *session) event(kind l2tpv3.MessageType, in sessionInput) (sessionEvent,
 		return receiveCDN, s.disconnected(in)
 	}
 	// Section 5.2: CDN 2, Error Code 8.
-	if u, ok := l2tpv3.UnknownMandatory(in.m); ok {
+	if u, ok := unknownMandatory(in.m); ok {
 		in.result, in.reason = u.ResultCode(), kind.String()+" from the peer: "+plain(u)
 		return receiveInvalidSession, in
 	}
@@ -226,7 +226,7 @@ func (s *session) refused(in sessionInput) {
 // judgeRequest decides whether an ICRQ can be accepted, as judge does.
 func (s *session) judgeRequest(m *l2tpv3.Message, kind l2tpv3.PseudowireType) (l2tpv3.ResultCode, string) {
 	// Section 5.2: CDN 2, Error Code 8.
-	if u, ok := l2tpv3.UnknownMandatory(m); ok {
+	if u, ok := unknownMandatory(m); ok {
 		return u.ResultCode(), "ICRQ from the peer: " + plain(u)
 	}
 	if err := l2tpv3.Validate(m); err != nil {

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -27,6 +28,7 @@ func TestSetAgain(t *testing.T) {
 		{"nothing", func(t *Tunnel) {}, true},
 		{"hello", func(t *Tunnel) { t.Hello = time.Second }, true},
 		{"what reasons call the peer", func(t *Tunnel) { t.Peer = "the other site" }, true},
+		{"digest", func(t *Tunnel) { t.Digest = l2tpv3.HMACSHA1 }, true},
 		{"an address written otherwise", func(t *Tunnel) { t.Remote = netip.MustParseAddr("::ffff:192.0.2.2") }, true},
 		{"local address", func(t *Tunnel) { t.Local = netip.MustParseAddr("192.0.2.8") }, false},
 		{"remote address", func(t *Tunnel) { t.Remote = netip.MustParseAddr("192.0.2.9") }, false},
@@ -112,6 +114,10 @@ func TestRotateSecrets(t *testing.T) {
 	set(a, "old", "new")
 	set(b, "new", "old")
 	set(a, "new")
+	a.tunnels[0].Digest = l2tpv3.HMACSHA1 // the other hash algorithm, too, one end after the other
+	set(a, "new")
+	set(b, "new")
+	b.tunnels[0].Digest = l2tpv3.HMACSHA1
 	set(b, "new")
 	for _, h := range n.hosts {
 		if c := h.e.Counters(); c["unauthenticated"] > 0 || c["retransmitted"] > 0 {
@@ -158,10 +164,13 @@ func TestRefusedConfigurations(t *testing.T) {
 	}
 	long := strings.Repeat("x", 1024)
 	for field, change := range map[string]func(*Tunnel){
-		"Name":         func(t *Tunnel) { t.Name = "" },
-		"Remote":       func(t *Tunnel) { t.Local = netip.MustParseAddr("2001:db8::1") },
-		"HostName":     func(t *Tunnel) { t.HostName = long },
-		"Capabilities": func(t *Tunnel) { t.Capabilities = nil },
+		"Name":          func(t *Tunnel) { t.Name = "" },
+		"Remote":        func(t *Tunnel) { t.Local = netip.MustParseAddr("2001:db8::1") },
+		"HostName":      func(t *Tunnel) { t.HostName = long },
+		"Capabilities":  func(t *Tunnel) { t.Capabilities = nil },
+		"Encapsulation": func(t *Tunnel) { t.Encapsulation = 2 },
+		"Secrets":       func(t *Tunnel) { t.Secrets = [][]byte{[]byte("s"), {}} },
+		"Digest":        func(t *Tunnel) { t.Digest = 2 },
 	} {
 		c := good
 		change(&c)
@@ -283,6 +292,23 @@ func TestRestoreRefuses(t *testing.T) {
 		{`"localID":13,"remoteID":900`, `"localID":0,"remoteID":900`},
 		{`"Tunnel":"gold/dc2"`, `"Tunnel":"silver/dc2"`},
 		{`"CookieLength":8`, `"CookieLength":7`},
+		{`"CookieLength":8`, `"CookieLength":4`},
+		{`"state":4,"initiator":true,"localID":13`, `"state":0,"initiator":true,"localID":0`}, // in the data plane
+		{`"installed":true`, `"installed":false`},
+		{`"remoteID":900`, `"remoteID":0`},
+		{`"remoteID":77`, `"remoteID":0`},
+		{`"remoteID":900,"localCookie":"`, `"remoteID":900,"remoteCookie":"AAAA","localCookie":"`},
+		{`"wishes":{}`, `"wishes":{"sublayer":2}`},
+		{`"wishes":{}`, `"wishes":{"sequencing":3}`},
+		{`"sent":1`, `"sent":1,"tries":-1`},
+		{`"kind":1,`, `"kind":2,`},
+		{`"octets":"yAMA`, `"octets":"yAMB`}, // its Length
+		{`"Remote":"192.0.2.2:1701"`, `"Remote":"192.0.2.3:1701"`},
+		{`"path":{"Encapsulation":0`, `"path":{"Encapsulation":1`},
+		{`"Name":"gold/dc2","Encapsulation":0`, `"Name":"gold/dc2","Encapsulation":2`},
+		{`"peer":`, `"auth":true,"peer":`},
+		{`"state":3,`, `"state":0,"phase":1,"role":"ended",`}, // closing, with nothing to be acknowledged
+		{`"config":{"Name":"gold/dc2"`, `"secrets":true,"config":{"Name":"gold/dc2"`},
 	} {
 		changed := strings.Replace(string(good), row.from, row.to, 1)
 		if changed == string(good) {
@@ -298,6 +324,76 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	if err := restore(`{"version":2,"tunnels":[{"version":1}]}`); !errors.Is(err, ErrStateVersion) {
 		t.Error(err)
+	}
+}
+
+// TestRestoreBoundsTimers: a state whose timers or counts are out of all proportion
+// does not keep anything for longer than it would have been from the beginning.
+func TestRestoreBoundsTimers(t *testing.T) {
+	s := established(t)
+	if err := s.do([]string{"remove", "gold/dc2", "6"}); err != nil { // one that is closing
+		t.Fatal(err)
+	}
+	state := s.e.Save()
+	for i := range state.Tunnels {
+		ts := &state.Tunnels[i]
+		ts.Failures = 1 << 40
+		ts.History = make([]Transition, 100)
+		for j := range ts.Connections {
+			c := &ts.Connections[j]
+			c.Linger, c.HalfOpen, c.Tries = 1<<62, 1<<62, 1<<40
+		}
+	}
+	var random counting
+	e := New(Config{Random: &random})
+	if err := e.Restore(s.now, state); err != nil {
+		t.Fatal(err)
+	}
+	before := maps.Clone(e.connections)
+	for end := s.now.Add(3 * time.Minute); ; {
+		d, ok := e.Deadline()
+		if !ok || d.After(end) {
+			break
+		}
+		e.Advance(d)
+		for _, ok := e.Next(); ok; _, ok = e.Next() {
+		}
+	}
+	for id, c := range e.connections {
+		if before[id] == c {
+			t.Errorf("connection %d is still there", id)
+		}
+	}
+	for _, c := range e.Connections() {
+		if len(c.History) > history {
+			t.Errorf("%s: %d transitions", c.Tunnel.Name, len(c.History))
+		}
+	}
+}
+
+// TestNoSecretYet: between Restore and SetTunnel the secrets are missing. Nothing
+// is accepted or opened without them.
+func TestNoSecretYet(t *testing.T) {
+	n := newNetwork(t, 1)
+	n.tunnel("gold", withSecret)
+	a := n.hosts[0]
+	a.start()
+	state := a.e.Save()
+	e := New(Config{Random: a.rand})
+	if err := e.Restore(n.now, state); err != nil {
+		t.Fatal(err)
+	}
+	m, err := buildMessage([]string{"SCCRQ", "host=gold.dc2", "router=1", "assigned=5", "caps=5"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Receive(n.now, Datagram{Path: Path{Local: addrPort("192.0.2.1:1701"), Remote: addrPort("192.0.2.2:1701")}, Payload: m})
+	for range 10 {
+		d, _ := e.Deadline()
+		e.Advance(d)
+	}
+	if o, ok := e.Next(); ok || len(e.connections) > 0 {
+		t.Errorf("without the secret: %s", outputText(o))
 	}
 }
 

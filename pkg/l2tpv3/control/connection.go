@@ -24,8 +24,11 @@ type connection struct {
 	// and no other is accepted any more (Section 4.1.2.2).
 	path    Path
 	settled bool
-	// request is the SCCRQ that started a responder's connection.
+	// request is the SCCRQ that started a responder's connection, mark what was
+	// random in it.
 	request request
+	mark    uint64
+	repeats limit // of the request
 	// stranger connections only refuse: they have no socket and are not saved.
 	stranger bool
 	peer     identity
@@ -176,7 +179,7 @@ func (c *connection) established(from ConnectionState, in input) {
 	t := c.t
 	if t.rival == c {
 		t.rival = nil
-		t.yield("the peer has opened a new one")
+		t.yield(c.request, "the peer has opened a new one")
 		t.conn = c
 	}
 	t.openAt = time.Time{}
@@ -277,8 +280,8 @@ func (c *connection) pushFor(session uint32, t l2tpv3.MessageType, avps ...l2tpv
 // flush sends what the windows let through, or an ACK if one is owed and nothing
 // else carries it.
 func (c *connection) flush() {
-	if c.auth.on && len(c.t.cfg.Secrets) == 0 {
-		return // until they are set again
+	if c.auth.on && len(c.keys()) == 0 {
+		return // until the secrets are set again
 	}
 	for {
 		again := c.rel.flying < c.rel.sent

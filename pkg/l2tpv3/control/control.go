@@ -52,8 +52,11 @@ type Tunnel struct {
 	// ReceiveWindow is advertised; 0 is 16.
 	ReceiveWindow uint16
 	// Secrets turn authentication on (Section 4.3): one, or two while a secret is
-	// being replaced. Each of them is accepted from the peer, and each makes a digest.
+	// being replaced. Each of them is accepted from the peer, and each makes a
+	// digest, so that a peer with either of them understands.
 	Secrets [][]byte
+	// Digest is the algorithm of the digests that are sent; any is accepted.
+	Digest l2tpv3.DigestAlgorithm
 }
 
 // Session is the configuration of one session on a tunnel.

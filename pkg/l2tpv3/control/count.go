@@ -61,7 +61,8 @@ func (e *Endpoint) count(c counter) { e.tally[c]++ }
 //
 //	received            all, whatever they hold
 //	transmitted         all; retransmitted is what part of them are repetitions
-//	malformed           no control message: header or AVP lengths are wrong
+//	malformed           no control message: header or AVP lengths are wrong; that
+//	                    of a stranger is not looked at, and counts as one of the next three
 //	unknown-connection  a control connection ID that is nobody's
 //	unknown-peer        a request from an address that no tunnel has
 //	wrong-peer          not from the address of the connection's peer

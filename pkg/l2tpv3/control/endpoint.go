@@ -24,6 +24,8 @@ type Endpoint struct {
 	sessions    map[uint32]*session
 	// requests finds the connection that an SCCRQ started, see request.
 	requests map[request]*connection
+	// peers are the addresses of tunnels' peers; nil if they have to be collected anew.
+	peers map[netip.Addr]struct{}
 
 	outputs []Output
 	taken   int // of outputs
@@ -118,22 +120,50 @@ func (e *Endpoint) Receive(now time.Time, d Datagram) {
 	e.now = now
 	e.count(countReceived)
 	d.Local, d.Remote = unmap(d.Local), unmap(d.Remote)
+	c, ok := e.addressee(d)
+	if !ok {
+		return
+	}
 	m := &e.parsed
 	switch err := m.Parse(d.Payload); {
 	case err != nil:
 		// Section 7.1: "A control message with a malformed header MUST be
 		// discarded." One whose AVPs cannot be told apart is no better.
 		e.count(countMalformed)
-	case m.ControlConnectionID == 0:
+	case c == nil:
 		e.receiveUnassigned(d, m)
 	default:
-		if c := e.connections[m.ControlConnectionID]; c != nil {
-			c.receive(d, m)
-		} else {
-			e.count(countUnknownConnection)
-		}
+		c.receive(d, m)
 	}
 	e.settle()
+}
+
+// addressee finds the connection that a datagram is for by its header, or none
+// if its Control Connection ID is 0. It is false for what is nobody's, or not
+// from a peer: nothing more is spent on that, however long it is.
+func (e *Endpoint) addressee(d Datagram) (c *connection, ok bool) {
+	if len(d.Payload) < 12 {
+		e.count(countMalformed)
+		return nil, false
+	}
+	id := binary.BigEndian.Uint32(d.Payload[4:])
+	if id == 0 {
+		if !e.knows(d.Remote.Addr()) {
+			// A stranger gets nothing at all.
+			e.count(countUnknownPeer)
+			return nil, false
+		}
+		return nil, true
+	}
+	if c = e.connections[id]; c == nil {
+		e.count(countUnknownConnection)
+		return nil, false
+	}
+	if why, ok := c.from(d.Path); !ok {
+		e.count(why)
+		return nil, false
+	}
+	return c, true
 }
 
 // Heard says that data of the connection's sessions has arrived from the peer:

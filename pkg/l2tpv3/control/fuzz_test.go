@@ -237,6 +237,11 @@ func (s *stage) invariants(t testing.TB) {
 		}
 	}
 	for _, tun := range e.tunnels {
+		for _, c := range tun.ended {
+			if e.connections[c.localID] != c {
+				t.Fatalf("%s lingers in connection %d, which is forgotten", tun.cfg.Name, c.localID)
+			}
+		}
 		if tun.conn != nil && tun.conn.state == ConnectionIdle {
 			t.Fatalf("%s has a connection in force that is idle", tun.cfg.Name)
 		}

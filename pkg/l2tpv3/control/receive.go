@@ -19,13 +19,9 @@ func (c *connection) from(p Path) (counter, bool) {
 	return 0, true
 }
 
-// receive handles a message with the connection's ID.
+// receive handles a message for the connection, from its peer.
 func (c *connection) receive(d Datagram, m *l2tpv3.Message) {
 	e := c.e
-	if why, ok := c.from(d.Path); !ok {
-		e.count(why)
-		return
-	}
 	// Section 4.7.3: Version 2 is for the first SCCRQ only.
 	if m.Version != 3 {
 		e.count(countWrongVersion)
@@ -35,6 +31,9 @@ func (c *connection) receive(d Datagram, m *l2tpv3.Message) {
 	// the control message", Nr included.
 	if !c.verify(d.Payload, m) {
 		e.count(countUnauthenticated)
+		if c.auth.on && c.state == ConnectionWaitReply {
+			c.t.distrust()
+		}
 		return
 	}
 	before := c.rel.first
@@ -45,8 +44,18 @@ func (c *connection) receive(d Datagram, m *l2tpv3.Message) {
 	if c.rel.first != before {
 		c.progress()
 	}
-	c.heard = e.now
 	e.touch(c)
+	c.deliver(d, m)
+	c.finish()
+}
+
+// deliver brings a message to its turn. Only what is new is a sign of life:
+// anybody can repeat what he has heard.
+func (c *connection) deliver(d Datagram, m *l2tpv3.Message) {
+	e, arrival := c.e, c.rel.classify(m.Ns)
+	if arrival != duplicate {
+		c.heard = e.now
+	}
 	t, known := m.Type()
 	if m.IsZLB() || known && t == l2tpv3.ACK {
 		return // Section 6.15: no event
@@ -56,7 +65,7 @@ func (c *connection) receive(d Datagram, m *l2tpv3.Message) {
 		e.count(countOverload)
 		return
 	}
-	switch c.rel.classify(m.Ns) {
+	switch arrival {
 	case duplicate:
 		e.count(countDuplicate)
 		c.again()
@@ -68,9 +77,10 @@ func (c *connection) receive(d Datagram, m *l2tpv3.Message) {
 		}
 	case inOrder:
 		c.accept(m, d.Path)
-		for octets, ok := c.rel.due(); ok; octets, ok = c.rel.due() {
+		for octets, ok := c.rel.due(); ok && c.phase != ended; octets, ok = c.rel.due() {
 			// It could be read before.
 			if later, err := l2tpv3.Parse(octets); err == nil {
+				c.reveal(later)
 				c.accept(later, d.Path)
 			}
 		}
@@ -82,25 +92,27 @@ func (c *connection) receive(d Datagram, m *l2tpv3.Message) {
 // else with an acknowledgment.
 func (c *connection) again() {
 	c.rel.owed = true
-	c.changed()
+	c.e.touch(c)
 	if !c.initiator && c.rel.first == 0 {
 		c.rel.repeat()
+	}
+}
+
+// finish ends a connection whose StopCCN has arrived. A responder remembers the
+// request, so that a late copy of it does not begin anew.
+func (c *connection) finish() {
+	switch {
+	case c.phase != closing || !c.rel.idle():
+	case c.request == request{}:
+		c.end()
+	default:
+		c.phase, c.lingerEnd = lingering, c.e.now.Add(c.e.timers.Linger)
 	}
 }
 
 // progress follows an acknowledgment of something new.
 func (c *connection) progress() {
 	c.changed()
-	if c.phase == closing && c.rel.idle() {
-		// The StopCCN has arrived. A responder remembers the request, so that a
-		// late copy of it does not begin anew.
-		if c.request == (request{}) {
-			c.end()
-			return
-		}
-		c.phase, c.lingerEnd = lingering, c.e.now.Add(c.e.timers.Linger)
-		return
-	}
 	if h := c.t.held; h != nil && c.t.conn == c {
 		h.progress(c.t)
 	}
@@ -137,8 +149,11 @@ func (c *connection) event(m *l2tpv3.Message, from Path) (connectionEvent, input
 	if t == l2tpv3.StopCCN {
 		return c.stopCCN(m, in)
 	}
+	if t == l2tpv3.SCCRP {
+		c.learnID(m, in.from)
+	}
 	// Section 5.2: StopCCN 2, Error Code 8. Section 7.1: so for malformed ones.
-	if u, ok := l2tpv3.UnknownMandatory(m); ok {
+	if u, ok := unknownMandatory(m); ok {
 		in.result, in.reason = u.ResultCode(), t.String()+" from the peer: "+plain(u)
 		switch t {
 		case l2tpv3.SCCRP:
@@ -164,6 +179,31 @@ func (c *connection) event(m *l2tpv3.Message, from Path) (connectionEvent, input
 	return receiveHello, in
 }
 
+// Vendors whose AVPs are known and mean nothing here. Their boxes send them with
+// the M bit to everybody, and by the letter of Section 5.2 would never come up.
+const (
+	vendorCisco     = 9
+	vendorCableLabs = 4491
+)
+
+// unknownMandatory finds the first AVP for which Section 5.2 wants the session or
+// the connection shut down.
+func unknownMandatory(m *l2tpv3.Message) (*l2tpv3.UnknownMandatoryAVPError, bool) {
+	rest := l2tpv3.Message{AVPs: m.AVPs}
+	for {
+		u, ok := l2tpv3.UnknownMandatory(&rest)
+		if !ok {
+			return nil, false
+		}
+		skipped := len(m.AVPs) - len(rest.AVPs)
+		if u.Vendor != vendorCisco && u.Vendor != vendorCableLabs {
+			u.Index += skipped
+			return u, true
+		}
+		rest.AVPs = rest.AVPs[u.Index+1:]
+	}
+}
+
 // implemented says which of the known messages have a meaning here. The others,
 // of other RFCs, are as good as unknown.
 func implemented(t l2tpv3.MessageType) bool {
@@ -175,13 +215,17 @@ func implemented(t l2tpv3.MessageType) bool {
 	return false
 }
 
-// stopCCN learns where the acknowledgment has to go, if it is the first message
-// from the peer.
-func (c *connection) stopCCN(m *l2tpv3.Message, in input) (connectionEvent, input) {
+// learnID learns where an answer to SCCRP or StopCCN has to go, if it is the first
+// message from the peer.
+func (c *connection) learnID(m *l2tpv3.Message, from Path) {
 	if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok && c.remoteID == 0 {
 		c.remoteID = uint32(id)
 	}
-	c.fixPeer(in.from)
+	c.fixPeer(from)
+}
+
+func (c *connection) stopCCN(m *l2tpv3.Message, in input) (connectionEvent, input) {
+	c.learnID(m, in.from)
 	in.reason = "the peer sent StopCCN"
 	if r, ok := l2tpv3.Find[l2tpv3.ResultCode](m); ok {
 		in.reason += ": " + r.Describe(l2tpv3.StopCCN)
@@ -194,22 +238,21 @@ func (c *connection) sccrp(m *l2tpv3.Message, in input) (connectionEvent, input)
 	in.reason = "SCCRP received"
 	if c.state != ConnectionWaitReply {
 		in.reason = "the peer sent SCCRP in state " + c.state.String()
-		if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok && c.remoteID == 0 {
-			c.remoteID = uint32(id)
-			c.fixPeer(in.from)
-		}
 		return receiveSCCRP, in
 	}
 	if err := l2tpv3.Validate(m); err != nil {
 		in.result, in.reason = malformed(err), "the peer sent "+plain(err)
-		if id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m); ok {
-			c.remoteID = uint32(id)
-		}
-		c.fixPeer(in.from)
 		return receiveSCCRPUnacceptable, in
 	}
-	c.fixPeer(in.from)
+	if _, nonce := l2tpv3.Find[l2tpv3.Nonce](m); nonce && !c.auth.on {
+		in.result, in.reason = noSecret, c.t.peer()+" wants authentication, and there is no secret for it here"
+		return receiveSCCRPUnacceptable, in
+	}
 	c.identify(m)
+	if c.e.ours(c.peer.HostName) {
+		in.result.Result, in.reason = l2tpv3.StopCCNNotAuthorized, "the answer is our own"
+		return receiveSCCRPUnacceptable, in
+	}
 	// The peer took us for somebody else: it does not know this tunnel (yet).
 	if other := c.e.tunnelNamed(c.peer.HostName); other != nil && other != c.t && c.peer.HostName != c.t.cfg.PeerHostName {
 		in.result = l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: "that host name belongs to another tunnel"}

@@ -130,7 +130,7 @@ func (r *reliable) next(now time.Time, t *Timers, urgent bool) (outgoing, uint16
 // expire handles a retransmission timer that has run out. It is false when the
 // peer has not answered often enough and the connection is lost.
 func (r *reliable) expire(now time.Time, t *Timers) bool {
-	if r.tries == t.MaxRetransmits {
+	if r.tries >= t.MaxRetransmits {
 		return false
 	}
 	r.tries++

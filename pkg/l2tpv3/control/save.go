@@ -84,6 +84,7 @@ type requestState struct {
 	Local  netip.Addr     `json:"local"`
 	Remote netip.AddrPort `json:"remote"`
 	ID     uint32         `json:"id"`
+	Mark   uint64         `json:"mark,omitempty"`
 }
 
 type outgoingState struct {
@@ -140,10 +141,10 @@ func (e *Endpoint) left(at time.Time) time.Duration {
 	return max(at.Sub(e.now), 1)
 }
 
-// resume is left's inverse.
-func (e *Endpoint) resume(d time.Duration) time.Time {
-	if d <= 0 {
-		return time.Time{}
+// resume is left's inverse, for a timer that runs for whole at most.
+func (e *Endpoint) resume(d, whole time.Duration) time.Time {
+	if d <= 0 || d > whole {
+		d = whole
 	}
 	return e.now.Add(d)
 }
@@ -180,7 +181,7 @@ func (c *connection) save(role string) connectionState {
 		Linger: c.e.left(c.lingerEnd), HalfOpen: c.e.left(c.halfOpenEnd),
 	}
 	if c.request != (request{}) {
-		s.Request = &requestState{Local: c.request.local, Remote: c.request.remote, ID: c.request.id}
+		s.Request = &requestState{Local: c.request.local, Remote: c.request.remote, ID: c.request.id, Mark: c.mark}
 	}
 	for _, m := range c.rel.queue {
 		s.Queue = append(s.Queue, outgoingState{Kind: m.kind, Octets: m.octets, Session: m.session})
@@ -270,22 +271,39 @@ func (e *Endpoint) restoreTunnel(s TunnelState) error {
 func (t *tunnel) restoreConnection(s connectionState) error {
 	e := t.e
 	if s.LocalID == 0 || e.connections[s.LocalID] != nil || s.Phase > lingering || s.State >= connectionStates ||
-		s.Sent < 0 || s.Sent > len(s.Queue) || !s.Path.Remote.Addr().IsValid() || (s.State == ConnectionIdle) != (s.Phase != alive) {
+		s.Sent < 0 || s.Sent > len(s.Queue) || s.Tries < 0 || !s.Path.Remote.Addr().IsValid() ||
+		(s.State == ConnectionIdle) != (s.Phase != alive) || s.Phase == closing && len(s.Queue) == 0 ||
+		s.State == ConnectionEstablished && s.RemoteID == 0 {
 		return &StateError{t.cfg.Name, fmt.Sprintf("connection %d makes no sense", s.LocalID)}
+	}
+	// What is in force is as the tunnel is configured; it is another one that is not.
+	if s.Phase == alive && (s.Auth != t.secretsDue || s.Path.Encapsulation != t.cfg.Encapsulation || s.Path.Remote.Addr() != t.cfg.Remote) {
+		return &StateError{t.cfg.Name, fmt.Sprintf("connection %d is not the tunnel's", s.LocalID)}
 	}
 	c := &connection{
 		e: e, t: t, state: s.State, phase: s.Phase, since: s.Since,
 		localID: s.LocalID, remoteID: s.RemoteID, initiator: s.Initiator, path: s.Path, settled: s.Settled,
 		peer: s.Peer, tie: s.Tie, auth: auth{on: s.Auth, localNonce: s.Nonce, remoteNonce: s.PeerNonce},
-		rel: newReliable(), heard: e.now, lingerEnd: e.resume(s.Linger), halfOpenEnd: e.resume(s.HalfOpen),
+		rel: newReliable(), heard: e.now,
+	}
+	// No timer runs for longer than it would from the beginning.
+	switch {
+	case s.Phase == lingering:
+		c.lingerEnd = e.resume(s.Linger, e.timers.Linger)
+	case s.State == ConnectionWaitReply || s.State == ConnectionWaitConnect:
+		c.halfOpenEnd = e.resume(s.HalfOpen, e.timers.cycle()+e.timers.RetransmitCap)
 	}
 	if s.Peer.Window != 0 {
 		c.rel.setWindow(s.Peer.Window)
 	}
 	c.rel.first, c.rel.nr, c.rel.sent, c.rel.tries = s.First, s.Nr, s.Sent, s.Tries
 	for _, m := range s.Queue {
-		if len(m.Octets) < 20 {
-			return &StateError{t.cfg.Name, fmt.Sprintf("connection %d has a message that is too short", s.LocalID)}
+		parsed, err := l2tpv3.Parse(m.Octets)
+		if err != nil {
+			return &StateError{t.cfg.Name, fmt.Sprintf("connection %d has a message that cannot be read: %v", s.LocalID, err)}
+		}
+		if kind, ok := parsed.Type(); !ok || kind != m.Kind {
+			return &StateError{t.cfg.Name, fmt.Sprintf("connection %d has a message that is no %v", s.LocalID, m.Kind)}
 		}
 		c.rel.queue = append(c.rel.queue, outgoing{kind: m.Kind, octets: m.Octets, session: m.Session})
 	}
@@ -294,7 +312,7 @@ func (t *tunnel) restoreConnection(s connectionState) error {
 	}
 	e.connections[c.localID] = c
 	if r := s.Request; r != nil {
-		c.request = request{s.Path.Encapsulation, r.Local, r.Remote, r.ID}
+		c.request, c.mark = request{s.Path.Encapsulation, r.Local, r.Remote, r.ID}, r.Mark
 		e.requests[c.request] = c
 	}
 	switch {
@@ -317,9 +335,12 @@ func (t *tunnel) restoreConnection(s connectionState) error {
 
 func (t *tunnel) restoreSession(s sessionState) error {
 	e := t.e
-	signalled := s.State >= SessionWaitReply
+	signalled, known := s.State >= SessionWaitReply, s.State >= SessionWaitConnect
 	if s.State >= sessionStates || s.Config.Tunnel != t.cfg.Name || t.sessions[s.Config.Name] != nil ||
-		signalled != (s.LocalID != 0) || signalled && (e.sessions[s.LocalID] != nil || t.state() != ConnectionEstablished) {
+		signalled != (s.LocalID != 0) || signalled && (e.sessions[s.LocalID] != nil || t.state() != ConnectionEstablished) ||
+		known != s.Installed || known && s.RemoteID == 0 || signalled && len(s.LocalCookie) != s.Config.CookieLength ||
+		len(s.RemoteCookie) != 0 && len(s.RemoteCookie) != 4 && len(s.RemoteCookie) != 8 ||
+		s.Wishes.Sublayer > l2tpv3.SublayerDefault || s.Wishes.Sequencing > l2tpv3.SequencingAll {
 		return &StateError{t.cfg.Name, fmt.Sprintf("session %s makes no sense", s.Config.Name)}
 	}
 	if err := s.Config.check(t); err != nil {
@@ -329,8 +350,13 @@ func (t *tunnel) restoreSession(s sessionState) error {
 		e: e, t: t, cfg: s.Config, state: s.State, initiator: s.Initiator, localID: s.LocalID, remoteID: s.RemoteID,
 		localCookie: s.LocalCookie, remoteCookie: s.RemoteCookie, tie: s.Tie, wishes: s.Wishes,
 		told: s.Told, remote: s.Remote, errors: s.Errors, failures: s.Failures,
-		retryAt: e.resume(s.Retry), halfOpenEnd: e.resume(s.HalfOpen),
 		log: transitions{reason: s.Reason, since: s.Since, past: s.History},
+	}
+	if s.Retry > 0 {
+		x.retryAt = e.resume(s.Retry, 2*max(e.timers.ReopenMin, e.timers.ReopenMax))
+	}
+	if s.State == SessionWaitReply || s.State == SessionWaitConnect {
+		x.halfOpenEnd = e.resume(s.HalfOpen, e.timers.cycle()+e.timers.RetransmitCap)
 	}
 	t.sessions[x.cfg.Name] = x
 	t.forwards[x.cfg.forwarder()] = x

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"time"
@@ -8,8 +9,8 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
-// maxRequests is how many SCCRQs that come to nothing a tunnel answers within one
-// retransmission interval (Section 4.3: "MAY rate-limit [...] SCCRQ messages").
+// maxRequests is how many SCCRQs of a peer that has not shown to be there a tunnel
+// answers within one retransmission interval (Section 4.3: "MAY rate-limit [...] SCCRQ messages").
 const maxRequests = 8
 
 // request identifies an SCCRQ: a repetition has the same.
@@ -24,14 +25,12 @@ type request struct {
 // or a StopCCN of somebody who has not been told our ID (Section 5.4.3).
 func (e *Endpoint) receiveUnassigned(d Datagram, m *l2tpv3.Message) {
 	t, _ := m.Type()
+	if t == l2tpv3.SCCRQ {
+		e.revealRequest(d, m)
+	}
 	id, ok := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m)
 	if t != l2tpv3.SCCRQ && t != l2tpv3.StopCCN || !ok && t == l2tpv3.StopCCN {
 		e.count(countUnexpected)
-		return
-	}
-	if !e.knows(d.Remote.Addr()) {
-		// A stranger gets nothing at all.
-		e.count(countUnknownPeer)
 		return
 	}
 	if !ok {
@@ -40,26 +39,72 @@ func (e *Endpoint) receiveUnassigned(d Datagram, m *l2tpv3.Message) {
 		return
 	}
 	r := request{d.Encapsulation, d.Local.Addr(), d.Remote, uint32(id)}
-	if c := e.requests[r]; c != nil {
-		if t == l2tpv3.SCCRQ {
-			c.repeatedRequest(d, m)
-		} else {
-			c.receive(d, m)
+	switch c := e.requests[r]; {
+	case t == l2tpv3.StopCCN && c != nil:
+		// The sender has not been told our ID: it has sent an SCCRQ and nothing else.
+		// Of who has been, and could be known by an ID that is easily guessed, this
+		// is a forgery.
+		if c.state == ConnectionEstablished || c.rel.classify(m.Ns) == beforeTurn {
+			e.count(countUnexpected)
+			return
 		}
+		c.receive(d, m)
+	case t == l2tpv3.StopCCN:
+		e.cancelHeld(r)
+	case c != nil && c.mark == markOf(m):
+		c.repeatedRequest(d, m)
+	default:
+		e.receiveRequest(d, m, r)
+	}
+}
+
+// revealRequest replaces what an SCCRQ hides by means of the secret that verifies it.
+func (e *Endpoint) revealRequest(d Datagram, m *l2tpv3.Message) {
+	if !slices.ContainsFunc(m.AVPs, hidden) {
 		return
 	}
-	if t == l2tpv3.StopCCN {
-		e.cancelHeld(r, d, m)
-		return
+	for _, t := range e.sortedTunnels() {
+		if t.cfg.Remote == d.Remote.Addr() && len(t.cfg.Secrets) > 0 && t.verifyRequest(d.Payload, m) {
+			reveal(m, t.keys())
+			return
+		}
 	}
-	e.receiveRequest(d, m, r)
+}
+
+// markOf tells an SCCRQ from another one with the same ID from the same port, of
+// a peer that was restarted: it is made of what the peer draws at random. It is
+// the same for all that have no such AVPs.
+func markOf(m *l2tpv3.Message) uint64 {
+	h := fnv.New64a()
+	if tie := tieBreaker(m); tie != nil {
+		h.Write(tie[:])
+	}
+	if nonce, ok := l2tpv3.Find[l2tpv3.Nonce](m); ok {
+		h.Write(nonce)
+	}
+	return h.Sum64()
 }
 
 // knows reports whether an address is a peer's.
 func (e *Endpoint) knows(a netip.Addr) bool {
+	if e.peers == nil {
+		e.peers = map[netip.Addr]struct{}{}
+		for _, t := range e.tunnels {
+			if !t.removed {
+				e.peers[t.cfg.Remote] = struct{}{}
+			}
+		}
+	}
+	_, ok := e.peers[a]
+	return ok
+}
+
+// ours reports whether a Host Name is one that we call ourselves, and no peer is
+// to: a message with it was sent by us, and somebody has sent it back.
+func (e *Endpoint) ours(host string) bool {
 	for _, t := range e.tunnels {
-		if !t.removed && t.cfg.Remote == a {
-			return true
+		if t.cfg.HostName == host {
+			return e.tunnelNamed(host) == nil
 		}
 	}
 	return false
@@ -72,8 +117,10 @@ func (c *connection) repeatedRequest(d Datagram, m *l2tpv3.Message) {
 		return
 	}
 	c.e.count(countDuplicate)
-	c.heard = c.e.now
-	c.again()
+	// Not counted with the new ones: those would have to wait for old ones' copies.
+	if !c.repeats.over(c.e) {
+		c.again()
+	}
 }
 
 // receiveRequest handles an SCCRQ that is new.
@@ -88,16 +135,24 @@ func (e *Endpoint) receiveRequest(d Datagram, m *l2tpv3.Message, r request) {
 		return
 	}
 	host, _ := l2tpv3.Find[l2tpv3.HostName](m)
+	if own := e.connections[r.id]; e.ours(string(host)) || own != nil && own.initiator && own.tie != nil && breakTie(own.tie, tieBreaker(m)) == equal {
+		e.count(countUnexpected) // one of our own, sent back
+		return
+	}
 	t, refusal := e.tunnelOf(d, m, string(host))
 	switch {
 	case t == nil:
 		e.count(countUnauthenticated)
 		return
+	case t.replayed(m):
+		// The nonce was used before: a late copy, or somebody repeats what he has recorded.
+		e.count(countDuplicate)
+		return
 	case refusal != "":
 		t.refuse(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: refusal})
 		return
 	}
-	if u, ok := l2tpv3.UnknownMandatory(m); ok {
+	if u, ok := unknownMandatory(m); ok {
 		t.refuse(d, m, r, u.ResultCode())
 		return
 	}
@@ -107,11 +162,14 @@ func (e *Endpoint) receiveRequest(d Datagram, m *l2tpv3.Message, r request) {
 	}
 	if _, nonce := l2tpv3.Find[l2tpv3.Nonce](m); nonce && len(t.cfg.Secrets) == 0 {
 		// The text is silent on a peer that authenticates alone.
-		t.refuse(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: "no secret is configured here"})
+		t.refuse(d, m, r, noSecret)
 		return
 	}
 	t.request(d, m, r)
 }
+
+// noSecret is the answer to a peer that authenticates alone.
+var noSecret = l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: "no secret is configured here"}
 
 // tunnelOf finds the tunnel that an SCCRQ from a known address is for. Its
 // candidates are that pair's tunnels of that encapsulation and, with
@@ -148,10 +206,15 @@ func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunn
 			verified = append(verified, t)
 		}
 	}
-	candidates = verified
-	if len(candidates) == 0 {
+	if len(verified) == 0 {
+		for _, t := range site {
+			if !t.secretsDue && t.cfg.PeerHostName == host && t.state() <= ConnectionWaitReply {
+				t.distrust()
+			}
+		}
 		return nil, ""
 	}
+	candidates = verified
 	for _, t := range candidates {
 		if t.cfg.PeerHostName == host {
 			return t, ""
@@ -196,40 +259,57 @@ func (t *tunnel) request(d Datagram, m *l2tpv3.Message, r request) {
 		if t.limited() {
 			return
 		}
-		t.yield("the peer has begun anew")
+		t.yield(r, "the peer has begun anew")
 		t.begin(d, m, r)
 	case ConnectionEstablished:
-		if host, _ := l2tpv3.Find[l2tpv3.HostName](m); string(host) == t.cfg.PeerHostName && t.conn.peer.HostName != t.cfg.PeerHostName {
-			// Somebody else was let in while the tunnel's own peer was away.
-			t.yield("the peer with the configured host name has come")
-			t.begin(d, m, r)
+		// Perhaps somebody else was let in while the tunnel's own peer was away.
+		host, _ := l2tpv3.Find[l2tpv3.HostName](m)
+		rightful := string(host) == t.cfg.PeerHostName && t.conn.peer.HostName != t.cfg.PeerHostName
+		if len(t.cfg.Secrets) == 0 && !rightful {
+			t.hold(d, m, r)
 			return
 		}
-		if len(t.cfg.Secrets) > 0 {
-			if t.limited() {
-				return
-			}
-			// Carried beside the old one; its SCCCN will prove that the peer knows
-			// the secret now, which a replayed SCCRQ cannot.
-			t.dropRival("the peer has begun anew")
-			t.rival = t.respond(d, m, r)
-			t.rival.handle(requestAcceptable, input{reason: "SCCRQ received"})
+		if t.limited() {
 			return
 		}
-		t.hold(d, m, r)
+		// Carried beside the old one. Its SCCCN will prove that the peer knows the
+		// secret now, which a replayed SCCRQ does not; or at least that it is where
+		// it says, which a forged one does not.
+		t.dropRival("the peer has begun anew")
+		t.rival = t.respond(d, m, r)
+		t.rival.handle(requestAcceptable, input{reason: "SCCRQ received"})
+	}
+}
+
+// replays is how many SCCRQs of the past a tunnel knows again.
+const replays = 64
+
+// replayed reports whether an authenticated SCCRQ was answered before. A peer
+// draws its nonce anew for each.
+func (t *tunnel) replayed(m *l2tpv3.Message) bool {
+	return len(t.cfg.Secrets) > 0 && slices.Contains(t.answered, markOf(m))
+}
+
+// distrust tells the user that what comes from the peer is not authenticated.
+func (t *tunnel) distrust() {
+	if reason := "waiting for " + t.peer() + ": what it sends does not fit the secret here"; t.log.reason != reason {
+		t.note(t.state(), t.state(), reason)
 	}
 }
 
 // tie breaks the tie between our attempt and the peer's (Section 5.4.3).
 func (t *tunnel) tie(d Datagram, m *l2tpv3.Message, r request) {
 	ours := t.conn
+	if t.limited() {
+		return
+	}
 	switch breakTie(ours.tie, tieBreaker(m)) {
 	case wins:
 		ours.handle(tieWon, input{})
 		// The peer listens now, which it may not have done when ours was sent.
 		ours.rel.repeat()
 		// "A StopCCN SHOULD be sent by the winner as an explicit rejection".
-		t.refuse(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "tie breaker lost"})
+		t.reject(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "tie breaker lost"})
 	case loses:
 		t.conn = nil // not over: the peer's attempt takes its place
 		ours.handle(tieLost, input{})
@@ -239,7 +319,7 @@ func (t *tunnel) tie(d Datagram, m *l2tpv3.Message, r request) {
 		// "both sides MUST discard their control connections and restart [...] with
 		// a new, random tie breaker value".
 		ours.handle(tieEqual, input{reason: "equal tie breakers"})
-		t.refuse(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "equal tie breakers"})
+		t.reject(d, m, r, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "equal tie breakers"})
 	case noBreaker:
 		// "two separate control connections are opened". A tunnel is one, and
 		// always sends a value, so this is a peer's answer to nothing of ours.
@@ -258,18 +338,25 @@ func (t *tunnel) begin(d Datagram, m *l2tpv3.Message, r request) {
 func (t *tunnel) respond(d Datagram, m *l2tpv3.Message, r request) *connection {
 	c := t.newConnection(d.Path)
 	c.settled = true // Section 4.1.2.2: the answer goes to the initiator's source port
-	c.request = r
+	c.request, c.mark = r, markOf(m)
 	t.e.requests[r] = c
+	if t.answered = append(t.answered, c.mark); len(t.answered) > replays {
+		t.answered = slices.Delete(t.answered, 0, 1)
+	}
 	c.identify(m)
 	c.rel.accept()
 	return c
 }
 
-// refuse answers an SCCRQ with StopCCN, reliably.
+// refuse answers an SCCRQ with StopCCN, unless there have been too many.
 func (t *tunnel) refuse(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.ResultCode) {
-	if t.limited() {
-		return
+	if !t.limited() {
+		t.reject(d, m, r, result)
 	}
+}
+
+// reject answers an SCCRQ with StopCCN, reliably.
+func (t *tunnel) reject(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.ResultCode) {
 	t.e.count(countRefusedRequest)
 	if reason := "refused the peer's SCCRQ: " + result.Describe(l2tpv3.StopCCN); t.conn == nil && t.log.reason != reason {
 		t.note(ConnectionIdle, ConnectionIdle, reason)
@@ -280,15 +367,23 @@ func (t *tunnel) refuse(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.
 	c.handle(requestUnacceptable, input{result: result})
 }
 
-// limited counts a request that is refused or takes the place of another, and
-// reports whether there have been too many to answer it.
-func (t *tunnel) limited() bool {
-	if t.e.now.Sub(t.requestsSince) >= t.e.timers.Retransmit {
-		t.requests, t.requestsSince = 0, t.e.now
+// limited counts a request that makes us send something on the word of an address
+// only, or takes the place of another, and reports whether there have been too many
+// to answer it.
+func (t *tunnel) limited() bool { return t.requests.over(t.e) }
+
+// limit counts what may happen maxRequests times in a retransmission interval.
+type limit struct {
+	n     int
+	since time.Time
+}
+
+func (l *limit) over(e *Endpoint) bool {
+	if e.now.Sub(l.since) >= e.timers.Retransmit {
+		l.n, l.since = 0, e.now
 	}
-	t.requests++
-	if t.requests > maxRequests {
-		t.e.count(countLimitedRequest)
+	if l.n++; l.n > maxRequests {
+		e.count(countLimitedRequest)
 		return true
 	}
 	return false
@@ -314,6 +409,9 @@ func (t *tunnel) hold(d Datagram, m *l2tpv3.Message, r request) {
 		} else {
 			t.e.count(countLimitedRequest)
 		}
+		return
+	}
+	if t.limited() {
 		return
 	}
 	d.Payload = slices.Clone(d.Payload)
@@ -344,15 +442,15 @@ func (h *heldRequest) progress(t *tunnel) {
 	t.held = nil
 	t.changed()
 	m, err := l2tpv3.Parse(h.d.Payload)
-	if err != nil {
-		return
+	if err != nil || h.request == t.conn.request {
+		return // the living peer has that ID: it would take the answer for its own
 	}
-	t.refuse(h.d, m, h.request, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "the established one answers"})
+	t.reject(h.d, m, h.request, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "the established one answers"})
 }
 
 // unanswered ends the test: the old connection yields.
 func (h *heldRequest) unanswered(t *tunnel) {
-	t.yield("the peer does not answer on it and has begun anew")
+	t.yield(h.request, "the peer does not answer on it and has begun anew")
 	h.accept(t)
 }
 
@@ -365,7 +463,7 @@ func (h *heldRequest) accept(t *tunnel) {
 
 // cancelHeld handles a StopCCN for no connection: the end of an SCCRQ that is
 // held, perhaps.
-func (e *Endpoint) cancelHeld(r request, d Datagram, m *l2tpv3.Message) {
+func (e *Endpoint) cancelHeld(r request) {
 	for _, t := range e.tunnels {
 		if t.held != nil && t.held.request == r {
 			t.held = nil

@@ -60,7 +60,7 @@ func twoTunnels(n *network) {
 	}
 	one, two := func(t *Tunnel) {}, func(t *Tunnel) {}
 	if n.rand.IntN(4) == 0 {
-		one = func(t *Tunnel) { t.Secrets = [][]byte{[]byte("gold's")} }
+		one = func(t *Tunnel) { t.Secrets, t.Digest = [][]byte{[]byte("gold's")}, l2tpv3.HMACSHA1 }
 		two = func(t *Tunnel) { t.Secrets = [][]byte{[]byte("new"), []byte("old")} }
 	}
 	n.tunnel("gold", encapsulation, one)

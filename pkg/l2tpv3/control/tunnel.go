@@ -31,6 +31,9 @@ var (
 	ErrCookie        = errors.New("a cookie has 0, 4 or 8 octets")
 	ErrSublayer      = errors.New("an L2-Specific Sublayer that is not known")
 	ErrCapabilities  = errors.New("no pseudowire types")
+	ErrEncapsulation = errors.New("an encapsulation that is not known")
+	ErrSecrets       = errors.New("more than two secrets, or an empty one, which authenticates nobody")
+	ErrDigest        = errors.New("a digest algorithm that is not known")
 )
 
 // ConfigError says which field of a Tunnel or a Session cannot be.
@@ -72,9 +75,9 @@ type tunnel struct {
 	// secretsDue says that the tunnel has secrets, which were not saved and have to
 	// be set again.
 	secretsDue bool
-	// requests counts those that came to nothing since requestsSince, see limited.
-	requests      int
-	requestsSince time.Time
+	requests   limit // see limited
+	// answered has the marks of the last SCCRQs that were.
+	answered []uint64
 
 	log  transitions
 	slot alarm
@@ -96,16 +99,17 @@ type transitions struct {
 }
 
 func (t *transitions) add(now time.Time, from, to fmt.Stringer, reason string) {
-	t.reason, t.since = reason, now
+	if t.reason = reason; from.String() != to.String() {
+		t.since = now
+	}
 	next := Transition{Time: now, From: from.String(), To: to.String(), Reason: reason}
 	n := len(t.past)
 	switch {
 	case n >= 3 && t.past[n-1].same(t.past[n-3]) && t.past[n-2].same(next):
 		// An attempt that fails as the one before did: the last one is enough.
 		t.past = append(t.past[:n-3], t.past[n-1])
-	case n == history:
-		copy(t.past, t.past[1:])
-		t.past = t.past[:n-1]
+	case n >= history:
+		t.past = slices.Delete(t.past, 0, n-history+1)
 	}
 	t.past = append(t.past, next)
 }
@@ -130,7 +134,11 @@ func (t *tunnel) expire(now time.Time) {
 	}
 	if past(now, t.openAt) {
 		t.openAt = time.Time{}
-		if t.conn == nil && !t.removed && !t.e.stopping {
+		switch {
+		case t.conn != nil || t.removed || t.e.stopping:
+		case t.secretsDue:
+			t.openAfter(t.e.timers.ReopenMin) // not without them
+		default:
 			t.open()
 		}
 	}
@@ -169,8 +177,8 @@ func (t *tunnel) note(from, to ConnectionState, reason string) {
 }
 
 // SetTunnel makes the tunnel be as said. Doing it again changes nothing; another
-// Hello, Peer name or other Secrets are changes to a living connection; any other
-// change closes the connection and opens it anew. The error is a *ConfigError.
+// Hello, Peer name or Digest and other Secrets are changes to a living connection,
+// as long as there are some before and after; any other change closes the connection and opens it anew. The error is a *ConfigError.
 func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 	e.now = now
 	cfg, err := cfg.checked()
@@ -178,6 +186,7 @@ func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 		return err
 	}
 	defer e.settle()
+	e.peers = nil
 	t := e.tunnels[cfg.Name]
 	switch {
 	case t == nil:
@@ -186,10 +195,12 @@ func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 		e.tunnels[cfg.Name] = t
 		t.openAfter(e.jitter(e.timers.OpenDelay))
 	case t.removed:
+		t.keepKeys()
 		t.cfg, t.derived, t.secretsDue, t.removed, t.failures = cfg, nil, false, false, 0
 		t.openAfter(e.jitter(e.timers.OpenDelay))
 	case !t.live(cfg):
 		t.close(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, "configuration changed")
+		t.keepKeys()
 		t.cfg, t.derived, t.secretsDue, t.failures = cfg, nil, false, 0
 		t.openAfter(e.jitter(e.timers.OpenDelay))
 	case !t.cfg.equal(cfg):
@@ -219,7 +230,7 @@ func (e *Endpoint) RemoveTunnel(now time.Time, name string, result l2tpv3.Result
 		s.handle(connectionGone, sessionInput{reason: "tunnel removed"})
 		s.remove(l2tpv3.ResultCode{}, "tunnel removed")
 	}
-	t.removed = true
+	t.removed, e.peers = true, nil
 	t.close(result, "tunnel removed")
 	t.openAt = time.Time{}
 	t.purge()
@@ -263,6 +274,12 @@ func (cfg Tunnel) checked() (Tunnel, error) {
 		return fail("HostName", ErrName)
 	case len(cfg.Capabilities) == 0 || len(cfg.Capabilities) > maxName/2:
 		return fail("Capabilities", ErrCapabilities)
+	case cfg.Encapsulation > l2tpv3.IP:
+		return fail("Encapsulation", ErrEncapsulation)
+	case len(cfg.Secrets) > maxSecrets || slices.ContainsFunc(cfg.Secrets, func(s []byte) bool { return len(s) == 0 }):
+		return fail("Secrets", ErrSecrets)
+	case cfg.Digest > l2tpv3.HMACSHA1:
+		return fail("Digest", ErrDigest)
 	}
 	if cfg.Hello <= 0 {
 		cfg.Hello = defaultHello
@@ -277,7 +294,7 @@ func (cfg Tunnel) checked() (Tunnel, error) {
 
 // live reports whether a living connection can go over to the configuration next.
 func (t *tunnel) live(next Tunnel) bool {
-	next.Hello, next.Peer = t.cfg.Hello, t.cfg.Peer
+	next.Hello, next.Peer, next.Digest = t.cfg.Hello, t.cfg.Peer, t.cfg.Digest
 	if (len(t.cfg.Secrets) > 0 || t.secretsDue) == (len(next.Secrets) > 0) {
 		next.Secrets = t.cfg.Secrets
 	}
@@ -287,7 +304,7 @@ func (t *tunnel) live(next Tunnel) bool {
 func (cfg Tunnel) equal(o Tunnel) bool {
 	return cfg.Name == o.Name && cfg.Encapsulation == o.Encapsulation && cfg.Local == o.Local && cfg.Remote == o.Remote &&
 		cfg.HostName == o.HostName && cfg.RouterID == o.RouterID && cfg.PeerHostName == o.PeerHostName && cfg.Peer == o.Peer &&
-		cfg.Hello == o.Hello && cfg.ReceiveWindow == o.ReceiveWindow &&
+		cfg.Hello == o.Hello && cfg.Digest == o.Digest && cfg.ReceiveWindow == o.ReceiveWindow &&
 		slices.Equal(cfg.Capabilities, o.Capabilities) &&
 		slices.EqualFunc(cfg.Secrets, o.Secrets, func(a, b []byte) bool { return string(a) == string(b) })
 }
@@ -367,15 +384,19 @@ func (t *tunnel) over(c *connection, from ConnectionState, reason string) {
 	t.failures++
 }
 
-// yield takes the connection in force out for another, which the caller puts in
-// its place at once.
-func (t *tunnel) yield(reason string) {
+// yield takes the connection in force out for another that r starts, which the
+// caller puts in its place at once.
+func (t *tunnel) yield(r request, reason string) {
 	old, from := t.conn, t.state()
 	t.conn, t.held = nil, nil
 	if old == nil {
 		return
 	}
-	old.handle(closeConnection, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}})
+	if old.remoteID == r.id && old.path.Remote == r.remote {
+		old.handle(peerSilent, input{}) // the peer would take a StopCCN for the new one's
+	} else {
+		old.handle(closeConnection, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}})
+	}
 	t.note(from, ConnectionIdle, reason)
 	for _, s := range t.sortedSessions() {
 		s.handle(connectionGone, sessionInput{reason: reason})
