@@ -181,6 +181,9 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	if err != nil {
 		return fail(err)
 	}
+	if pair.made {
+		d.gather(pair)
+	}
 	if err := d.setUp(pair.inner, &pair.innerUp, true); err != nil {
 		return fail(err)
 	}
@@ -195,7 +198,11 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	}
 	d.pseudowires[p.Name] = dev
 	if d.active {
-		if err := d.attach(pair.outer, d.encapHook()); err != nil {
+		there, err := d.attached(pair.outer)
+		if err == nil && !there {
+			err = d.attach(pair.outer, d.encapHook())
+		}
+		if err != nil {
 			return fail(err)
 		}
 	}

@@ -142,3 +142,23 @@ func finishes(feature string) bool {
 	}
 	return false
 }
+
+var (
+	gro = []string{"rx-gro"}
+	tso = []string{"tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp6-segmentation"}
+)
+
+// gather has the kernel put the segments of a TCP connection together as they
+// come out of a pseudowire, which it can do for packets of the underlay only
+// before they are decapsulated, and does not for L2TP. A veth does so if it is
+// asked for and the end where frames go in says that it cannot send them
+// together. Without it all is slower, no more.
+func (d *Datapath) gather(p pair) {
+	err := d.features.set(p.inner, gro, true)
+	if err == nil {
+		err = d.features.set(p.outer, tso, false)
+	}
+	if err != nil {
+		d.log.Warn("segments are not put together", "device", p.innerName, "err", err)
+	}
+}

@@ -1,6 +1,7 @@
 package tcbpf
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -94,6 +95,13 @@ func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func wantError(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error %v, not %v", err, want)
 	}
 }
 
