@@ -220,10 +220,7 @@ func TestDirtyNamesWhatToSave(t *testing.T) {
 			t.Fatalf("%d tunnels on the disk, %d in all", len(h.disk.tunnels), len(whole.Tunnels))
 		}
 		for _, want := range whole.Tunnels {
-			var got TunnelState
-			if err := json.Unmarshal(h.disk.tunnels[want.Config.Name], &got); err != nil {
-				t.Fatal(err)
-			}
+			got := h.read(want.Config.Name)
 			for _, s := range []*TunnelState{&got, &want} {
 				s.Retransmits = 0
 				for i := range s.Connections {

@@ -84,9 +84,10 @@ type host struct {
 	check func(Output)
 }
 
-// disk is what survives the process.
+// disk is what survives the process. It is put into octets only when it is read:
+// nothing in a saved state may change with what the Endpoint does later.
 type disk struct {
-	tunnels map[string][]byte
+	tunnels map[string]TunnelState
 	ports   map[uint32]uint16
 }
 
@@ -146,7 +147,7 @@ func (n *network) session(tunnel, name string, change ...func(*Session)) {
 // forget is a host without a state, as newly installed.
 func (h *host) forget() {
 	h.ports, h.data = map[uint32]uint16{}, map[uint32]InstallSession{}
-	h.disk = disk{tunnels: map[string][]byte{}, ports: map[uint32]uint16{}}
+	h.disk = disk{tunnels: map[string]TunnelState{}, ports: map[uint32]uint16{}}
 }
 
 // start starts the daemon: with what the disk has, and what the topology wants.
@@ -156,17 +157,25 @@ func (h *host) start() {
 	h.ports = maps.Clone(h.disk.ports)
 	state := State{Version: StateVersion}
 	for _, name := range slices.Sorted(maps.Keys(h.disk.tunnels)) {
-		var t TunnelState
-		if err := json.Unmarshal(h.disk.tunnels[name], &t); err != nil {
-			h.net.t.Fatal(err)
-		}
-		state.Tunnels = append(state.Tunnels, t)
+		state.Tunnels = append(state.Tunnels, h.read(name))
 	}
 	if err := h.e.Restore(h.net.now, state); err != nil {
 		h.net.t.Fatal(err)
 	}
 	h.apply()
 	h.drain()
+}
+
+// read is a tunnel's state as it comes back from the disk.
+func (h *host) read(name string) (t TunnelState) {
+	b, err := json.Marshal(h.disk.tunnels[name])
+	if err == nil {
+		err = json.Unmarshal(b, &t)
+	}
+	if err != nil {
+		h.net.t.Fatal(err)
+	}
+	return t
 }
 
 // apply sets what the topology says, all of it.
@@ -237,11 +246,7 @@ func (h *host) drain() {
 			delete(h.disk.tunnels, name)
 			continue
 		}
-		b, err := json.Marshal(t)
-		if err != nil {
-			h.net.t.Fatal(err)
-		}
-		h.disk.tunnels[name] = b
+		h.disk.tunnels[name] = t
 	}
 	h.disk.ports = maps.Clone(h.ports)
 	for _, o := range transmit {
