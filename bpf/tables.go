@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"slices"
 
@@ -70,12 +71,11 @@ const idSlots = 256
 // Slot is which counter has the identifications of fragments between the two
 // addresses: the same for all flows between them.
 func (f Flow) Slot() uint32 {
-	h := uint64(14695981039346656037) // FNV-1a
+	h := fnv.New32a()
 	for _, w := range slices.Concat(f.Local[:], f.Remote[:]) {
-		h = (h ^ w) * 1099511628211
-		h ^= h >> 32 // a product's low bits know nothing of the high ones
+		h.Write(binary.NativeEndian.AppendUint64(nil, w))
 	}
-	return uint32(h % idSlots)
+	return h.Sum32() % idSlots
 }
 
 func words(a netip.Addr) (w [2]uint64) {
