@@ -35,7 +35,10 @@ var Suites = []Suite{
 		Package: "pkg/bridge", Limit: 4 * time.Minute,
 		Run: "^(TestSupports|TestVLANs|TestVLANDevice|TestVLANFrames|TestExternalVLANs|TestNoLeakWhileAttaching|TestVLANCrashes|TestSilence)$",
 	},
-	{Package: "pkg/l2tpv3/transport", Limit: 5 * time.Minute, Tools: []Tool{TShark}},
+	{
+		Package: "pkg/l2tpv3/transport", Limit: 5 * time.Minute,
+		Run: "^(TestKernel.*|TestNoKernelIP|TestConnectionIP|TestWireIP|TestHeaderOptionsIP|TestConnectionsOfOnePair|TestEndpoints|TestRestoreIP|TestFragmentsIP|TestDataSessions|TestNoLeaksIP)$",
+	},
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute},
 	{
 		Package: "test/e2e", Limit: 10 * time.Minute,

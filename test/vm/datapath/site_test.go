@@ -5,7 +5,6 @@ package datapath
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -22,15 +21,14 @@ import (
 
 // family is what differs between an underlay of IPv4 and one of IPv6.
 type family struct {
-	name     string
-	prefix   string
-	a, b     netip.Addr
-	ipHeader int
+	name   string
+	prefix string
+	a, b   netip.Addr
 }
 
 var families = []family{
-	{"ipv4", "/24", netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), 20},
-	{"ipv6", "/64", netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), 40},
+	{"ipv4", "/24", netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")},
+	{"ipv6", "/64", netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")},
 }
 
 // setup says what two sites have in common.
@@ -41,10 +39,6 @@ type setup struct {
 	// underlay and pw are MTUs.
 	underlay, pw int
 	sublayer     l2tpv3.L2SpecificSublayer
-}
-
-func (s setup) String() string {
-	return fmt.Sprintf("%s-%s/%s/cookie %d/mtu %d over %d", s.kinds[0], s.kinds[1], s.family.name, s.cookie, s.pw, s.underlay)
 }
 
 const (
@@ -69,8 +63,20 @@ type site struct {
 	session pseudowire.Session
 	tunnel  pseudowire.Tunnel
 
+	*shared
+}
+
+// shared is the part of a site that goroutines share.
+type shared struct {
 	mu sync.Mutex // a datapath belongs to one goroutine at a time
 	dp pseudowire.Datapath
+}
+
+// in is the site in a subtest.
+func (s *site) in(t *testing.T) *site {
+	c := *s
+	c.t = t
+	return &c
 }
 
 // twoSites builds both, with one session between them, up.
@@ -84,8 +90,7 @@ func twoSites(t *testing.T, s setup) (a, b *site) {
 		// As on a wire, nothing leaves with a checksum that is still to be computed:
 		// the kernel's L2TP would pass such a frame on as one that is finished.
 		x.wan.Feature("tx-checksum-*", false)
-		x.wan.MTU(s.underlay).Addr(x.addr.String() + s.family.prefix).Up()
-		x.lan.MTU(s.pw)
+		x.wan.Addr(x.addr.String() + s.family.prefix).Up()
 	}
 	a.wan.Operational()
 	b.wan.Operational()
@@ -94,11 +99,21 @@ func twoSites(t *testing.T, s setup) (a, b *site) {
 	a.connect(b)
 	a.lan.Addr("10.0.0.1/24").Up()
 	b.lan.Addr("10.0.0.2/24").Up()
-	a.carry(s, 1, 2)
-	b.carry(s, 2, 1)
-	a.meet(b)
-	b.meet(a)
+	a.change(b, s)
 	return a, b
+}
+
+// change sets everything that a setup says beyond kinds and family.
+func (s *site) change(peer *site, x setup) {
+	s.t.Helper()
+	for _, y := range []*site{s, peer} {
+		y.wan.MTU(x.underlay)
+		y.lan.MTU(x.pw)
+	}
+	s.carry(x, 1, 2)
+	peer.carry(x, 2, 1)
+	s.meet(peer)
+	peer.meet(s)
 }
 
 // meet makes the stack resolve the peer's link address, as control packets
@@ -114,7 +129,7 @@ func (s *site) meet(peer *site) {
 }
 
 func newSite(t *testing.T, lab *netlab.Lab, name string) *site {
-	s := &site{t: t, lab: lab, lcce: lab.Namespace(name), host: lab.Namespace("host-" + name)}
+	s := &site{t: t, shared: &shared{}, lab: lab, lcce: lab.Namespace(name), host: lab.Namespace("host-" + name)}
 	// Frames of a test are all that moves: nothing else than what is sent comes.
 	for _, ns := range []*netlab.Namespace{s.lcce, s.host} {
 		ns.Sysctl("net.ipv6.conf.default.accept_dad", "0")
