@@ -425,3 +425,82 @@ func TestFlood(t *testing.T) {
 		}
 	}
 }
+
+// TestForger has somebody who sends from the peer's address what he can know or
+// guess without seeing an answer: requests of all kinds, StopCCNs by the peer's
+// IDs, copies of what the peer has sent. Connections that live go on, with
+// authentication and without.
+func TestForger(t *testing.T) {
+	runs(t, 60, func(t testing.TB, seed uint64) {
+		n := newNetwork(t, seed)
+		twoTunnels(n)
+		var recorded []packet
+		n.trace = func(from *host, d Datagram) {
+			recorded = append(recorded, packet{to: from.peer, d: d})
+		}
+		n.start()
+		if !n.until(3*time.Second, n.up) {
+			t.Fatal(n.disagreement())
+		}
+		n.run(30 * time.Second)
+		n.trace = nil
+		ids := func() (all []uint32) {
+			for _, c := range n.hosts[0].e.Connections() {
+				all = append(all, c.LocalID, c.RemoteID)
+			}
+			return all
+		}
+		before := ids()
+		at := n.now
+		for range 400 {
+			at = at.Add(time.Duration(n.rand.Int64N(int64(500 * time.Millisecond))))
+			p := recorded[n.rand.IntN(len(recorded))]
+			if n.rand.IntN(3) > 0 {
+				p = n.forged(n.hosts[n.rand.IntN(2)], before)
+			}
+			n.sent++
+			p.at, p.n = at, n.sent
+			heap.Push(&n.air, p)
+		}
+		n.run(5 * time.Minute)
+		if !n.up() || !slices.Equal(ids(), before) {
+			t.Fatalf("%v, not %v; %s", ids(), before, n.disagreement())
+		}
+	})
+}
+
+// forged is a packet to h that its peer has not sent.
+func (n *network) forged(h *host, ids []uint32) packet {
+	r := n.rand
+	own, peers := h.tunnels[r.IntN(len(h.tunnels))], h.peer.tunnels[r.IntN(len(h.tunnels))]
+	names := []string{own.HostName, own.PeerHostName, peers.HostName, "lac"}
+	id := ids[r.IntN(len(ids))]
+	if r.IntN(2) == 0 {
+		id = 1 + r.Uint32N(10)
+	}
+	m := l2tpv3.NewMessage(l2tpv3.SCCRQ, l2tpv3.HostName(names[r.IntN(len(names))]), l2tpv3.RouterID(1), l2tpv3.AssignedControlConnectionID(id), l2tpv3.PseudowireCapabilities{l2tpv3.Ethernet})
+	if r.IntN(4) > 0 {
+		m.AVPs = append(m.AVPs, l2tpv3.TieBreaker{7: byte(r.UintN(200))})
+	}
+	if r.IntN(4) == 0 {
+		m.AVPs = append(m.AVPs, l2tpv3.Nonce(peerNonce))
+	}
+	if r.IntN(3) == 0 {
+		m = l2tpv3.NewMessage(l2tpv3.StopCCN, l2tpv3.ResultCode{Result: 6}, l2tpv3.AssignedControlConnectionID(id))
+		m.Ns, m.Nr = uint16(r.UintN(6)), uint16(r.UintN(3))
+	}
+	b, err := m.Append(nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	ports := []uint16{1701, h.peer.nextPort, h.peer.nextPort - 1, 5000 + uint16(r.UintN(3))}
+	if own.Encapsulation == l2tpv3.IP {
+		ports = []uint16{0}
+	}
+	local := addrPort(fmt.Sprintf("%v:%d", h.addr, l2tpv3.Port))
+	if own.Encapsulation == l2tpv3.IP {
+		local = addrPort(fmt.Sprintf("%v:0", h.addr))
+	}
+	return packet{to: h, d: Datagram{Payload: b, Path: Path{Encapsulation: own.Encapsulation, Local: local,
+		Remote: addrPort(fmt.Sprintf("%v:%d", h.peer.addr, ports[r.IntN(len(ports))]))}}}
+}
