@@ -1,0 +1,167 @@
+package tcbpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+// outer is what the program at a site's pseudowire has as its outer headers.
+func (s *site) outer() (mtu int, destination net.HardwareAddr, resolved bool) {
+	tx := s.dp.pseudowires[pseudowireName].written
+	var b []byte
+	for _, w := range tx.Outer {
+		b = binary.NativeEndian.AppendUint64(b, w)
+	}
+	return int(tx.Mtu), b[:6], s.dp.tunnels[tunnelName].path.resolved()
+}
+
+func (s *space) link(name string) (l netlink.Link) {
+	s.t.Helper()
+	s.do(func() {
+		var err error
+		l, err = netlink.LinkByName(name)
+		must(s.t, err)
+	})
+	return l
+}
+
+func (s *site) refresh() {
+	s.t.Helper()
+	s.do(func() { must(s.t, s.dp.Refresh()) })
+}
+
+// passes says whether a frame goes from one port to the other.
+func passes(from, to *port) bool {
+	frame := shapes[0].frame(newRand(), 100)
+	from.send(frame)
+	return bytes.Equal(to.receive(), frame)
+}
+
+// What changes on the underlay is in the programs' maps after Refresh.
+func TestRefresh(t *testing.T) {
+	a, b := up(t, setting{cookie: 8})
+	portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
+	wanA := a.link("wan")
+
+	// The MTU of the link, and that of the route.
+	a.do(func() { must(t, netlink.LinkSetMTU(wanA, 1400)) })
+	a.refresh()
+	if mtu, _, _ := a.outer(); mtu != 1400 {
+		t.Errorf("MTU %d, not the link's", mtu)
+	}
+	dst := &net.IPNet{IP: net.IPv4(192, 0, 2, 2), Mask: net.CIDRMask(32, 32)}
+	route := &netlink.Route{LinkIndex: wanA.Attrs().Index, Dst: dst, MTU: 1300, Scope: netlink.SCOPE_LINK}
+	a.do(func() { must(t, netlink.RouteAdd(route)) })
+	a.refresh()
+	if mtu, _, _ := a.outer(); mtu != 1300 {
+		t.Errorf("MTU %d, not the route's", mtu)
+	}
+	a.do(func() {
+		must(t, netlink.RouteDel(route))
+		must(t, netlink.LinkSetMTU(wanA, 1500))
+	})
+
+	// The peer's link-layer address.
+	other := net.HardwareAddr{2, 0, 0, 0, 0, 7}
+	b.do(func() {
+		l, err := netlink.LinkByName("wan")
+		must(t, err)
+		must(t, netlink.LinkSetHardwareAddr(l, other))
+	})
+	a.do(func() {
+		must(t, netlink.NeighSet(&netlink.Neigh{
+			LinkIndex: wanA.Attrs().Index, IP: net.IPv4(192, 0, 2, 2), HardwareAddr: other, State: netlink.NUD_REACHABLE,
+		}))
+	})
+	a.refresh()
+	if _, destination, _ := a.outer(); !bytes.Equal(destination, other) {
+		t.Errorf("frames go to %v, not %v", destination, other)
+	}
+	if !passes(portA, portB) {
+		t.Error("nothing passes to the peer's new address")
+	}
+
+	// The link goes down: frames are counted, and pass again when it is back.
+	a.do(func() { must(t, netlink.LinkSetDown(wanA)) })
+	a.refresh()
+	before := a.counters()
+	if _, _, resolved := a.outer(); resolved || passes(portA, portB) {
+		t.Error("frames pass over a link that is down")
+	}
+	if n := a.counters().Drops["no-neighbour"] - before.Drops["no-neighbour"]; n == 0 {
+		t.Error("the frame was not counted")
+	}
+	a.do(func() { must(t, netlink.LinkSetUp(wanA)) })
+	a.resolve()
+	if !passes(portA, portB) || !passes(portB, portA) {
+		t.Error("nothing passes after the link came back")
+	}
+
+	// Somebody takes our program off the link: it is put there again.
+	a.do(func() { must(t, netlink.QdiscDel(clsact(wanA.Attrs().Index))) })
+	if passes(portB, portA) {
+		t.Error("frames come in without the program")
+	}
+	a.refresh()
+	if !passes(portB, portA) {
+		t.Error("nothing comes in after the program was taken off")
+	}
+}
+
+// The underlay's device goes and another comes in its place.
+func TestUnderlayReplaced(t *testing.T) {
+	for _, dir := range []string{"", bpffs(t)} {
+		a, b := up(t, setting{cookie: 8, bpfDir: dir})
+		portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
+		a.do(func() {
+			l, err := netlink.LinkByName("wan")
+			must(t, err)
+			must(t, netlink.LinkDel(l))
+		})
+		a.refresh()
+		b.refresh()
+		if passes(portA, portB) {
+			t.Error("frames pass without an underlay")
+		}
+		wire(t, a.space, "wan", b.space, "wan", 1500)
+		address(t, a.space, "wan", "192.0.2.1/24")
+		address(t, b.space, "wan", "192.0.2.2/24")
+		a.resolve()
+		b.resolve()
+		if !passes(portA, portB) || !passes(portB, portA) {
+			t.Errorf("nothing passes over the new underlay: a %+v, b %+v", a.counters(), b.counters())
+		}
+	}
+}
+
+// The way to the peer changes to another link, whose packets come in there too.
+func TestRouteMoves(t *testing.T) {
+	a, b := up(t, setting{cookie: 8})
+	portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
+	wire(t, a.space, "wan2", b.space, "wan2", 1500)
+	address(t, a.space, "wan2", "198.51.100.1/24")
+	address(t, b.space, "wan2", "198.51.100.2/24")
+	move := func(s *site, to string, via net.IP) {
+		l := s.link("wan2").Attrs().Index
+		s.do(func() {
+			dst, err := netlink.ParseIPNet(to)
+			must(t, err)
+			must(t, netlink.RouteReplace(&netlink.Route{LinkIndex: l, Dst: dst, Gw: via}))
+		})
+		s.refresh()
+	}
+	move(a, "192.0.2.2/32", net.IPv4(198, 51, 100, 2))
+	move(b, "192.0.2.1/32", net.IPv4(198, 51, 100, 1))
+	a.resolve()
+	b.resolve()
+	if got, want := a.dp.tunnels[tunnelName].path.name, "wan2"; got != want {
+		t.Errorf("frames leave over %s, not %s", got, want)
+	}
+	if !passes(portA, portB) || !passes(portB, portA) {
+		t.Errorf("nothing passes over the other link: a %+v, b %+v", a.counters(), b.counters())
+	}
+}
