@@ -49,7 +49,7 @@ func TestRule25_4_2_StopCCNIsRepeatedForAFullCycle(t *testing.T) {
 	}
 	// That was "the full retransmission interval": nothing more is sent, and nothing
 	// is left of it when the last has had its time.
-	n.quiet(lastWait + late)
+	n.quiet(lastWait + early)
 	n.send(hello)
 	d.client.open("silver", d.socket).alive()
 	n.quiet(0)

@@ -219,11 +219,15 @@ func (n *connection) delivered() {
 }
 
 // alive is a valid exchange. It shows that nothing else came since what was
-// acknowledged last, and that the daemon is where it has to be in the sequence.
+// acknowledged last, that the daemon is where it has to be in the sequence, and
+// that the connection is established: one that only lingers refuses no session.
 func (n *connection) alive() {
 	n.c.t.Helper()
 	n.send(hello)
 	n.acked()
+	s, call := n.call("nobody")
+	n.transmit(n.stamp(call))
+	s.disconnected(0, 0)
 }
 
 // stopped expects a StopCCN with that result and, unless 0, that error.

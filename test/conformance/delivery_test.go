@@ -136,13 +136,17 @@ func (n *connection) repeated(count int, retransmit time.Duration) (all []repeti
 	return all
 }
 
-// late is how much later than it should a busy machine does something.
-const late = 350 * time.Millisecond
+// How much a busy machine may be late, and with it how much too early something
+// seems to be that comes after it.
+const (
+	late  = time.Second
+	early = 400 * time.Millisecond
+)
 
-// doubling judges the time between two repetitions. Either may be late.
+// doubling judges the time between two repetitions.
 func (n *connection) doubling(got, want time.Duration) {
 	n.c.t.Helper()
-	if got < want-late || got > want+late {
+	if got < want-early || got > want+late {
 		n.c.t.Errorf("Section 4.2: repeated after %v, want %v", got.Round(time.Millisecond), want)
 	}
 }
@@ -177,7 +181,7 @@ func TestRule20_4_2_RetransmissionAndLoss(t *testing.T) {
 	// "the control connection and all associated sessions MUST be cleared": and
 	// the daemon asks anew, but not before the last repetition had its time.
 	request := d.client.request("gold")
-	if got := request.at.Sub(all[retransmits].at); got < lastWait-late {
+	if got := request.at.Sub(all[retransmits].at); got < lastWait-early {
 		t.Errorf("given up %v after the last repetition, want %v or more", got, lastWait)
 	}
 	a.transmit(frame("after"))
@@ -269,7 +273,7 @@ func TestRule31_6_15_ZLBAcknowledges(t *testing.T) {
 	n.silent = true
 	n.receive(n.next("a CDN"))
 	n.transmit(n.stamp(message{}))
-	n.quiet(retransmit + late) // it is not repeated
+	n.quiet(2 * retransmit) // it is not repeated
 	n.silent = false
 	n.alive()
 }

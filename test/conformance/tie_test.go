@@ -40,7 +40,7 @@ func ownTie(t *testing.T, m message) uint64 {
 // and an answer to it makes no connection.
 func (c *client) forsaken(tunnel string, request *packet) {
 	c.t.Helper()
-	if p := c.poll(time.Now().Add(retransmit+late), func(p *packet) bool {
+	if p := c.poll(time.Now().Add(2*retransmit), func(p *packet) bool {
 		return p.isControl() && p.m.kind() == sccrq && p.m.number(avpAssignedCCID) == request.m.number(avpAssignedCCID)
 	}); p != nil {
 		c.t.Errorf("Section 5.4.3: the SCCRQ is repeated, of an attempt that was to be discarded")
