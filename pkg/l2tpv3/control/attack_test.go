@@ -165,8 +165,11 @@ func TestLeavingWithoutOurNonce(t *testing.T) {
 // TestCloseWithTheOldSecret: who takes the secret away, or replaces it together
 // with something that ends the connection, says good-bye in the old one.
 func TestCloseWithTheOldSecret(t *testing.T) {
-	for _, change := range []string{"", "secret=other window=9"} {
+	for _, change := range []string{"", "secret=other window=9", "secret=other"} {
 		s, nonce := authenticated(t, "secret=s3cret")
+		if change == "secret=other" { // by itself that is a live change
+			s.e.RemoveTunnel(s.now, "gold/dc2", l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral})
+		}
 		if err := s.tunnel("gold/dc2", strings.Fields(change)); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"os"
@@ -454,6 +455,47 @@ func TestHelloJitter(t *testing.T) {
 	n.run(5 * time.Second)
 	if c := n.hosts[0].e.Connections()[0]; c.NextHello.Sub(c.Heard) != 10*time.Second {
 		t.Errorf("HELLO after %v", c.NextHello.Sub(c.Heard))
+	}
+}
+
+// TestBackOff: attempts that come to nothing, and connections that the peer closes
+// as soon as they are there, are further and further apart; after one that lived
+// the next comes soon.
+func TestBackOff(t *testing.T) {
+	s := &stage{now: epoch}
+	s.reset()
+	if err := s.do([]string{"tunnel", "gold/dc2"}); err != nil {
+		t.Fatal(err)
+	}
+	connect := func() uint32 {
+		t.Helper()
+		s.now = s.e.Connections()[0].NextAttempt
+		s.e.Advance(s.now)
+		id := s.e.Connections()[0].LocalID
+		if err := s.receive([]string{"SCCRP", fmt.Sprint("ccid=", id), "nr=1", "host=gold.dc2", "router=1", "assigned=77", "caps=5"}); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	stop := func(id uint32) time.Duration {
+		t.Helper()
+		if err := s.receive([]string{"StopCCN", fmt.Sprint("ccid=", id), "ns=1", "nr=2", "result=1"}); err != nil {
+			t.Fatal(err)
+		}
+		return s.e.Connections()[0].NextAttempt.Sub(s.now).Round(100 * time.Millisecond)
+	}
+	var waits []time.Duration
+	for range 8 {
+		waits = append(waits, stop(connect()))
+	}
+	// Three quarters of 1, 2, 4 … 30 s, and here no jitter.
+	if got := fmt.Sprint(waits); got != "[800ms 1.5s 3s 6s 12s 22.5s 22.5s 22.5s]" {
+		t.Errorf("attempts after %s", got)
+	}
+	id := connect()
+	s.now = s.now.Add(time.Minute)
+	if d := stop(id); d > time.Second {
+		t.Errorf("after a minute up the next attempt comes in %v", d)
 	}
 }
 

@@ -122,7 +122,9 @@ func (c *connection) handle(ev connectionEvent, in input) {
 	step := connectionTable[c.state][ev]
 	from := c.state
 	if c.state = step.next; c.state != from {
-		c.since = c.e.now
+		if c.state != ConnectionIdle {
+			c.since = c.e.now // for how long it was up is looked at afterwards
+		}
 		c.halfOpenEnd = time.Time{}
 		if c.state == ConnectionWaitReply || c.state == ConnectionWaitConnect {
 			c.halfOpenEnd = c.e.now.Add(c.e.timers.cycle() + c.e.timers.RetransmitCap)

@@ -32,6 +32,7 @@ type Endpoint struct {
 	alarms  alarms
 	touched []timed
 	dirty   map[string]struct{}
+	names   []string // what TakeDirty has returned
 	tally   [counters]uint64
 	serial  uint32
 	// parsed is the message being received; its storage is used again.
@@ -200,14 +201,19 @@ func (e *Endpoint) settle() {
 }
 
 // TakeDirty gives the names of the tunnels whose state has changed since the
-// last call, sorted. Those that SaveTunnel does not know are gone.
+// last call, sorted. Those that SaveTunnel does not know are gone. The slice is
+// used again by the next call.
 func (e *Endpoint) TakeDirty() []string {
 	if len(e.dirty) == 0 {
 		return nil
 	}
-	names := slices.Sorted(maps.Keys(e.dirty))
+	e.names = e.names[:0]
+	for name := range e.dirty {
+		e.names = append(e.names, name)
+	}
+	slices.Sort(e.names)
 	clear(e.dirty)
-	return names
+	return e.names
 }
 
 // random fills b. Config.Random cannot fail, as crypto/rand cannot.

@@ -143,7 +143,9 @@ func (c *connection) event(m *l2tpv3.Message, from Path) (connectionEvent, input
 		return receiveInvalid, in
 	}
 	if t.IsSession() {
-		in.reason = "the peer sent " + t.String() + " in state " + c.state.String()
+		if c.state != ConnectionEstablished {
+			in.reason = "the peer sent " + t.String() + " in state " + c.state.String()
+		}
 		return receiveSessionMessage, in
 	}
 	if t == l2tpv3.StopCCN {

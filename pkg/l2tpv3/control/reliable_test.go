@@ -210,6 +210,48 @@ func TestExactlyOnceInOrder(t *testing.T) {
 	})
 }
 
+// TestPeersWindow: never more is unacknowledged than the peer's receive window, but
+// as much as that; 4 where it does not say (Section 5.4.3, rule 23).
+func TestPeersWindow(t *testing.T) {
+	for option, window := range map[string]int{"": 4, "window=1": 1, "window=7": 7, "window=60000": maxInFlight} {
+		s := &stage{now: epoch}
+		s.reset()
+		if err := s.do([]string{"tunnel", "gold/dc2"}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 400 {
+			if err := s.do([]string{"session", "gold/dc2", fmt.Sprint("s", i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, words := range [][]string{
+			{"<", "SCCRQ", "host=gold.dc2", "router=1", "assigned=77", "caps=5", "from=192.0.2.2:4321"},
+			{"<", "SCCCN", "ccid=401", "ns=1", "nr=1", "from=192.0.2.2:4321"},
+		} {
+			if option != "" && words[1] == "SCCRQ" {
+				words = append(words, option)
+			}
+			id := s.e.Connections()[0].LocalID
+			if words[1] == "SCCCN" {
+				words[2] = fmt.Sprint("ccid=", id)
+			}
+			if err := s.do(words); err != nil {
+				t.Fatal(err)
+			}
+		}
+		most := 0
+		for c := s.e.Connections()[0]; c.Queued > 0; c = s.e.Connections()[0] {
+			most = max(most, c.Unacknowledged)
+			if err := s.receive([]string{"ACK", fmt.Sprint("ccid=", c.LocalID), "ns=2", fmt.Sprint("nr=", int(c.Ns)-c.Unacknowledged+1), "from=192.0.2.2:4321"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if most != window {
+			t.Errorf("%q: %d unacknowledged, not %d", option, most, window)
+		}
+	}
+}
+
 // TestWrongNr: what was never sent cannot be acknowledged, what is old says nothing.
 func TestWrongNr(t *testing.T) {
 	r := newReliable()
