@@ -258,11 +258,14 @@ func (s *socket) withoutHeader(b []byte) []byte {
 // classifyIP says what an IP payload is, takes the four octets off that precede
 // a control message, and finds its connection. It is false for one that is too short.
 func (t *Transport) classifyIP(p *Packet, b []byte) (payload []byte, fromPeer, ok bool) {
+	if len(b) < 4 {
+		return nil, false, false
+	}
 	payload, p.Control = l2tpv3.ControlPayload(b, l2tpv3.IP)
 	between := pair{p.Path.Local.Addr(), p.Path.Remote.Addr()}
 	switch {
 	case !p.Control:
-		return payload, t.peers.know(between), len(payload) >= 4
+		return payload, t.peers.know(between), true
 	case len(payload) < 2:
 		return nil, false, false
 	case len(payload) >= 8:

@@ -431,10 +431,10 @@ func TestSecondDaemon(t *testing.T) {
 		refused := func(when string) {
 			t.Helper()
 			b, err := transport.Open(transport.Options{Listen: []netip.Addr{f.zero}})
-			defer b.Close()
 			if !errors.Is(err, transport.ErrPortInUse) {
 				t.Errorf("a second listener %s: %v", when, err)
 			}
+			b.Close()
 		}
 		refused("beside a listener")
 		connect(t, a, 1, false, at(f.zero, 1701), at(f.one, 4000))
