@@ -54,8 +54,8 @@ func TestBrokenTopologyChangesNothing(t *testing.T) {
 	w := build(t, network{}).start()
 	s := w.sites[0]
 	before := identity(t, s)
-	f := w.flows(w.a, netlab.FlowOptions{Rate: 1000})
-	f.await(t, 100)
+	f := w.flows(w.a, netlab.FlowOptions{Rate: steady})
+	f.await(t, steady/10)
 	broken := filepath.Join(t.TempDir(), "broken.yaml")
 	good := w.text("")
 	for _, tt := range []struct{ name, text, at string }{
@@ -91,7 +91,7 @@ func TestBrokenTopologyChangesNothing(t *testing.T) {
 			t.Errorf("%s: the state was\n%sand is\n%s", tt.name, before, after)
 		}
 	}
-	f.await(t, 100)
+	f.await(t, steady/10)
 	f.stop(t)
 }
 
@@ -125,8 +125,8 @@ func TestGarbageChangesNothing(t *testing.T) {
 		return st.Counters
 	}
 	first := counters()
-	f := w.flows(w.a, netlab.FlowOptions{Rate: 1000})
-	f.await(t, 100)
+	f := w.flows(w.a, netlab.FlowOptions{Rate: steady})
+	f.await(t, steady/10)
 	const each = 2000
 	for _, from := range []string{"192.0.2.2", "192.0.2.66"} {
 		err := peer.NS.Do(func() error {
@@ -162,7 +162,7 @@ func TestGarbageChangesNothing(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
-	f.await(t, 100)
+	f.await(t, steady/10)
 	f.stop(t)
 	if after := identity(t, s); after != before {
 		t.Errorf("the state was\n%sand is\n%s", before, after)

@@ -16,7 +16,7 @@ import (
 func TestTraffic(t *testing.T) {
 	octets, cookies := int64(1<<30), []int{0, 4, 8}
 	if inVM { // where the datapaths have tests of their own, with more
-		octets, cookies = 32<<20, []int{8}
+		octets, cookies = 8<<20, []int{8}
 	}
 	for _, d := range datapaths() {
 		for _, ipv6 := range []bool{false, true} {
@@ -29,8 +29,8 @@ func TestTraffic(t *testing.T) {
 						w.ping(l, netlab.PingOptions{Count: 5})
 						w.ping(l, netlab.PingOptions{Count: 5, Size: 1472, DontFragment: true})
 						w.ping(l, netlab.PingOptions{Count: 2, Size: 8000})
-						f := w.flows(l, netlab.FlowOptions{Rate: 1000, Size: 1472})
-						f.await(t, 500)
+						f := w.flows(l, netlab.FlowOptions{Rate: steady, Size: 1472})
+						f.await(t, steady/2)
 						f.stop(t)
 					}
 					// The large transfer once each way and for each kind of attachment; the other cases differ in what a smaller one shows.
