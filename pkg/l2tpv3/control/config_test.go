@@ -499,6 +499,52 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
+// TestSessionBackOff: so it is with sessions, whoever does not want them: the peer
+// or our own data plane.
+func TestSessionBackOff(t *testing.T) {
+	for _, refuse := range []func(s *stage, local uint32){
+		func(s *stage, local uint32) { s.e.InstallFailed(s.now, local, errors.New("no such device")) },
+		func(s *stage, local uint32) {
+			c := s.e.Connections()[0]
+			if err := s.receive(strings.Fields(fmt.Sprintf("CDN ccid=11 ns=%d nr=%d result=4 local=900 remote=%d", c.Nr, c.Ns, local))); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		s := established(t)
+		var waits []time.Duration
+		for range 7 {
+			refuse(s, s.e.Sessions()[0].LocalID)
+			x := s.e.Sessions()[0]
+			waits = append(waits, x.NextAttempt.Sub(s.now).Round(100*time.Millisecond))
+			// What it was refused by is acknowledged; then it is asked for again, and comes up.
+			for range 2 {
+				c := s.e.Connections()[0]
+				if err := s.receive(strings.Fields(fmt.Sprintf("ACK ccid=11 ns=%d nr=%d", c.Nr, c.Ns))); err != nil {
+					t.Fatal(err)
+				}
+				s.now = x.NextAttempt
+				s.e.Advance(s.now)
+			}
+			c := s.e.Connections()[0]
+			if err := s.receive(strings.Fields(fmt.Sprintf("ICRP ccid=11 ns=%d nr=%d local=900 remote=%d circuit=A", c.Nr, c.Ns, s.e.Sessions()[0].LocalID))); err != nil {
+				t.Fatal(err)
+			}
+			if state := s.e.Sessions()[0].State; state != SessionEstablished {
+				t.Fatal(state)
+			}
+		}
+		if got := fmt.Sprint(waits); got != "[800ms 1.5s 3s 6s 12s 22.5s 22.5s]" {
+			t.Errorf("attempts after %s", got)
+		}
+		s.now = s.now.Add(time.Minute)
+		refuse(s, s.e.Sessions()[0].LocalID)
+		if d := s.e.Sessions()[0].NextAttempt.Sub(s.now); d > time.Second {
+			t.Errorf("after a minute up the next attempt comes in %v", d)
+		}
+	}
+}
+
 // TestHistory: ten transitions, and an attempt that fails like the one before is
 // kept once.
 func TestHistory(t *testing.T) {

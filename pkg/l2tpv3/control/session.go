@@ -92,6 +92,9 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 	step := sessionTable[s.state][ev]
 	from := s.state
 	s.state = step.next
+	if from == SessionEstablished && s.e.now.Sub(s.log.since) >= s.e.timers.ReopenMax {
+		s.failures = 0 // that it came up is no success if it goes at once
+	}
 	switch step.action {
 	case ignoreEvent:
 		return
@@ -108,7 +111,6 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 	case sendICCN:
 		s.connect()
 	case prepareData:
-		s.failures = 0
 		s.install()
 	case refuseMessage:
 		s.t.refuseSession(in)
@@ -226,7 +228,6 @@ func (s *session) reply(in sessionInput) {
 // connect follows an ICRP, of which it has learnt: the data plane first, then
 // ICCN (Section 6.8).
 func (s *session) connect() {
-	s.failures = 0
 	s.install()
 	avps := []l2tpv3.AVP{l2tpv3.LocalSessionID(s.localID), l2tpv3.RemoteSessionID(s.remoteID)}
 	if s.told != s.status() {
