@@ -21,7 +21,9 @@ type Machine struct {
 	Kernel *Kernel
 	// CPUs and Memory (MiB) of the machine; 0 is 2 and 2048.
 	CPUs, Memory int
-	// Accel is QEMU's accelerator; "" is "tcg,thread=multi", which runs everywhere.
+	// Accel is QEMU's accelerator; "" is "tcg,thread=single", which runs
+	// everywhere. With a thread for each CPU, one may run instructions that another
+	// has just patched (Linux does that to turn static branches): kernels crash.
 	Accel string
 	// Share is a folder that commands find, writable, at job.Dir; "" is a temporary one.
 	Share string
@@ -138,7 +140,7 @@ func (m Machine) qemuArgs(initrd, console, share string) []string {
 	}
 	accel := m.Accel
 	if accel == "" {
-		accel = "tcg,thread=multi"
+		accel = "tcg,thread=single"
 	}
 	return []string{
 		"-accel", accel, "-cpu", "max", "-smp", or(m.CPUs, 2), "-m", or(m.Memory, 2048),

@@ -30,7 +30,7 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "time for one command")
 	flag.IntVar(&o.machine.CPUs, "cpus", 0, "CPUs of a machine (default 2)")
 	flag.IntVar(&o.machine.Memory, "memory", 0, "MiB of memory of a machine (default 2048)")
-	flag.StringVar(&o.machine.Accel, "accel", "", "QEMU's accelerator (default tcg,thread=multi)")
+	flag.StringVar(&o.machine.Accel, "accel", "", "QEMU's accelerator (default tcg,thread=single)")
 	flag.BoolVar(&o.serial, "serial", false, "one kernel after the other")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: run [flags] -suites\n       run [flags] COMMAND [ARG...]     one COMMAND alone is given to bash")
