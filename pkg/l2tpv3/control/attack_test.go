@@ -229,6 +229,17 @@ func TestDigests(t *testing.T) {
 			}
 		}
 	}
+	for what, m := range map[string][]byte{
+		"a StopCCN without our nonce": signed(t, fmt.Sprintf("StopCCN ccid=11 ns=%d nr=1 result=6", ns), peerNonce, nil, 0, "s3cret"),
+		"a StopCCN without nonces":    signed(t, fmt.Sprintf("StopCCN ccid=11 ns=%d nr=1 result=6", ns), nil, nil, 0, "s3cret"),
+		"an SCCRQ without a nonce":    signed(t, "SCCRQ host=gold.dc2 router=1 assigned=79 caps=5 tie=1", nil, nil, 0, "s3cret"),
+	} {
+		before := s.e.Counters()["unauthenticated"]
+		s.e.Receive(s.now, Datagram{Path: fromPeer, Payload: m})
+		if s.e.Counters()["unauthenticated"] == before || len(s.outputs()) > 0 {
+			t.Errorf("%s was taken for good", what)
+		}
+	}
 	// The nonces the wrong way round: one of our own messages, sent back.
 	s.e.Receive(s.now, Datagram{Path: fromPeer, Payload: signed(t, fmt.Sprintf("HELLO ccid=11 ns=%d nr=1", ns), nonce, peerNonce, 0, "s3cret")})
 	if got := int(s.e.Connections()[0].Nr); got != ns {
@@ -366,6 +377,29 @@ func TestRepetitionsAreNotWritten(t *testing.T) {
 		if dirty := s.e.TakeDirty(); len(dirty) > 0 {
 			t.Errorf("%s: %v", words, dirty)
 		}
+	}
+}
+
+// TestFloodAndFarewell: refusals, however many, leave what is closing alone, which
+// needs its state for a full cycle (Section 4.2).
+func TestFloodAndFarewell(t *testing.T) {
+	s := established(t)
+	if err := s.do([]string{"remove", "gold/dc2", "6"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.do([]string{"tunnel", "gold/dc2"}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 {
+		words := fmt.Sprintf("SCCRQ host=gold.dc2 router=200 assigned=%d caps=5 avp=M:0:999:00 from=192.0.2.2:4001", 1+i)
+		if err := s.receive(strings.Fields(words)); err != nil {
+			t.Fatal(err)
+		}
+		s.now = s.now.Add(time.Second)
+		s.e.Advance(s.now)
+	}
+	if c := s.e.connections[11]; c == nil || c.phase != closing {
+		t.Error("the farewell is forgotten")
 	}
 }
 
