@@ -278,9 +278,6 @@ func (s *site) carry(x setup, local, remote uint32) {
 	s.lcce.Link(pwDevice).Master(s.bridge)
 }
 
-// kernelSeries is the kernel under test, as "6.1".
-func kernelSeries() string { return os.Getenv("PWD_VM") }
-
 // lan4 is the address of the site's host.
 func (s *site) lan4() netip.Addr {
 	if s.lcce.Name == "a" {
