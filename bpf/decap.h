@@ -16,22 +16,28 @@
 #include "maps.h"
 #include "mss.h"
 
+/* A data message up to its cookie, or as many octets of what follows: a frame has
+ * more. A packet that is shorter is for the tunnel's socket to refuse.
+ */
 struct ip4_data {
 	struct iphdr ip;
 	struct udphdr udp;
 	struct l2tphdr l2tp;
+	__u8 cookie[8];
 };
 
 struct ip6_data {
 	struct ipv6hdr ip;
 	struct udphdr udp;
 	struct l2tphdr l2tp;
+	__u8 cookie[8];
 };
 
 /* What the outer headers say. */
 struct packet {
 	struct flow flow;
-	__u64 session; /* host order */
+	__u64 cookie;
+	__u64 session;
 	__u64 ip_len;  /* header included */
 	__u64 header;  /* from the Ethernet header to the session ID */
 	__u64 min_len; /* what adjust_room wants to be left */
@@ -55,47 +61,69 @@ static __always_inline __u64 ports(const struct udphdr *udp)
 			       (__u64)bpf_ntohs(udp->source) << 32);
 }
 
+static __always_inline __u64 first_eight(const __u8 *octets)
+{
+	__u64 v;
+
+	__builtin_memcpy(&v, octets, sizeof(v));
+	return v;
+}
+
 static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p)
 {
-	struct ip4_data h;
+	const struct ip4_data *h;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &h, sizeof(h)))
+	pull(skb, ETH_HLEN + sizeof(*h));
+	h = (void *)(long)skb->data + ETH_HLEN;
+	if ((void *)(h + 1) > (void *)(long)skb->data_end)
 		return 0;
-	if (h.ip.version != 4 || h.ip.ihl != 5 || h.ip.protocol != IPPROTO_UDP ||
-	    (h.ip.frag_off & bpf_htons(IP4_MF | IP4_OFFSET)) || !is_data(&h.l2tp))
+	if (h->ip.version != 4 || h->ip.ihl != 5 || h->ip.protocol != IPPROTO_UDP ||
+	    (h->ip.frag_off & bpf_htons(IP4_MF | IP4_OFFSET)) || !is_data(&h->l2tp))
 		return 0;
-	p->ip_len = bpf_ntohs(h.ip.tot_len);
+	p->ip_len = bpf_ntohs(h->ip.tot_len);
 	/* Of a packet of many, the lengths are somebody's guess. */
-	if (!skb->gso_size && bpf_ntohs(h.udp.len) + sizeof(h.ip) != p->ip_len)
+	if (!skb->gso_size && bpf_ntohs(h->udp.len) + sizeof(h->ip) != p->ip_len)
 		return 0;
 	p->flow.local[0] = 0;
-	p->flow.local[1] = mapped(h.ip.daddr);
+	p->flow.local[1] = mapped(h->ip.daddr);
 	p->flow.remote[0] = 0;
-	p->flow.remote[1] = mapped(h.ip.saddr);
-	p->flow.ports = ports(&h.udp);
-	p->session = bpf_ntohl(h.l2tp.session);
-	p->header = ETH_HLEN + sizeof(h);
-	p->min_len = sizeof(h.ip);
+	p->flow.remote[1] = mapped(h->ip.saddr);
+	p->flow.ports = ports(&h->udp);
+	p->session = bpf_ntohl(h->l2tp.session);
+	p->cookie = first_eight(h->cookie);
+	same_value(p->flow.ports);
+	same_value(p->session);
+	same_value(p->cookie);
+	p->header = ETH_HLEN + offsetof(struct ip4_data, cookie);
+	p->min_len = sizeof(h->ip);
 	return 1;
 }
 
 static __always_inline int parse_ip6(struct __sk_buff *skb, struct packet *p)
 {
-	struct ip6_data h;
+	const struct ip6_data *h;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &h, sizeof(h)))
+	pull(skb, ETH_HLEN + sizeof(*h));
+	h = (void *)(long)skb->data + ETH_HLEN;
+	if ((void *)(h + 1) > (void *)(long)skb->data_end)
 		return 0;
-	if (h.ip.version != 6 || h.ip.nexthdr != IPPROTO_UDP || !is_data(&h.l2tp))
+	if (h->ip.version != 6 || h->ip.nexthdr != IPPROTO_UDP || !is_data(&h->l2tp))
 		return 0;
-	p->ip_len = bpf_ntohs(h.ip.payload_len) + sizeof(h.ip);
-	if (!skb->gso_size && h.udp.len != h.ip.payload_len)
+	p->ip_len = bpf_ntohs(h->ip.payload_len) + sizeof(h->ip);
+	if (!skb->gso_size && h->udp.len != h->ip.payload_len)
 		return 0;
-	__builtin_memcpy(p->flow.local, &h.ip.daddr, sizeof(p->flow.local));
-	__builtin_memcpy(p->flow.remote, &h.ip.saddr, sizeof(p->flow.remote));
-	p->flow.ports = ports(&h.udp);
-	p->session = bpf_ntohl(h.l2tp.session);
-	p->header = ETH_HLEN + sizeof(h);
-	p->min_len = sizeof(h.ip);
+	p->flow.local[0] = first_eight(h->ip.daddr.in6_u.u6_addr8);
+	p->flow.local[1] = first_eight(h->ip.daddr.in6_u.u6_addr8 + 8);
+	p->flow.remote[0] = first_eight(h->ip.saddr.in6_u.u6_addr8);
+	p->flow.remote[1] = first_eight(h->ip.saddr.in6_u.u6_addr8 + 8);
+	p->flow.ports = ports(&h->udp);
+	p->session = bpf_ntohl(h->l2tp.session);
+	p->cookie = first_eight(h->cookie);
+	same_value(p->flow.ports);
+	same_value(p->session);
+	same_value(p->cookie);
+	p->header = ETH_HLEN + offsetof(struct ip6_data, cookie);
+	p->min_len = sizeof(h->ip);
 	return 1;
 }
 
@@ -106,35 +134,19 @@ static __always_inline int same_flow(const struct flow *a, const struct flow *b)
 		 (a->ports ^ b->ports));
 }
 
-/* RFC 3931, Section 4.5: the session ID first, then the cookie. The comparison
- * takes the same time whatever differs.
- */
-static __always_inline int has_cookie(struct __sk_buff *skb, __u32 at, const struct receive *rx)
-{
-	__u64 cookie = 0;
-
-	if (rx->cookie_len == 8) {
-		if (bpf_skb_load_bytes(skb, at, &cookie, 8))
-			return 0;
-	} else if (rx->cookie_len == 4) {
-		if (bpf_skb_load_bytes(skb, at, &cookie, 4))
-			return 0;
-	}
-	return cookie == rx->cookie;
-}
-
 static __always_inline int is_tag(__be16 ethertype)
 {
 	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
 }
 
-/* The MSS of a frame whose Ethernet header is at mac, below at most two tags. */
-static __always_inline void clamp_frame(struct __sk_buff *skb, __u32 mac, __be16 ethertype,
-					__u32 room)
+/* The MSS of a frame with at most two tags. */
+static __always_inline void clamp_frame(struct __sk_buff *skb, __be16 ethertype, __u32 room)
 {
 	struct vlan_tag tag;
-	__u32 l3 = mac + ETH_HLEN;
+	__u32 l3 = ETH_HLEN;
 
+	if (!may_be_syn(skb, ethertype))
+		return;
 #pragma unroll
 	for (int i = 0; i < 2; i++) {
 		if (!is_tag(ethertype))
@@ -206,7 +218,8 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 				   const struct receive *rx)
 {
 	__u32 session = p->session;
-	__u32 header = p->header, device = rx->device, lane = rx->lane, frame;
+	__u32 device = rx->device, lane = rx->lane;
+	__u64 header = p->header, frame;
 	struct ethhdr inner;
 	enum fit fits;
 
@@ -222,7 +235,10 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		return bpf_redirect(lane, 0);
 	}
 
-	if (!has_cookie(skb, header, rx))
+	/* RFC 3931, Section 4.5: the session ID first, then the cookie. The comparison
+	 * takes the same time whatever differs.
+	 */
+	if ((p->cookie ^ rx->cookie) & rx->cookie_mask)
 		return drop(session, WRONG_COOKIE);
 	header += rx->cookie_len;
 	if (rx->flags & RX_SUBLAYER) {
@@ -251,13 +267,13 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	fits = fit(skb, rx, header, inner.h_proto, frame);
 	if (fits == TOO_LONG)
 		return drop(session, OVERSIZE);
-	clamp_frame(skb, header, inner.h_proto, rx->room);
 
 	/* A tag of the underlay's, VID 0, ends here. */
 	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
 		return drop(session, ERROR);
 	if (strip(skb, header, frame, p->min_len, &inner))
 		return drop(session, ERROR);
+	clamp_frame(skb, inner.h_proto, rx->room);
 	if (fits == FITS_LIFTED && lift_tag(skb))
 		return drop(session, ERROR);
 	if (rx->vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))
@@ -270,7 +286,10 @@ static __noinline int decap(struct __sk_buff *skb)
 {
 	struct receive *rx;
 	struct packet p;
-	__u32 session;
+	union {
+		__u32 session;
+		__u64 word; /* all of it, see struct scratch */
+	} key;
 
 	/* A VLAN of the underlay's is another device's, which has its own program. */
 	if (skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK))
@@ -284,8 +303,8 @@ static __noinline int decap(struct __sk_buff *skb)
 	} else {
 		return PASS;
 	}
-	session = p.session;
-	rx = bpf_map_lookup_elem(&sessions, &session);
+	key.session = p.session;
+	rx = bpf_map_lookup_elem(&sessions, &key.session);
 	if (rx && same_flow(&rx->flow, &p.flow))
 		return deliver(skb, &p, rx);
 	if (!bpf_map_lookup_elem(&tunnels, &p.flow))

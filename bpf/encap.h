@@ -272,7 +272,8 @@ static __noinline int encap_one(struct __sk_buff *skb, const struct transmit *tx
 		return drop(tx->session, ERROR);
 	if (take_tags(skb, &inner) || load_inner(skb, &inner))
 		return drop(tx->session, ERROR);
-	clamp_mss(skb, ETH_HLEN, inner.ethertype, tx->room - inner.tags_len);
+	if (may_be_syn(skb, inner.ethertype))
+		clamp_mss(skb, ETH_HLEN, inner.ethertype, tx->room - inner.tags_len);
 
 	frame = skb->len + inner.tags_len;
 

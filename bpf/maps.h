@@ -76,6 +76,7 @@ struct flow {
 /* How packets of one session arrive. */
 struct receive {
 	__u64 cookie; /* as it stands in memory, 0 filled */
+	__u64 cookie_mask; /* of as many octets as it has */
 	struct flow flow;
 	__u32 flags;	  /* RX_* */
 	__u32 device;	  /* ifindex of the pseudowire's outer end */

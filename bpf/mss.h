@@ -39,6 +39,33 @@ static __always_inline void write_mss(struct __sk_buff *skb, __u32 tcp, __u32 at
 	bpf_l4_csum_replace(skb, tcp + offsetof(struct tcphdr, check), was, is, sizeof(is));
 }
 
+#define TCP_SYN 0x02
+
+/* Says whether a frame of that EtherType may be a SYN: a quick look that spares all
+ * others a thorough one.
+ */
+static __always_inline int may_be_syn(struct __sk_buff *skb, __be16 ethertype)
+{
+	const __u8 *b = (const __u8 *)(long)skb->data;
+	const __u8 *end = (const __u8 *)(long)skb->data_end;
+	const __u32 tcp4 = ETH_HLEN + sizeof(struct iphdr);
+	const __u32 tcp6 = ETH_HLEN + sizeof(struct ipv6hdr);
+
+	if (ethertype == bpf_htons(ETH_P_IP)) {
+		if (b + tcp4 + sizeof(struct tcphdr) > end)
+			return skb->len >= tcp4 + sizeof(struct tcphdr);
+		return b[ETH_HLEN + offsetof(struct iphdr, protocol)] == IPPROTO_TCP &&
+		       (b[ETH_HLEN] != 0x45 || (b[tcp4 + 13] & TCP_SYN));
+	}
+	if (ethertype == bpf_htons(ETH_P_IPV6)) {
+		if (b + tcp6 + sizeof(struct tcphdr) > end)
+			return skb->len >= tcp6 + sizeof(struct tcphdr);
+		return b[ETH_HLEN + offsetof(struct ipv6hdr, nexthdr)] == IPPROTO_TCP &&
+		       (b[tcp6 + 13] & TCP_SYN);
+	}
+	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
+}
+
 struct segment {
 	struct __sk_buff *skb;
 };

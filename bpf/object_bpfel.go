@@ -36,18 +36,19 @@ type objectFlow struct {
 }
 
 type objectReceive struct {
-	_         structs.HostLayout
-	Cookie    uint64
-	Flow      objectFlow
-	Flags     uint32
-	Device    uint32
-	Lane      uint32
-	Mtu       uint32
-	Room      uint32
-	Vlan      uint16
-	CookieLen uint16
-	Pad       uint32
-	_         [4]byte
+	_          structs.HostLayout
+	Cookie     uint64
+	CookieMask uint64
+	Flow       objectFlow
+	Flags      uint32
+	Device     uint32
+	Lane       uint32
+	Mtu        uint32
+	Room       uint32
+	Vlan       uint16
+	CookieLen  uint16
+	Pad        uint32
+	_          [4]byte
 }
 
 type objectScratch struct {

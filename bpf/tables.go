@@ -86,6 +86,15 @@ func words(a netip.Addr) (w [2]uint64) {
 	return w
 }
 
+// CookieMask covers a cookie of that many octets in Receive.Cookie.
+func CookieMask(octets int) uint64 {
+	var b [8]byte
+	for i := range octets {
+		b[i] = 0xff
+	}
+	return binary.NativeEndian.Uint64(b[:])
+}
+
 // NetworkOrder16 is v as a program finds it in a packet.
 func NetworkOrder16(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))

@@ -63,4 +63,15 @@ struct ip6_fragment {
 	(ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct udphdr) + sizeof(struct l2tphdr) + 8 +  \
 	 L2TP_SUBLAYER_LEN)
 
+/* Makes the first octets of a packet readable in place, if it has as many; the
+ * caller looks at data_end all the same. Offsets into them have to be constants:
+ * without CAP_PERFMON the verifier takes no others, and what is somewhere else is
+ * loaded by a helper.
+ */
+static __always_inline void pull(struct __sk_buff *skb, __u32 len)
+{
+	if ((void *)(long)skb->data + len > (void *)(long)skb->data_end)
+		bpf_skb_pull_data(skb, len);
+}
+
 #endif

@@ -82,6 +82,7 @@ func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
 	var cookie [8]byte
 	copy(cookie[:], s.LocalCookie)
 	r.Cookie = binary.NativeEndian.Uint64(cookie[:])
+	r.CookieMask = bpf.CookieMask(len(s.LocalCookie))
 	if up {
 		r.Flags |= bpf.ReceiveUp
 	}

@@ -268,7 +268,7 @@ func TestInboundPackets(t *testing.T) {
 		{name: "session 0", change: func(m *message) { m.session = 0 }, global: map[string]uint64{"unknown-session": 1}},
 		{name: "no frame", change: func(m *message) { m.frame = nil }, session: map[string]uint64{"error": 1}},
 		{name: "less than a header", change: func(m *message) { m.frame = m.frame[:13] }, session: map[string]uint64{"error": 1}},
-		{name: "cookie cut short", change: func(m *message) { m.cookie, m.frame = m.cookie[:5], nil }, session: map[string]uint64{"wrong-cookie": 1}},
+		{name: "cookie cut short", change: func(m *message) { m.cookie, m.frame = m.cookie[:5], nil }},
 		{name: "too long for the device", change: func(m *message) { m.frame = append(bytes.Clone(full), 0) }, session: map[string]uint64{"oversize": 1}},
 		{name: "control message", change: func(m *message) { m.flags = 0xc803 }},
 		{name: "version 2", change: func(m *message) { m.flags = 2 }},
