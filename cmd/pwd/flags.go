@@ -71,6 +71,9 @@ func parseFlags(args []string, stderr io.Writer) (*settings, error) {
 			return nil, err
 		}
 	}
+	if s.check && s.cleanup {
+		return nil, errors.New("--check and --cleanup: give one of them")
+	}
 	if s.site == "" {
 		return nil, errors.New("--site NAME is required: which of the topology's sites is this host?")
 	}
@@ -114,21 +117,45 @@ func (s *settings) readConfig(given map[string]bool) error {
 
 // agent is what the agent is to be made of.
 func (s *settings) agent(log *slog.Logger) agent.Options {
-	ebpf := agent.Opener{Kind: pseudowire.EBPF, Open: func() (pseudowire.Datapath, error) {
-		return tcbpf.Open(tcbpf.Options{BPFDir: s.bpfDir, Logger: log})
-	}}
-	kernel := agent.Opener{Kind: pseudowire.Kernel, Open: func() (pseudowire.Datapath, error) {
-		return l2tpeth.Open(l2tpeth.Options{Logger: log})
-	}}
-	openers := []agent.Opener{ebpf, kernel}
-	switch pseudowire.Kind(s.datapath) {
-	case pseudowire.EBPF:
-		openers = openers[:1]
-	case pseudowire.Kernel:
-		openers = openers[1:]
-	}
-	return agent.Options{
+	o := agent.Options{
 		Site: s.site, TopologyFile: s.topology, StateDir: s.stateDir, Version: build.Version(),
-		Datapaths: openers, Timers: s.timers, OnStopTeardown: s.onStopTeardown, Logger: log,
+		Datapaths: []agent.Opener{
+			{Kind: pseudowire.EBPF, Open: func() (pseudowire.Datapath, error) { return openEBPF(s.bpfDir, log) }},
+			{Kind: pseudowire.Kernel, Open: func() (pseudowire.Datapath, error) { return openKernel(log) }},
+		},
+		Timers: s.timers, OnStopTeardown: s.onStopTeardown, Logger: log,
 	}
+	if s.datapath != "auto" {
+		o.Datapath = pseudowire.Kind(s.datapath)
+	}
+	return o
 }
+
+func openEBPF(dir string, log *slog.Logger) (pseudowire.Datapath, error) {
+	dp, err := tcbpf.Open(tcbpf.Options{BPFDir: dir, Logger: log})
+	if err != nil {
+		return nil, unsupported(err, errors.Is(err, tcbpf.ErrKernel))
+	}
+	return dp, nil
+}
+
+func openKernel(log *slog.Logger) (pseudowire.Datapath, error) {
+	dp, err := l2tpeth.Open(l2tpeth.Options{Logger: log})
+	if err != nil {
+		return nil, unsupported(err, errors.As(err, new(*l2tpeth.UnsupportedError)))
+	}
+	return dp, nil
+}
+
+// unsupported makes an error errors.ErrUnsupported too if it is about what the host lacks.
+func unsupported(err error, is bool) error {
+	if !is {
+		return err
+	}
+	return lackError{err}
+}
+
+type lackError struct{ error }
+
+func (e lackError) Unwrap() error        { return e.error }
+func (e lackError) Is(target error) bool { return target == errors.ErrUnsupported }

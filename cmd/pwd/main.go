@@ -32,14 +32,12 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	var invalid *topology.InvalidError
 	s, err := parseFlags(args, stderr)
 	switch {
 	case errors.Is(err, errHelp):
 		return 0
-	case errors.As(err, &invalid):
-		invalid.Diagnostics.Format(stderr)
-		return exitInvalid
+	case errors.As(err, new(*topology.InvalidError)):
+		return report(stderr, err)
 	case err != nil:
 		fmt.Fprintf(stderr, "pwd: %v\n", err)
 		return exitUsage
@@ -59,36 +57,48 @@ func run(args []string, stdout, stderr io.Writer) int {
 	} else {
 		err = serve(ctx, s, log)
 	}
-	switch {
-	case errors.As(err, &invalid):
-		invalid.Diagnostics.Format(stderr)
-		return exitInvalid
-	case err != nil:
-		fmt.Fprintf(stderr, "pwd: %v\n", err)
-		return exitFailed
-	}
-	return 0
+	return report(stderr, err)
 }
 
-// serve runs the agent and its API until ctx ends.
+// report says why the daemon ended, with every diagnostic of an invalid file.
+func report(stderr io.Writer, err error) int {
+	invalid, ok := errors.AsType[*topology.InvalidError](err)
+	switch {
+	case err == nil:
+		return 0
+	case !ok:
+		fmt.Fprintf(stderr, "pwd: %v\n", err)
+		return exitFailed
+	case err != error(invalid):
+		fmt.Fprintf(stderr, "pwd: %v\n", err)
+	}
+	invalid.Diagnostics.Format(stderr)
+	return exitInvalid
+}
+
+// serve runs the agent and its API until ctx ends. The socket comes first: a
+// second daemon is turned away before it touches anything.
 func serve(ctx context.Context, s *settings, log *slog.Logger) error {
+	listener, err := api.Listen(s.runDir)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	a, err := agent.New(s.agent(log))
 	if err != nil {
 		return err
 	}
-	listener, err := api.Listen(s.runDir)
-	if err != nil {
-		return errors.Join(err, a.Close())
-	}
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		return a.Run(ctx, func() { log.Info("running", "site", s.site, "version", build.Version(), "socket", listener.Addr()) })
 	})
-	group.Go(func() error { return api.NewServer(a, api.Options{Logger: log}).Serve(ctx, listener) })
+	group.Go(func() error {
+		return api.NewServer(a, api.Options{Logger: log, Version: build.Version()}).Serve(ctx, listener)
+	})
 	group.Go(func() error {
 		for {
 			select {

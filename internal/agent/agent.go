@@ -13,26 +13,30 @@
 //
 // settle does the control machine's outputs in their order, with one exception:
 // packets leave last, after the state of every tunnel that changed is in its
-// file. So a session's data plane is there before the message that lets the
-// peer use it, and a daemon that is killed at any moment comes back knowing at
-// least what its peers have heard from it.
+// file, the ports of new sockets included. So a session's data plane is there
+// before the message that lets the peer use it, and a daemon that is killed at
+// any moment comes back knowing at least what its peers have heard from it.
 //
 // # Level-triggered
 //
 // Every setter below the agent takes the whole desired state of its object and
 // changes only what differs. What could not be done because something is
-// missing (an interface, an address) is tried again after every kernel event.
+// missing (an interface, an address) is tried again after kernel events and
+// every few seconds.
+//
+// # One topology or the other
+//
+// A topology is carried out step by step; when a step fails those before it are
+// undone, and then everything of the topology in force is set once more. What is
+// applied through the API comes into force for good, and into the file of the
+// generation, when it has been verified: a daemon that ends before that goes on
+// with the topology before.
 package agent
 
 import (
-	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"sync"
 	"time"
 
 	"github.com/pwd-project/pwd/internal/topology"
@@ -42,25 +46,45 @@ import (
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
-// Options are a daemon's settings. All but Logger and OnStopTeardown are required.
+// Options are a daemon's settings. Site, StateDir and Datapaths are required.
 type Options struct {
 	Site string
 	// TopologyFile may be empty: the daemon goes on with the last one applied.
 	TopologyFile string
 	StateDir     string
 	Version      string
-	// Datapaths opens them, by preference: the first that opens is the default.
+	// Datapaths are all that this host may have, by preference.
 	Datapaths []Opener
-	Timers    control.Timers
+	// Datapath carries the pseudowires that do not say; empty is the first of
+	// Datapaths that opens.
+	Datapath pseudowire.Kind
+	// Timers of the control protocol; zero fields have its defaults.
+	Timers control.Timers
 	// OnStopTeardown closes connections and removes everything at a stop.
 	OnStopTeardown bool
-	Logger         *slog.Logger
+	// Logger takes what happens; nil is silent.
+	Logger *slog.Logger
 }
 
-// Opener opens one kind of datapath.
+// Opener opens one kind of datapath. An error that is errors.ErrUnsupported
+// says that the host has no such datapath.
 type Opener struct {
 	Kind pseudowire.Kind
 	Open func() (pseudowire.Datapath, error)
+}
+
+// circuits is what the agent needs of bridge.Manager.
+type circuits interface {
+	Supports() (vlanFiltering, vlanDevices bool, err error)
+	SetBridge(bridge.Bridge) error
+	RemoveBridge(name string) error
+	SetAttachment(bridge.Attachment) error
+	RemoveAttachment(pseudowire string) error
+	AttachmentStates() map[string]bridge.State
+	Refresh() error
+	Prune() error
+	Close() error
+	Cleanup() error
 }
 
 // Agent is one site's daemon. It implements api.Backend.
@@ -71,63 +95,115 @@ type Agent struct {
 	started time.Time
 
 	store     *store
+	namespace *namespaceLock
+	kernel    *watcher
 	events    *eventLog
+	faults    faults
 	control   *control.Endpoint
 	transport *transport.Transport
-	bridges   *bridge.Manager
+	bridges   circuits
 	datapaths map[pseudowire.Kind]pseudowire.Datapath
 	standard  pseudowire.Kind
+	// notes are facts about this host for the status.
+	notes []string
 
+	// generation and local are the topology in force and the site's part of it.
 	generation *generation
-	// local is the site's part of the topology in force.
-	local *topology.Local
-	// fileHash is of the topology file as it was last seen, fileFault what was wrong with it.
-	fileHash  string
-	fileFault topology.Diagnostics
+	local      *topology.Local
+	// trial is the apply that has yet to be verified, nil if there is none; the
+	// file is to be read after it if fileDue is set.
+	trial   *trial
+	file    fileState
+	fileDue bool
 
-	wires    map[string]*wire
-	sessions map[uint32]*wire // by local session ID
+	// made are the bridges that were set.
+	made    map[string]bool
+	tunnels map[string]*tunnel
+	wires   map[string]*wire
+	// sessions that are in a datapath, by local ID.
+	sessions map[uint32]*installed
+	// carried is what the datapaths were last told of tunnels.
+	carried map[carrier]pseudowire.Tunnel
+	// dials are the tunnels of the sockets with a port of their own, by connection.
+	dials map[uint32]string
+	// heard is what the sessions had received when their counters were last read.
 	heard    map[uint32]uint64
 	lastLook time.Time
+	// rest is when the kernel may be looked at again.
+	rest time.Time
 
-	outbox   []control.Output
-	applying sync.Mutex
+	outbox []control.Output
+	// failed are tunnels whose attempt has just come to nothing.
+	failed []*tunnel
+	// unsaved are tunnels whose state could not be written.
+	unsaved map[string]bool
+	// resumed is set once everything has been taken up that an earlier daemon left,
+	// closing once everything is to go, resignal when a circuit may have changed,
+	// unclean when something could not be removed.
+	resumed, closing, resignal, unclean bool
+
+	patience patience
+	applying chan struct{}
 	commands chan func()
 	reload   chan struct{}
-	// stopped is closed when Run has ended.
-	stopped chan struct{}
-	changed *broadcast
+	// quit is closed when Run is to end, stopping when its loop has, stopped when
+	// everything is closed.
+	quit              <-chan struct{}
+	stopping, stopped chan struct{}
+	changed           *broadcast
 }
 
 // New opens what the daemon needs and takes up what an earlier one left: its
 // connections, its sessions, its kernel objects. Nothing is signalled before Run.
+//
+// The calling thread has to be the one that calls Run, if it is in a network
+// namespace of its own. Errors: *BusyError, *NamespaceBusyError, *SiteError,
+// *VersionError, *DamagedError, a *topology.InvalidError if the file is invalid
+// and nothing was applied before, and those of what is opened.
 func New(opt Options) (*Agent, error) {
-	if opt.Logger == nil {
-		opt.Logger = slog.New(slog.DiscardHandler)
+	a := newAgent(opt)
+	err := a.open()
+	if err == nil {
+		err = a.resume()
 	}
-	a := &Agent{
-		opt: opt, log: opt.Logger, boot: bootID(), started: time.Now(),
-		events:    newEventLog(),
-		datapaths: make(map[pseudowire.Kind]pseudowire.Datapath),
-		wires:     make(map[string]*wire),
-		sessions:  make(map[uint32]*wire),
-		heard:     make(map[uint32]uint64),
-		commands:  make(chan func()),
-		reload:    make(chan struct{}, 1),
-		stopped:   make(chan struct{}),
-		changed:   newBroadcast(),
-	}
-	if err := a.open(); err != nil {
-		a.Close()
-		return nil, err
-	}
-	if err := a.resume(); err != nil {
-		a.Close()
+	if err != nil {
+		if failed := a.Close(); failed != nil {
+			a.log.Warn("cannot close everything", "err", failed)
+		}
 		return nil, err
 	}
 	return a, nil
 }
 
+func newAgent(opt Options) *Agent {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Agent{
+		opt: opt, log: opt.Logger, boot: bootID(), started: time.Now(),
+		events:    newEventLog(),
+		faults:    newFaults(opt.Logger),
+		datapaths: make(map[pseudowire.Kind]pseudowire.Datapath),
+		made:      make(map[string]bool),
+		tunnels:   make(map[string]*tunnel),
+		wires:     make(map[string]*wire),
+		sessions:  make(map[uint32]*installed),
+		carried:   make(map[carrier]pseudowire.Tunnel),
+		dials:     make(map[uint32]string),
+		heard:     make(map[uint32]uint64),
+		unsaved:   make(map[string]bool),
+		patience:  defaultPatience,
+		applying:  make(chan struct{}, 1),
+		commands:  make(chan func()),
+		reload:    make(chan struct{}, 1),
+		stopping:  make(chan struct{}),
+		stopped:   make(chan struct{}),
+		changed:   newBroadcast(),
+	}
+}
+
+// open takes what the daemon needs, what can refuse it first: an invalid
+// topology has to leave no trace in the kernel.
 func (a *Agent) open() error {
 	var err error
 	if a.store, err = openStore(a.opt.StateDir); err != nil {
@@ -139,77 +215,33 @@ func (a *Agent) open() error {
 	if g := a.generation; g != nil && g.Site != a.opt.Site {
 		return &SiteError{Dir: a.opt.StateDir, Got: g.Site, Want: a.opt.Site}
 	}
-	if err := a.openDatapath(); err != nil {
+	if err := a.choose(); err != nil {
 		return err
 	}
-	if a.bridges, err = bridge.Open(bridge.Options{Logger: a.log}); err != nil {
+	if a.namespace, err = lockNamespace(a.log); err != nil {
+		return err
+	}
+	if a.kernel, err = watchKernel(a.log); err != nil {
+		return err
+	}
+	if err := a.openStandard(); err != nil {
+		return err
+	}
+	return a.openHost()
+}
+
+// openHost opens the bridges, the sockets and the control machine.
+func (a *Agent) openHost() error {
+	bridges, err := bridge.Open(bridge.Options{Logger: a.log})
+	if err != nil {
 		return fmt.Errorf("open bridges: %w", err)
 	}
+	a.bridges = bridges
 	if a.transport, err = transport.Open(transport.Options{Logger: a.log}); err != nil {
 		return fmt.Errorf("open transport: %w", err)
 	}
-	a.control = control.New(control.Config{
-		Random:         rand.Reader,
-		Timers:         a.opt.Timers,
-		VendorName:     "pwd " + a.opt.Version,
-		SessionIDTaken: a.sessionIDTaken,
-	})
+	a.control = a.newControl()
 	return nil
-}
-
-// openDatapath opens the first datapath of the preferred ones that this host offers.
-func (a *Agent) openDatapath() error {
-	var errs []error
-	for _, o := range a.opt.Datapaths {
-		dp, err := o.Open()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s datapath: %w", o.Kind, err))
-			continue
-		}
-		a.datapaths[o.Kind], a.standard = dp, o.Kind
-		for _, err := range errs {
-			a.log.Warn("datapath is not available, using another", "datapath", o.Kind, "err", err)
-		}
-		return nil
-	}
-	return fmt.Errorf("no datapath works on this host: %w", errors.Join(errs...))
-}
-
-// datapath returns the one that a pseudowire asks for, opening it if need be.
-func (a *Agent) datapath(kind pseudowire.Kind) (pseudowire.Datapath, error) {
-	if dp := a.datapaths[kind]; dp != nil {
-		return dp, nil
-	}
-	for _, o := range a.opt.Datapaths {
-		if o.Kind != kind {
-			continue
-		}
-		dp, err := o.Open()
-		if err != nil {
-			return nil, fmt.Errorf("%s datapath: %w", kind, err)
-		}
-		a.datapaths[kind] = dp
-		return dp, nil
-	}
-	return nil, fmt.Errorf("the %s datapath is excluded by --datapath: allow it there or leave `datapath` out of the topology", kind)
-}
-
-// sessionIDTaken asks the datapaths for session IDs of others: they are unique in
-// a network namespace.
-func (a *Agent) sessionIDTaken(id uint32) bool {
-	for _, dp := range a.datapaths {
-		if t, ok := dp.(interface{ SessionTaken(uint32) (bool, error) }); ok {
-			taken, err := t.SessionTaken(id)
-			if err != nil {
-				a.log.Warn("cannot look at sessions of others", "err", err)
-			}
-			if !taken {
-				continue
-			}
-			return true
-		}
-	}
-	return false
 }
 
 // SiteError says that a state directory belongs to another site.
@@ -227,11 +259,18 @@ func (a *Agent) Close() error {
 	for _, dp := range a.datapaths {
 		errs = append(errs, dp.Close())
 	}
+	clear(a.datapaths)
 	if a.transport != nil {
 		errs = append(errs, a.transport.Close())
 	}
 	if a.bridges != nil {
 		errs = append(errs, a.bridges.Close())
+	}
+	if a.kernel != nil {
+		a.kernel.close()
+	}
+	if a.namespace != nil {
+		a.namespace.close()
 	}
 	if a.store != nil {
 		errs = append(errs, a.store.close())
@@ -245,63 +284,4 @@ func (a *Agent) Reload() {
 	case a.reload <- struct{}{}:
 	default:
 	}
-}
-
-// readFile reads and checks the topology file. The hash is of whatever was read,
-// good or bad.
-func (a *Agent) readFile() (document, hash string, local *topology.Local, diags topology.Diagnostics, err error) {
-	b, err := os.ReadFile(a.opt.TopologyFile)
-	if err != nil {
-		return "", "", nil, nil, fmt.Errorf("read topology: %w", err)
-	}
-	local, diags = parse(a.opt.TopologyFile, b, a.opt.Site)
-	return string(b), hashOf(b), local, diags, nil
-}
-
-// parse reads a topology as one site sees it; local is nil if there are errors.
-func parse(name string, document []byte, site string) (*topology.Local, topology.Diagnostics) {
-	t, diags := topology.Parse(name, document)
-	if t == nil {
-		return nil, diags
-	}
-	local, more := t.Local(site)
-	diags = append(diags, more...)
-	if diags.HasErrors() {
-		return nil, diags
-	}
-	return local, diags
-}
-
-// start chooses the topology to begin with: the file if it changed since it was
-// last read, else the last one applied.
-func (a *Agent) start(ctx context.Context) error {
-	if a.opt.TopologyFile == "" {
-		if a.generation == nil {
-			a.log.Warn("no topology yet: give --topology FILE or run pwctl apply")
-		}
-		return nil
-	}
-	document, hash, local, diags, err := a.readFile()
-	if err != nil {
-		if a.generation != nil && errors.Is(err, fs.ErrNotExist) {
-			a.log.Warn("topology file is gone, keeping the last one applied", "err", err)
-			return nil
-		}
-		return err
-	}
-	a.fileHash = hash
-	if a.generation != nil && a.generation.FileHash == hash {
-		a.log.Info("topology file is unchanged, keeping the applied generation", "generation", a.generation.Number)
-		return nil
-	}
-	if local == nil {
-		if a.generation == nil {
-			return diags.Err()
-		}
-		a.fileFault = diags
-		a.log.Error("topology file is invalid, keeping the applied generation", "err", diags.Err())
-		return nil
-	}
-	_, err = a.change(a.opt.TopologyFile, document, hash, local)
-	return err
 }

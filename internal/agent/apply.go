@@ -10,44 +10,108 @@ import (
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/plan"
 	"github.com/pwd-project/pwd/internal/topology"
-	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
-	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 )
 
-const (
-	// newPatience is how long an apply waits for pseudowires that were not up
-	// before: their peer may not know of them yet.
-	newPatience = 5 * time.Second
-	// oldPatience is how long one that was up before may take to be up again.
-	oldPatience = 20 * time.Second
-)
+// patience is how long an apply waits.
+type patience struct {
+	// fresh is for pseudowires that were not up before: their peer may not know of
+	// them yet. old is for those that were, and for all of which that is required.
+	fresh, old time.Duration
+}
 
-// difference lists the steps from the topology in force to another.
-func (a *Agent) difference(to *topology.Local) []plan.Step { return plan.Between(a.local, to) }
+var defaultPatience = patience{fresh: 5 * time.Second, old: 20 * time.Second}
 
-// change carries a topology out and makes it the generation in force. On an
-// error everything is as it was before, unless the error says otherwise.
-func (a *Agent) change(name, document, fileHash string, to *topology.Local) ([]plan.Step, error) {
-	steps := a.difference(to)
-	undone, err := a.execute(steps)
-	if err != nil {
-		if !undone {
-			return steps, &api.Error{Code: api.CodeRollbackFailed, Title: "the topology could not be applied, nor taken back", Detail: err.Error()}
-		}
-		return steps, &api.Error{Code: api.CodeApplyFailed, Title: "the topology could not be applied, everything is as it was", Detail: err.Error()}
+// trial is a topology that is carried out and not final: what was in force before.
+type trial struct {
+	generation *generation
+	local      *topology.Local
+	steps      []plan.Step
+	// wereUp are the pseudowires that were up, touched those that were changed.
+	wereUp, touched map[string]bool
+}
+
+// change carries a document out and puts it into force, on trial: commit or
+// takeBack is to follow. On an error everything is as it was before, unless that
+// says otherwise; it is an *api.Error or errStopping.
+func (a *Agent) change(d *document) (*trial, error) {
+	t := &trial{
+		generation: a.generation, local: a.local, steps: a.difference(d.local),
+		wereUp: make(map[string]bool), touched: make(map[string]bool),
 	}
-	a.local = to
+	for name, w := range a.wires {
+		t.wereUp[name] = w.ready
+	}
+	for _, s := range t.steps {
+		if s.Kind == plan.Pseudowire {
+			t.touched[s.Name] = true
+		}
+	}
+	if err := a.execute(t.steps); err != nil {
+		return nil, applyError("the topology could not be applied", err)
+	}
+	a.local, a.generation, a.trial = d.local, a.newGeneration(d), t
 	a.setListeners()
-	g := &generation{Site: a.opt.Site, Number: 1, Applied: time.Now(), Hash: hashOf([]byte(document)), FileHash: fileHash, Name: name, Document: document}
-	if a.generation != nil {
-		g.Number = a.generation.Number + 1
-		if fileHash == "" {
-			g.FileHash = a.generation.FileHash
+	return t, nil
+}
+
+// applyError tells of a failed apply whether it was taken back.
+func applyError(title string, err error) error {
+	if errors.Is(err, errStopping) {
+		return err
+	}
+	if errors.As(err, new(*RollbackError)) {
+		return &api.Error{Code: api.CodeRollbackFailed, Title: title + ", nor taken back", Detail: err.Error()}
+	}
+	return &api.Error{Code: api.CodeApplyFailed, Title: title + ", everything is as it was", Detail: err.Error()}
+}
+
+// commit makes the topology on trial final.
+func (a *Agent) commit() error {
+	if err := a.store.setGeneration(a.generation); err != nil {
+		return a.takeBack(err)
+	}
+	t := a.trial
+	a.endTrial()
+	a.event("info", "topology "+a.local.Topology, fmt.Sprintf("generation %d applied", a.generation.Number), describeSteps(t.steps))
+	return nil
+}
+
+// takeBack returns to what was in force before the trial. It returns why, or
+// what failed.
+func (a *Agent) takeBack(cause error) error {
+	t := a.trial
+	failed := a.local
+	a.endTrial()
+	// From here on the topology before is the one to be set, whatever fails.
+	a.local, a.generation = t.local, t.generation
+	err := a.restoreLocal(plan.Between(failed, t.local))
+	a.setListeners()
+	a.event("error", "topology", "taken back", cause.Error())
+	if err != nil {
+		a.unclean = true
+		cause = &RollbackError{cause, err}
+	}
+	return applyError("the topology failed its verification", cause)
+}
+
+// endTrial lets in who waited for its end.
+func (a *Agent) endTrial() {
+	a.trial = nil
+	if a.fileDue {
+		a.fileDue = false
+		a.Reload()
+	}
+}
+
+// restoreLocal carries out steps that lead to what is in force, and then sets all
+// of that.
+func (a *Agent) restoreLocal(steps []plan.Step) error {
+	for _, s := range inOrder(steps) {
+		if err := a.step(s); err != nil {
+			a.log.Warn("cannot take back", "kind", s.Kind, "name", s.Name, "err", err)
 		}
 	}
-	a.generation = g
-	a.event("info", "topology "+to.Topology, fmt.Sprintf("generation %d applied", g.Number), describeSteps(steps))
-	return steps, a.store.setGeneration(g)
+	return a.reconcile()
 }
 
 func describeSteps(steps []plan.Step) string {
@@ -58,298 +122,154 @@ func describeSteps(steps []plan.Step) string {
 	return fmt.Sprintf("%d added, %d changed, %d removed", n[0], n[1], n[2])
 }
 
-func (a *Agent) setListeners() {
-	if err := a.transport.SetListeners(a.localAddresses()); err != nil {
-		a.log.Warn("cannot listen on every address, trying again", "err", err)
-	}
-}
-
-// readAgain is SIGHUP: a file that changed since it was last read is applied,
-// an invalid one changes nothing.
-func (a *Agent) readAgain() {
-	if a.opt.TopologyFile == "" {
-		a.log.Warn("nothing to read again: the daemon runs without --topology")
-		return
-	}
-	document, hash, local, diags, err := a.readFile()
-	if err != nil {
-		a.event("error", "topology", "file could not be read", err.Error())
-		return
-	}
-	a.fileHash, a.fileFault = hash, nil
-	if local == nil {
-		a.fileFault = diags
-		a.event("error", "topology", "file is invalid, nothing was changed", diags.Err().Error())
-		return
-	}
-	if a.generation != nil && a.generation.FileHash == hash {
-		a.log.Info("topology file is unchanged")
-		return
-	}
-	if _, err := a.change(a.opt.TopologyFile, document, hash, local); err != nil {
-		a.event("error", "topology", "file could not be applied", err.Error())
-	}
-}
-
-// Apply carries a topology out and verifies it. It implements api.Backend.
+// Apply carries a topology out and verifies it. One apply waits for the other.
+// It implements api.Backend.
 func (a *Agent) Apply(ctx context.Context, r api.ApplyRequest) (*api.ApplyResult, error) {
-	a.applying.Lock()
-	defer a.applying.Unlock()
 	begin := time.Now()
-	local, diags := parse(r.Name, []byte(r.Document), a.opt.Site)
-	if local == nil {
-		return nil, &api.Error{Code: api.CodeInvalidTopology, Title: "the topology is invalid, nothing was changed", Diagnostics: api.DiagnosticsOf(diags)}
+	d, err := parse(r.Name, r.Document, a.opt.Site)
+	if invalid, ok := errors.AsType[*topology.InvalidError](err); ok {
+		return nil, &api.Error{Code: api.CodeInvalidTopology, Title: "the topology is invalid, nothing was changed",
+			Diagnostics: api.DiagnosticsOf(invalid.Diagnostics)}
 	}
-	var (
-		steps  []plan.Step
-		before *generation
-		was    *topology.Local
-		wasUp  []string
-		number int
-		err    error
-	)
-	if derr := a.do(ctx, func() {
-		steps, before, was = a.difference(local), a.generation, a.local
-		if a.generation != nil {
-			number = a.generation.Number
-		}
-		switch {
-		case r.DryRun:
-		case plan.Disruptive(steps) && !r.Disruptive:
-			err = &api.Error{Code: api.CodeNeedsConfirmation, Title: "the change interrupts traffic", Detail: "confirm it, or give -y", Changes: changes(steps)}
-		case len(steps) == 0 && a.generation != nil && a.generation.Hash == hashOf([]byte(r.Document)):
-			// The document in force once more: nothing to do, no new generation.
-		default:
-			wasUp = a.readyWires()
-			if _, err = a.change(r.Name, r.Document, "", local); err == nil {
-				number = a.generation.Number
-			}
-		}
-	}); derr != nil {
-		return nil, derr
+	if r.DryRun {
+		return view(ctx, a, func() *api.ApplyResult {
+			return &api.ApplyResult{Generation: a.number(), Changes: changes(a.difference(d.local)), Seconds: time.Since(begin).Seconds()}
+		})
 	}
+	if err := a.turn(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { <-a.applying }()
+	result, t, err := a.begin(ctx, d, &r)
 	if err != nil {
 		return nil, err
 	}
-	result := &api.ApplyResult{Generation: number, Changes: changes(steps)}
-	if !r.DryRun {
-		result.Waiting, err = a.verify(ctx, wasUp, r.RequirePeers)
-		if err != nil {
-			return nil, a.takeBack(ctx, before, was, err)
+	switch {
+	case t != nil:
+		err = a.finish(ctx, t, &r, result)
+	case r.RequirePeers:
+		if _, err = a.verify(ctx, new(trial), true); err != nil {
+			err = applyError("the topology failed its verification", err)
 		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	result.Seconds = time.Since(begin).Seconds()
 	return result, nil
 }
 
-// takeBack returns to an earlier generation after a verification that failed.
-func (a *Agent) takeBack(ctx context.Context, before *generation, was *topology.Local, cause error) error {
-	var err error
-	if derr := a.do(context.WithoutCancel(ctx), func() {
-		var undone bool
-		if undone, err = a.execute(a.difference(was)); err != nil {
-			err = &api.Error{Code: api.CodeRollbackFailed, Title: "the topology failed its verification and could not be taken back",
-				Detail: errors.Join(cause, err).Error()}
-			if undone {
-				return
-			}
-		}
-		a.local, a.generation = was, before
-		a.setListeners()
-		a.event("error", "topology", "generation taken back", cause.Error())
-		if before != nil {
-			err = errors.Join(err, a.store.setGeneration(before))
-		} else {
-			err = errors.Join(err, a.store.remove("generation.json"))
-		}
-	}); derr != nil {
-		return derr
+// turn waits for the apply under way, if there is one, and takes its place.
+func (a *Agent) turn(ctx context.Context) error {
+	select {
+	case a.applying <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-a.stopping:
+		return errStopping
 	}
-	if err != nil {
-		return err
-	}
-	return &api.Error{Code: api.CodeApplyFailed, Title: "the topology failed its verification, everything is as it was", Detail: cause.Error()}
 }
 
-// readyWires names the pseudowires that carry traffic.
-func (a *Agent) readyWires() []string {
-	var up []string
-	for name, w := range a.wires {
-		if w.ready {
-			up = append(up, name)
+// begin puts the document into force on trial. There is no trial, and no new
+// generation, if it is the one in force.
+func (a *Agent) begin(ctx context.Context, d *document, r *api.ApplyRequest) (result *api.ApplyResult, t *trial, err error) {
+	derr := a.do(ctx, func() {
+		steps := a.difference(d.local)
+		g := a.generation
+		switch {
+		case plan.Disruptive(steps) && !r.Disruptive:
+			err = &api.Error{Code: api.CodeNeedsConfirmation, Title: "the change interrupts traffic", Detail: "confirm it, or give -y", Changes: changes(steps)}
+		case len(steps) == 0 && g != nil && g.Hash == hashOf([]byte(d.text)):
+		default:
+			t, err = a.change(d)
 		}
+		result = &api.ApplyResult{Generation: a.number(), Changes: changes(steps)}
+	})
+	return result, t, errors.Join(derr, err)
+}
+
+// finish verifies the trial, and makes it final or takes it back. What was begun
+// is ended even if the caller has gone.
+func (a *Agent) finish(ctx context.Context, t *trial, r *api.ApplyRequest, result *api.ApplyResult) error {
+	waiting, failed := a.verify(ctx, t, r.RequirePeers)
+	result.Waiting = waiting
+	var err error
+	if derr := a.do(context.WithoutCancel(ctx), func() {
+		if failed != nil {
+			err = a.takeBack(failed)
+		} else {
+			err = a.commit()
+		}
+	}); derr != nil {
+		return &api.Error{Code: api.CodeApplyFailed, Title: "the daemon stopped before the topology was verified",
+			Detail: "the one before is in force again when it runs again"}
 	}
-	return up
+	return err
+}
+
+// number is that of the generation in force, 0 if there is none.
+func (a *Agent) number() int {
+	if a.generation == nil {
+		return 0
+	}
+	return a.generation.Number
 }
 
 // verify waits until what was up before is up again and, for a while, until
-// everything else is up too. It returns what is still awaited, as "NAME: REASON".
-func (a *Agent) verify(ctx context.Context, wasUp []string, requireAll bool) ([]string, error) {
-	patience := time.NewTimer(newPatience)
-	defer patience.Stop()
-	limit := time.NewTimer(oldPatience)
-	defer limit.Stop()
+// what was changed is up too. It returns what is still awaited, as "NAME: REASON".
+func (a *Agent) verify(ctx context.Context, t *trial, requireAll bool) ([]string, error) {
+	fresh := time.NewTimer(a.patience.fresh)
+	defer fresh.Stop()
+	old := time.NewTimer(a.patience.old)
+	defer old.Stop()
 	impatient := false
 	for {
 		changed := a.changed.wait()
 		var waiting, broken []string
-		if err := a.do(ctx, func() { waiting, broken = a.awaited(wasUp) }); err != nil {
+		if err := a.do(ctx, func() { waiting, broken = a.awaited(t, requireAll) }); err != nil {
 			return nil, err
 		}
-		if len(waiting) == 0 || impatient && len(broken) == 0 && !requireAll {
+		if len(broken) == 0 && (len(waiting) == 0 || impatient) {
 			return waiting, nil
 		}
 		select {
 		case <-changed:
-		case <-patience.C:
+		case <-fresh.C:
 			impatient = true
-		case <-limit.C:
-			if requireAll {
-				broken = waiting
-			}
-			if len(broken) == 0 {
-				return waiting, nil
-			}
-			return nil, fmt.Errorf("not up after %v: %v", oldPatience, broken)
+		case <-old.C:
+			return nil, &VerifyError{After: a.patience.old, Down: broken}
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		case <-a.stopping:
+			return nil, errStopping
 		}
 	}
 }
 
-// awaited lists pseudowires that are not up, and those among them that were.
-func (a *Agent) awaited(wasUp []string) (waiting, broken []string) {
+// VerifyError says which pseudowires were not up in time after an apply.
+type VerifyError struct {
+	After time.Duration
+	// Down has each as "NAME: REASON".
+	Down []string
+}
+
+func (e *VerifyError) Error() string { return fmt.Sprintf("not up after %v: %v", e.After, e.Down) }
+
+// awaited lists the pseudowires that the trial waits for, and those that have to
+// be up for it to be good: that were up before, or all.
+func (a *Agent) awaited(t *trial, all bool) (waiting, broken []string) {
 	for _, p := range a.local.Pseudowires {
 		w := a.wires[p.Name]
 		if w == nil || w.ready {
 			continue
 		}
-		s := p.Name + ": " + a.why(w)
-		waiting = append(waiting, s)
-		if slices.Contains(wasUp, p.Name) {
+		switch s := p.Name + ": " + a.why(w); {
+		case all, t.wereUp[p.Name], t.touched[p.Name] && w.fault != nil:
 			broken = append(broken, s)
+		case t.touched[p.Name]:
+			waiting = append(waiting, s)
 		}
 	}
 	return waiting, broken
-}
-
-// resume takes up what an earlier daemon left, before anything is signalled:
-// its topology, connections and sessions.
-func (a *Agent) resume() error {
-	states, sockets, err := a.saved()
-	if err != nil {
-		return err
-	}
-	if err := a.transport.Restore(sockets); err != nil {
-		a.log.Warn("cannot bind every saved port again, those peers will be asked anew", "err", err)
-	}
-	now := time.Now()
-	if g := a.generation; g != nil {
-		local, diags := parse(g.Name, []byte(g.Document), a.opt.Site)
-		if local == nil {
-			return fmt.Errorf("the applied topology cannot be read by this version: %w", diags.Err())
-		}
-		a.local = local
-		if err := a.setAgain(now, states); err != nil {
-			return err
-		}
-	}
-	for kind, dp := range a.datapaths {
-		if err := dp.Prune(); err != nil {
-			return fmt.Errorf("remove leftovers of the %s datapath: %w", kind, err)
-		}
-	}
-	if err := a.bridges.Prune(); err != nil {
-		return fmt.Errorf("remove leftover bridges: %w", err)
-	}
-	return nil
-}
-
-// saved reads the tunnels' state, and forgets that of another boot.
-func (a *Agent) saved() (states []control.TunnelState, sockets transport.State, err error) {
-	records, err := a.store.tunnels()
-	if err != nil {
-		return nil, sockets, err
-	}
-	for name, r := range records {
-		if r.Boot != a.boot {
-			if err := a.store.removeTunnel(name); err != nil {
-				return nil, sockets, err
-			}
-			continue
-		}
-		states = append(states, r.Control)
-		sockets.Connections = append(sockets.Connections, r.Sockets...)
-	}
-	return states, sockets, nil
-}
-
-// setAgain names every object of the topology in force to the layers below,
-// which find most of them as they should be.
-func (a *Agent) setAgain(now time.Time, states []control.TunnelState) error {
-	a.setListeners()
-	for i := range a.local.Bridges {
-		if err := present(a.setBridge(&a.local.Bridges[i])); err != nil {
-			a.log.Error("cannot set bridge", "bridge", a.local.Bridges[i].Name, "err", err)
-		}
-	}
-	if err := a.control.Restore(now, control.State{Version: control.StateVersion, Tunnels: states}); err != nil {
-		return fmt.Errorf("restore control connections: %w", err)
-	}
-	wanted := make(map[string]bool)
-	for i := range a.local.Tunnels {
-		t := &a.local.Tunnels[i]
-		wanted[t.Key] = true
-		if err := a.setTunnel(t); err != nil {
-			return err
-		}
-	}
-	for _, s := range states {
-		if !wanted[s.Config.Name] {
-			a.control.RemoveTunnel(now, s.Config.Name, shuttingDown)
-		}
-	}
-	for i := range a.local.Pseudowires {
-		if err := a.setPseudowire(&a.local.Pseudowires[i]); err != nil {
-			a.log.Error("cannot set pseudowire", "pseudowire", a.local.Pseudowires[i].Name, "err", err)
-		}
-	}
-	a.settle(now)
-	for _, s := range a.control.Sessions() {
-		if w := a.wires[s.Session.Name]; w != nil && w.Tunnel == s.Session.Tunnel {
-			w.state, w.remote, w.reason = s.State, s.Remote, s.Reason
-			a.judge(w, s.Reason)
-			w.since = s.Since
-		}
-	}
-	return nil
-}
-
-// save writes the tunnels that changed since they were last written.
-func (a *Agent) save() {
-	dirty := a.control.TakeDirty()
-	if len(dirty) == 0 {
-		return
-	}
-	sockets := make(map[uint32]transport.ConnectionState)
-	for _, c := range a.transport.Save().Connections {
-		sockets[c.Connection] = c
-	}
-	for _, name := range dirty {
-		var err error
-		if state, ok := a.control.SaveTunnel(name); ok {
-			r := &tunnelRecord{Boot: a.boot, Control: state}
-			for _, c := range state.Connections {
-				if s, ok := sockets[c.LocalID]; ok {
-					r.Sockets = append(r.Sockets, s)
-				}
-			}
-			err = a.store.setTunnel(name, r)
-		} else {
-			err = a.store.removeTunnel(name)
-		}
-		if err != nil {
-			a.log.Error("cannot save a tunnel's state: a restart would reset it", "tunnel", name, "err", err)
-		}
-	}
 }

@@ -1,28 +1,60 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// quiet is how long kernel events are collected before they are looked at: one
-// change of a link is a handful of messages.
-const quiet = 50 * time.Millisecond
+const (
+	// quiet is how long kernel events are collected before they are looked at: one
+	// change of a link is a handful of messages.
+	quiet = 50 * time.Millisecond
+	// share is what part of the time may go into looking at the kernel: one in share.
+	share = 5
+	// eventBuffer is asked for, in octets: what is lost costs a look at everything.
+	eventBuffer = 4 << 20
+)
 
-// watchKernel tells, once after each burst, that a link, an address, a route or
-// a neighbour changed. It ends with ctx.
-func watchKernel(ctx context.Context, log *slog.Logger) (<-chan struct{}, error) {
+// news is what changed in the kernel since the last look.
+type news struct {
+	// links are the names of those that changed, gone of those that went away.
+	links, gone map[string]bool
+	// ports says that a link changed that belongs to a bridge or the like.
+	ports bool
+	// underlay says that links, addresses, routes or neighbours did.
+	underlay bool
+	// lost says that events were: anything may have changed.
+	lost bool
+}
+
+// watcher collects kernel events.
+type watcher struct {
+	conn *netlink.Conn
+	log  *slog.Logger
+	// end is closed to end the collecting, done when that has ended.
+	end, done chan struct{}
+	// wake holds a token when there are news.
+	wake chan struct{}
+
+	mu   sync.Mutex
+	news news
+}
+
+// watchKernel collects, from now on, what happens to links, addresses, routes
+// and neighbours in the calling thread's network namespace.
+func watchKernel(log *slog.Logger) (*watcher, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink for kernel events: %w", err)
 	}
+	// Beyond the system's limit where we may; less is no failure.
+	_ = conn.SetReadBuffer(eventBuffer)
 	for _, group := range []uint32{
 		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
@@ -33,34 +65,136 @@ func watchKernel(ctx context.Context, log *slog.Logger) (<-chan struct{}, error)
 			return nil, fmt.Errorf("subscribe to kernel events: %w", err)
 		}
 	}
-	context.AfterFunc(ctx, func() { conn.Close() })
-	out := make(chan struct{}, 1)
-	go func() {
-		for ctx.Err() == nil {
-			_, err := conn.Receive()
-			switch {
-			case errors.Is(err, os.ErrClosed) || ctx.Err() != nil:
-				return
-			case err != nil && !errors.Is(err, unix.ENOBUFS):
-				log.Warn("cannot read kernel events", "err", err)
-			}
-			// Messages lost to a full buffer are events too: everything is looked at anyway.
-			select {
-			case out <- struct{}{}:
-			default:
-			}
-			pause(ctx, quiet)
-		}
-	}()
-	return out, nil
+	w := &watcher{conn: conn, log: log, end: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	go w.read()
+	return w, nil
 }
 
-// pause waits, or less if ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
+// close ends the collecting.
+func (w *watcher) close() {
+	close(w.end)
+	w.conn.Close()
+	<-w.done
+}
+
+// take gives what has been collected, and begins anew.
+func (w *watcher) take() news {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.news
+	w.news = news{}
+	return n
+}
+
+func (w *watcher) read() {
+	defer close(w.done)
+	for {
+		messages, err := w.conn.Receive()
+		if w.ended() {
+			return
+		}
+		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+			w.log.Warn("cannot read kernel events", "err", err)
+			select {
+			case <-time.After(time.Second):
+			case <-w.end:
+			}
+		}
+		w.mu.Lock()
+		known := false
+		if err != nil {
+			w.news.lost, known = true, true
+		}
+		for _, m := range messages {
+			known = w.news.add(m) || known
+		}
+		w.mu.Unlock()
+		if !known {
+			continue
+		}
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (w *watcher) ended() bool {
 	select {
-	case <-ctx.Done():
-	case <-t.C:
+	case <-w.end:
+		return true
+	default:
+		return false
+	}
+}
+
+// add takes one message in, and reports whether it is of interest.
+func (n *news) add(m netlink.Message) bool {
+	if len(m.Data) == 0 {
+		return false
+	}
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		n.underlay = true
+		n.addLink(m)
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		// What bridges learn in customers' LANs is none of our business.
+		if m.Data[0] == unix.AF_BRIDGE {
+			return false
+		}
+		n.underlay = true
+	default:
+		n.underlay = true
+	}
+	return true
+}
+
+func (n *news) addLink(m netlink.Message) {
+	if len(m.Data) < unix.SizeofIfInfomsg {
+		return
+	}
+	attrs, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return
+	}
+	// Of a bridge's family it is the port that goes.
+	gone := m.Header.Type == unix.RTM_DELLINK && m.Data[0] != unix.AF_BRIDGE
+	for attrs.Next() {
+		switch attrs.Type() {
+		case unix.IFLA_IFNAME:
+			note(&n.links, attrs.String())
+			if gone {
+				note(&n.gone, attrs.String())
+			}
+		case unix.IFLA_MASTER:
+			n.ports = true
+		}
+	}
+}
+
+func note(set *map[string]bool, name string) {
+	if *set == nil {
+		*set = make(map[string]bool)
+	}
+	(*set)[name] = true
+}
+
+// look is the timer that lets events gather.
+type look struct {
+	*time.Timer
+	due bool
+}
+
+func newLook() *look {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return &look{Timer: t}
+}
+
+// after sets the timer, if it does not run, to a moment from now and not before rest.
+func (l *look) after(rest time.Time) {
+	if !l.due {
+		l.due = true
+		l.Reset(max(quiet, time.Until(rest)))
 	}
 }

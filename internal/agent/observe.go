@@ -1,67 +1,127 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/bridge"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 )
 
-// observe looks at the kernel again: routes and neighbours of the underlay,
-// attachment circuits, and what could not be done before.
-func (a *Agent) observe() {
+// observe follows what changed in the kernel: routes and neighbours of the
+// underlay, attachment circuits, devices of ours that somebody meddled with. It
+// takes no more than its share of the time, whatever happens on the host.
+func (a *Agent) observe(n news) {
+	begin := time.Now()
+	if n.underlay || n.lost {
+		a.lookAtUnderlay()
+	}
+	if n.lost || n.ports || a.concerns(n.links) {
+		a.refreshBridges()
+	}
+	if n.lost || len(n.links) > 0 {
+		a.mend(n)
+		a.faults.set("sessions", a.signal())
+	}
+	now := time.Now()
+	a.rest = now.Add(now.Sub(begin) * (share - 1))
+}
+
+// retry tries again what could not be done, and has stale neighbours asked.
+func (a *Agent) retry() {
+	a.lookAtUnderlay()
+	if a.unclean {
+		a.clean()
+	}
+	a.mend(news{})
+	a.faults.set("sessions", a.signal())
+}
+
+func (a *Agent) lookAtUnderlay() {
 	for kind, dp := range a.datapaths {
-		if err := dp.Refresh(); err != nil {
-			a.log.Warn("cannot look at the underlay", "datapath", kind, "err", err)
+		a.faults.set("the "+string(kind)+" datapath's way to its peers", dp.Refresh())
+	}
+	clear(a.carried) // sockets may be opened anew
+	a.faults.set("sockets", a.transport.Refresh())
+}
+
+// concerns says whether one of the links is named in the topology, or made for it.
+func (a *Agent) concerns(links map[string]bool) bool {
+	if len(links) == 0 || a.local == nil {
+		return false
+	}
+	for _, b := range a.local.Bridges {
+		if links[b.Name] {
+			return true
+		}
+		for _, p := range b.Ports {
+			if links[p] {
+				return true
+			}
 		}
 	}
-	if err := a.bridges.Refresh(); err != nil {
-		a.log.Warn("cannot look at the bridges", "err", err)
+	for _, w := range a.wires {
+		if links[w.Device] || w.Attachment.Interface != "" && madeFor(links, &w.Attachment) {
+			return true
+		}
+	}
+	return false
+}
+
+// madeFor says whether one of the links is an attached interface or a device
+// that package bridge makes for it.
+func madeFor(links map[string]bool, at *topology.Attachment) bool {
+	device := bridge.VLANDevice(at.Interface, at.VLAN)
+	return links[at.Interface] || links[bridge.PrivateBridge(at.Interface)] ||
+		at.VLAN != 0 && (links[device] || links[bridge.PrivateBridge(device)])
+}
+
+// refreshBridges mends bridges and what is in them. Interfaces that are not there
+// are noted with the bridge that misses them; those of pseudowires are theirs.
+func (a *Agent) refreshBridges() {
+	missing, err := absent(a.bridges.Refresh())
+	a.faults.set("bridges", err)
+	of := make(map[string][]*bridge.NotPresentError)
+	for _, m := range missing {
+		of[m.For] = append(of[m.For], m)
 	}
 	if a.local == nil {
 		return
 	}
-	a.setListeners()
+	for _, b := range a.local.Bridges {
+		a.bridgeFault(b.Name, of["bridge "+b.Name])
+	}
+}
+
+// mend sets again the bridges that miss something and the pseudowires that lack
+// something or whose device has gone.
+func (a *Agent) mend(n news) {
+	if a.local == nil {
+		return
+	}
 	for i := range a.local.Bridges {
-		if err := present(a.setBridge(&a.local.Bridges[i])); err != nil {
-			a.log.Warn("cannot set bridge", "bridge", a.local.Bridges[i].Name, "err", err)
+		b := &a.local.Bridges[i]
+		if _, ill := a.faults.now["bridge "+b.Name]; ill {
+			a.faults.set("bridges", a.setBridge(b))
 		}
 	}
 	for _, w := range a.wires {
-		if err := a.mend(w); err != nil {
-			a.log.Warn("cannot mend pseudowire", "pseudowire", w.Name, "err", err)
-		}
-		circuit, reason := a.circuitOf(w)
-		w.circuitReason = reason
-		if circuit != w.circuit {
-			if err := a.signal(w); err != nil {
-				a.log.Error("cannot signal", "pseudowire", w.Name, "err", err)
-			}
-			a.judge(w, "attachment circuit: "+nonempty(reason, "active"))
+		if w.ill() || n.lost || n.gone[w.Device] {
+			// What fails is kept in the wire.
+			_ = a.setPseudowire(&w.Pseudowire)
 		}
 	}
 }
 
-// mend sets a pseudowire's device and attachment again: that changes nothing
-// where nobody meddled with them.
-func (a *Agent) mend(w *wire) error {
-	if err := a.makeDevice(w); err != nil {
-		return err
-	}
-	return a.attach(w)
-}
-
-func (a *Agent) connectionChanged(c control.ConnectionChanged) {
-	if c.From == c.To {
-		return
-	}
-	severity := "info"
-	if c.From == control.ConnectionEstablished {
-		severity = "warning"
-	}
-	a.event(severity, "tunnel "+c.Tunnel, fmt.Sprintf("%s -> %s", c.From, c.To), c.Reason)
-	a.changed.signal()
+// clean removes what could not be removed before: everything that is not wanted.
+func (a *Agent) clean() {
+	err := errors.Join(a.reconcile(), a.prune())
+	a.unclean = err != nil
+	a.faults.set("leftovers", err)
 }
 
 func (a *Agent) sessionChanged(s control.SessionChanged) {
@@ -73,21 +133,19 @@ func (a *Agent) sessionChanged(s control.SessionChanged) {
 		w.since = time.Now()
 	}
 	w.state, w.remote, w.reason = s.To, s.Remote, s.Reason
-	if s.From != s.To {
-		a.log.Info("session", "pseudowire", w.Name, "tunnel", s.Tunnel, "from", s.From, "to", s.To, "reason", s.Reason)
-	}
-	a.judge(w, s.Reason)
+	a.log.Debug("session", "pseudowire", w.Name, "tunnel", s.Tunnel, "from", s.From, "to", s.To, "remote", s.Remote, "reason", s.Reason)
+	a.judge(w)
 }
 
 // judge decides whether a pseudowire is up, and tells when that changed.
-func (a *Agent) judge(w *wire, reason string) {
+func (a *Agent) judge(w *wire) {
 	ready := w.state == control.SessionEstablished && w.remote&l2tpv3.CircuitActive != 0 && w.circuit&l2tpv3.CircuitActive != 0
 	if ready != w.ready {
 		w.ready, w.since = ready, time.Now()
 		if ready {
 			a.event("info", "pseudowire "+w.Name, "up", "")
 		} else {
-			a.event("warning", "pseudowire "+w.Name, "down", nonempty(reason, a.why(w)))
+			a.event("warning", "pseudowire "+w.Name, "down", a.why(w))
 		}
 	}
 	a.changed.signal()
@@ -106,15 +164,21 @@ func (a *Agent) why(w *wire) string {
 		return fmt.Sprintf("%s reports its attachment circuit as %s", w.Peer, w.remote)
 	case w.state == control.SessionEstablished:
 		return nonempty(w.circuitReason, "attachment circuit is down")
-	case w.state == control.SessionWaitControl || w.reason == "":
-		return fmt.Sprintf("waiting for %s: tunnel %s is not established", w.Peer, w.Tunnel)
-	default:
-		return w.reason
+	case w.state == control.SessionWaitReply || w.state == control.SessionWaitConnect:
+		return "waiting for " + w.Peer
 	}
+	t := a.tunnels[w.Tunnel]
+	switch {
+	case t == nil:
+		return fmt.Sprintf("tunnel %s is not there", tunnelName(w.Tunnel))
+	case t.state != control.ConnectionEstablished:
+		return fmt.Sprintf("waiting for %s: tunnel %s is not established: %s", w.Peer, t.Name, t.why())
+	}
+	return nonempty(w.reason, "waiting for "+w.Peer)
 }
 
 func nonempty(s, otherwise string) string {
-	if s == "" {
+	if strings.TrimSpace(s) == "" {
 		return otherwise
 	}
 	return s

@@ -55,20 +55,24 @@ func (a *Agent) Events(ctx context.Context, since uint64, follow bool, emit func
 }
 
 // Status implements api.Backend.
-func (a *Agent) Status(ctx context.Context) (*api.Status, error) { return view(ctx, a, a.status) }
+func (a *Agent) Status(ctx context.Context) (*api.Status, error) {
+	fileHash := a.hashFile()
+	return view(ctx, a, func() *api.Status { return a.status(fileHash) })
+}
 
-func (a *Agent) status() *api.Status {
+// status is the site with a topology file of that hash.
+func (a *Agent) status(fileHash string) *api.Status {
 	s := &api.Status{
 		Site: a.opt.Site, Version: a.opt.Version, Started: a.started, Datapath: string(a.standard),
-		Notes: a.notes(), Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
-		Counters: a.globalCounters(), FileHash: a.fileHash, Health: "healthy", Problems: []api.Problem{},
+		Notes: a.notes, Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
+		Counters: a.globalCounters(), FileHash: fileHash, Health: "healthy", Problems: []api.Problem{},
 	}
 	if a.local != nil {
 		s.Topology = a.local.Topology
 	}
 	if g := a.generation; g != nil {
 		s.Generation, s.Applied, s.AppliedHash = g.Number, g.Applied, g.Hash
-		s.FileDiffers = a.fileHash != "" && a.fileHash != g.Hash
+		s.FileDiffers = fileHash != "" && fileHash != g.Hash
 	}
 	s.Problems = append(s.Problems, a.problems(s)...)
 	if len(s.Problems) > 0 {
@@ -82,13 +86,19 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 	if a.generation == nil {
 		ps = append(ps, api.Problem{Object: "topology", What: "none applied", Fix: "run pwctl apply -f FILE"})
 	}
-	if a.fileFault != nil {
-		ps = append(ps, api.Problem{Object: "topology file", What: "invalid: " + a.fileFault.Err().Error(),
+	if err := a.file.err; err != nil {
+		ps = append(ps, api.Problem{Object: "topology file", What: err.Error(),
 			Fix: "see pwctl validate -f " + a.opt.TopologyFile + ", then send SIGHUP"})
+	}
+	for _, object := range a.faults.objects() {
+		// What a pseudowire lacks is its reason to be down.
+		if !strings.HasPrefix(object, "pseudowire ") {
+			ps = append(ps, api.Problem{Object: object, What: a.faults.now[object]})
+		}
 	}
 	for _, t := range s.Tunnels {
 		if t.State != "established" {
-			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.State + ": " + nonempty(t.Reason, "no answer yet"),
+			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.State + ": " + t.Reason,
 				Fix: fmt.Sprintf("is pwd running at %s, and does UDP port %d get through to %s?", t.Peer, l2tpv3.Port, t.Remote)})
 		}
 	}
@@ -100,24 +110,11 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 	return ps
 }
 
-// notes gathers what the datapaths have to say about this host.
-func (a *Agent) notes() []string {
-	var notes []string
-	for _, dp := range a.datapaths {
-		if n, ok := dp.(interface{ Notes() []string }); ok {
-			notes = append(notes, n.Notes()...)
-		}
-	}
-	return notes
-}
-
 func (a *Agent) globalCounters() map[string]uint64 {
 	sum := make(map[string]uint64)
 	for kind, dp := range a.datapaths {
 		counters, err := dp.Global()
-		if err != nil {
-			a.log.Warn("cannot read counters", "datapath", kind, "err", err)
-		}
+		a.faults.set("the "+string(kind)+" datapath's global counters", err)
 		for name, n := range counters {
 			sum[name] += n
 		}
@@ -128,13 +125,12 @@ func (a *Agent) globalCounters() map[string]uint64 {
 	return sum
 }
 
+// counters of all sessions, by local ID.
 func (a *Agent) counters() map[uint32]pseudowire.Counters {
 	all := make(map[uint32]pseudowire.Counters)
 	for kind, dp := range a.datapaths {
 		counters, err := dp.Counters()
-		if err != nil {
-			a.log.Warn("cannot read counters", "datapath", kind, "err", err)
-		}
+		a.faults.set("the "+string(kind)+" datapath's counters", err)
 		maps.Copy(all, counters)
 	}
 	return all
@@ -151,18 +147,22 @@ func (a *Agent) tunnelViews() []api.Tunnel {
 	}
 	sums := make(map[string]pseudowire.Counters)
 	for id, c := range a.counters() {
-		if w := a.sessions[id]; w != nil {
-			s := sums[w.Tunnel]
+		if in := a.sessions[id]; in != nil {
+			s := sums[in.Tunnel]
 			s.ReceivedFrames += c.ReceivedFrames
 			s.ReceivedOctets += c.ReceivedOctets
 			s.TransmittedFrames += c.TransmittedFrames
 			s.TransmittedOctets += c.TransmittedOctets
-			sums[w.Tunnel] = s
+			sums[in.Tunnel] = s
 		}
 	}
 	now := time.Now()
 	for _, t := range a.local.Tunnels {
-		views = append(views, tunnelView(now, t, status[t.Key], sums[t.Key]))
+		v := tunnelView(now, t, status[t.Key], sums[t.Key])
+		if known := a.tunnels[t.Key]; known != nil {
+			v.Reason = known.why()
+		}
+		views = append(views, v)
 	}
 	return views
 }
@@ -172,9 +172,8 @@ func tunnelView(now time.Time, t topology.Tunnel, c control.ConnectionStatus, su
 		Name: t.Name, Peer: t.Peer, State: connectionWord(c.State),
 		LocalControlConnectionID: c.LocalID, RemoteControlConnectionID: c.RemoteID,
 		Local: addrPort(c.Path.Local, t.Local), Remote: addrPort(c.Path.Remote, t.Remote),
-		Encapsulation: encapsulationWord(t.Encapsulation), Reason: c.Reason,
-		SinceSeconds: seconds(now, c.Since),
-		HostName:     t.HostName, PeerHostName: c.PeerHostName,
+		Encapsulation: encapsulationWord(t.Encapsulation), SinceSeconds: seconds(now, c.Since),
+		HostName: t.HostName, PeerHostName: c.PeerHostName,
 		RouterID: dotted(t.RouterID), PeerRouterID: dotted(c.PeerRouterID), PeerVendor: c.PeerVendorName,
 		HelloSeconds: c.Tunnel.Hello.Seconds(), Ns: c.Ns, Nr: c.Nr, PeerWindow: uint16(c.PeerWindow),
 		Unacknowledged: c.Unacknowledged, Retransmits: c.Retransmits, Sessions: c.Sessions,
@@ -223,14 +222,17 @@ func (a *Agent) pseudowireViews() []api.Pseudowire {
 		if w == nil {
 			continue
 		}
-		c := counters[w.session.LocalID]
+		var c pseudowire.Counters
+		if w.session != nil {
+			c = counters[w.session.LocalID]
+		}
 		state := "down"
 		if w.ready {
 			state = "up"
 		}
 		views = append(views, api.Pseudowire{
 			Name: w.Name, Peer: w.Peer, State: state, Device: w.Device, Datapath: string(w.kind), Reason: a.why(w),
-			Type: w.Type.String(), Tunnel: tunnelName(w.Tunnel), MTU: w.MTU, Attachment: attachmentWords(w.Attachment),
+			Type: w.Type.String(), Tunnel: tunnelName(w.Tunnel), MTU: cmp.Or(w.MTU, 1500), Attachment: attachmentWords(w.Attachment),
 			SinceSeconds:   seconds(now, w.since),
 			ReceivedFrames: c.ReceivedFrames, ReceivedOctets: c.ReceivedOctets,
 			TransmittedFrames: c.TransmittedFrames, TransmittedOctets: c.TransmittedOctets, Drops: c.Drops,

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,15 +17,16 @@ import (
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 // stateVersion is the version of everything below the state directory. State
 // of another version is refused, never guessed at.
 const stateVersion = 1
 
-// store keeps the daemon's state in files, each replaced as a whole. It is not
-// synced to the disk: it has to survive the process, and across a reboot the
-// sessions in it are void anyway.
+// store keeps the daemon's state in files, each replaced as a whole. The
+// generation is synced to the disk: it has to survive a loss of power. The
+// tunnels are not: across a reboot they are void anyway.
 type store struct {
 	dir  string
 	lock *os.File
@@ -36,7 +38,8 @@ type generation struct {
 	Site    string    `json:"site"`
 	Number  int       `json:"number"`
 	Applied time.Time `json:"applied"`
-	// Hash is of Document; FileHash is of the topology file when it was last read.
+	// Hash is of Document; FileHash is of the topology file when it was last read,
+	// applied or not.
 	Hash     string `json:"hash"`
 	FileHash string `json:"fileHash,omitempty"`
 	// Name is what diagnostics call the document.
@@ -57,8 +60,20 @@ type tunnelRecord struct {
 type BusyError struct{ Dir string }
 
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("state directory %s is in use by another pwd: stop it, or give this one its own --state-dir", e.Dir)
+	return fmt.Sprintf("state directory %s is in use by another pwd: stop that first; one in another network namespace needs its own --state-dir", e.Dir)
 }
+
+// DamagedError says that a state file cannot be understood.
+type DamagedError struct {
+	File string
+	Err  error
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("state file %s is damaged, remove it to go on without: %v", e.File, e.Err)
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
 
 // VersionError says that a state file was written by another version.
 type VersionError struct {
@@ -91,7 +106,10 @@ func openStore(dir string) (*store, error) {
 func (s *store) close() error { return s.lock.Close() }
 
 // write replaces one file as a whole.
-func (s *store) write(name string, v any) error {
+func (s *store) write(name string, v any) error { return s.replace(name, v, false) }
+
+// replace is write; with durable it returns when the file is on the disk.
+func (s *store) replace(name string, v any, durable bool) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode state %s: %w", name, err)
@@ -100,8 +118,28 @@ func (s *store) write(name string, v any) error {
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
+	if durable {
+		if err := syncFile(path + ".new"); err != nil {
+			return err
+		}
+	}
 	if err := os.Rename(path+".new", path); err != nil {
 		return fmt.Errorf("replace state: %w", err)
+	}
+	if durable {
+		return syncFile(filepath.Dir(path))
+	}
+	return nil
+}
+
+// syncFile waits until a file, or the names in a directory, are on the disk.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("sync state: %w", err)
 	}
 	return nil
 }
@@ -117,7 +155,7 @@ func (s *store) read(name string, v any) error {
 		Version int `json:"version"`
 	}
 	if err := json.Unmarshal(b, &header); err != nil {
-		return fmt.Errorf("state file %s is damaged, remove it to go on without: %w", path, err)
+		return &DamagedError{path, err}
 	}
 	if header.Version != stateVersion {
 		return &VersionError{File: path, Got: header.Version, Want: stateVersion}
@@ -125,7 +163,7 @@ func (s *store) read(name string, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("state file %s is damaged, remove it to go on without: %w", path, err)
+		return &DamagedError{path, err}
 	}
 	return nil
 }
@@ -151,7 +189,38 @@ func (s *store) generation() (*generation, error) {
 
 func (s *store) setGeneration(g *generation) error {
 	g.Version = stateVersion
-	return s.write("generation.json", g)
+	return s.replace("generation.json", g, true)
+}
+
+// datapathList is the kinds of datapaths that may have objects in the kernel.
+type datapathList struct {
+	Version int               `json:"version"`
+	Kinds   []pseudowire.Kind `json:"kinds"`
+}
+
+func (s *store) datapaths() ([]pseudowire.Kind, error) {
+	var l datapathList
+	if err := s.read("datapaths.json", &l); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return l.Kinds, nil
+}
+
+func (s *store) noteDatapath(kind pseudowire.Kind) error {
+	kinds, err := s.datapaths()
+	if err != nil || slices.Contains(kinds, kind) {
+		return err
+	}
+	return s.write("datapaths.json", &datapathList{stateVersion, append(kinds, kind)})
+}
+
+func (s *store) forgetDatapath(kind pseudowire.Kind) error {
+	kinds, err := s.datapaths()
+	if err != nil || !slices.Contains(kinds, kind) {
+		return err
+	}
+	kinds = slices.DeleteFunc(kinds, func(k pseudowire.Kind) bool { return k == kind })
+	return s.write("datapaths.json", &datapathList{stateVersion, kinds})
 }
 
 // A tunnel's name has a slash, which a file's cannot.
@@ -166,13 +235,14 @@ func (s *store) setTunnel(name string, r *tunnelRecord) error {
 
 func (s *store) removeTunnel(name string) error { return s.remove(tunnelFile(name)) }
 
-// tunnels reads all records, by tunnel name.
-func (s *store) tunnels() (map[string]*tunnelRecord, error) {
+// tunnels reads all records, by tunnel name. A loss of power leaves damaged
+// ones: those are given apart.
+func (s *store) tunnels() (records map[string]*tunnelRecord, damaged []*DamagedError, err error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, "tunnels"))
 	if err != nil {
-		return nil, fmt.Errorf("list state: %w", err)
+		return nil, nil, fmt.Errorf("list state: %w", err)
 	}
-	records := make(map[string]*tunnelRecord)
+	records = make(map[string]*tunnelRecord)
 	for _, e := range entries {
 		base, ok := strings.CutSuffix(e.Name(), ".json")
 		if !ok {
@@ -183,12 +253,17 @@ func (s *store) tunnels() (map[string]*tunnelRecord, error) {
 			continue
 		}
 		var r tunnelRecord
-		if err := s.read(filepath.Join("tunnels", e.Name()), &r); err != nil {
-			return nil, err
+		err = s.read(filepath.Join("tunnels", e.Name()), &r)
+		if d, ok := errors.AsType[*DamagedError](err); ok {
+			damaged = append(damaged, d)
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 		records[name] = &r
 	}
-	return records, nil
+	return records, damaged, nil
 }
 
 // clear removes everything but the lock.

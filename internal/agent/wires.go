@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
-	"github.com/pwd-project/pwd/internal/plan"
 	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/bridge"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -20,11 +22,16 @@ type wire struct {
 	// fault is why the device could not be made, attachFault why it is not in its
 	// attachment circuit; both are tried again.
 	fault, attachFault error
-	// circuit is the attachment circuit's status as it was last signalled.
+	// vacated says that the attachment was taken away for another pseudowire's.
+	vacated bool
+	// circuit is the attachment circuit's status as it was last signalled, and
+	// circuitReason why it is not active. signalled says that the control machine
+	// has the session as it is to be.
 	circuit       l2tpv3.CircuitStatus
 	circuitReason string
-	// session is the data plane as installed; LocalID is 0 without one.
-	session control.InstallSession
+	signalled     bool
+	// session is the data plane as installed, nil without one.
+	session *installed
 	// state is the session's, remote the peer's circuit status.
 	state  control.SessionState
 	remote l2tpv3.CircuitStatus
@@ -32,6 +39,90 @@ type wire struct {
 	since  time.Time
 	// ready is when both ends' circuits came together.
 	ready bool
+}
+
+// installed is a session in a datapath.
+type installed struct {
+	control.InstallSession
+	wire     *wire
+	datapath pseudowire.Datapath
+}
+
+// ill says that something about the wire could not be done.
+func (w *wire) ill() bool { return w.fault != nil || w.attachFault != nil || w.vacated }
+
+// administrative clears a session that is no longer wanted (RFC 3931, Section 5.4.2).
+var administrative = l2tpv3.ResultCode{Result: l2tpv3.CDNAdministrative}
+
+// setPseudowire makes a pseudowire what the topology says: device and
+// attachment; the session is for signal. A device or attachment that lacks
+// something on this host is no failure: it is shown, and tried again.
+func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
+	w := a.wires[p.Name]
+	switch {
+	case w == nil:
+		w = &wire{since: time.Now()}
+		a.wires[p.Name] = w
+	case w.Tunnel != p.Tunnel:
+		now := time.Now()
+		a.control.RemoveSession(now, w.Tunnel, w.Name, administrative)
+		a.drain(now)
+	}
+	w.Pseudowire = *p
+	w.kind = a.kindOf(p.Datapath)
+	w.signalled, a.resignal = false, true
+	err := a.vacate(w)
+	if err == nil {
+		err = a.makeDevice(w)
+	}
+	if err == nil {
+		err = a.attach(w)
+	}
+	a.faults.set("pseudowire "+w.Name, cmp.Or(err, w.attachFault))
+	return err
+}
+
+// vacate takes the attachments of others away that stand where this one is to
+// be. In no topology there are such; on the way from one to another, as when two
+// pseudowires change places, the other's turn is yet to come. Two at once would
+// join their networks.
+func (a *Agent) vacate(w *wire) error {
+	for _, o := range a.wires {
+		if o == w || !overlap(&o.Attachment, &w.Attachment) {
+			continue
+		}
+		if err := a.bridges.RemoveAttachment(o.Name); err != nil {
+			return fmt.Errorf("detach pseudowire %s: %w", o.Name, err)
+		}
+		o.vacated = true
+	}
+	return nil
+}
+
+// overlap says that two attachments would carry the same frames.
+func overlap(x, y *topology.Attachment) bool {
+	if x.Bridge != y.Bridge || x.Interface != y.Interface {
+		return false
+	}
+	return x.VLAN == y.VLAN || x.Interface != "" && (x.VLAN == 0 || y.VLAN == 0)
+}
+
+// makeDevice sets the pseudowire in its datapath.
+func (a *Agent) makeDevice(w *wire) error {
+	w.fault = a.tryDevice(w)
+	return w.fault
+}
+
+func (a *Agent) tryDevice(w *wire) error {
+	dp, err := a.datapath(w.kind)
+	if err != nil {
+		return err
+	}
+	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU}
+	if a.carriesTags(w, dp) {
+		p.VLAN = w.Attachment.VLAN
+	}
+	return dp.SetPseudowire(p)
 }
 
 // carriesTags says that the device carries the attachment circuit's own tag. A
@@ -45,125 +136,96 @@ func (a *Agent) carriesTags(w *wire, dp pseudowire.Datapath) bool {
 		return true
 	}
 	_, vlanDevices, err := a.bridges.Supports()
-	if err != nil {
-		a.log.Warn("cannot find out whether the kernel has VLAN devices", "err", err)
-	}
+	a.faults.set("VLAN devices", err)
 	return !vlanDevices
-}
-
-func (a *Agent) setBridge(b *topology.Bridge) error {
-	return a.bridges.SetBridge(bridge.Bridge{
-		Name: b.Name, External: b.External, Ports: b.Ports, VLANAware: vlanAware(b.VLANAware),
-	})
-}
-
-func vlanAware(v topology.VLANAware) bridge.VLANAware {
-	switch v {
-	case topology.VLANOn:
-		return bridge.On
-	case topology.VLANOff:
-		return bridge.Off
-	default:
-		return bridge.Auto
-	}
-}
-
-func (a *Agent) setTunnel(t *topology.Tunnel) error {
-	return a.control.SetTunnel(time.Now(), control.Tunnel{
-		Name: t.Key, Encapsulation: t.Encapsulation, Local: t.Local, Remote: t.Remote,
-		HostName: t.HostName, PeerHostName: t.PeerHostName, Peer: t.Peer, RouterID: t.RouterID,
-		Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet},
-		Hello:        t.Hello,
-	})
-}
-
-// setPseudowire makes a pseudowire what the topology says: device, attachment,
-// session. A device or attachment that lacks something on this host is no
-// failure: it is shown, and tried again.
-func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
-	w := a.wires[p.Name]
-	if w == nil {
-		w = &wire{since: time.Now()}
-		a.wires[p.Name] = w
-	} else if w.Tunnel != p.Tunnel {
-		a.control.RemoveSession(time.Now(), w.Tunnel, w.Name, administrative)
-		a.settle(time.Now())
-	}
-	w.Pseudowire = *p
-	w.kind = a.standard
-	if p.Datapath != "" {
-		w.kind = pseudowire.Kind(p.Datapath)
-	}
-	if err := a.makeDevice(w); err != nil {
-		return err
-	}
-	if err := a.attach(w); err != nil {
-		return err
-	}
-	return a.signal(w)
-}
-
-// makeDevice sets the pseudowire in its datapath.
-func (a *Agent) makeDevice(w *wire) error {
-	dp, err := a.datapath(w.kind)
-	if err != nil {
-		return err
-	}
-	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU}
-	if a.carriesTags(w, dp) {
-		p.VLAN = w.Attachment.VLAN
-	}
-	w.fault = dp.SetPseudowire(p)
-	return w.fault
 }
 
 // attach puts the device into its attachment circuit. Something that is not
 // there (yet) is kept in the wire; any other failure is returned.
 func (a *Agent) attach(w *wire) error {
 	dp := a.datapaths[w.kind]
-	if dp == nil || !dp.DeviceWithoutSession() && w.session.LocalID == 0 {
-		return nil
-	}
-	w.attachFault = a.bridges.SetAttachment(bridge.Attachment{
+	w.vacated = false
+	err := a.bridges.SetAttachment(bridge.Attachment{
 		Pseudowire: w.Name, Device: w.Device,
 		Bridge: w.Attachment.Bridge, Interface: w.Attachment.Interface,
 		VLAN: w.Attachment.VLAN, Tagged: a.carriesTags(w, dp),
 	})
-	if errors.As(w.attachFault, new(*bridge.NotPresentError)) {
-		return nil
+	missing, rest := absent(err)
+	if !dp.DeviceWithoutSession() {
+		// The device comes with the session, and is attached then.
+		missing = slices.DeleteFunc(missing, func(e *bridge.NotPresentError) bool { return e.Interface == w.Device })
 	}
-	return w.attachFault
+	w.attachFault = rest
+	if rest == nil && len(missing) > 0 {
+		w.attachFault = missing[0]
+	}
+	return rest
 }
 
-// signal tells the control machine of the session that the pseudowire wants.
-func (a *Agent) signal(w *wire) error {
-	w.circuit, w.circuitReason = a.circuitOf(w)
-	return a.control.SetSession(time.Now(), control.Session{
-		Tunnel: w.Tunnel, Name: w.Name, Type: w.Type, RemoteEndID: w.EndID,
-		CookieLength: w.CookieLength, Circuit: w.circuit,
-	})
+// absent takes an error of the bridges apart: interfaces that are not there
+// (yet), and the rest.
+func absent(err error) (missing []*bridge.NotPresentError, rest error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var others []error
+		for _, e := range joined.Unwrap() {
+			m, r := absent(e)
+			missing, others = append(missing, m...), append(others, r)
+		}
+		return missing, errors.Join(others...)
+	}
+	if m, ok := errors.AsType[*bridge.NotPresentError](err); ok {
+		return []*bridge.NotPresentError{m}, nil
+	}
+	return nil, err
+}
+
+// signal tells the control machine of the sessions that the pseudowires want
+// and of their attachment circuits, where it does not know. The error joins those
+// of all that it refuses.
+func (a *Agent) signal() error {
+	a.resignal = false
+	var errs []error
+	now := time.Now()
+	states := a.bridges.AttachmentStates()
+	for _, name := range slices.Sorted(maps.Keys(a.wires)) {
+		w := a.wires[name]
+		circuit, reason := circuitOf(w, states)
+		w.circuitReason = reason
+		if circuit == w.circuit && w.signalled {
+			continue
+		}
+		w.circuit = circuit
+		err := a.control.SetSession(now, control.Session{
+			Tunnel: w.Tunnel, Name: w.Name, Type: w.Type, RemoteEndID: w.EndID,
+			CookieLength: w.CookieLength, Circuit: circuit,
+		})
+		w.signalled = err == nil
+		errs = append(errs, err)
+		a.judge(w)
+	}
+	return errors.Join(errs...)
 }
 
 // circuitOf is the attachment circuit's status (RFC 4719, Section 2.3.2;
-// RFC 5641, Section 2: a fault bit means that A is clear).
-func (a *Agent) circuitOf(w *wire) (l2tpv3.CircuitStatus, string) {
+// RFC 5641, Section 2: a fault bit means that A is clear), and why it is down.
+func circuitOf(w *wire, states map[string]bridge.State) (l2tpv3.CircuitStatus, string) {
 	const down = l2tpv3.CircuitACRxFault | l2tpv3.CircuitACTxFault
-	if w.attachFault != nil {
+	state, known := states[w.Name]
+	switch {
+	case w.fault != nil:
+		return down, w.fault.Error()
+	case w.attachFault != nil:
 		return down, w.attachFault.Error()
-	}
-	up, reason := a.bridges.AttachmentState(w.Name)
-	if !up {
-		return down, reason
+	case !known || w.vacated:
+		return down, "it is not attached"
+	case !state.Up:
+		return down, state.Reason
 	}
 	return l2tpv3.CircuitActive, ""
 }
 
-// administrative clears a session that is no longer wanted.
-var administrative = l2tpv3.ResultCode{Result: 3}
-
-// shuttingDown clears a control connection that is no longer wanted.
-var shuttingDown = l2tpv3.ResultCode{Result: 6}
-
+// removePseudowire takes everything of a pseudowire away. After an error it is
+// still known, and can be removed again.
 func (a *Agent) removePseudowire(name string) error {
 	w := a.wires[name]
 	if w == nil {
@@ -171,88 +233,68 @@ func (a *Agent) removePseudowire(name string) error {
 	}
 	now := time.Now()
 	a.control.RemoveSession(now, w.Tunnel, w.Name, administrative)
-	a.settle(now)
-	errs := []error{a.bridges.RemoveAttachment(name)}
+	a.drain(now)
+	if err := a.bridges.RemoveAttachment(name); err != nil {
+		return err
+	}
+	w.vacated = true
 	if dp := a.datapaths[w.kind]; dp != nil {
-		errs = append(errs, dp.RemovePseudowire(name))
+		if err := dp.RemovePseudowire(name); err != nil {
+			return err
+		}
 	}
 	delete(a.wires, name)
-	return errors.Join(errs...)
+	a.faults.forget("pseudowire " + name)
+	return nil
 }
 
-func (a *Agent) removeTunnel(name string) error {
-	now := time.Now()
-	a.control.RemoveTunnel(now, name, shuttingDown)
-	a.settle(now)
-	var errs []error
-	for _, dp := range a.datapaths {
-		errs = append(errs, dp.RemoveTunnel(name))
+// install puts a session into its pseudowire's datapath, and its device into
+// the attachment circuit where the device comes with the session.
+func (a *Agent) install(s control.InstallSession) error {
+	w := a.wires[s.Name]
+	if w == nil || w.Tunnel != s.Tunnel {
+		return fmt.Errorf("pseudowire %s is not in the topology", s.Name)
 	}
-	return errors.Join(errs...)
-}
-
-// execute carries steps out, in order. When one fails, those before it are
-// undone, last first; undone is false if that failed too.
-func (a *Agent) execute(steps []plan.Step) (undone bool, err error) {
-	for i, s := range steps {
-		if err = a.step(s); err == nil {
-			continue
-		}
-		err = &StepError{Step: s, Err: err}
-		undo := []error{a.step(s.Undo())}
-		for j := i - 1; j >= 0; j-- {
-			undo = append(undo, a.step(steps[j].Undo()))
-		}
-		if back := errors.Join(undo...); back != nil {
-			return false, errors.Join(err, fmt.Errorf("and going back failed: %w", back))
-		}
-		return true, err
+	if w.fault != nil {
+		return w.fault
 	}
-	return true, nil
-}
-
-// StepError says which step of a plan failed.
-type StepError struct {
-	Step plan.Step
-	Err  error
-}
-
-func (e *StepError) Error() string {
-	return fmt.Sprintf("%s %s %s: %v", e.Step.Action, e.Step.Kind, e.Step.Name, e.Err)
-}
-
-func (e *StepError) Unwrap() error { return e.Err }
-
-func (a *Agent) step(s plan.Step) error {
-	switch s.Kind {
-	case plan.Bridge:
-		if s.Action == plan.Remove {
-			return a.bridges.RemoveBridge(s.Name)
-		}
-		return present(a.setBridge(s.After.(*topology.Bridge)))
-	case plan.Tunnel:
-		if s.Action == plan.Remove {
-			return a.removeTunnel(s.Name)
-		}
-		return a.setTunnel(s.After.(*topology.Tunnel))
-	case plan.Pseudowire:
-		if s.Action == plan.Remove {
-			return a.removePseudowire(s.Name)
-		}
-		if s.Action == plan.Change && s.Impact == plan.Recreates {
-			if err := a.removePseudowire(s.Name); err != nil {
-				return err
-			}
-		}
-		return a.setPseudowire(s.After.(*topology.Pseudowire))
+	dp, err := a.datapath(w.kind)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("no such kind of object: %s", s.Kind)
+	if err := a.carry(dp, s); err != nil {
+		return err
+	}
+	if err := dp.SetSession(pseudowire.Session{
+		Tunnel: s.Tunnel, Pseudowire: s.Name, LocalID: s.LocalID, RemoteID: s.RemoteID,
+		LocalCookie: s.LocalCookie, RemoteCookie: s.RemoteCookie,
+		ReceiveSublayer: s.ReceiveSublayer, TransmitSublayer: s.TransmitSublayer,
+		Transmit: s.Transmit,
+	}); err != nil {
+		return err
+	}
+	w.session = &installed{s, w, dp}
+	a.sessions[s.LocalID] = w.session
+	if !dp.DeviceWithoutSession() {
+		// What fails here is the attachment circuit's fault, and told as that.
+		_ = a.attach(w)
+		a.resignal = true
+	}
+	return nil
 }
 
-// present makes nothing of an interface that is not there yet.
-func present(err error) error {
-	if errors.As(err, new(*bridge.NotPresentError)) {
-		return nil
+func (a *Agent) uninstall(out control.RemoveSession) {
+	s := a.sessions[out.LocalID]
+	if s == nil {
+		return
 	}
-	return err
+	delete(a.sessions, out.LocalID)
+	delete(a.heard, out.LocalID)
+	if s.wire.session == s {
+		s.wire.session = nil
+	}
+	if err := s.datapath.RemoveSession(out.LocalID); err != nil {
+		a.log.Error("cannot remove session, trying again", "pseudowire", out.Name, "err", err)
+		a.unclean = true
+	}
 }

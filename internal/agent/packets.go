@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
+)
+
+// batch is how many packets are taken in before what they caused is saved and sent.
+const batch = 64
+
+// receive takes one packet and those that are waiting behind it.
+func (a *Agent) receive(now time.Time, p transport.Packet) {
+	for range batch {
+		a.take(now, p)
+		select {
+		case next, ok := <-a.transport.Packets():
+			if !ok {
+				return
+			}
+			p = next
+		default:
+			return
+		}
+	}
+}
+
+// take hands control messages to the control machine, and to the datapaths what
+// the stack had to put together from outer fragments.
+func (a *Agent) take(now time.Time, p transport.Packet) {
+	if p.Control {
+		a.answered(p.Connection)
+		a.control.Receive(now, control.Datagram{Path: p.Path, Payload: p.Payload})
+		return
+	}
+	for _, dp := range a.datapaths {
+		if dp.Deliver(p.Path.Remote, p.Payload) {
+			return
+		}
+	}
+}
+
+// advance lets due timers fire. Received data is life (RFC 3931, Section 4.4),
+// so the counters are read before a HELLO may be due.
+func (a *Agent) advance(now time.Time) {
+	if now.Sub(a.lastLook) >= time.Second {
+		a.lastLook = now
+		a.listen(now)
+	}
+	a.control.Advance(now)
+}
+
+// listen tells the control machine of connections whose sessions have received
+// data since the last look. The first look at a session only shows how much it
+// had received before: counters can outlive the daemon, or begin anew under it.
+func (a *Agent) listen(now time.Time) {
+	for id, c := range a.counters() {
+		s := a.sessions[id]
+		if s == nil {
+			continue
+		}
+		before, known := a.heard[id]
+		a.heard[id] = c.ReceivedFrames
+		if c.ReceivedFrames < before {
+			before = 0
+		}
+		if known && c.ReceivedFrames > before {
+			a.control.Heard(now, s.Connection)
+		}
+	}
+}
+
+// settle carries out what the control machine asks for, saves what changed, and
+// only then lets packets leave.
+func (a *Agent) settle(now time.Time) {
+	a.drain(now)
+	if a.resignal {
+		a.faults.set("sessions", a.signal())
+		a.drain(now)
+	}
+	a.tellFailures()
+	a.openSockets()
+	a.save()
+	for _, out := range a.outbox {
+		a.send(out)
+	}
+	clear(a.outbox)
+	a.outbox = a.outbox[:0]
+}
+
+// drain carries out what the control machine asks for, and keeps for later what
+// is to be sent.
+func (a *Agent) drain(now time.Time) {
+	for {
+		out, ok := a.control.Next()
+		if !ok {
+			return
+		}
+		a.carryOut(now, out)
+	}
+}
+
+func (a *Agent) carryOut(now time.Time, out control.Output) {
+	switch out := out.(type) {
+	case control.Transmit, control.Released:
+		a.outbox = append(a.outbox, out)
+	case control.Connected:
+		clear(a.carried) // the socket may be another
+		if err := a.transport.Connect(out); err != nil {
+			a.log.Warn("cannot connect socket, trying again", "connection", out.Connection, "remote", out.Path.Remote, "err", err)
+		}
+	case control.InstallSession:
+		if a.closing {
+			return // what comes next removes it
+		}
+		if err := a.install(out); err != nil {
+			a.log.Debug("session not installed", "pseudowire", out.Name, "tunnel", out.Tunnel, "err", err)
+			a.control.InstallFailed(now, out.LocalID, err)
+		}
+	case control.RemoveSession:
+		a.uninstall(out)
+	case control.ConnectionChanged:
+		a.connectionChanged(out)
+	case control.SessionChanged:
+		a.sessionChanged(out)
+	}
+}
+
+// openSockets opens those that the outbox needs: their ports belong into the
+// state that is saved before the first packet leaves.
+func (a *Agent) openSockets() {
+	for _, out := range a.outbox {
+		t, ok := out.(control.Transmit)
+		if !ok || !t.Initiator || t.Connection == 0 {
+			continue
+		}
+		if _, _, open := a.transport.Path(t.Connection); open {
+			continue
+		}
+		// What fails here is tried again by Transmit.
+		_ = a.transport.Restore(transport.State{Connections: []transport.ConnectionState{{
+			Connection: t.Connection, Encapsulation: t.Path.Encapsulation, Initiator: true, Local: t.Path.Local, Remote: t.Path.Remote,
+		}}})
+		a.dialled(t.Connection)
+	}
+}
+
+// dialled notes whose connection has a socket of its own now.
+func (a *Agent) dialled(connection uint32) {
+	for _, c := range a.control.Connections() {
+		if c.LocalID != connection {
+			continue
+		}
+		a.dials[connection] = c.Tunnel.Name
+		a.unsaved[c.Tunnel.Name] = true
+		if t := a.tunnels[c.Tunnel.Name]; t != nil {
+			t.dial = connection
+		}
+	}
+}
+
+func (a *Agent) send(out control.Output) {
+	switch out := out.(type) {
+	case control.Transmit:
+		// Delivery is reliable: what fails here is sent again, and an unreachable peer
+		// is no news.
+		if err := a.transport.Transmit(out); err != nil {
+			a.log.Debug("cannot send", "connection", out.Connection, "remote", out.Path.Remote, "err", err)
+		}
+	case control.Released:
+		a.transport.Release(out.Connection)
+		delete(a.dials, out.Connection)
+	}
+}

@@ -1,0 +1,169 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// tunnel is what the agent knows of one tunnel.
+type tunnel struct {
+	topology.Tunnel
+	// state is the control connection's, reason why it is so.
+	state  control.ConnectionState
+	reason string
+	// silent is since when nothing has been heard of the peer that is asked; zero
+	// if it answers.
+	silent time.Time
+	// dial is the connection of the last attempt with a socket of its own.
+	dial uint32
+	// told is the last failure that was told, so that each is told once.
+	told string
+}
+
+// carrier is a tunnel in a datapath.
+type carrier struct {
+	kind   pseudowire.Kind
+	tunnel string
+}
+
+// shuttingDown clears a control connection that is no longer wanted (RFC 3931,
+// Section 5.4.2: StopCCN 6).
+var shuttingDown = l2tpv3.ResultCode{Result: l2tpv3.StopCCNShutdown}
+
+func (a *Agent) setTunnel(t *topology.Tunnel) error {
+	err := a.control.SetTunnel(time.Now(), control.Tunnel{
+		Name: t.Key, Encapsulation: t.Encapsulation, Local: t.Local, Remote: t.Remote,
+		HostName: t.HostName, PeerHostName: t.PeerHostName, Peer: t.Peer, RouterID: t.RouterID,
+		Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet},
+		Hello:        t.Hello,
+	})
+	if err != nil {
+		return err
+	}
+	if known := a.tunnels[t.Key]; known != nil {
+		known.Tunnel = *t
+	} else {
+		a.tunnels[t.Key] = &tunnel{Tunnel: *t}
+	}
+	return nil
+}
+
+func (a *Agent) removeTunnel(key string) error {
+	now := time.Now()
+	a.control.RemoveTunnel(now, key, shuttingDown)
+	a.drain(now)
+	for kind, dp := range a.datapaths {
+		if err := dp.RemoveTunnel(key); err != nil {
+			return err
+		}
+		delete(a.carried, carrier{kind, key})
+	}
+	delete(a.tunnels, key)
+	return nil
+}
+
+// carry tells a datapath of a session's tunnel, if it does not know yet.
+func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
+	local, remote, ok := a.transport.Path(s.Connection)
+	if !ok {
+		return fmt.Errorf("the control connection of tunnel %s has no socket: is its address on this host?", s.Tunnel)
+	}
+	t := pseudowire.Tunnel{
+		Name: s.Tunnel, LocalID: s.Connection, RemoteID: s.RemoteConnection,
+		Encapsulation: l2tpv3.UDP, Local: local, Remote: remote, Socket: -1,
+	}
+	if dp.Kind() == pseudowire.Kernel {
+		var err error
+		if t.Socket, err = a.transport.Socket(s.Connection); err != nil {
+			return err
+		}
+	}
+	key := carrier{dp.Kind(), s.Tunnel}
+	if a.carried[key] == t {
+		return nil
+	}
+	delete(a.carried, key)
+	if err := dp.SetTunnel(t); err != nil {
+		return err
+	}
+	a.carried[key] = t
+	return nil
+}
+
+// connectionChanged follows a tunnel's control connection. Attempts that fail
+// again and again for one reason are told of once.
+func (a *Agent) connectionChanged(c control.ConnectionChanged) {
+	a.log.Debug("control connection", "tunnel", c.Tunnel, "from", c.From, "to", c.To, "reason", c.Reason)
+	t := a.tunnels[c.Tunnel]
+	if t == nil {
+		return
+	}
+	t.state, t.reason = c.To, c.Reason
+	object := "tunnel " + c.Tunnel
+	switch {
+	case c.To == control.ConnectionEstablished && c.From != c.To:
+		t.silent, t.told = time.Time{}, ""
+		a.event("info", object, "established", "")
+	case c.From == control.ConnectionEstablished && c.From != c.To:
+		t.told = c.Reason
+		a.event("warning", object, "down", c.Reason)
+	case c.To == control.ConnectionWaitReply:
+		if t.silent.IsZero() {
+			t.silent = time.Now()
+		}
+	case c.To == control.ConnectionWaitConnect:
+		t.silent = time.Time{}
+	case c.To == control.ConnectionIdle:
+		if c.From == c.To {
+			t.silent = time.Time{} // it is the peer that asks
+		}
+		a.failed = append(a.failed, t)
+	}
+	a.changed.signal()
+}
+
+// tellFailures tells of the attempts that came to nothing, if that is news. An
+// attempt that made room for the peer's is followed by that at once.
+func (a *Agent) tellFailures() {
+	for _, t := range a.failed {
+		if t.state == control.ConnectionIdle && t.reason != t.told {
+			t.told = t.reason
+			a.event("warning", "tunnel "+t.Key, "not established", t.why())
+		}
+	}
+	clear(a.failed)
+	a.failed = a.failed[:0]
+}
+
+// answered notes a sign of life on the socket of an attempt.
+func (a *Agent) answered(connection uint32) {
+	if t := a.tunnels[a.dials[connection]]; t != nil && t.dial == connection {
+		t.silent = time.Time{}
+	}
+}
+
+// why says, in words for the operator, what a tunnel that is not established
+// waits for.
+func (t *tunnel) why() string {
+	switch {
+	case t.state == control.ConnectionEstablished:
+		return ""
+	case !t.silent.IsZero():
+		return fmt.Sprintf("no answer from %s since %s", netip.AddrPortFrom(t.Remote, l2tpv3.Port), clock(time.Now(), t.silent))
+	}
+	return nonempty(t.reason, "not opened yet")
+}
+
+// clock is a time as people say it: without the date if that is today's.
+func clock(now, t time.Time) string {
+	if now.YearDay() == t.YearDay() && now.Year() == t.Year() {
+		return t.Format("15:04:05")
+	}
+	return t.Format("2006-01-02 15:04:05")
+}
