@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -184,8 +183,3 @@ type raw []byte
 
 func (b raw) Len() int          { return len(b) }
 func (b raw) Serialize() []byte { return b }
-
-// sortedVLANs gives the numbers in order.
-func sortedVLANs(t map[uint16]int) []uint16 {
-	return slices.SortedFunc(maps.Keys(t), cmp.Compare[uint16])
-}

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"flag"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -231,7 +232,10 @@ func buildMessage(words []string) ([]byte, error) {
 	invert := false
 	for _, w := range words[1:] {
 		name, value, _ := strings.Cut(w, "=")
-		n, err := strconv.ParseUint(value, 0, 32)
+		n, notNumber := strconv.ParseUint(value, 0, 32)
+		if slices.Contains([]string{"ccid", "ns", "nr", "ver"}, name) && notNumber != nil {
+			return nil, fmt.Errorf("%s: %w", w, notNumber)
+		}
 		switch name {
 		case "ccid":
 			m.ControlConnectionID = uint32(n)
@@ -246,7 +250,7 @@ func buildMessage(words []string) ([]byte, error) {
 		case "invert":
 			invert = true
 		default:
-			err = fmt.Errorf("no field %q", name)
+			err := fmt.Errorf("no field %q", name)
 			for _, f := range fields {
 				if f.name == name && f.parse != nil {
 					var a l2tpv3.AVP
