@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -105,16 +106,26 @@ func (l *Link) Up() *Link {
 	return l
 }
 
-// Operational waits until the kernel sees the link in operation.
+// Operational waits until the kernel sees the link in operation and has joined
+// the groups at which the IPv6 addresses that Addr added are asked for.
 func (l *Link) Operational() *Link {
-	return l.set("state", func(*netlink.Handle, netlink.Link) error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	return l.set("state", func(h *netlink.Handle, link netlink.Link) error {
+		ctx, cancel := context.WithTimeout(context.Background(), operationalWithin)
 		defer cancel()
-		return l.NS.WaitLink(ctx, l.Name, "it is in operation", func(d netlink.Link) bool {
+		if err := l.NS.WaitLink(ctx, l.Name, "is in operation", func(d netlink.Link) bool {
 			return d != nil && d.Attrs().OperState == netlink.OperUp
+		}); err != nil {
+			return err
+		}
+		return l.NS.await(ctx, unix.RTNLGRP_IPV6_IFADDR, "the addresses of "+l.Name+" can be used", func() (bool, error) {
+			addrs, err := h.AddrList(link, netlink.FAMILY_V6)
+			return !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_NODAD != 0 && a.Flags&unix.IFA_F_TENTATIVE != 0 }), err
 		})
 	})
 }
+
+// operationalWithin is long: the machine may be a slow one with much else to do.
+const operationalWithin = 20 * time.Second
 
 // Down takes the link down.
 func (l *Link) Down() *Link {
@@ -157,6 +168,9 @@ func (l *Link) Addr(prefixes ...string) *Link {
 			}
 			return h.AddrAdd(d, a)
 		})
+	}
+	if l.up && l.peer != nil && l.peer.up {
+		l.Operational()
 	}
 	return l
 }
@@ -209,25 +223,32 @@ func (l *Link) Attrs() (*netlink.LinkAttrs, error) {
 // WaitLink waits until the link of that name satisfies cond, which is asked at
 // first and after every change of any link. A link that is not there is nil.
 func (ns *Namespace) WaitLink(ctx context.Context, name, what string, cond func(netlink.Link) bool) error {
-	conn, err := nlsocket.Dial(unix.NETLINK_ROUTE, &nlsocket.Config{NetNS: ns.fd, Groups: 1 << (unix.RTNLGRP_LINK - 1)})
-	if err != nil {
-		return fmt.Errorf("netlab: watch the links of %s: %w", ns.Name, err)
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
-	for {
+	return ns.await(ctx, unix.RTNLGRP_LINK, name+" "+what, func() (bool, error) {
 		link, err := ns.nl.LinkByName(name)
 		if err != nil {
 			link = nil
 		}
-		if cond(link) {
-			return nil
+		return cond(link), nil
+	})
+}
+
+// await waits until cond, which is asked at first and after every message to the multicast group.
+func (ns *Namespace) await(ctx context.Context, group int, what string, cond func() (bool, error)) error {
+	conn, err := nlsocket.Dial(unix.NETLINK_ROUTE, &nlsocket.Config{NetNS: ns.fd, Groups: 1 << (group - 1)})
+	if err != nil {
+		return fmt.Errorf("netlab: watch %s: %w", ns.Name, err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })()
+	for {
+		if done, err := cond(); done || err != nil {
+			return err
 		}
 		// What is received only says that it is time to look again; so does an overrun.
 		if _, err := conn.Receive(); ctx.Err() != nil {
-			return fmt.Errorf("netlab: %s in %s: waiting until %s: %w", name, ns.Name, what, ctx.Err())
+			return fmt.Errorf("netlab: %s: waiting until %s: %w", ns.Name, what, ctx.Err())
 		} else if err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return fmt.Errorf("netlab: watch the links of %s: %w", ns.Name, err)
+			return fmt.Errorf("netlab: watch %s: %w", ns.Name, err)
 		}
 	}
 }

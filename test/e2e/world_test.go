@@ -230,9 +230,24 @@ func (w *world) ping(l *lan, o netlab.PingOptions) {
 	for i := range l.hosts {
 		r, err := l.hosts[i].NS.Ping(within(w.t, 30*time.Second), l.addr[1-i], o)
 		if err != nil || r.Lost() > 0 {
-			w.t.Errorf("%s: ping from host %d, %+v: %d of %d lost, %v", l.name, i, o, r.Lost(), r.Sent, err)
+			w.t.Errorf("%s: ping from host %d, %+v: %d of %d lost, %v\n%s", l.name, i, o, r.Lost(), r.Sent, err, w.counters())
 		}
 	}
+}
+
+// counters are what both sites counted, for a test that failed.
+func (w *world) counters() string {
+	var b strings.Builder
+	for _, s := range w.sites {
+		sessions, err := s.Client().Sessions(w.t.Context())
+		if err != nil {
+			fmt.Fprintln(&b, s.Name, err)
+		}
+		for _, x := range sessions {
+			fmt.Fprintf(&b, "%s %s: %s, %d frames received, %d sent, drops %v\n", s.Name, x.Pseudowire, x.State, x.ReceivedFrames, x.TransmittedFrames, x.Drops)
+		}
+	}
+	return b.String()
 }
 
 // transfer sends octets from the host of one site to that of the other.
