@@ -129,6 +129,29 @@ func TestReplayedRequests(t *testing.T) {
 	}
 }
 
+// TestRivalTakesOver: the old connection ends while another is being authenticated
+// beside it. That goes on in its place.
+func TestRivalTakesOver(t *testing.T) {
+	s, nonce := authenticated(t, "secret=s3cret")
+	other := fromPeer
+	other.Remote = addrPort("192.0.2.2:4999")
+	const otherNonce = "fedcba9876543210"
+	s.e.Receive(s.now, Datagram{Path: other, Payload: signed(t, fmt.Sprintf("SCCRQ host=gold.dc2 router=1 assigned=78 caps=5 tie=2 nonce=%x", otherNonce), nil, nil, 0, "s3cret")})
+	if c := s.e.Connections()[0]; c.LocalID != 11 || !c.Testing {
+		t.Fatalf("connection %d, %v", c.LocalID, s.e.Counters())
+	}
+	s.e.Receive(s.now, Datagram{Path: fromPeer, Payload: signed(t, "StopCCN ccid=11 ns=2 nr=1 result=6", peerNonce, nonce, 0, "s3cret")})
+	c := s.e.Connections()[0]
+	if c.LocalID == 0 || c.LocalID == 11 || c.State != ConnectionWaitConnect || c.Testing {
+		t.Fatalf("connection %d in %v: %s", c.LocalID, c.State, c.Reason)
+	}
+	m := signed(t, fmt.Sprintf("SCCCN ccid=%d ns=1 nr=1", c.LocalID), []byte(otherNonce), s.e.connections[c.LocalID].auth.localNonce, 0, "s3cret")
+	s.e.Receive(s.now, Datagram{Path: other, Payload: m})
+	if c := s.e.Connections()[0]; c.State != ConnectionEstablished {
+		t.Errorf("%v: %s", c.State, c.Reason)
+	}
+}
+
 // TestLeavingWithoutOurNonce: a peer that closes before it has got our SCCRP does
 // not know our nonce. Its StopCCN is taken, acknowledged in a way that it
 // understands, and so is the repetition.
@@ -540,4 +563,43 @@ func (n *network) forged(h *host, ids []uint32) packet {
 	}
 	return packet{to: h, d: Datagram{Payload: b, Path: Path{Encapsulation: own.Encapsulation, Local: local,
 		Remote: addrPort(fmt.Sprintf("%v:%d", h.peer.addr, ports[r.IntN(len(ports))]))}}}
+}
+
+// TestPatienceEnds: a peer that never goes on with a session, and always has
+// something to say of another, does not keep it half open for ever.
+func TestPatienceEnds(t *testing.T) {
+	s := established(t)
+	if err := s.do([]string{"session", "gold/dc2", "tenant-b"}); err != nil {
+		t.Fatal(err)
+	}
+	start := s.now
+	for s.e.Sessions()[1].State == SessionWaitReply {
+		c := s.e.Connections()[0]
+		if err := s.receive(strings.Fields(fmt.Sprintf("SLI ccid=11 ns=%d nr=%d local=900 remote=13 circuit=A", c.Nr, c.Ns))); err != nil {
+			t.Fatal(err)
+		}
+		s.now = s.now.Add(30 * time.Second)
+		s.e.Advance(s.now)
+		s.outputs()
+		if s.now.Sub(start) > time.Hour {
+			t.Fatal("still half open")
+		}
+	}
+	if d := s.now.Sub(start); d < 5*time.Minute || s.e.Sessions()[1].Reason != "not established in time" {
+		t.Errorf("after %v: %s", d, s.e.Sessions()[1].Reason)
+	}
+}
+
+// TestUnknownMandatory: an AVP that is passed over does not hide the next, which is
+// named by its place in the message.
+func TestUnknownMandatory(t *testing.T) {
+	m := l2tpv3.NewMessage(l2tpv3.Hello, l2tpv3.RawAVP{Vendor: vendorCisco, Type: 1, Mandatory: true}, l2tpv3.RouterID(1),
+		l2tpv3.RawAVP{Vendor: vendorCableLabs, Type: 2, Mandatory: true}, l2tpv3.RawAVP{Vendor: 3561, Type: 3, Mandatory: true})
+	if u, ok := unknownMandatory(m); !ok || u.Index != 4 || u.Vendor != 3561 {
+		t.Errorf("%v", u)
+	}
+	m.AVPs = m.AVPs[:4]
+	if u, ok := unknownMandatory(m); ok {
+		t.Error(u)
+	}
 }

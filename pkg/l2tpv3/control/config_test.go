@@ -328,8 +328,18 @@ func TestRestoreRefuses(t *testing.T) {
 // TestRestoreBoundsTimers: a state whose timers or counts are out of all proportion
 // does not keep anything for longer than it would have been from the beginning.
 func TestRestoreBoundsTimers(t *testing.T) {
+	for _, end := range [][]string{
+		{"remove", "gold/dc2", "6"},                             // closing
+		{"<", "StopCCN", "ccid=11", "ns=2", "nr=4", "result=6"}, // lingering
+		{"session", "gold/dc2", "tenant-b"},                     // a session half open
+	} {
+		testRestoreBoundsTimers(t, end)
+	}
+}
+
+func testRestoreBoundsTimers(t *testing.T, end []string) {
 	s := established(t)
-	if err := s.do([]string{"remove", "gold/dc2", "6"}); err != nil { // one that is closing
+	if err := s.do(end); err != nil {
 		t.Fatal(err)
 	}
 	state := s.e.Save()
@@ -339,7 +349,10 @@ func TestRestoreBoundsTimers(t *testing.T) {
 		ts.History = make([]Transition, 100)
 		for j := range ts.Connections {
 			c := &ts.Connections[j]
-			c.Linger, c.HalfOpen, c.Tries = 1<<62, 1<<62, 1<<40
+			c.Linger, c.HalfOpen, c.Tries = 1<<60, 1<<60, 1<<40
+		}
+		for j := range ts.Sessions {
+			ts.Sessions[j].Retry, ts.Sessions[j].HalfOpen = 1<<60, 1<<60
 		}
 	}
 	var random counting
@@ -349,6 +362,9 @@ func TestRestoreBoundsTimers(t *testing.T) {
 	}
 	before := maps.Clone(e.connections)
 	for end := s.now.Add(3 * time.Minute); ; {
+		if d, ok := e.Deadline(); ok && d.After(end.Add(5*time.Minute)) {
+			t.Fatalf("a timer in %v", d.Sub(s.now))
+		}
 		d, ok := e.Deadline()
 		if !ok || d.After(end) {
 			break

@@ -38,6 +38,7 @@ type connection struct {
 
 	heard       time.Time
 	helloAfter  time.Duration
+	called      time.Time // when the last message about a session came
 	halfOpenEnd time.Time
 	lingerEnd   time.Time
 
@@ -150,6 +151,7 @@ func (c *connection) handle(ev connectionEvent, in input) {
 		}
 		c.t.openSessions()
 	case passToSession:
+		c.called = c.e.now
 		c.t.receiveSession(c, in.m)
 	case refusePeersRequest, doNothing:
 	case stop:

@@ -49,8 +49,9 @@
 //     connection; when it ends without an answer to the HELLO, the old one yields.
 //   - Retry (session): after a CDN, as Open; later where the peer does not know the
 //     session, because it will ask by itself when it does. It sends an ICRQ.
-//   - Half-open limit (session): in wait-reply and wait-connect, while the
-//     connection has nothing unacknowledged. It ends in CDN 16.
+//   - Half-open limit (session): in wait-reply and wait-connect, once the
+//     connection has nothing unacknowledged and the peer has nothing to say of
+//     other sessions, or after 16 times as long. It ends in CDN 16.
 //
 // The RFCs: 3931 (the protocol), 4719 (Ethernet), 4667 (AGI, forwarders, MTU),
 // 5641 (circuit status). Section numbers without an RFC are of RFC 3931.

@@ -67,14 +67,29 @@ func (s *session) expire(now time.Time) {
 		s.open()
 	}
 	if past(now, s.halfOpenEnd) {
-		if c := s.t.conn; c != nil && !c.rel.idle() {
-			// The peer has not got everything that it has to answer.
-			s.halfOpenEnd = s.limit()
+		if s.halfOpenEnd = s.patience(now); !past(now, s.halfOpenEnd) {
 			return
 		}
 		s.halfOpenEnd = time.Time{}
 		s.handle(sessionTooLong, sessionInput{result: l2tpv3.ResultCode{Result: l2tpv3.CDNStateMachine}, reason: "not established in time"})
 	}
+}
+
+// maxPatience is for how many limits a half-open session waits for its turn.
+const maxPatience = 16
+
+// patience is the end of a half-open session whose limit has passed: a limit after
+// the peer has got everything that it has to answer, and has last said something
+// of any session, because what it has to say of many comes one after the other.
+func (s *session) patience(now time.Time) time.Time {
+	c, limit := s.t.conn, s.limit().Sub(now)
+	switch {
+	case c == nil || now.Sub(s.log.since) >= maxPatience*limit:
+		return now
+	case !c.rel.idle():
+		return now.Add(limit)
+	}
+	return c.called.Add(limit)
 }
 
 // limit is the end of a half-open session.

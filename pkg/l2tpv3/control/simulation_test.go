@@ -101,6 +101,30 @@ func TestOneStartsLater(t *testing.T) {
 	})
 }
 
+// TestManySessionsOnASlowPath: sessions whose requests wait for long until the peer
+// has room for them are not given up (a window of 1, 200 sessions, 2 s to and fro).
+func TestManySessionsOnASlowPath(t *testing.T) {
+	n := newNetwork(t, 1)
+	n.delay = func() time.Duration { return time.Second }
+	slow := Timers{Retransmit: 3 * time.Second}
+	n.hosts[0].timers, n.hosts[1].timers = slow, slow
+	n.tunnel("gold", func(t *Tunnel) { t.ReceiveWindow = 1 })
+	for i := range 200 {
+		n.session("gold", fmt.Sprint("s", i))
+	}
+	for _, h := range n.hosts {
+		h.check = func(o Output) {
+			if o, ok := o.(SessionChanged); ok && o.Reason == "not established in time" {
+				t.Fatalf("%s: %s", h.name, outputText(o))
+			}
+		}
+	}
+	n.start()
+	if !n.until(time.Hour, n.up) {
+		t.Fatal(n.disagreement())
+	}
+}
+
 // bad makes the network as bad as it gets, a little different in each run:
 // up to 40 % loss, a tenth doubled, delays to 10 s that let packets overtake each other.
 func (n *network) bad() {
