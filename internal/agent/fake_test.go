@@ -74,8 +74,8 @@ type fakeDatapath struct {
 	// bare devices come with the session and have no tag: as the kernel's l2tp_eth.
 	bare bool
 
-	named map[string]bool
-	live  map[uint32]bool
+	named, carried map[string]bool
+	live           map[uint32]bool
 }
 
 var _ pseudowire.Datapath = (*fakeDatapath)(nil)
@@ -144,7 +144,7 @@ func (d *fakeDatapath) SetTunnel(t pseudowire.Tunnel) error {
 	}
 	d.kernel.mu.Lock()
 	defer d.kernel.mu.Unlock()
-	d.kernel.tunnels[t.Name] = t
+	d.kernel.tunnels[t.Name], d.carried[t.Name] = t, true
 	return nil
 }
 
@@ -194,7 +194,12 @@ func (d *fakeDatapath) Refresh() error                      { return nil }
 func (d *fakeDatapath) Deliver(netip.AddrPort, []byte) bool { return false }
 func (d *fakeDatapath) Global() (map[string]uint64, error)  { return nil, nil }
 func (d *fakeDatapath) Close() error                        { return nil }
-func (d *fakeDatapath) Cleanup() error                      { clear(d.named); clear(d.live); return d.Prune() }
+func (d *fakeDatapath) Cleanup() error {
+	clear(d.named)
+	clear(d.carried)
+	clear(d.live)
+	return d.Prune()
+}
 
 func (d *fakeDatapath) Counters() (map[uint32]pseudowire.Counters, error) {
 	d.kernel.mu.Lock()
@@ -215,6 +220,7 @@ func (d *fakeDatapath) Prune() error {
 	}
 	d.kernel.mu.Lock()
 	defer d.kernel.mu.Unlock()
+	maps.DeleteFunc(d.kernel.tunnels, func(name string, _ pseudowire.Tunnel) bool { return !d.carried[name] })
 	for name, p := range d.kernel.pseudowires {
 		if !d.named[name] {
 			delete(d.kernel.pseudowires, name)

@@ -118,7 +118,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 // open makes a fake datapath; that of the kind kernel is as the kernel's.
 func (p *place) open(kind pseudowire.Kind, k *kernel) *fakeDatapath {
 	return &fakeDatapath{kind: kind, ns: p.ns, kernel: k, turns: p.turns, bare: kind == pseudowire.Kernel,
-		named: map[string]bool{}, live: map[uint32]bool{}}
+		named: map[string]bool{}, carried: map[string]bool{}, live: map[uint32]bool{}}
 }
 
 // write replaces the topology file, which the daemon has from then on.
