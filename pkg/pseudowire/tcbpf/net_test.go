@@ -156,6 +156,7 @@ type setting struct {
 	vlanA   uint16 // Pseudowire.VLAN at each site
 	vlanB   uint16
 	bpfDir  string
+	router  int // MTU of the far half of an underlay with a router; 0 is none
 }
 
 // site is one end.
@@ -206,16 +207,13 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 		}
 	}
 	a, b = sites[0], sites[1]
-	wire(t, a.space, "wan", b.space, "wan", set.mtu)
 	addrs := [2]netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:1701"), netip.MustParseAddrPort("192.0.2.2:1701")}
-	prefix := 24
 	if set.v6 {
 		addrs = [2]netip.AddrPort{netip.MustParseAddrPort("[2001:db8::1]:1701"), netip.MustParseAddrPort("[2001:db8::2]:1701")}
-		prefix = 64
 	}
+	underlay(t, set, a.space, addrs[0].Addr(), b.space, addrs[1].Addr())
 	cookies := [2][]byte{{1, 2, 3, 4, 5, 6, 7, 8}, {0xa, 0xb, 0xc, 0xd, 0xe, 0xf, 0x10, 0x11}}
 	for i, s := range sites {
-		address(t, s.space, "wan", fmt.Sprintf("%v/%d", addrs[i].Addr(), prefix))
 		s.tunnel = pseudowire.Tunnel{
 			Name: tunnelName, LocalID: uint32(100 + i), RemoteID: uint32(101 - i),
 			Local: addrs[i], Remote: addrs[1-i], Socket: -1,
@@ -228,6 +226,53 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 		}
 	}
 	return a, b
+}
+
+// underlay joins the sites, by a link or by two with a router between them.
+func underlay(t testing.TB, set setting, a *space, addrA netip.Addr, b *space, addrB netip.Addr) {
+	t.Helper()
+	if set.router == 0 {
+		wire(t, a, "wan", b, "wan", set.mtu)
+		prefix := addrA.BitLen() * 3 / 4
+		address(t, a, "wan", fmt.Sprintf("%v/%d", addrA, prefix))
+		address(t, b, "wan", fmt.Sprintf("%v/%d", addrB, prefix))
+		return
+	}
+	r := newSpace(t, "router")
+	wire(t, a, "wan", r, "a", set.mtu)
+	wire(t, b, "wan", r, "b", set.router)
+	gateway := netip.MustParseAddr("192.0.2.254")
+	if addrA.Is6() {
+		gateway = netip.MustParseAddr("2001:db8::fe")
+	}
+	host := func(addr netip.Addr) string { return fmt.Sprintf("%v/%d", addr, addr.BitLen()) }
+	onLink := func(s *space, link string, addr netip.Addr) {
+		s.do(func() {
+			dst, err := netlink.ParseIPNet(host(addr))
+			must(t, err)
+			must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: index(t, link), Dst: dst, Scope: netlink.SCOPE_LINK}))
+		})
+	}
+	for _, end := range []struct {
+		site *space
+		link string
+		addr netip.Addr
+	}{{a, "a", addrA}, {b, "b", addrB}} {
+		address(t, r, end.link, host(gateway))
+		onLink(r, end.link, end.addr)
+		address(t, end.site, "wan", host(end.addr))
+		onLink(end.site, "wan", gateway)
+		end.site.do(func() {
+			_, all, err := net.ParseCIDR(map[bool]string{false: "0.0.0.0/0", true: "::/0"}[addrA.Is6()])
+			must(t, err)
+			must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: index(t, "wan"), Dst: all, Gw: gateway.AsSlice()}))
+		})
+	}
+	r.do(func() {
+		for _, file := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+			must(t, os.WriteFile("/proc/sys/net/"+file, []byte("1"), 0))
+		}
+	})
 }
 
 func enslave(t testing.TB, name string) {

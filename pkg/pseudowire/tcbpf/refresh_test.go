@@ -165,3 +165,30 @@ func TestRouteMoves(t *testing.T) {
 		t.Errorf("nothing passes over the other link: a %+v, b %+v", a.counters(), b.counters())
 	}
 }
+
+// A router on the way has a smaller MTU. The packets that do not fit are lost, but
+// what the router says of them reaches the tunnel's socket, and from then on they
+// leave in fragments.
+func TestPathMTU(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		a, b := up(t, setting{cookie: 8, v6: v6, router: 1300})
+		pump(t, a)
+		pump(t, b)
+		portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
+		frame := shapes[0].frame(newRand(), 1400)
+		portA.send(frame)
+		a.eventually("the MTU of the path was not found", func() bool {
+			must(t, a.dp.Refresh())
+			return a.dp.tunnels[tunnelName].path.mtu == 1300
+		})
+		for portB.receiveNow() != nil {
+		}
+		portA.send(frame)
+		if got := portB.receive(); !bytes.Equal(got, frame) {
+			t.Errorf("IPv6 %v, after the MTU was found: %s", v6, firstDifference(got, frame))
+		}
+		if !passes(portB, portA) {
+			t.Errorf("IPv6 %v: nothing comes back", v6)
+		}
+	}
+}

@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -504,4 +506,39 @@ func TestCarrier(t *testing.T) {
 			t.Error("the device is still there")
 		}
 	})
+}
+
+// The devices of a pseudowire have nothing of their own to say in the LAN, on a
+// host that routes and is eager to solicit and to report.
+func TestDevicesAreSilent(t *testing.T) {
+	a, _ := newSites(t, setting{cookie: 8})
+	a.do(func() {
+		for _, file := range []string{"all/forwarding", "default/forwarding"} {
+			must(t, os.WriteFile("/proc/sys/net/ipv6/conf/"+file, []byte("1"), 0))
+		}
+	})
+	a.open()
+	out := openPort(t, a.host, "eth0")
+	a.set()
+	own := map[[6]byte]string{}
+	a.do(func() {
+		for _, name := range []string{"pw-x", "pwo-x", laneEntry, laneExit} {
+			l, err := netlink.LinkByName(name)
+			must(t, err)
+			own[[6]byte(l.Attrs().HardwareAddr)] = name
+			addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+			must(t, err)
+			if len(addrs) != 0 {
+				t.Errorf("%s has addresses: %v", name, addrs)
+			}
+		}
+	})
+	// What an ordinary device says in the first second it says within it.
+	for deadline := time.Now().Add(1200 * time.Millisecond); time.Now().Before(deadline); {
+		if b := out.receiveNow(); b == nil {
+			time.Sleep(10 * time.Millisecond)
+		} else if name := own[[6]byte(b[6:12])]; name != "" {
+			t.Errorf("%s sent % x", name, b)
+		}
+	}
 }
