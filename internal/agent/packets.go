@@ -44,11 +44,26 @@ func (a *Agent) take(now time.Time, p transport.Packet) {
 // advance lets due timers fire. Received data is life (RFC 3931, Section 4.4),
 // so the counters are read before a HELLO may be due.
 func (a *Agent) advance(now time.Time) {
-	if now.Sub(a.lastLook) >= time.Second {
+	if now.Sub(a.lastLook) >= a.lookEvery() {
 		a.lastLook = now
 		a.listen(now)
 	}
 	a.control.Advance(now)
+}
+
+// lookEvery is how old the last look at the counters may be when a HELLO is
+// due: an eighth of the shortest interval, which is also its jitter, and a second at most.
+func (a *Agent) lookEvery() time.Duration {
+	every := time.Second
+	if a.local == nil {
+		return every
+	}
+	for _, t := range a.local.Tunnels {
+		if t.Hello > 0 {
+			every = min(every, t.Hello/8)
+		}
+	}
+	return every
 }
 
 // listen tells the control machine of connections whose sessions have received

@@ -58,8 +58,12 @@ func (s *session) event(kind l2tpv3.MessageType, in sessionInput) (sessionEvent,
 	if kind == l2tpv3.CDN {
 		return receiveCDN, s.disconnected(in)
 	}
-	// Section 5.2: CDN 2, Error Code 8.
+	// Section 5.2: CDN 2, Error Code 8. Section 5.4.4: it echoes the peer's Local
+	// Session ID, which the ICRP that it refuses may be the first to tell.
 	if u, ok := unknownMandatory(in.m); ok {
+		if kind == l2tpv3.ICRP && s.state == SessionWaitReply && in.remoteID != 0 {
+			s.remoteID = in.remoteID
+		}
 		in.result, in.reason = u.ResultCode(), kind.String()+" from the peer: "+plain(u)
 		return receiveInvalidSession, in
 	}
