@@ -275,6 +275,9 @@ func (a *Agent) install(s control.InstallSession) error {
 	}
 	w.session = &installed{s, w, dp}
 	a.sessions[s.LocalID] = w.session
+	if _, known := a.heard[s.LocalID]; a.resumed && !known {
+		a.heard[s.LocalID] = 0 // its counters are new, too
+	}
 	if !dp.DeviceWithoutSession() {
 		// What fails here is the attachment circuit's fault, and told as that.
 		_ = a.attach(w)
