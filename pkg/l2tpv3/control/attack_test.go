@@ -603,3 +603,56 @@ func TestUnknownMandatory(t *testing.T) {
 		t.Error(u)
 	}
 }
+
+// TestSlowPeer: a peer with a window of 1 that takes most of a retransmission cycle
+// for each message gets the requests one by one; those that wait are not given up.
+func TestSlowPeer(t *testing.T) {
+	s := &stage{now: epoch}
+	s.reset()
+	for _, line := range []string{
+		"random 10", "tunnel gold/dc2", "session gold/dc2 a", "session gold/dc2 b", "session gold/dc2 c", "session gold/dc2 d", "advance 1ms",
+		"< SCCRP ccid=11 nr=1 window=1 host=gold.dc2 router=200 assigned=77 caps=5",
+	} {
+		if err := s.do(strings.Fields(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for nr := 2; nr <= 5; nr++ {
+		for end := s.now.Add(50 * time.Second); ; {
+			d, ok := s.e.Deadline()
+			if !ok || d.After(end) {
+				s.now = end
+				break
+			}
+			s.e.Advance(d)
+		}
+		if err := s.receive(strings.Fields(fmt.Sprintf("ACK ccid=11 ns=1 nr=%d", nr))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, x := range s.e.Sessions() {
+		if x.State != SessionWaitReply || x.Failures > 0 {
+			t.Errorf("%s: %v, %d failures: %s", x.Session.Name, x.State, x.Failures, x.Reason)
+		}
+	}
+}
+
+// TestNoSecretHere: a peer that authenticates its SCCRP gets StopCCN 4 from one
+// that has no secret, whose user is told.
+func TestNoSecretHere(t *testing.T) {
+	s := &stage{now: epoch}
+	s.reset()
+	for _, line := range []string{"random 10", "tunnel gold/dc2", "advance 1ms"} {
+		if err := s.do(strings.Fields(line)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.outputs()
+	s.e.Receive(s.now, Datagram{Path: fromPeer, Payload: signed(t, "SCCRP ccid=11 nr=1 host=gold.dc2 router=1 assigned=77 caps=5"+peerNonceText, peerNonce, nil, 0, "s3cret")})
+	if sent := s.sent(); len(sent) != 1 || !strings.HasPrefix(sent[0], "StopCCN ccid=77 ns=1 nr=1 result=4/") {
+		t.Errorf("sent %v", sent)
+	}
+	if c := s.e.Connections()[0]; !strings.Contains(c.Reason, "wants authentication") {
+		t.Error(c.Reason)
+	}
+}
