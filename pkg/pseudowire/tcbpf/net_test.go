@@ -194,6 +194,7 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 		s.do(func() {
 			attrs := netlink.NewLinkAttrs()
 			attrs.Name, attrs.MTU = "br0", set.lanMTU
+			attrs.HardwareAddr = net.HardwareAddr{2, 0, 0, 0, 0xb0, byte(i)} // else it takes a port's
 			must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
 			must(t, setUp("br0"))
 			enslave(t, "lan")
