@@ -157,7 +157,11 @@ func (d *Datapath) DeviceWithoutSession() bool { return true }
 // SetPseudowire makes the pseudowire's veth pair.
 func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	fail := func(err error) error {
-		return &Error{Op: "set up the devices of pseudowire", Object: p.Name, Err: err}
+		e := &Error{Op: "set up the devices of pseudowire", Object: p.Name, Err: err}
+		if errors.Is(err, ErrForeignDevice) {
+			e.Hint = "remove or rename that device, or choose another name for the pseudowire"
+		}
+		return e
 	}
 	if p.MTU == 0 {
 		p.MTU = defaultMTU
@@ -256,7 +260,11 @@ func (d *Datapath) RemovePseudowire(name string) error {
 // SetTunnel takes the addresses of a control connection.
 func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 	fail := func(err error) error {
-		return &Error{Op: "set tunnel", Object: t.Name, Err: err}
+		e := &Error{Op: "set tunnel", Object: t.Name, Err: err}
+		if errors.Is(err, ErrUnderlay) {
+			e.Hint = "use the kernel's datapath for it, or route the peer over an Ethernet link"
+		}
+		return e
 	}
 	if t.Encapsulation != l2tpv3.UDP {
 		return fail(ErrEncapsulation)
@@ -269,7 +277,7 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 	next.Socket = -1 // the stack puts fragments together; the socket is the owner's
 	if old := d.tunnels[t.Name]; old != nil {
 		if old.flow == next.flow {
-			next.inputs = old.inputs
+			next.inputs, next.path = old.inputs, old.path
 		} else if err := d.objs.Tunnels.Delete(old.flow); err != nil {
 			return fail(err)
 		}
@@ -426,7 +434,7 @@ func (d *Datapath) Refresh() error {
 // findWay looks at how a tunnel's packets leave, and where they may come in:
 // where they leave, and where its address is.
 func (d *Datapath) findWay(t *tunnel) error {
-	p, err := d.findPath(t.Local.Addr(), t.Remote.Addr())
+	p, err := d.findPath(t.Local.Addr(), t.Remote.Addr(), t.path)
 	if err != nil {
 		return err
 	}

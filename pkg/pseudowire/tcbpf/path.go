@@ -14,6 +14,7 @@ import (
 type path struct {
 	link        int // ifindex of the underlay
 	name        string
+	next        netip.Addr // the next hop
 	source      net.HardwareAddr
 	destination net.HardwareAddr // nil while the neighbour is not resolved
 	mtu         int              // longest packet, IP header included
@@ -23,8 +24,10 @@ type path struct {
 func (p path) resolved() bool { return p.up && p.destination != nil }
 
 // findPath looks the way to remote up. The neighbour may be unresolved: then it
-// is asked for, and the next Refresh will find it.
-func (d *Datapath) findPath(local, remote netip.Addr) (path, error) {
+// is asked for, and the next Refresh will find it. before is the way found last:
+// the address of a neighbour that the kernel has forgotten since, not missed, is
+// still good.
+func (d *Datapath) findPath(local, remote netip.Addr, before path) (path, error) {
 	local, remote = local.Unmap(), remote.Unmap()
 	routes, err := d.nl.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice()})
 	if err != nil || len(routes) == 0 {
@@ -53,40 +56,54 @@ func (d *Datapath) findPath(local, remote netip.Addr) (path, error) {
 	if route.MTU > 0 && route.MTU < p.mtu {
 		p.mtu = route.MTU
 	}
-	next := remote.AsSlice()
-	if route.Gw != nil {
-		next = route.Gw
-	} else if via, ok := route.Via.(*netlink.Via); ok {
+	next := route.Gw
+	if via, ok := route.Via.(*netlink.Via); ok && next == nil {
 		next = via.Addr
 	}
-	p.destination, err = d.neighbour(attrs.Index, next)
+	p.next = remote
+	if gateway, ok := netip.AddrFromSlice(next); ok {
+		p.next = gateway.Unmap()
+	}
+	if !p.up {
+		return p, nil
+	}
+	var forgotten bool
+	p.destination, forgotten, err = d.neighbour(p.link, p.next)
+	if forgotten && before.link == p.link && before.next == p.next {
+		p.destination = before.destination
+	}
 	return p, err
 }
 
 // neighbour finds the link-layer address of an IP address, nil if it is not
-// known yet. The kernel is asked to look for it, and to see whether a stale one
-// is still there: frames that go past the stack do not make it do so.
-func (d *Datapath) neighbour(link int, ip net.IP) (net.HardwareAddr, error) {
+// known; forgotten says that the kernel has no entry for it. The kernel is asked
+// to look for it, and to see whether a stale one is still there: frames that go
+// past the stack do not make it do so.
+func (d *Datapath) neighbour(link int, next netip.Addr) (address net.HardwareAddr, forgotten bool, err error) {
 	family := netlink.FAMILY_V6
-	if ip.To4() != nil {
+	if next.Is4() {
 		family = netlink.FAMILY_V4
 	}
+	ip := net.IP(next.AsSlice())
 	neighbours, err := d.nl.NeighList(link, family)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list the neighbours of link %d: %w", link, err)
+		return nil, false, fmt.Errorf("list the neighbours of link %d: %w", link, err)
 	}
-	var address net.HardwareAddr
-	const settled = netlink.NUD_REACHABLE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+	const (
+		settled = netlink.NUD_REACHABLE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+		known   = settled | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE
+	)
+	forgotten = true
 	for _, n := range neighbours {
-		if !n.IP.Equal(ip) {
+		if !n.IP.Equal(ip) || n.State == netlink.NUD_NONE {
 			continue
 		}
-		const known = settled | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE
+		forgotten = false
 		if n.State&known != 0 && len(n.HardwareAddr) == 6 {
 			address = n.HardwareAddr
 		}
 		if n.State&settled != 0 {
-			return address, nil
+			return address, false, nil
 		}
 	}
 	// A refusal is no reason to fail: the next Refresh asks again.
@@ -94,7 +111,7 @@ func (d *Datapath) neighbour(link int, ip net.IP) (net.HardwareAddr, error) {
 	if err := d.nl.NeighSet(use); err != nil {
 		d.log.Debug("neighbour not asked for", "link", link, "address", ip, "err", err)
 	}
-	return address, nil
+	return address, forgotten, nil
 }
 
 func isEthernet(a *netlink.LinkAttrs) bool {

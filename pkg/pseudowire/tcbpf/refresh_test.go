@@ -85,6 +85,15 @@ func TestRefresh(t *testing.T) {
 		t.Error("nothing passes to the peer's new address")
 	}
 
+	// The kernel forgets its neighbour, as it does when it has many: frames pass.
+	a.do(func() {
+		must(t, netlink.NeighDel(&netlink.Neigh{LinkIndex: wanA.Attrs().Index, IP: net.IPv4(192, 0, 2, 2)}))
+	})
+	a.refresh()
+	if _, destination, _ := a.outer(); !bytes.Equal(destination, other) {
+		t.Errorf("after the kernel forgot the neighbour frames go to %v", destination)
+	}
+
 	// The link goes down: frames are counted, and pass again when it is back.
 	a.do(func() { must(t, netlink.LinkSetDown(wanA)) })
 	a.refresh()
