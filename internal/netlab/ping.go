@@ -24,7 +24,8 @@ type PingOptions struct {
 	Size int
 	// Interval between echoes; 0 sends each as soon as the one before is answered.
 	Interval time.Duration
-	// Timeout is how long an answer is waited for; 0 is 1 s.
+	// Timeout is how long an answer is waited for; 0 is 3 s, time for an address
+	// resolution that is lost once or twice and asked again each second.
 	Timeout time.Duration
 	// DontFragment refuses packets that do not fit the path, with EMSGSIZE.
 	DontFragment bool
@@ -68,7 +69,7 @@ func (ns *Namespace) Ping(ctx context.Context, to netip.Addr, o PingOptions) (Pi
 		o.Size = 56
 	}
 	if o.Timeout == 0 {
-		o.Timeout = time.Second
+		o.Timeout = 3 * time.Second
 	}
 	conn, err := ns.openPing(to, o.DontFragment)
 	if err != nil {
