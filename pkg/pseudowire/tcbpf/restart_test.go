@@ -49,7 +49,12 @@ func startStream(t *testing.T, from, to *space, addr string) *stream {
 		var err error
 		s.in, err = net.ListenPacket("udp", addr)
 		must(t, err)
-		must(t, s.in.(*net.UDPConn).SetReadBuffer(8<<20))
+		raw, err := s.in.(*net.UDPConn).SyscallConn()
+		must(t, err)
+		// As much as a busy machine may leave unread for a while.
+		must(t, raw.Control(func(fd uintptr) {
+			must(t, unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20))
+		}))
 	})
 	from.do(func() {
 		var err error
