@@ -45,17 +45,17 @@ struct counters {
 
 /* How frames of one pseudowire leave. */
 struct transmit {
-	__u32 session;	/* local session ID, the counters' key */
-	__u32 flags;	/* TX_* */
-	__u32 egress;	/* ifindex of the underlay */
-	__u32 lane;	/* ifindex of the slow lane's entry */
-	__u32 mtu;	/* longest outer packet, IP header included */
-	__u32 room;	/* longest MTU that the frames may use of it, for the MSS */
-	__u32 outer_len; /* octets of outer in use: Ethernet to L2TP */
-	__u32 ip_sum;	/* sum of the IPv4 header, its length and check left out */
+	__u32 session;	  /* local session ID, the counters' key */
+	__u32 flags;	  /* TX_* */
+	__u32 egress;	  /* ifindex of the underlay */
+	__u32 lane;	  /* ifindex of the slow lane's entry */
+	__u32 mtu;	  /* longest outer packet, IP header included */
+	__u32 room;	  /* longest IP packet that an untagged frame may have in it */
+	__u32 outer_len;  /* octets of outer in use: Ethernet to L2TP */
+	__u32 ip_sum;	  /* sum of the IPv4 header, its length and check left out */
 	__u32 pseudo_sum; /* sum of UDP's pseudo header, its length left out */
-	__u32 id_slot;	/* of fragment_ids */
-	__u32 vlan;	/* tag taken off; 0 is none */
+	__u32 id_slot;	  /* of fragment_ids */
+	__u32 vlan;	  /* tag taken off; 0 is none */
 	__u32 pad;
 	__u64 outer[11]; /* the headers, copied as words */
 };
@@ -75,7 +75,7 @@ struct flow {
 
 /* How packets of one session arrive. */
 struct receive {
-	__u64 cookie; /* as it stands in memory, 0 filled */
+	__u64 cookie;	   /* as it stands in memory, 0 filled */
 	__u64 cookie_mask; /* of as many octets as it has */
 	struct flow flow;
 	__u32 flags;	  /* RX_* */
@@ -83,7 +83,7 @@ struct receive {
 	__u32 lane;	  /* ifindex of the slow lane's entry */
 	__u32 mtu;	  /* of the pseudowire device */
 	__u32 room;	  /* as in struct transmit */
-	__u16 vlan;	  /* tag put on, host order; 0 is none */
+	__u16 vlan;	  /* tag put on; 0 is none */
 	__u16 cookie_len; /* 0, 4 or 8 */
 	__u32 pad;
 };

@@ -3,8 +3,8 @@
 //go:build ignore
 
 /* The eBPF datapath: L2TPv3 Ethernet pseudowires in programs of the traffic
- * control hook. encap.h, decap.h and lane.h have one program each; maps.h
- * what they share with the agent.
+ * control hook. encap.h, decap.h and lane.h have one program each, maps.h what they
+ * share with the agent.
  */
 #include "encap.h"
 #include "decap.h"

@@ -13,22 +13,6 @@ import (
 	"github.com/pwd-project/pwd/bpf"
 )
 
-// # Taking over
-//
-// What a process made goes on forwarding after its end. The next one must not
-// disturb that while its setters are being called one by one: until Prune they
-// only make devices and remember. Prune then writes the maps, of all sessions,
-// and only after that puts this process's programs in the place of the old ones,
-// each in one step. If the maps are pinned the old programs see what is written
-// and it is the same; if not, they go on with maps of their own until replaced.
-// Last comes the removal of what nobody named.
-//
-// Programs are replaced from the end of a frame's way to its beginning: the slow
-// lane, then decapsulation, then encapsulation. So a program never hands on to
-// one that knows less.
-//
-// Where there is nothing to take over, all takes effect at once.
-
 // leftovers says whether an earlier process's objects are there.
 func (d *Datapath) leftovers() (bool, error) {
 	links, err := d.ownLinks()

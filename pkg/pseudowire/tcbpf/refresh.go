@@ -1,0 +1,129 @@
+package tcbpf
+
+import (
+	"maps"
+	"slices"
+)
+
+// Refresh looks at routes, neighbours and links again.
+func (d *Datapath) Refresh() error {
+	if err := d.forgetGone(); err != nil {
+		return &Error{Op: "look at the links of the underlay", Err: err}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
+		t := d.tunnels[name]
+		err := d.findWay(t)
+		if err == nil && d.active {
+			err = d.attachInputs(t)
+		}
+		if err != nil {
+			return &Error{Op: "look at the way of tunnel", Object: name, Err: err}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.pseudowires)) {
+		if err := d.apply(d.pseudowires[name]); err != nil {
+			return &Error{Op: "update pseudowire", Object: name, Err: err}
+		}
+	}
+	return nil
+}
+
+// findWay looks at how a tunnel's packets leave, and where they may come in:
+// where they leave, and where its address is.
+func (d *Datapath) findWay(t *tunnel) error {
+	p, err := d.findPath(t.Local.Addr(), t.Remote.Addr(), t.path)
+	if err != nil {
+		return err
+	}
+	t.path = p
+	if p.link != 0 {
+		t.inputs[p.link] = true
+	}
+	owners, err := d.owners(t.Local.Addr())
+	if err != nil {
+		return err
+	}
+	for _, link := range owners {
+		t.inputs[link] = true
+	}
+	return nil
+}
+
+func (d *Datapath) attachInputs(t *tunnel) error {
+	for link := range t.inputs {
+		if d.inputs[link] {
+			continue
+		}
+		if err := d.attach(link, d.decapHook()); err != nil {
+			if gone(err) {
+				delete(t.inputs, link)
+				continue
+			}
+			return err
+		}
+		d.inputs[link] = true
+	}
+	return nil
+}
+
+// forgetGone forgets links of the underlay that have gone, or whose program
+// somebody has taken off: it will be put there again.
+func (d *Datapath) forgetGone() error {
+	for link := range d.inputs {
+		there, err := d.attached(link)
+		if err != nil {
+			return err
+		}
+		if there {
+			continue
+		}
+		delete(d.inputs, link)
+		for _, t := range d.tunnels {
+			delete(t.inputs, link)
+		}
+		if err := d.unpin(link); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// detachUnused takes the program off links over which no tunnel goes any more.
+func (d *Datapath) detachUnused() error {
+	used := map[int]bool{}
+	for _, t := range d.tunnels {
+		maps.Copy(used, t.inputs)
+	}
+	for link := range d.inputs {
+		if used[link] {
+			continue
+		}
+		if err := d.detach(link); err != nil {
+			return err
+		}
+		delete(d.inputs, link)
+	}
+	return nil
+}
+
+func (d *Datapath) applyTunnel(name string) error {
+	changed := map[string]bool{}
+	for _, s := range d.sessions {
+		if s.Tunnel == name {
+			changed[s.Pseudowire] = true
+		}
+	}
+	for pseudowire := range changed {
+		if err := d.applyIfKnown(pseudowire); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) applyIfKnown(pseudowire string) error {
+	if dev := d.pseudowires[pseudowire]; dev != nil {
+		return d.apply(dev)
+	}
+	return nil
+}
