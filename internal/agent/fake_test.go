@@ -80,9 +80,10 @@ type fakeDatapath struct {
 
 var _ pseudowire.Datapath = (*fakeDatapath)(nil)
 
-func (d *fakeDatapath) Kind() pseudowire.Kind      { return d.kind }
-func (d *fakeDatapath) RewritesTags() bool         { return !d.bare }
-func (d *fakeDatapath) DeviceWithoutSession() bool { return !d.bare }
+func (d *fakeDatapath) Kind() pseudowire.Kind { return d.kind }
+func (d *fakeDatapath) Abilities() pseudowire.Abilities {
+	return pseudowire.Abilities{RewritesTags: !d.bare, DeviceWithoutSession: !d.bare}
+}
 
 func (d *fakeDatapath) add(device string) error {
 	nl := d.ns.Netlink()

@@ -129,7 +129,7 @@ func (a *Agent) tryDevice(w *wire) error {
 // VLAN device, where the kernel has them, takes it off itself and leaves the rest
 // of the interface to the host.
 func (a *Agent) carriesTags(w *wire, dp pseudowire.Datapath) bool {
-	if w.Attachment.VLAN == 0 || !dp.RewritesTags() {
+	if w.Attachment.VLAN == 0 || !dp.Abilities().RewritesTags {
 		return false
 	}
 	if w.Attachment.Interface == "" {
@@ -151,7 +151,7 @@ func (a *Agent) attach(w *wire) error {
 		VLAN: w.Attachment.VLAN, Tagged: a.carriesTags(w, dp),
 	})
 	missing, rest := absent(err)
-	if !dp.DeviceWithoutSession() {
+	if !dp.Abilities().DeviceWithoutSession {
 		// The device comes with the session, and is attached then.
 		missing = slices.DeleteFunc(missing, func(e *bridge.NotPresentError) bool { return e.Interface == w.Device })
 	}
@@ -268,8 +268,10 @@ func (a *Agent) install(s control.InstallSession) error {
 	if err := dp.SetSession(pseudowire.Session{
 		Tunnel: s.Tunnel, Pseudowire: s.Name, LocalID: s.LocalID, RemoteID: s.RemoteID,
 		LocalCookie: s.LocalCookie, RemoteCookie: s.RemoteCookie,
+		PreviousCookie:  s.PreviousCookie,
 		ReceiveSublayer: s.ReceiveSublayer, TransmitSublayer: s.TransmitSublayer,
-		Transmit: s.Transmit,
+		ReceiveSequencing: s.ReceiveSequencing, TransmitSequencing: s.TransmitSequencing,
+		DSCP: s.DSCP, Transmit: s.Transmit,
 	}); err != nil {
 		return err
 	}
@@ -278,7 +280,7 @@ func (a *Agent) install(s control.InstallSession) error {
 	if _, known := a.heard[s.LocalID]; a.resumed && !known {
 		a.heard[s.LocalID] = 0 // its counters are new, too
 	}
-	if !dp.DeviceWithoutSession() {
+	if !dp.Abilities().DeviceWithoutSession {
 		// What fails here is the attachment circuit's fault, and told as that.
 		_ = a.attach(w)
 		a.resignal = true

@@ -36,6 +36,10 @@ type Tunnel struct {
 	// Socket is a descriptor of the connected socket of the control connection,
 	// -1 if there is none. The datapath duplicates it if it keeps it.
 	Socket int
+	// ECN says that both ends have announced RFC 9601's capability: the ECN field of
+	// an IP packet inside is copied outside, and what the PSN did to it is brought
+	// back in (RFC 6040). Otherwise that of outer packets is 00.
+	ECN bool
 }
 
 // Pseudowire is a device to be: one netdev towards the attachment circuit.
@@ -52,6 +56,10 @@ type Pseudowire struct {
 	// pushes on frames out of it; frames without it are not carried. 0 is none:
 	// frames pass as they are.
 	VLAN uint16
+	// KeepTag is for pseudowires of type Ethernet VLAN: the tag VLAN stays on frames
+	// into the pseudowire, and that of frames out of it, whatever its number, gets the
+	// number VLAN (RFC 4719, Section 3.1; RFC 4448, Section 4.4). VLAN 0 leaves tags alone.
+	KeepTag bool
 }
 
 // Session is one session's data plane (RFC 3931, Section 4.5), both directions.
@@ -62,8 +70,16 @@ type Session struct {
 	LocalID, RemoteID uint32
 	// LocalCookie is what the peer's packets carry: 0, 4 or 8 octets. RemoteCookie is what ours do.
 	LocalCookie, RemoteCookie []byte
+	// PreviousCookie is accepted beside LocalCookie while the peer goes over from one
+	// to the other; it is of the same length. Nil is none.
+	PreviousCookie []byte
 	// ReceiveSublayer and TransmitSublayer are the L2-Specific Sublayers of each direction.
 	ReceiveSublayer, TransmitSublayer l2tpv3.L2SpecificSublayer
+	// ReceiveSequencing and TransmitSequencing say which packets of each direction
+	// are numbered (Section 4.6); SequencingNone without a sublayer.
+	ReceiveSequencing, TransmitSequencing l2tpv3.DataSequencing
+	// DSCP is that of outer packets, 0 to 63.
+	DSCP uint8
 	// Transmit is set when user frames may be sent to the peer: the session is
 	// established and the peer's circuit is active (Section 5.4.5). Frames
 	// received are always delivered.
@@ -86,21 +102,39 @@ const (
 	DropNoNeighbour    = "no-neighbour"
 	DropNotTransmit    = "not-established"
 	DropWrongVLAN      = "wrong-vlan"
+	DropOutOfSequence  = "out-of-sequence"
+	DropCongestion     = "congestion-not-ecn-capable" // RFC 6040, Section 4.2
 	DropError          = "error"
 	CountFragmented    = "fragmented"
 	CountReassembled   = "reassembled"
 )
 
+// Abilities are what one datapath can do and another cannot.
+type Abilities struct {
+	// RewritesTags says that frames on a pseudowire's device carry the attachment
+	// circuit's own tag (Pseudowire.VLAN and KeepTag are honoured). Where it does
+	// not, the bridge or a VLAN device has to take the tag off and put it on.
+	RewritesTags bool
+	// DeviceWithoutSession says that the device exists, without carrier, while
+	// there is no session. Otherwise it comes and goes with the session.
+	DeviceWithoutSession bool
+	// IP says that it carries L2TP directly over IP (protocol 115).
+	IP bool
+	// Sequencing says that it numbers packets and looks at the numbers of others'.
+	Sequencing bool
+	// SublayerPerDirection says that the sublayers of both directions may differ.
+	SublayerPerDirection bool
+	// ChangesCookies says that cookies of a session can change while it carries
+	// frames, none of which is lost (Session.PreviousCookie is honoured).
+	ChangesCookies bool
+	// DSCP and ECN say that Session.DSCP and Tunnel.ECN are honoured.
+	DSCP, ECN bool
+}
+
 // Datapath carries Ethernet frames of sessions between devices and the PSN.
 type Datapath interface {
 	Kind() Kind
-	// RewritesTags says that frames on a pseudowire's device carry the
-	// attachment circuit's own tag (Pseudowire.VLAN is honoured). Where it does
-	// not, the bridge or a VLAN device has to take the tag off and put it on.
-	RewritesTags() bool
-	// DeviceWithoutSession says that the device exists, without carrier, while
-	// there is no session. Otherwise it comes and goes with the session.
-	DeviceWithoutSession() bool
+	Abilities() Abilities
 
 	SetPseudowire(Pseudowire) error
 	RemovePseudowire(name string) error

@@ -38,7 +38,10 @@ type Tunnel struct {
 	// Name is unique in the Endpoint, as "gold/dc2".
 	Name          string
 	Encapsulation l2tpv3.Encapsulation
-	// Local and Remote are the addresses of both sites.
+	// Local and Remote are the addresses of both sites. An invalid Local is the
+	// routing table's choice. An invalid Remote is a peer whose address changes: it is
+	// waited for, never called, and found by the secret that verifies its SCCRQ, so
+	// that there have to be Secrets.
 	Local, Remote netip.Addr
 	// HostName and RouterID are ours in SCCRQ and SCCRP.
 	HostName string
@@ -57,25 +60,49 @@ type Tunnel struct {
 	Secrets [][]byte
 	// Digest is the algorithm of the digests that are sent; any is accepted.
 	Digest l2tpv3.DigestAlgorithm
+	// Hide hides what may be hidden in the messages that are sent (Section 5.3).
+	// It takes Secrets.
+	Hide bool
+	// ECN announces that the data plane can do RFC 9601's normal mode.
+	ECN bool
+	// Language is a Preferred Language (Section 5.4.3) as "en"; empty for none.
+	Language string
+	// Foreign peers are not of this implementation: one that calls itself by
+	// another Host Name than PeerHostName is accepted where that is empty, and what
+	// only this implementation understands is not sent to it.
+	Foreign bool
 }
 
 // Session is the configuration of one session on a tunnel.
 type Session struct {
 	Tunnel string
 	// Name is the pseudowire's, unique on the tunnel.
-	Name         string
-	Type         l2tpv3.PseudowireType
-	RemoteEndID  []byte
+	Name        string
+	Type        l2tpv3.PseudowireType
+	RemoteEndID []byte
+	// LocalEndID is our own forwarder (RFC 4667, Section 4.3): what the peer's ICRQ has
+	// as its Remote End ID, and ours as its Local End ID. Nil is that it is the same
+	// as RemoteEndID, and not sent.
+	LocalEndID   []byte
 	AGI          []byte
 	CookieLength int // 0, 4 or 8 octets: what we assign
-	Sublayer     l2tpv3.L2SpecificSublayer
-	MTU          uint16 // Interface MTU AVP; 0 for none
+	// Sublayer and Sequencing are how we want to receive (Sections 5.4.4 and 4.6).
+	Sublayer   l2tpv3.L2SpecificSublayer
+	Sequencing l2tpv3.DataSequencing
+	MTU        uint16 // Interface MTU AVP; 0 for none
+	// DSCP is what data packets should have, both ways, signalled as a PHB (RFC
+	// 3308, Section 4); 0 is not signalled.
+	DSCP uint8
 	// Circuit is the state of the local attachment circuit. A fault or standby
 	// bit may be set; CircuitActive is ignored beside a fault (RFC 5641, Section 3).
 	Circuit l2tpv3.CircuitStatus
 	// CanSequence says that the data plane can number the packets to the peer.
 	// Without it a peer that asks for sequencing is refused (CDN 31).
 	CanSequence bool
+	// CanSublayer says that the data plane can have a sublayer in one direction alone.
+	CanSublayer bool
+	// CanChangeCookies says that the data plane can change cookies under way.
+	CanChangeCookies bool
 }
 
 // Path is where a control connection's packets go and come from.
@@ -128,10 +155,16 @@ type InstallSession struct {
 	RemoteConnection          uint32
 	LocalID, RemoteID         uint32
 	LocalCookie, RemoteCookie []byte
-	ReceiveSublayer           l2tpv3.L2SpecificSublayer
-	TransmitSublayer          l2tpv3.L2SpecificSublayer
-	// TransmitSequencing is what the peer asked for, if Session.CanSequence.
-	TransmitSequencing l2tpv3.DataSequencing
+	// PreviousCookie is still accepted, see Endpoint.ChangeCookie; nil for none.
+	PreviousCookie   []byte
+	ReceiveSublayer  l2tpv3.L2SpecificSublayer
+	TransmitSublayer l2tpv3.L2SpecificSublayer
+	// ReceiveSequencing is Session.Sequencing; TransmitSequencing is what the peer
+	// asked for, if Session.CanSequence.
+	ReceiveSequencing, TransmitSequencing l2tpv3.DataSequencing
+	// DSCP is what was agreed on for data packets; ECN says that both ends can do it.
+	DSCP uint8
+	ECN  bool
 	// Transmit is set when user frames may be sent.
 	Transmit bool
 }

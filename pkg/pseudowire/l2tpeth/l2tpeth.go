@@ -86,11 +86,8 @@ func open(o Options, g *genetlink.Conn, r *netlink.Conn) (*Datapath, error) {
 // Kind is pseudowire.Kernel.
 func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.Kernel }
 
-// RewritesTags is false: frames pass as they are.
-func (d *Datapath) RewritesTags() bool { return false }
-
-// DeviceWithoutSession is false: the kernel's device is the session's.
-func (d *Datapath) DeviceWithoutSession() bool { return false }
+// Abilities are few: frames pass as they are, and the kernel's device is the session's.
+func (d *Datapath) Abilities() pseudowire.Abilities { return pseudowire.Abilities{} }
 
 // Refresh does nothing: the kernel looks routes and neighbours up by itself.
 func (d *Datapath) Refresh() error { return nil }

@@ -136,11 +136,10 @@ func (d *Datapath) open(dir string) (err error) {
 // Kind is EBPF.
 func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.EBPF }
 
-// RewritesTags is true: Pseudowire.VLAN is honoured.
-func (d *Datapath) RewritesTags() bool { return true }
-
-// DeviceWithoutSession is true: the device has no carrier then.
-func (d *Datapath) DeviceWithoutSession() bool { return true }
+// Abilities: without a session the device has no carrier.
+func (d *Datapath) Abilities() pseudowire.Abilities {
+	return pseudowire.Abilities{RewritesTags: true, DeviceWithoutSession: true, SublayerPerDirection: true}
+}
 
 // SetPseudowire makes the pseudowire's veth pair.
 func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
