@@ -25,7 +25,8 @@ func ours(path string, e fs.DirEntry) bool {
 	if e.IsDir() {
 		return path == "." || path != "bin" && path != "out" && (!strings.HasPrefix(name, ".") || name == ".ci") && name != "testdata"
 	}
-	return name != "LICENSE" && !strings.HasSuffix(name, ".sum")
+	// In a linked work tree .git is a file.
+	return name != "LICENSE" && name != ".git" && !strings.HasSuffix(name, ".sum")
 }
 
 // No file names a place of the machine it was written or built on, the compiled eBPF programs included, and none says that it is not finished.
