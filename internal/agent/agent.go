@@ -139,8 +139,9 @@ type Agent struct {
 	unsaved map[string]bool
 	// resumed is set once everything has been taken up that an earlier daemon left,
 	// closing once everything is to go, resignal when a circuit may have changed,
-	// unclean when something could not be removed.
-	resumed, closing, resignal, unclean bool
+	// unclean when something could not be removed, dataDue when other sessions are
+	// in the datapaths than the transport was told of.
+	resumed, closing, resignal, unclean, dataDue bool
 
 	patience patience
 	applying chan struct{}
@@ -192,6 +193,7 @@ func newAgent(opt Options) *Agent {
 		dials:     make(map[uint32]string),
 		heard:     make(map[uint32]uint64),
 		unsaved:   make(map[string]bool),
+		dataDue:   true,
 		patience:  defaultPatience,
 		applying:  make(chan struct{}, 1),
 		commands:  make(chan func()),

@@ -94,6 +94,9 @@ func (a *Agent) settle(now time.Time) {
 		a.faults.set("sessions", a.signal())
 		a.drain(now)
 	}
+	if a.dataDue {
+		a.wantData()
+	}
 	a.tellFailures()
 	a.openSockets()
 	a.save()

@@ -3,9 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
@@ -132,13 +130,11 @@ func (a *Agent) adopt() {
 // setListeners listens where the tunnels of the topology in force end. An address
 // that is not there (yet) is tried again.
 func (a *Agent) setListeners() {
-	var addrs []netip.Addr
+	var endpoints []transport.Endpoint
 	if a.local != nil {
 		for _, t := range a.local.Tunnels {
-			if !slices.Contains(addrs, t.Local) {
-				addrs = append(addrs, t.Local)
-			}
+			endpoints = append(endpoints, transport.Endpoint{Addr: t.Local, Encapsulation: t.Encapsulation})
 		}
 	}
-	a.faults.set("sockets", a.transport.SetListeners(addrs))
+	a.faults.set("sockets", a.transport.SetEndpoints(endpoints))
 }

@@ -76,7 +76,7 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 	}
 	t := pseudowire.Tunnel{
 		Name: s.Tunnel, LocalID: s.Connection, RemoteID: s.RemoteConnection,
-		Encapsulation: l2tpv3.UDP, Local: local, Remote: remote, Socket: -1,
+		Encapsulation: a.tunnels[s.Tunnel].Encapsulation, Local: local, Remote: remote, Socket: -1,
 	}
 	if dp.Kind() == pseudowire.Kernel {
 		var err error
@@ -94,6 +94,20 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 	}
 	a.carried[key] = t
 	return nil
+}
+
+// wantData says of which sessions over IP data messages are to be handed on: those
+// of a datapath that leaves outer fragments to the stack. The kernel's does not,
+// and its sessions' packets would come in copies.
+func (a *Agent) wantData() {
+	a.dataDue = false
+	var ids []uint32
+	for id, s := range a.sessions {
+		if t := a.tunnels[s.Tunnel]; t != nil && t.Encapsulation == l2tpv3.IP && s.datapath.Kind() != pseudowire.Kernel {
+			ids = append(ids, id)
+		}
+	}
+	a.faults.set("data sockets", a.transport.SetDataSessions(ids))
 }
 
 // connectionChanged follows a tunnel's control connection. Attempts that fail

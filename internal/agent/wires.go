@@ -276,7 +276,7 @@ func (a *Agent) install(s control.InstallSession) error {
 		return err
 	}
 	w.session = &installed{s, w, dp}
-	a.sessions[s.LocalID] = w.session
+	a.sessions[s.LocalID], a.dataDue = w.session, true
 	if _, known := a.heard[s.LocalID]; a.resumed && !known {
 		a.heard[s.LocalID] = 0 // its counters are new, too
 	}
@@ -294,6 +294,7 @@ func (a *Agent) uninstall(out control.RemoveSession) {
 		return
 	}
 	delete(a.sessions, out.LocalID)
+	a.dataDue = true
 	delete(a.heard, out.LocalID)
 	if s.wire.session == s {
 		s.wire.session = nil

@@ -12,7 +12,7 @@ import (
 // BenchmarkReceive is one datagram of 1450 octets from socket to owner, over loopback.
 func BenchmarkReceive(b *testing.B) {
 	local := netip.MustParseAddrPort("127.17.1.1:1701")
-	x, err := transport.Open(transport.Options{Listen: []netip.Addr{local.Addr()}})
+	x, err := transport.Open(transport.Options{Listen: overUDP(local.Addr())})
 	if err != nil {
 		b.Fatal(err)
 	}

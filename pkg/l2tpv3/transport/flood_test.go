@@ -184,7 +184,7 @@ func TestFlood(t *testing.T) {
 // TestCloseUnderFlood: Close comes back at once while datagrams arrive without end.
 func TestCloseUnderFlood(t *testing.T) {
 	families(t, func(t *testing.T, f family) {
-		a, err := transport.Open(transport.Options{Listen: []netip.Addr{f.zero}})
+		a, err := transport.Open(transport.Options{Listen: overUDP(f.zero)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -302,7 +302,7 @@ func TestEndpoints(t *testing.T) {
 			{"IP", func() error { return a.SetEndpoints(overIP(f.zero)) }, []l2tpv3.Encapsulation{l2tpv3.IP}},
 			{"both", func() error { return a.SetEndpoints(both) }, []l2tpv3.Encapsulation{l2tpv3.UDP, l2tpv3.IP}},
 			{"both again", func() error { return a.SetEndpoints(both) }, []l2tpv3.Encapsulation{l2tpv3.UDP, l2tpv3.IP}},
-			{"UDP", func() error { return a.SetListeners([]netip.Addr{f.zero}) }, []l2tpv3.Encapsulation{l2tpv3.UDP}},
+			{"UDP", func() error { return a.SetEndpoints(overUDP(f.zero)) }, []l2tpv3.Encapsulation{l2tpv3.UDP}},
 			{"IP once more", func() error { return a.SetEndpoints(overIP(f.zero)) }, []l2tpv3.Encapsulation{l2tpv3.IP}},
 			{"nothing any more", func() error { return a.SetEndpoints(nil) }, nil},
 		} {

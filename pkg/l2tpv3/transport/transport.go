@@ -45,8 +45,8 @@ import (
 
 // Options are what a Transport is made with.
 type Options struct {
-	// Listen are the site's addresses for UDP, see Transport.SetListeners.
-	Listen []netip.Addr
+	// Listen is where there are listeners, see Transport.SetEndpoints.
+	Listen []Endpoint
 	// Logger takes what sockets are opened and closed, at debug level; nil is silent.
 	Logger *slog.Logger
 }
@@ -131,21 +131,12 @@ func Open(o Options) (*Transport, error) {
 		t.log = slog.New(slog.DiscardHandler)
 	}
 	go t.dispatch()
-	return t, t.SetListeners(o.Listen)
+	return t, t.SetEndpoints(o.Listen)
 }
 
 // Packets gives what was received: control before data, the peers of
 // connections before strangers. It is closed by Close.
 func (t *Transport) Packets() <-chan Packet { return t.packets }
-
-// SetListeners is SetEndpoints for UDP on each address, and IP on none.
-func (t *Transport) SetListeners(addrs []netip.Addr) error {
-	var endpoints []Endpoint
-	for _, a := range addrs {
-		endpoints = append(endpoints, Endpoint{a, l2tpv3.UDP})
-	}
-	return t.SetEndpoints(endpoints)
-}
 
 // SetEndpoints says where there are listeners, all of them. The error joins an
 // *Error for each that could not be opened; Refresh tries those again.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 )
@@ -93,9 +94,17 @@ func setMTU(t *testing.T, name string, mtu uint32) {
 	}
 }
 
+// overUDP are listeners on the addresses.
+func overUDP(addrs ...netip.Addr) (endpoints []transport.Endpoint) {
+	for _, a := range addrs {
+		endpoints = append(endpoints, transport.Endpoint{Addr: a, Encapsulation: l2tpv3.UDP})
+	}
+	return endpoints
+}
+
 func open(t *testing.T, listen ...netip.Addr) *transport.Transport {
 	t.Helper()
-	x, err := transport.Open(transport.Options{Listen: listen})
+	x, err := transport.Open(transport.Options{Listen: overUDP(listen...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +383,7 @@ func TestListeners(t *testing.T) {
 		if f.zero.Is6() {
 			absent = netip.MustParseAddr("2001:db8::1")
 		}
-		a, err := transport.Open(transport.Options{Listen: []netip.Addr{absent, f.zero}})
+		a, err := transport.Open(transport.Options{Listen: overUDP(absent, f.zero)})
 		if a == nil {
 			t.Fatal(err)
 		}
@@ -401,10 +410,10 @@ func TestListeners(t *testing.T) {
 		if !heard(patience) {
 			t.Error("the address that is there is not listened on")
 		}
-		if err := a.SetListeners([]netip.Addr{f.zero, f.zero}); err != nil || !heard(patience) {
+		if err := a.SetEndpoints(overUDP(f.zero, f.zero)); err != nil || !heard(patience) {
 			t.Errorf("the same listener again: %v", err)
 		}
-		if err := a.SetListeners(nil); err != nil || heard(little) {
+		if err := a.SetEndpoints(nil); err != nil || heard(little) {
 			t.Errorf("no listener: %v", err)
 		}
 		stranger.drain()
@@ -412,7 +421,7 @@ func TestListeners(t *testing.T) {
 			t.Errorf("Refresh without listeners: %v", err)
 		}
 		stranger.drain()
-		if err := a.SetListeners([]netip.Addr{f.zero}); err != nil || !heard(patience) {
+		if err := a.SetEndpoints(overUDP(f.zero)); err != nil || !heard(patience) {
 			t.Errorf("the listener back: %v", err)
 		}
 		err = a.Transmit(control.Transmit{Path: path(at(f.one, 1701), stranger.local), Payload: []byte(hello)})
@@ -430,7 +439,7 @@ func TestSecondDaemon(t *testing.T) {
 		a := open(t, f.zero)
 		refused := func(when string) {
 			t.Helper()
-			b, err := transport.Open(transport.Options{Listen: []netip.Addr{f.zero}})
+			b, err := transport.Open(transport.Options{Listen: overUDP(f.zero)})
 			if !errors.Is(err, transport.ErrPortInUse) {
 				t.Errorf("a second listener %s: %v", when, err)
 			}
@@ -442,7 +451,7 @@ func TestSecondDaemon(t *testing.T) {
 		refused("beside a listener and connected sockets")
 
 		// Of one's own it is no conflict, in any order.
-		if err := errors.Join(a.SetListeners(nil), a.SetListeners([]netip.Addr{f.zero})); err != nil {
+		if err := errors.Join(a.SetEndpoints(nil), a.SetEndpoints(overUDP(f.zero))); err != nil {
 			t.Error(err)
 		}
 		refused("after the listener came back")
@@ -503,7 +512,7 @@ func TestUnsupported(t *testing.T) {
 	if err := a.Transmit(control.Transmit{Connection: 1, Initiator: true, Path: p}); !errors.Is(err, transport.ErrClosed) {
 		t.Errorf("Transmit after Close: %v", err)
 	}
-	for _, err := range []error{a.Connect(control.Connected{Connection: 1, Path: p}), a.SetListeners(nil), a.Refresh(), a.Restore(transport.State{})} {
+	for _, err := range []error{a.Connect(control.Connected{Connection: 1, Path: p}), a.SetEndpoints(nil), a.Refresh(), a.Restore(transport.State{})} {
 		if !errors.Is(err, transport.ErrClosed) {
 			t.Errorf("after Close: %v", err)
 		}
@@ -637,7 +646,7 @@ func TestNoLeaks(t *testing.T) {
 			if err := a.Restore(a.Save()); err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(a.SetListeners(nil), a.Close(), a.Close()); err != nil && !errors.Is(err, transport.ErrClosed) {
+			if err := errors.Join(a.SetEndpoints(nil), a.Close(), a.Close()); err != nil && !errors.Is(err, transport.ErrClosed) {
 				t.Fatal(err)
 			}
 		}

@@ -30,6 +30,8 @@ type fakeKernel struct {
 	requests []request
 	// refuse is what a command of the family l2tp fails with.
 	refuse map[uint8]unix.Errno
+	// reused is a descriptor whose socket is another since; 0 is none.
+	reused int
 	// noIPv6 is a kernel without IPv6.
 	noIPv6 bool
 	paused time.Duration
@@ -90,7 +92,7 @@ func (k *fakeKernel) changed() []string {
 
 var commandNames = map[uint8]string{
 	cmdTunnelCreate: "create tunnel", cmdTunnelDelete: "delete tunnel",
-	cmdSessionCreate: "create session", cmdSessionDelete: "delete session",
+	cmdSessionCreate: "create session", cmdSessionDelete: "delete session", cmdSessionModify: "modify session",
 }
 
 func (k *fakeKernel) l2tp(m genetlink.Message, n netlink.Message) ([]genetlink.Message, error) {
@@ -154,6 +156,10 @@ func (k *fakeKernel) l2tp(m genetlink.Message, n netlink.Message) ([]genetlink.M
 		k.next++
 		k.sessions = append(k.sessions, s)
 		k.links = append(k.links, link{index: k.next, name: s.ifName, mtu: 1454})
+	case cmdSessionModify:
+		if !slices.ContainsFunc(k.sessions, session) {
+			return nil, genltest.Error(int(unix.ENODEV))
+		}
 	case cmdSessionDelete:
 		i := slices.IndexFunc(k.sessions, session)
 		if i < 0 {
@@ -199,7 +205,7 @@ func encodeStats(s stats) func(*netlink.AttributeEncoder) error {
 		for typ, v := range map[uint16]uint64{
 			statTxPackets: s.txPackets, statTxBytes: s.txBytes, statTxErrors: s.txErrors,
 			statRxPackets: s.rxPackets, statRxBytes: s.rxBytes, statRxErrors: s.rxErrors,
-			statCookieDiscards: s.rxCookieDiscards, statRxInvalid: s.rxInvalid,
+			statCookieDiscards: s.rxCookieDiscards, statSeqDiscards: s.rxSeqDiscards, statRxInvalid: s.rxInvalid,
 		} {
 			e.Uint64(typ, v)
 		}
@@ -291,12 +297,23 @@ func encodeLink(t *testing.T, l link) []byte {
 
 func messages(b []byte) []genetlink.Message { return []genetlink.Message{{Data: b}} }
 
-// fakeSockets takes a descriptor's number for the socket's identity.
+// fakeSockets takes a descriptor's number for the socket's identity, unless the
+// fake says that it has become another's.
 type fakeSockets struct{ k *fakeKernel }
 
-func (fakeSockets) identity(fd int) (uint64, error) { return uint64(fd), nil }
+func (s fakeSockets) identity(fd int) (uint64, error) {
+	if fd == s.k.reused {
+		return 1 << 40, nil
+	}
+	return uint64(fd), nil
+}
 
 func (s fakeSockets) acceptNoChecksum(fd int) error {
 	s.k.note(fmt.Sprintf("accept no checksum on %d", fd), nil)
+	return nil
+}
+
+func (s fakeSockets) setDSCP(fd int, six bool, dscp uint8) error {
+	s.k.note(fmt.Sprintf("mark %d with DSCP %d, IPv6 %v", fd, dscp, six), nil)
 	return nil
 }

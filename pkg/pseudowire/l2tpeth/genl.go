@@ -19,6 +19,7 @@ const (
 	cmdTunnelGet     = 4
 	cmdSessionCreate = 5
 	cmdSessionDelete = 6
+	cmdSessionModify = 7
 	cmdSessionGet    = 8
 
 	attrPWType        = 1  // u16
@@ -32,6 +33,9 @@ const (
 	attrPeerSessionID = 12 // u32
 	attrCookie        = 15 // octets that packets sent carry
 	attrPeerCookie    = 16 // octets that packets received must carry
+	attrReceiveSeq    = 18 // u8: packets received must have a sequence number
+	attrSendSeq       = 19 // u8: packets sent have one
+	attrLNSMode       = 20 // u8: see sequencing
 	attrFD            = 23 // s32
 	attrStats         = 30 // nested
 
@@ -40,11 +44,13 @@ const (
 	statTxErrors       = 3
 	statRxPackets      = 4
 	statRxBytes        = 5
+	statSeqDiscards    = 6
 	statRxErrors       = 8
 	statCookieDiscards = 10
 	statRxInvalid      = 11
 
 	encapUDP = 0
+	encapIP  = 1
 	pwEth    = 5
 	version3 = 3
 )
@@ -67,7 +73,9 @@ type kernelSession struct {
 type stats struct {
 	txPackets, txBytes, txErrors uint64
 	rxPackets, rxBytes, rxErrors uint64
-	rxCookieDiscards, rxInvalid  uint64
+	// rxErrors has rxCookieDiscards and rxSeqDiscards in it.
+	rxCookieDiscards, rxSeqDiscards uint64
+	rxInvalid                       uint64
 }
 
 // l2tpClient speaks the family "l2tp".
@@ -110,12 +118,12 @@ func (c *l2tpClient) request(cmd uint8, flags netlink.HeaderFlags, encode func(*
 	}, c.family, flags)
 }
 
-func (c *l2tpClient) createTunnel(id, peerID uint32, fd int) error {
+func (c *l2tpClient) createTunnel(id, peerID uint32, encapsulation uint16, fd int) error {
 	return c.do(cmdTunnelCreate, func(e *netlink.AttributeEncoder) {
 		e.Uint32(attrConnID, id)
 		e.Uint32(attrPeerConnID, peerID)
 		e.Uint8(attrProtoVersion, version3)
-		e.Uint16(attrEncapType, encapUDP)
+		e.Uint16(attrEncapType, encapsulation)
 		e.Int32(attrFD, int32(fd))
 	})
 }
@@ -147,7 +155,30 @@ type sessionSpec struct {
 	ifName             string
 }
 
-func (c *l2tpClient) createSession(s sessionSpec) error {
+// sequencing is what the kernel does about sequence numbers (RFC 3931, Section 4.6.1):
+// with send each packet is numbered; with receive one without a number is dropped.
+// It looks at the numbers of all that have one, whatever is set here.
+type sequencing struct{ send, receive bool }
+
+// encode also makes the session an LNS's. The other side of that old distinction
+// begins and ceases to number packets as its peer does (RFC 2661, Section 5.4),
+// whatever it was asked for.
+func (q sequencing) encode(e *netlink.AttributeEncoder) {
+	flag := map[bool]uint8{true: 1}
+	e.Uint8(attrLNSMode, 1)
+	e.Uint8(attrSendSeq, flag[q.send])
+	e.Uint8(attrReceiveSeq, flag[q.receive])
+}
+
+func (c *l2tpClient) modifySession(connID, id uint32, q sequencing) error {
+	return c.do(cmdSessionModify, func(e *netlink.AttributeEncoder) {
+		e.Uint32(attrConnID, connID)
+		e.Uint32(attrSessionID, id)
+		q.encode(e)
+	})
+}
+
+func (c *l2tpClient) createSession(s sessionSpec, q sequencing) error {
 	return c.do(cmdSessionCreate, func(e *netlink.AttributeEncoder) {
 		e.Uint32(attrConnID, s.connID)
 		e.Uint32(attrSessionID, s.id)
@@ -160,6 +191,7 @@ func (c *l2tpClient) createSession(s sessionSpec) error {
 		if s.peerCookie != "" {
 			e.Bytes(attrPeerCookie, []byte(s.peerCookie))
 		}
+		q.encode(e)
 		e.String(attrIfName, s.ifName)
 	})
 }
@@ -263,6 +295,8 @@ func (s *stats) decode(d *netlink.AttributeDecoder) error {
 			s.rxPackets = d.Uint64()
 		case statRxBytes:
 			s.rxBytes = d.Uint64()
+		case statSeqDiscards:
+			s.rxSeqDiscards = d.Uint64()
 		case statRxErrors:
 			s.rxErrors = d.Uint64()
 		case statCookieDiscards:

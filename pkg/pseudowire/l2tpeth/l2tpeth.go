@@ -86,8 +86,11 @@ func open(o Options, g *genetlink.Conn, r *netlink.Conn) (*Datapath, error) {
 // Kind is pseudowire.Kernel.
 func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.Kernel }
 
-// Abilities are few: frames pass as they are, and the kernel's device is the session's.
-func (d *Datapath) Abilities() pseudowire.Abilities { return pseudowire.Abilities{} }
+// Abilities are what the kernel offers: frames pass as they are, and its device is
+// the session's; see the package documentation for sequencing, DSCP and cookies.
+func (d *Datapath) Abilities() pseudowire.Abilities {
+	return pseudowire.Abilities{IP: true, Sequencing: true, DSCP: true}
+}
 
 // Refresh does nothing: the kernel looks routes and neighbours up by itself.
 func (d *Datapath) Refresh() error { return nil }

@@ -83,6 +83,8 @@ func TestRequestBytes(t *testing.T) {
 	s := session1
 	s.Pseudowire, s.ReceiveSublayer, s.TransmitSublayer = long.Name, l2tpv3.SublayerDefault, l2tpv3.SublayerDefault
 	set(t, d, long, gold, s)
+	s.ReceiveSequencing, s.TransmitSequencing = l2tpv3.SequencingAll, l2tpv3.SequencingNonIP
+	set(t, d, s)
 	if err := d.RemoveTunnel(gold.Name); err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +107,9 @@ func TestRequestBytes(t *testing.T) {
 			"05000500 01000000",          // L2SPEC_TYPE: default
 			"08000f00 a1a2a3a4",          // COOKIE: what packets sent carry
 			"0c001000 0102030405060708",  // PEER_COOKIE: what packets received carry
+			"05001400 01000000",          // LNS_MODE
+			"05001300 00000000",          // SEND_SEQ
+			"05001200 00000000",          // RECV_SEQ
 			"13000800 70772d61 2d6e616d", // IFNAME: pw-a-name-x7k2
 			"652d7837 6b320000",
 		}},
@@ -128,6 +133,12 @@ func TestRequestBytes(t *testing.T) {
 		}},
 		{"set pw-a-name-x7k2 up", []string{
 			"00000000 29000000 01000000 01000000", // flags and mask: IFF_UP
+		}},
+		{"modify session", []string{
+			"08000900 0b000000", "08000b00 04030201",
+			"05001400 01000000", // LNS_MODE
+			"05001300 01000000", // SEND_SEQ
+			"05001200 01000000", // RECV_SEQ
 		}},
 		{"delete session", []string{"08000900 0b000000", "08000b00 04030201"}},
 		{"delete tunnel", []string{"08000900 0b000000"}},
@@ -173,12 +184,15 @@ func TestSetChangesWhatDiffers(t *testing.T) {
 		{"local cookie", with(func(s *pseudowire.Session) { s.LocalCookie = []byte("abcd") }), anew},
 		{"remote cookie", with(func(s *pseudowire.Session) { s.RemoteCookie = nil }), anew},
 		{"sublayer", with(func(s *pseudowire.Session) { s.ReceiveSublayer, s.TransmitSublayer = 1, 1 }), anew},
+		{"DSCP", with(func(s *pseudowire.Session) { s.DSCP = 46 }), []string{"mark 7 with DSCP 46, IPv6 false"}},
 		{"local ID", with(func(s *pseudowire.Session) { s.LocalID++ }), anew},
 		{"device", pseudowire.Pseudowire{Name: "lan", Device: "pw-other"}, []string{
 			"delete session", "create session",
 			"set pw-other mtu 1500 alias", "set pw-other addrgenmode", "add name to pw-other", "set pw-other up",
 		}},
 		{"socket", func() pseudowire.Tunnel { t := gold; t.Socket = 8; return t }(), append([]string{
+			"delete session", "delete tunnel", "create tunnel"}, anew[1:]...)},
+		{"encapsulation", func() pseudowire.Tunnel { t := gold; t.Encapsulation = l2tpv3.IP; return t }(), append([]string{
 			"delete session", "delete tunnel", "create tunnel"}, anew[1:]...)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -201,6 +215,84 @@ func TestSetAfterTheSocketWasClosed(t *testing.T) {
 	set(t, d, again)
 	wantChanges(t, k, "delete session", "delete tunnel", "create tunnel", "create session",
 		"set pw-lan mtu 1500 alias", "set pw-lan addrgenmode", "set pw-lan up")
+}
+
+// The kernel sequences all packets or none, and drops what has no number where it
+// numbers itself.
+func TestSequencing(t *testing.T) {
+	const none, nonIP, all = l2tpv3.SequencingNone, l2tpv3.SequencingNonIP, l2tpv3.SequencingAll
+	refused := errors.ErrUnsupported
+	for _, tt := range []struct {
+		transmit, receive l2tpv3.DataSequencing
+		want              sequencing
+		err               error
+	}{
+		{none, none, sequencing{send: false, receive: false}, nil},
+		{none, nonIP, sequencing{send: false, receive: false}, nil},
+		{none, all, sequencing{send: false, receive: true}, nil},
+		{nonIP, all, sequencing{send: true, receive: true}, nil},
+		{all, all, sequencing{send: true, receive: true}, nil},
+		{nonIP, nonIP, sequencing{}, refused},
+		{nonIP, none, sequencing{}, refused},
+		{all, nonIP, sequencing{}, refused},
+		{all, none, sequencing{}, refused},
+	} {
+		s := session1
+		s.ReceiveSublayer, s.TransmitSublayer = l2tpv3.SublayerDefault, l2tpv3.SublayerDefault
+		s.TransmitSequencing, s.ReceiveSequencing = tt.transmit, tt.receive
+		got, err := sequencingOf(s)
+		_, unsupported := errors.AsType[*UnsupportedError](err)
+		if got != tt.want || unsupported != (tt.err != nil) {
+			t.Errorf("transmit %s, receive %s: %+v, %v", tt.transmit, tt.receive, got, err)
+		}
+	}
+}
+
+// A change of sequencing leaves session and device as they are.
+func TestSequencingChanges(t *testing.T) {
+	k, d := newFake(t)
+	s := session1
+	s.ReceiveSublayer, s.TransmitSublayer = l2tpv3.SublayerDefault, l2tpv3.SublayerDefault
+	set(t, d, lan, gold, s)
+	k.changed()
+	s.ReceiveSequencing, s.TransmitSequencing = l2tpv3.SequencingAll, l2tpv3.SequencingAll
+	set(t, d, s, s)
+	wantChanges(t, k, "modify session")
+	s.ReceiveSequencing, s.TransmitSequencing = l2tpv3.SequencingNone, l2tpv3.SequencingNone
+	set(t, d, s, s)
+	wantChanges(t, k, "modify session")
+}
+
+func TestTunnelOverIP(t *testing.T) {
+	k, d := newFake(t)
+	for _, addrs := range [][2]string{{"192.0.2.1:0", "192.0.2.2:0"}, {"[2001:db8::1]:0", "[2001:db8::2]:0"}} {
+		tunnel := gold
+		tunnel.Name, tunnel.Encapsulation, tunnel.Socket = addrs[0], l2tpv3.IP, 9
+		tunnel.Local, tunnel.Remote = netip.MustParseAddrPort(addrs[0]), netip.MustParseAddrPort(addrs[1])
+		set(t, d, tunnel)
+		if want, got := "0600020001000000", hex.EncodeToString(k.requests[0].data); !strings.Contains(got, want) {
+			t.Errorf("%s: no ENCAP_TYPE of IP (%s) in %s", addrs[0], want, got)
+		}
+		wantChanges(t, k, "create tunnel")
+		if err := d.RemoveTunnel(tunnel.Name); err != nil {
+			t.Fatal(err)
+		}
+		k.changed()
+	}
+}
+
+// The descriptor is marked only while it is the tunnel's socket.
+func TestDSCPOfAnotherSocket(t *testing.T) {
+	k, d := ready(t)
+	k.reused = gold.Socket
+	s := session1
+	s.DSCP = 46
+	err := trySet(d, s)
+	want := "l2tpeth: set the DSCP of tunnel gold/dc2 (11): descriptor 7 is another socket's: set the tunnel anew"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	wantChanges(t, k)
 }
 
 func TestIPv6SocketTakesNoChecksum(t *testing.T) {
@@ -349,8 +441,17 @@ func TestRefusals(t *testing.T) {
 			"l2tpeth: pseudowire lan: MTU 65536 is not within 68 and 65535"},
 		{"no socket", tunnel(func(t *pseudowire.Tunnel) { t.Socket = -1 }), nil,
 			"l2tpeth: tunnel gold/dc2 (11): no socket: the kernel makes a tunnel of the control connection's"},
-		{"IP", tunnel(func(t *pseudowire.Tunnel) { t.Encapsulation = l2tpv3.IP }), nil,
-			"l2tpeth: encapsulation ip is not supported; use `encapsulation: udp`"},
+		{"encapsulation", tunnel(func(t *pseudowire.Tunnel) { t.Encapsulation = 9 }), nil,
+			"l2tpeth: encapsulation 9 is not supported; use `encapsulation: udp` or `encapsulation: ip`"},
+		{"ECN", tunnel(func(t *pseudowire.Tunnel) { t.ECN = true }), nil,
+			"l2tpeth: ECN (tunnel gold/dc2 (11)) is not supported; do not announce it to the peer, or use `datapath: ebpf`"},
+		{"sequencing one way", session(func(s *pseudowire.Session) {
+			s.ReceiveSublayer, s.TransmitSublayer, s.TransmitSequencing = 1, 1, l2tpv3.SequencingAll
+		}), nil,
+			"l2tpeth: sequencing all of what is sent and none of what is received (session 16909060 of lan in tunnel gold/dc2) " +
+				"is not supported; give both ends `sequencing: all`, or use `datapath: ebpf`"},
+		{"sequencing without a sublayer", session(func(s *pseudowire.Session) { s.ReceiveSequencing = l2tpv3.SequencingAll }), nil,
+			"l2tpeth: session 16909060 of lan in tunnel gold/dc2: sequencing without a default sublayer"},
 		{"tunnel ID taken", []any{gold}, func(k *fakeKernel) { k.tunnels = []kernelTunnel{{id: 11}} },
 			"l2tpeth: tunnel ID 11 is taken; see `ip l2tp show tunnel tunnel_id 11`"},
 		{"socket taken", []any{gold}, func(k *fakeKernel) { k.refuse[cmdTunnelCreate] = unix.EBUSY },
@@ -404,7 +505,9 @@ func TestCounters(t *testing.T) {
 	}
 	want := map[uint32]pseudowire.Counters{session1.LocalID: {
 		ReceivedFrames: 10, ReceivedOctets: 1000, TransmittedFrames: 10, TransmittedOctets: 1000,
-		Drops: map[string]uint64{pseudowire.DropWrongCookie: 3, pseudowire.DropError: 1 + 5 - 3},
+		Drops: map[string]uint64{
+			pseudowire.DropWrongCookie: 3, pseudowire.DropOutOfSequence: 0, pseudowire.DropError: 1 + 5 - 3,
+		},
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -417,6 +520,34 @@ func TestCounters(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]uint64{pseudowire.DropUnknownSession: 1, pseudowire.DropError: 6}, global); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What the kernel counts as errors of a packet received, apart from wrong cookies,
+// is its sequence number where it can have one. Over IP the header is 4 octets
+// shorter than over UDP.
+func TestCountersOfSequencedSession(t *testing.T) {
+	k, d := newFake(t)
+	tunnel, s := gold, session1
+	tunnel.Encapsulation = l2tpv3.IP
+	s.ReceiveSublayer, s.TransmitSublayer = l2tpv3.SublayerDefault, l2tpv3.SublayerDefault
+	set(t, d, lan, tunnel, s)
+	k.sessions[0].stats = stats{
+		txPackets: 10, txBytes: 10 * (100 + 12), txErrors: 1,
+		rxPackets: 10, rxBytes: 10 * (100 + 16), rxErrors: 9, rxCookieDiscards: 3, rxSeqDiscards: 4,
+	}
+	got, err := d.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[uint32]pseudowire.Counters{s.LocalID: {
+		ReceivedFrames: 10, ReceivedOctets: 1000, TransmittedFrames: 10, TransmittedOctets: 1000,
+		Drops: map[string]uint64{
+			pseudowire.DropWrongCookie: 3, pseudowire.DropOutOfSequence: 4 + 2, pseudowire.DropError: 1,
+		},
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -19,16 +19,23 @@ func (d *Datapath) Counters() (map[uint32]pseudowire.Counters, error) {
 	out := map[uint32]pseudowire.Counters{}
 	for _, k := range sessions {
 		if s := d.sessions[k.id]; s != nil && s.spec.connID == k.connID {
-			out[k.id] = counters(k.stats, s.Session)
+			out[k.id] = counters(k.stats, s.Session, d.tunnels[s.Tunnel].Encapsulation)
 		}
 	}
 	return out, nil
 }
 
 // counters of a session. The kernel counts octets with the L2TP header, in both directions.
-func counters(k stats, s pseudowire.Session) pseudowire.Counters {
+func counters(k stats, s pseudowire.Session, e l2tpv3.Encapsulation) pseudowire.Counters {
 	headers := func(frames uint64, cookie []byte, sublayer l2tpv3.L2SpecificSublayer) uint64 {
-		return frames * uint64(l2tpv3.DataHeader{Cookie: cookie, Sublayer: sublayer}.Length(l2tpv3.UDP))
+		return frames * uint64(l2tpv3.DataHeader{Cookie: cookie, Sublayer: sublayer}.Length(e))
+	}
+	// What is wrong about a packet received is its cookie, its sequence number or, in
+	// no counter of its own, that it is older than the last one, or too short.
+	rest := k.rxErrors - min(k.rxErrors, k.rxCookieDiscards+k.rxSeqDiscards)
+	sequence := k.rxSeqDiscards
+	if s.ReceiveSublayer == l2tpv3.SublayerDefault {
+		sequence, rest = sequence+rest, 0
 	}
 	return pseudowire.Counters{
 		ReceivedFrames:    k.rxPackets,
@@ -36,9 +43,9 @@ func counters(k stats, s pseudowire.Session) pseudowire.Counters {
 		TransmittedFrames: k.txPackets,
 		TransmittedOctets: k.txBytes - headers(k.txPackets, s.RemoteCookie, s.TransmitSublayer),
 		Drops: map[string]uint64{
-			pseudowire.DropWrongCookie: k.rxCookieDiscards,
-			// Those of a wrong cookie are receive errors, too.
-			pseudowire.DropError: k.txErrors + k.rxErrors - min(k.rxErrors, k.rxCookieDiscards),
+			pseudowire.DropWrongCookie:   k.rxCookieDiscards,
+			pseudowire.DropOutOfSequence: sequence,
+			pseudowire.DropError:         k.txErrors + rest,
 		},
 	}
 }

@@ -15,7 +15,8 @@ import (
 // session is a session that was set.
 type session struct {
 	pseudowire.Session
-	spec sessionSpec
+	spec       sessionSpec
+	sequencing sequencing
 	// index of its device.
 	index uint32
 }
@@ -82,9 +83,19 @@ func (d *Datapath) sessionOf(pw string) *session {
 // nothing in a session but its sequencing: with other cookies, another remote
 // ID or sublayer it is made anew. A pseudowire has one session: another one for
 // it takes the device over and ends the first.
+//
+// PreviousCookie is not honoured (see Abilities.ChangesCookies), and DSCP becomes
+// that of all sessions of the tunnel.
 func (d *Datapath) SetSession(s pseudowire.Session) error {
 	spec, err := d.spec(s)
 	if err != nil {
+		return err
+	}
+	numbers, err := sequencingOf(s)
+	if err != nil {
+		return err
+	}
+	if err := d.mark(d.tunnels[s.Tunnel], s.DSCP); err != nil {
 		return err
 	}
 	for _, old := range d.sessions {
@@ -103,20 +114,31 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		}
 	}
 	if old := d.sessions[s.LocalID]; old != nil {
-		if err := d.configure(old.index, s); err != nil {
-			return err
-		}
-		old.Session = s
-		return nil
+		return d.changeSession(old, s, numbers)
 	}
-	index, err := d.createSession(s, spec)
+	index, err := d.createSession(s, spec, numbers)
 	if err != nil {
 		return err
 	}
 	if err := d.configure(index, s); err != nil {
 		return errors.Join(err, d.l2tp.deleteSession(spec.connID, spec.id))
 	}
-	d.sessions[s.LocalID] = &session{s, spec, index}
+	d.sessions[s.LocalID] = &session{s, spec, numbers, index}
+	return nil
+}
+
+// changeSession changes what the kernel can change in a session.
+func (d *Datapath) changeSession(old *session, s pseudowire.Session, numbers sequencing) error {
+	if old.sequencing != numbers {
+		if err := d.l2tp.modifySession(old.spec.connID, old.spec.id, numbers); err != nil {
+			return &OpError{"change the sequencing of", sessionName(s), err}
+		}
+		old.sequencing = numbers
+	}
+	if err := d.configure(old.index, s); err != nil {
+		return err
+	}
+	old.Session = s
 	return nil
 }
 
@@ -152,13 +174,39 @@ func (d *Datapath) spec(s pseudowire.Session) (sessionSpec, error) {
 	}, nil
 }
 
+// sequencingOf is the session's sequencing in the kernel's terms. The kernel does not
+// look into frames, and where it numbers what it sends, it drops what comes
+// without a number.
+func sequencingOf(s pseudowire.Session) (sequencing, error) {
+	// RFC 3931, Section 5.4.4: "if an implementation is unable to perform such
+	// classification within L2 frames, all packets MUST be provided with sequence
+	// numbers (essentially falling back to a Data Sequencing Level of 2)."
+	numbers := sequencing{
+		send:    s.TransmitSequencing != l2tpv3.SequencingNone,
+		receive: s.ReceiveSequencing == l2tpv3.SequencingAll,
+	}
+	switch {
+	// Section 5.4.4: sequencing needs a sublayer that can provide numbers.
+	case numbers.send && s.TransmitSublayer != l2tpv3.SublayerDefault,
+		s.ReceiveSequencing != l2tpv3.SequencingNone && s.ReceiveSublayer != l2tpv3.SublayerDefault:
+		return sequencing{}, &ArgumentError{sessionName(s), "sequencing without a default sublayer"}
+	case numbers.send && !numbers.receive:
+		return sequencing{}, &UnsupportedError{
+			Feature: fmt.Sprintf("sequencing %s of what is sent and %s of what is received (%s)",
+				s.TransmitSequencing, s.ReceiveSequencing, sessionName(s)),
+			Hint: "give both ends `sequencing: all`, or use `datapath: ebpf`",
+		}
+	}
+	return numbers, nil
+}
+
 func cookieLength(n int) bool { return n == 0 || n == 4 || n == 8 }
 
 // createSession returns the index of the session's device. It waits for a device
 // or session of ours that is on its way out.
-func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec) (uint32, error) {
+func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec, numbers sequencing) (uint32, error) {
 	created, err := d.until(func() (bool, error) {
-		err := d.l2tp.createSession(spec)
+		err := d.l2tp.createSession(spec, numbers)
 		switch {
 		case errors.Is(err, unix.EEXIST):
 			l, ok, err := d.links.byName(spec.ifName)

@@ -16,15 +16,18 @@ type tunnel struct {
 	pseudowire.Tunnel
 	// socket is the kernel's own number of the socket, which no other one ever has.
 	socket uint64
+	// dscp is what was last set on it.
+	dscp uint8
 }
 
 func (t *tunnel) String() string { return tunnelName(t.Tunnel) }
 
 func tunnelName(t pseudowire.Tunnel) string { return fmt.Sprintf("tunnel %s (%d)", t.Name, t.LocalID) }
 
-// SetTunnel makes a tunnel of the socket, which must be a connected UDP socket of
-// the datapath's namespace. A tunnel whose IDs or socket changed is made anew,
-// and so are its sessions, with new devices of the same names.
+// SetTunnel makes a tunnel of the socket, which must be of the datapath's namespace
+// and connected: one of UDP or, over IP, one of IPPROTO_L2TP that is also bound to
+// the local control connection ID. A tunnel whose IDs, encapsulation or socket
+// changed is made anew, and so are its sessions, with new devices of the same names.
 func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 	if err := checkTunnel(t); err != nil {
 		return err
@@ -39,7 +42,7 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 		if err != nil {
 			return &OpError{"look for", old.String(), err}
 		}
-		if live && old.socket == socket && old.LocalID == t.LocalID && old.RemoteID == t.RemoteID {
+		if live && old.socket == socket && old.LocalID == t.LocalID && old.RemoteID == t.RemoteID && old.Encapsulation == t.Encapsulation {
 			old.Tunnel = t
 			return nil
 		}
@@ -54,7 +57,7 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 	if err := d.createTunnel(t); err != nil {
 		return err
 	}
-	d.tunnels[t.Name] = &tunnel{t, socket}
+	d.tunnels[t.Name] = &tunnel{Tunnel: t, socket: socket}
 	for _, s := range sessions {
 		if err := d.SetSession(s); err != nil {
 			return err
@@ -65,8 +68,11 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 
 func checkTunnel(t pseudowire.Tunnel) error {
 	switch {
-	case t.Encapsulation != l2tpv3.UDP:
-		return &UnsupportedError{Feature: "encapsulation " + t.Encapsulation.String(), Hint: "use `encapsulation: udp`"}
+	case t.Encapsulation != l2tpv3.UDP && t.Encapsulation != l2tpv3.IP:
+		return &UnsupportedError{Feature: t.Encapsulation.String(), Hint: "use `encapsulation: udp` or `encapsulation: ip`"}
+	// RFC 6040, Section 4.2: what the PSN did to the outer ECN field would be lost.
+	case t.ECN:
+		return &UnsupportedError{Feature: "ECN (" + tunnelName(t) + ")", Hint: "do not announce it to the peer, or use `datapath: ebpf`"}
 	// RFC 3931, Section 4.1: a Control Connection ID of 0 stands for none.
 	case t.LocalID == 0 || t.RemoteID == 0:
 		return &ArgumentError{tunnelName(t), "a control connection ID is 0"}
@@ -79,13 +85,17 @@ func checkTunnel(t pseudowire.Tunnel) error {
 // createTunnel waits for one of the same ID that is on its way out: the one
 // that the previous run of the daemon left when it ended.
 func (d *Datapath) createTunnel(t pseudowire.Tunnel) error {
-	if t.Remote.Addr().Is6() && !t.Remote.Addr().Is4In6() {
+	encapsulation := uint16(encapIP)
+	if t.Encapsulation == l2tpv3.UDP {
+		encapsulation = encapUDP
+	}
+	if encapsulation == encapUDP && six(t) {
 		if err := d.socket.acceptNoChecksum(t.Socket); err != nil {
 			return &OpError{"prepare the IPv6 socket of", tunnelName(t), err}
 		}
 	}
 	created, err := d.until(func() (bool, error) {
-		err := d.l2tp.createTunnel(t.LocalID, t.RemoteID, t.Socket)
+		err := d.l2tp.createTunnel(t.LocalID, t.RemoteID, encapsulation, t.Socket)
 		if errors.Is(err, unix.EEXIST) {
 			return false, d.removeLeftovers(func(s kernelSession) bool { return s.connID == t.LocalID })
 		}
@@ -100,6 +110,30 @@ func (d *Datapath) createTunnel(t pseudowire.Tunnel) error {
 		return &ConflictError{fmt.Sprintf("tunnel ID %d", t.LocalID),
 			fmt.Sprintf("see `ip l2tp show tunnel tunnel_id %d`", t.LocalID)}
 	}
+	return nil
+}
+
+func six(t pseudowire.Tunnel) bool { return t.Remote.Addr().Unmap().Is6() }
+
+// mark has the tunnel's packets carry a DSCP. It is the socket's, and so that of
+// all sessions of the tunnel. Working with the socket costs the packet that is
+// being sent at that moment, so it is done for another value only, and not on a
+// descriptor whose socket is no longer the tunnel's.
+func (d *Datapath) mark(t *tunnel, dscp uint8) error {
+	if t.dscp == dscp {
+		return nil
+	}
+	socket, err := d.socket.identity(t.Socket)
+	if err == nil && socket != t.socket {
+		err = fmt.Errorf("descriptor %d is another socket's: set the tunnel anew", t.Socket)
+	}
+	if err == nil {
+		err = d.socket.setDSCP(t.Socket, six(t.Tunnel), dscp)
+	}
+	if err != nil {
+		return &OpError{"set the DSCP of", t.String(), err}
+	}
+	t.dscp = dscp
 	return nil
 }
 
@@ -154,6 +188,8 @@ type socketOps interface {
 	identity(fd int) (uint64, error)
 	// acceptNoChecksum lets UDP datagrams without a checksum in.
 	acceptNoChecksum(fd int) error
+	// setDSCP marks what the kernel sends from it, ECN field 00.
+	setDSCP(fd int, six bool, dscp uint8) error
 }
 
 type kernelSockets struct{}
@@ -167,4 +203,11 @@ func (kernelSockets) identity(fd int) (uint64, error) {
 // without). What this end sends carries them, which every peer takes.
 func (kernelSockets) acceptNoChecksum(fd int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_NO_CHECK6_RX, 1)
+}
+
+func (kernelSockets) setDSCP(fd int, six bool, dscp uint8) error {
+	if six {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, int(dscp)<<2)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, int(dscp)<<2)
 }
