@@ -132,7 +132,8 @@ type Agent struct {
 	// rest is when the kernel may be looked at again.
 	rest time.Time
 
-	outbox []control.Output
+	// outbox is what leaves once the state is saved.
+	outbox []parting
 	// failed are tunnels whose attempt has just come to nothing.
 	failed []*tunnel
 	// unsaved are tunnels whose state could not be written.

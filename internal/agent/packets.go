@@ -7,6 +7,13 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 )
 
+// parting is a packet that waits to be sent, or a socket to be closed.
+type parting struct {
+	control.Transmit
+	// released is the connection whose socket can go; 0 is a packet.
+	released uint32
+}
+
 // batch is how many packets are taken in before what they caused is saved and sent.
 const batch = 64
 
@@ -100,8 +107,8 @@ func (a *Agent) settle(now time.Time) {
 	a.tellFailures()
 	a.openSockets()
 	a.save()
-	for _, out := range a.outbox {
-		a.send(out)
+	for i := range a.outbox {
+		a.send(&a.outbox[i])
 	}
 	clear(a.outbox)
 	a.outbox = a.outbox[:0]
@@ -121,27 +128,29 @@ func (a *Agent) drain(now time.Time) {
 
 func (a *Agent) carryOut(now time.Time, out control.Output) {
 	switch out := out.(type) {
-	case control.Transmit, control.Released:
-		a.outbox = append(a.outbox, out)
-	case control.Connected:
+	case *control.Transmit:
+		a.outbox = append(a.outbox, parting{Transmit: *out})
+	case *control.Released:
+		a.outbox = append(a.outbox, parting{released: out.Connection})
+	case *control.Connected:
 		clear(a.carried) // the socket may be another
-		if err := a.transport.Connect(out); err != nil {
+		if err := a.transport.Connect(*out); err != nil {
 			a.log.Warn("cannot connect socket, trying again", "connection", out.Connection, "remote", out.Path.Remote, "err", err)
 		}
-	case control.InstallSession:
+	case *control.InstallSession:
 		if a.closing {
 			return // what comes next removes it
 		}
-		if err := a.install(out); err != nil {
+		if err := a.install(*out); err != nil {
 			a.log.Debug("session not installed", "pseudowire", out.Name, "tunnel", out.Tunnel, "err", err)
 			a.control.InstallFailed(now, out.LocalID, err)
 		}
-	case control.RemoveSession:
-		a.uninstall(out)
-	case control.ConnectionChanged:
-		a.connectionChanged(out)
-	case control.SessionChanged:
-		a.sessionChanged(out)
+	case *control.RemoveSession:
+		a.uninstall(*out)
+	case *control.ConnectionChanged:
+		a.connectionChanged(*out)
+	case *control.SessionChanged:
+		a.sessionChanged(*out)
 	}
 }
 
@@ -149,8 +158,8 @@ func (a *Agent) carryOut(now time.Time, out control.Output) {
 // state that is saved before the first packet leaves.
 func (a *Agent) openSockets() {
 	for _, out := range a.outbox {
-		t, ok := out.(control.Transmit)
-		if !ok || !t.Initiator || t.Connection == 0 {
+		t := &out.Transmit
+		if !t.Initiator || t.Connection == 0 {
 			continue
 		}
 		if _, _, open := a.transport.Path(t.Connection); open {
@@ -178,16 +187,16 @@ func (a *Agent) dialled(connection uint32) {
 	}
 }
 
-func (a *Agent) send(out control.Output) {
-	switch out := out.(type) {
-	case control.Transmit:
-		// Delivery is reliable: what fails here is sent again, and an unreachable peer
-		// is no news.
-		if err := a.transport.Transmit(out); err != nil {
-			a.log.Debug("cannot send", "connection", out.Connection, "remote", out.Path.Remote, "err", err)
-		}
-	case control.Released:
-		a.transport.Release(out.Connection)
-		delete(a.dials, out.Connection)
+func (a *Agent) send(out *parting) {
+	if id := out.released; id != 0 {
+		a.transport.Release(id)
+		delete(a.dials, id)
+		return
 	}
+	// Delivery is reliable: what fails here is sent again, and an unreachable peer
+	// is no news.
+	if err := a.transport.Transmit(out.Transmit); err != nil {
+		a.log.Debug("cannot send", "connection", out.Connection, "remote", out.Path.Remote, "err", err)
+	}
+	a.control.Recycle(out.Payload)
 }

@@ -19,7 +19,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(octets(c.wire))
 	}
 	secret := NewSecret(testSecret)
-	var again Message
+	var parser Parser
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := slices.Clone(b)
 		// A digest is verified before anything else is believed, and one that was
@@ -45,11 +45,12 @@ func FuzzParse(f *testing.F) {
 		if n := int(be.Uint16(b[2:])); !bytes.Equal(one, b[:n]) {
 			t.Fatalf("read\n%x, wrote\n%x", b[:n], one)
 		}
-		if err := again.Parse(one); err != nil {
+		again, err := parser.Parse(one)
+		if err != nil {
 			t.Fatalf("wrote %x, but cannot read it: %v", one, err)
 		}
-		if len(again.AVPs) != len(m.AVPs) || len(m.AVPs) > 0 && !reflect.DeepEqual(again.AVPs, m.AVPs) {
-			t.Fatalf("read %v, then %v", m, &again)
+		if !reflect.DeepEqual(values(again), values(m)) {
+			t.Fatalf("read %v, then %v", m, again)
 		}
 		two, err := again.Append(nil)
 		if err != nil || !bytes.Equal(one, two) {
@@ -154,4 +155,20 @@ func FuzzDataHeader(f *testing.F) {
 			t.Fatalf("read %x, wrote %x", b, out)
 		}
 	})
+}
+
+// values are a message's AVPs, those in a Parser's storage included.
+func values(m *Message) (all []AVP) {
+	for _, a := range m.AVPs {
+		switch p := a.(type) {
+		case *LocalSessionID:
+			a = *p
+		case *RemoteSessionID:
+			a = *p
+		case *MessageDigest:
+			a = *p
+		}
+		all = append(all, a)
+	}
+	return all
 }

@@ -95,6 +95,9 @@ func Find[T AVP](m *Message) (T, bool) {
 		if v, ok := a.(T); ok {
 			return v, true
 		}
+		if v, ok := a.(any).(*T); ok { // of a Parser
+			return *v, true
+		}
 	}
 	var none T
 	return none, false

@@ -25,15 +25,57 @@ const (
 // The message aliases b.
 func Parse(b []byte) (*Message, error) {
 	m := new(Message)
-	if err := m.Parse(b); err != nil {
+	if err := m.parse(b, nil); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-// Parse is like the function of that name, into a message whose storage for AVPs
-// is used again. After an error m has no meaning.
-func (m *Message) Parse(b []byte) error {
+// A Parser reads messages one after the other into the same storage, so that
+// those that a living connection gets all the time leave no garbage. The zero
+// value is ready for use.
+//
+// AVPs of the types Local Session ID, Remote Session ID and Message Digest are
+// pointers into that storage. Find gives their values all the same.
+type Parser struct {
+	m      Message
+	local  LocalSessionID
+	remote RemoteSessionID
+	digest MessageDigest
+	// The fields that the current message uses; a repeated AVP gets memory of its own.
+	hasLocal, hasRemote, hasDigest bool
+}
+
+// Parse is like the function of that name. The message is valid until the next call.
+func (p *Parser) Parse(b []byte) (*Message, error) {
+	p.hasLocal, p.hasRemote, p.hasDigest = false, false, false
+	if err := p.m.parse(b, p); err != nil {
+		return nil, err
+	}
+	return &p.m, nil
+}
+
+// box keeps the AVP in the Parser's storage if it has room for one of its type.
+func (p *Parser) box(r RawAVP) (AVP, bool) {
+	if p == nil || r.Vendor != 0 || r.Hidden {
+		return nil, false
+	}
+	switch {
+	case r.Type == AVPLocalSessionID && !p.hasLocal && len(r.Value) == 4:
+		p.local, p.hasLocal = LocalSessionID(be.Uint32(r.Value)), true
+		return &p.local, true
+	case r.Type == AVPRemoteSessionID && !p.hasRemote && len(r.Value) == 4:
+		p.remote, p.hasRemote = RemoteSessionID(be.Uint32(r.Value)), true
+		return &p.remote, true
+	case r.Type == AVPMessageDigest && !p.hasDigest && lookup(r.Type).valid(r.Value) == nil:
+		p.digest, p.hasDigest = MessageDigest{Algorithm: DigestAlgorithm(r.Value[0]), Digest: r.Value[1:]}, true
+		return &p.digest, true
+	}
+	return nil, false
+}
+
+// parse reads a message into m's storage. After an error m has no meaning.
+func (m *Message) parse(b []byte, p *Parser) error {
 	n, err := m.parseHeader(b)
 	if err != nil {
 		return err
@@ -45,7 +87,7 @@ func (m *Message) Parse(b []byte) error {
 		}
 	}
 	for off := headerLength; off < n; {
-		size, err := m.parseAVP(b[:n], off)
+		size, err := m.parseAVP(b[:n], off, p)
 		if err != nil {
 			return err
 		}
@@ -69,7 +111,7 @@ func countAVPs(b []byte) int {
 }
 
 // parseAVP adds the AVP at off to the message and returns its Length.
-func (m *Message) parseAVP(b []byte, off int) (int, error) {
+func (m *Message) parseAVP(b []byte, off int, p *Parser) (int, error) {
 	if len(b)-off < avpHeaderLength {
 		return 0, &ParseError{Offset: off, Field: "AVP header", Err: ErrShort}
 	}
@@ -86,7 +128,10 @@ func (m *Message) parseAVP(b []byte, off int) (int, error) {
 		Reserved:  uint8(w >> avpReservedPos & 0xf),
 		Value:     b[off+avpHeaderLength : off+n : off+n],
 	}
-	a := raw.typed(off)
+	a, boxed := p.box(raw)
+	if !boxed {
+		a = raw.typed(off)
+	}
 	m.AVPs = append(m.AVPs, a)
 	if _, ok := a.(RawAVP); !ok {
 		f := AVPFlags{Mandatory: raw.Mandatory, Reserved: raw.Reserved}

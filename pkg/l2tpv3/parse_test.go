@@ -153,10 +153,15 @@ func TestFind(t *testing.T) {
 
 // The message that the parser is used on again has nothing of the one before.
 func TestParseAgain(t *testing.T) {
-	var m Message
-	for _, b := range append(captured(t), message("8008 0000 0000 0006"), message()) {
-		if err := m.Parse(b); err != nil {
+	var p Parser
+	for _, b := range append(captured(t), message("8008 0000 0000 0006"), message(), octets(signedMessages[3].wire)) {
+		m, err := p.Parse(b)
+		if err != nil {
 			t.Fatal(err)
+		}
+		fresh, err := Parse(b)
+		if err != nil || m.String() != fresh.String() {
+			t.Fatalf("%v, and %v, %v", m, fresh, err)
 		}
 		again, err := m.Append(nil)
 		if err != nil || !bytes.Equal(again, b) {

@@ -204,8 +204,14 @@ func describe(a AVP) string {
 		return fmt.Sprintf("%s: 0x%08x", name, uint32(v))
 	case LocalSessionID:
 		return fmt.Sprintf("%s: 0x%08x", name, uint32(v))
+	case *LocalSessionID:
+		return describe(*v)
 	case RemoteSessionID:
 		return fmt.Sprintf("%s: 0x%08x", name, uint32(v))
+	case *RemoteSessionID:
+		return describe(*v)
+	case *MessageDigest:
+		return describe(*v)
 	case MessageDigest:
 		return fmt.Sprintf("%s: %v, %d octets", name, v.Algorithm, len(v.Digest))
 	case AssignedCookie, Nonce, RandomVector, TieBreaker, Challenge, ChallengeResponse, PseudowireSwitchingPoint, TDMPseudowire, RTP, ExtendedVendorID:

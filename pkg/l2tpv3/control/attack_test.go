@@ -46,7 +46,7 @@ func sign(t testing.TB, m *l2tpv3.Message, sender, receiver []byte, a l2tpv3.Dig
 // sent takes what is to be transmitted, as text.
 func (s *stage) sent() (all []string) {
 	for _, o := range s.outputs() {
-		if o, ok := o.(Transmit); ok {
+		if o, ok := o.(*Transmit); ok {
 			all = append(all, describe(o.Payload))
 		}
 	}
@@ -169,7 +169,7 @@ func TestLeavingWithoutOurNonce(t *testing.T) {
 		s.e.Receive(s.now, Datagram{Path: fromPeer, Payload: signed(t, "StopCCN ns=1 result=6 assigned=77", peerNonce, nil, 0, "s3cret")})
 		var acks int
 		for _, o := range s.outputs() {
-			if o, ok := o.(Transmit); ok {
+			if o, ok := o.(*Transmit); ok {
 				acks++
 				if err := l2tpv3.Verify(o.Payload, nil, peerNonce, l2tpv3.NewSecret([]byte("s3cret"))); err != nil {
 					t.Errorf("%s: %v", describe(o.Payload), err)
@@ -199,7 +199,7 @@ func TestCloseWithTheOldSecret(t *testing.T) {
 		for range 2 { // and again
 			var stopped bool
 			for _, o := range s.outputs() {
-				if o, ok := o.(Transmit); ok && strings.HasPrefix(describe(o.Payload), "StopCCN ccid=77") {
+				if o, ok := o.(*Transmit); ok && strings.HasPrefix(describe(o.Payload), "StopCCN ccid=77") {
 					stopped = true
 					if err := l2tpv3.Verify(o.Payload, nonce, peerNonce, l2tpv3.NewSecret([]byte("s3cret"))); err != nil {
 						t.Errorf("%q: %v", change, err)

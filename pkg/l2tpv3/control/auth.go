@@ -85,7 +85,7 @@ func (c *connection) seal(octets []byte, ns uint16) []byte {
 		keys = c.keys()
 	}
 	digest := digestAVPs[c.t.cfg.Digest]
-	b := make([]byte, 0, len(octets)+maxSecrets*len(digest))
+	b := c.e.outputs.payload(len(octets) + maxSecrets*len(digest))
 	b = append(b, octets[:after]...)
 	for range keys {
 		b = append(b, digest...)

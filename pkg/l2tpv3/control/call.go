@@ -7,13 +7,22 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
+// received are reasons, made once.
+var received = func() map[l2tpv3.MessageType]string {
+	all := map[l2tpv3.MessageType]string{}
+	for m := range l2tpv3.KnownMessages() {
+		all[m.Type] = m.Type.String() + " received"
+	}
+	return all
+}()
+
 // receiveSession finds the session that a message on an established connection
 // is for, judges the message, and lets the session handle it.
 func (t *tunnel) receiveSession(c *connection, m *l2tpv3.Message) {
 	kind, _ := m.Type()
 	local, _ := l2tpv3.Find[l2tpv3.RemoteSessionID](m)
 	remote, _ := l2tpv3.Find[l2tpv3.LocalSessionID](m)
-	in := sessionInput{m: m, remoteID: uint32(remote), reason: kind.String() + " received"}
+	in := sessionInput{m: m, remoteID: uint32(remote), reason: received[kind]}
 	if kind == l2tpv3.ICRQ {
 		t.receiveICRQ(m, in)
 		return

@@ -77,7 +77,7 @@ func TestSetAgain(t *testing.T) {
 		}
 		var got []l2tpv3.MessageType
 		for _, o := range s.outputs() {
-			if o, ok := o.(Transmit); ok {
+			if o, ok := o.(*Transmit); ok {
 				m, _ := l2tpv3.Parse(o.Payload)
 				kind, _ := m.Type()
 				got = append(got, kind)

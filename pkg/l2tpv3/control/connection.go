@@ -188,7 +188,7 @@ func (c *connection) established(from ConnectionState, in input) {
 	}
 	t.openAt = time.Time{}
 	c.drawHello()
-	c.e.emit(Connected{Connection: c.localID, Initiator: c.initiator, Path: c.path})
+	emit(&c.e.outputs, &c.e.outputs.connected, Connected{Connection: c.localID, Initiator: c.initiator, Path: c.path})
 	t.moved(from, in.reason)
 	t.openSessions()
 }
@@ -236,7 +236,7 @@ func (c *connection) end() {
 	}
 	c.t.retransmits += c.rel.retransmits
 	if !c.stranger {
-		c.e.emit(Released{Connection: c.localID})
+		emit(&c.e.outputs, &c.e.outputs.released, Released{Connection: c.localID})
 	}
 	c.changed()
 	c.t.purge()
@@ -316,7 +316,7 @@ func (c *connection) transmit(octets []byte, ns uint16) {
 		out.Connection = 0
 	}
 	c.e.count(countTransmitted)
-	c.e.emit(out)
+	emit(&c.e.outputs, &c.e.outputs.transmit, out)
 }
 
 // putHeader writes CCID, Ns and Nr into an encoded message.

@@ -119,13 +119,16 @@ type Datagram struct {
 	Payload []byte
 }
 
-// Output is one thing to be done, one of: Transmit, Connected, Released,
-// InstallSession, RemoveSession, SessionChanged, ConnectionChanged.
+// Output is one thing to be done, a pointer to one of: Transmit, Connected,
+// Released, InstallSession, RemoveSession, SessionChanged, ConnectionChanged. What
+// it points to is the Endpoint's: it is valid until Next has returned false and
+// another method is called, and slices in it must not be changed.
 type Output interface{ output() }
 
 // Transmit asks for one packet to be sent. Connection is the local control
 // connection ID whose socket is to be used; with 0 it is an answer to a stranger,
-// sent from where the packet came in.
+// sent from where the packet came in. The Payload is the taker's, who may give it
+// back by Endpoint.Recycle.
 type Transmit struct {
 	Connection uint32
 	// Initiator says that a socket with an ephemeral port is to be made for the
@@ -192,13 +195,13 @@ type SessionChanged struct {
 	Reason       string
 }
 
-func (Transmit) output()          {}
-func (Connected) output()         {}
-func (Released) output()          {}
-func (InstallSession) output()    {}
-func (RemoveSession) output()     {}
-func (ConnectionChanged) output() {}
-func (SessionChanged) output()    {}
+func (*Transmit) output()          {}
+func (*Connected) output()         {}
+func (*Released) output()          {}
+func (*InstallSession) output()    {}
+func (*RemoveSession) output()     {}
+func (*ConnectionChanged) output() {}
+func (*SessionChanged) output()    {}
 
 // ConnectionState is a state of Section 7.2.
 type ConnectionState uint8

@@ -10,7 +10,7 @@
 //     holds back what is to be transmitted,
 //  2. writes the tunnels that TakeDirty names (SaveTunnel) to where they survive
 //     the process,
-//  3. transmits,
+//  3. transmits, and gives the payloads back (Recycle) if it has no more use for them,
 //  4. calls Advance when the time that Deadline returns has come. Before that it
 //     tells what data was received (Heard), or a HELLO is sent in vain.
 //

@@ -27,16 +27,15 @@ type Endpoint struct {
 	// peers are the addresses of tunnels' peers; nil if they have to be collected anew.
 	peers map[netip.Addr]struct{}
 
-	outputs []Output
-	taken   int // of outputs
+	outputs outputs
 	alarms  alarms
 	touched []timed
 	dirty   map[string]struct{}
 	names   []string // what TakeDirty has returned
 	tally   [counters]uint64
 	serial  uint32
-	// parsed is the message being received; its storage is used again.
-	parsed l2tpv3.Message
+	// parser's storage is used again for each message that is received.
+	parser l2tpv3.Parser
 	// integrity is the empty secret of messages without authentication (Section 4.3).
 	integrity *l2tpv3.Secret
 	// stopping is set by HalfOpenClose: nothing new is opened or accepted.
@@ -80,21 +79,6 @@ func (t Timers) withDefaults() Timers {
 	return t
 }
 
-// Next takes the first of what is to be done; false if there is nothing. All of
-// it is to be carried out in this order.
-func (e *Endpoint) Next() (Output, bool) {
-	if e.taken == len(e.outputs) {
-		clear(e.outputs)
-		e.outputs, e.taken = e.outputs[:0], 0
-		return nil, false
-	}
-	o := e.outputs[e.taken]
-	e.taken++
-	return o, true
-}
-
-func (e *Endpoint) emit(o Output) { e.outputs = append(e.outputs, o) }
-
 // Deadline is when Advance has to be called; false if no timer runs.
 func (e *Endpoint) Deadline() (time.Time, bool) {
 	if len(e.alarms) == 0 {
@@ -125,8 +109,8 @@ func (e *Endpoint) Receive(now time.Time, d Datagram) {
 	if !ok {
 		return
 	}
-	m := &e.parsed
-	switch err := m.Parse(d.Payload); {
+	m, err := e.parser.Parse(d.Payload)
+	switch {
 	case err != nil:
 		// Section 7.1: "A control message with a malformed header MUST be
 		// discarded." One whose AVPs cannot be told apart is no better.

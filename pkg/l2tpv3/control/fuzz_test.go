@@ -185,7 +185,7 @@ func (s *stage) invariants(t testing.TB) {
 	installed := map[uint32]bool{}
 	for _, o := range s.outputs() {
 		switch o := o.(type) {
-		case Transmit:
+		case *Transmit:
 			m, err := l2tpv3.Parse(o.Payload)
 			if err != nil {
 				t.Fatalf("sent %x: %v", o.Payload, err)
@@ -193,14 +193,14 @@ func (s *stage) invariants(t testing.TB) {
 			if err := l2tpv3.Validate(m); err != nil {
 				t.Fatalf("sent %s: %v", describe(o.Payload), err)
 			}
-		case InstallSession:
+		case *InstallSession:
 			installed[o.LocalID] = true
-		case RemoveSession:
+		case *RemoveSession:
 			installed[o.LocalID] = false
 		}
 	}
 	e := s.e
-	if len(e.outputs) != 0 || len(e.touched) != 0 {
+	if len(e.outputs.queue) != 0 || len(e.touched) != 0 {
 		t.Fatal("not settled")
 	}
 	bound := len(e.tunnels) * (maxEnded + 2)

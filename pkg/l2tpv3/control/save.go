@@ -326,7 +326,7 @@ func (t *tunnel) restoreConnection(s connectionState) error {
 		return &StateError{t.cfg.Name, fmt.Sprintf("connection %d has no role", s.LocalID)}
 	}
 	if c.state == ConnectionEstablished {
-		e.emit(Connected{Connection: c.localID, Initiator: c.initiator, Path: c.path})
+		emit(&e.outputs, &e.outputs.connected, Connected{Connection: c.localID, Initiator: c.initiator, Path: c.path})
 		c.helloAfter = 1 + e.jitter(min(time.Second, t.cfg.Hello))
 	}
 	c.changed()

@@ -163,7 +163,7 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 
 func (s *session) moved(from SessionState, reason string) {
 	s.log.add(s.e.now, from, s.state, reason)
-	s.e.emit(SessionChanged{Tunnel: s.cfg.Tunnel, Name: s.cfg.Name, From: from, To: s.state, Remote: s.remote, Reason: reason})
+	emit(&s.e.outputs, &s.e.outputs.session, SessionChanged{Tunnel: s.cfg.Tunnel, Name: s.cfg.Name, From: from, To: s.state, Remote: s.remote, Reason: reason})
 }
 
 // open begins to signal the session if its connection is established.
@@ -295,7 +295,7 @@ func (s *session) disconnect(result l2tpv3.ResultCode) {
 // release forgets what was signalled and takes the data plane out.
 func (s *session) release() {
 	if s.installed != nil {
-		s.e.emit(RemoveSession{Tunnel: s.cfg.Tunnel, Name: s.cfg.Name, LocalID: s.localID})
+		emit(&s.e.outputs, &s.e.outputs.remove, RemoveSession{Tunnel: s.cfg.Tunnel, Name: s.cfg.Name, LocalID: s.localID})
 	}
 	if s.localID != 0 {
 		delete(s.e.sessions, s.localID)
@@ -325,12 +325,15 @@ func (s *session) install() {
 	if s.installed != nil && *s.installed == now {
 		return
 	}
-	s.installed = &now
-	s.e.emit(InstallSession{
+	if s.installed == nil {
+		s.installed = new(dataPlane)
+	}
+	*s.installed = now
+	emit(&s.e.outputs, &s.e.outputs.install, InstallSession{
 		Tunnel: s.cfg.Tunnel, Name: s.cfg.Name,
 		Connection: s.t.conn.localID, RemoteConnection: s.t.conn.remoteID,
 		LocalID: s.localID, RemoteID: s.remoteID,
-		LocalCookie: slices.Clone(s.localCookie), RemoteCookie: slices.Clone(s.remoteCookie),
+		LocalCookie: s.localCookie, RemoteCookie: s.remoteCookie,
 		ReceiveSublayer: s.cfg.Sublayer, TransmitSublayer: s.wishes.Sublayer,
 		TransmitSequencing: s.wishes.Sequencing,
 		Transmit:           now.transmit,

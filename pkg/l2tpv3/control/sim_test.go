@@ -215,22 +215,22 @@ func (h *host) drain() {
 			return
 		}
 		switch o := o.(type) {
-		case Transmit:
+		case *Transmit:
 			if o.Initiator && h.ports[o.Connection] == 0 {
 				h.nextPort++
 				h.ports[o.Connection] = h.nextPort
 			}
 			h.announced(o)
-			transmit = append(transmit, o)
-		case Released:
+			transmit = append(transmit, *o)
+		case *Released:
 			delete(h.ports, o.Connection)
-		case InstallSession:
-			h.data[o.LocalID] = o
+		case *InstallSession:
+			h.data[o.LocalID] = *o
 			h.ever[o.LocalID] = true
 			if o.Transmit && !h.peer.ever[o.RemoteID] {
 				h.net.t.Fatalf("%s sends to session %d, which %s has not installed", h.name, o.RemoteID, h.peer.name)
 			}
-		case RemoveSession:
+		case *RemoveSession:
 			delete(h.data, o.LocalID)
 		}
 	}
@@ -259,7 +259,7 @@ func (h *host) drain() {
 
 // announced checks that a session is in the data plane before a message leaves
 // that lets the peer use it.
-func (h *host) announced(o Transmit) {
+func (h *host) announced(o *Transmit) {
 	m, err := l2tpv3.Parse(o.Payload)
 	if err != nil {
 		h.net.t.Fatalf("%s sends %x: %v", h.name, o.Payload, err)
@@ -280,7 +280,9 @@ func (n *network) transmit(h *host, o Transmit) {
 	case o.Initiator:
 		local = netip.AddrPortFrom(h.addr, h.ports[o.Connection])
 	}
-	d := Datagram{Path: Path{Encapsulation: o.Path.Encapsulation, Local: o.Path.Remote, Remote: local}, Payload: o.Payload}
+	d := Datagram{Path: Path{Encapsulation: o.Path.Encapsulation, Local: o.Path.Remote, Remote: local}, Payload: slices.Clone(o.Payload)}
+	clear(o.Payload) // that nobody still needs it shows in what follows
+	h.e.Recycle(o.Payload)
 	if n.trace != nil {
 		n.trace(h, d)
 	}

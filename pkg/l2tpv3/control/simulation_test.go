@@ -114,7 +114,7 @@ func TestManySessionsOnASlowPath(t *testing.T) {
 	}
 	for _, h := range n.hosts {
 		h.check = func(o Output) {
-			if o, ok := o.(SessionChanged); ok && o.Reason == "not established in time" {
+			if o, ok := o.(*SessionChanged); ok && o.Reason == "not established in time" {
 				t.Fatalf("%s: %s", h.name, outputText(o))
 			}
 		}
@@ -244,11 +244,11 @@ func TestRestartDisturbsNothing(t *testing.T) {
 		for _, h := range n.hosts {
 			h.check = func(o Output) {
 				switch o := o.(type) {
-				case ConnectionChanged, SessionChanged, RemoveSession:
+				case *ConnectionChanged, *SessionChanged, *RemoveSession:
 					t.Fatalf("%s: %s", h.name, outputText(o))
-				case InstallSession:
-					if was := h.data[o.LocalID]; outputText(was) != outputText(o) {
-						t.Fatalf("%s: %s, not %s", h.name, outputText(o), outputText(was))
+				case *InstallSession:
+					if was := h.data[o.LocalID]; outputText(&was) != outputText(o) {
+						t.Fatalf("%s: %s, not %s", h.name, outputText(o), outputText(&was))
 					}
 				}
 			}

@@ -372,17 +372,17 @@ func (s *stage) drain(at string) {
 
 func outputText(o Output) string {
 	switch o := o.(type) {
-	case Transmit:
+	case *Transmit:
 		where := ""
 		if o.Connection == 0 {
 			where = " (stranger)"
 		}
 		return fmt.Sprintf("> %s to=%v%s", describe(o.Payload), o.Path.Remote, where)
-	case Connected:
+	case *Connected:
 		return fmt.Sprintf("connected %d initiator=%v %v-%v", o.Connection, o.Initiator, o.Path.Local, o.Path.Remote)
-	case Released:
+	case *Released:
 		return fmt.Sprintf("released %d", o.Connection)
-	case InstallSession:
+	case *InstallSession:
 		s := fmt.Sprintf("install %s connection=%d/%d session=%d/%d cookie=%x/%x transmit=%v",
 			o.Name, o.Connection, o.RemoteConnection, o.LocalID, o.RemoteID, o.LocalCookie, o.RemoteCookie, o.Transmit)
 		if o.ReceiveSublayer != 0 || o.TransmitSublayer != 0 {
@@ -392,11 +392,11 @@ func outputText(o Output) string {
 			s += fmt.Sprintf(" sequencing=%d", o.TransmitSequencing)
 		}
 		return s
-	case RemoveSession:
+	case *RemoveSession:
 		return fmt.Sprintf("uninstall %s session=%d", o.Name, o.LocalID)
-	case ConnectionChanged:
+	case *ConnectionChanged:
 		return fmt.Sprintf("connection %s %v -> %v: %s", o.Tunnel, o.From, o.To, o.Reason)
-	case SessionChanged:
+	case *SessionChanged:
 		return fmt.Sprintf("session %s %s %v -> %v: %s; remote circuit %s", o.Tunnel, o.Name, o.From, o.To, o.Reason, circuitText(o.Remote))
 	}
 	return fmt.Sprintf("%T", o)

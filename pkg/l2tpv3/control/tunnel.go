@@ -172,7 +172,7 @@ func (t *tunnel) moved(from ConnectionState, reason string) { t.note(from, t.sta
 
 func (t *tunnel) note(from, to ConnectionState, reason string) {
 	t.log.add(t.e.now, from, to, reason)
-	t.e.emit(ConnectionChanged{Tunnel: t.cfg.Name, From: from, To: to, Reason: reason})
+	emit(&t.e.outputs, &t.e.outputs.connection, ConnectionChanged{Tunnel: t.cfg.Name, From: from, To: to, Reason: reason})
 	t.changed()
 }
 

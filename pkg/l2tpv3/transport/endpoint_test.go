@@ -87,11 +87,12 @@ func (x *lcce) settle() {
 			}
 			var err error
 			switch out := out.(type) {
-			case control.Transmit:
-				err = x.tr.Transmit(out)
-			case control.Connected:
-				err = x.tr.Connect(out)
-			case control.Released:
+			case *control.Transmit:
+				err = x.tr.Transmit(*out)
+				x.e.Recycle(out.Payload)
+			case *control.Connected:
+				err = x.tr.Connect(*out)
+			case *control.Released:
 				x.tr.Release(out.Connection)
 			}
 			if err != nil {

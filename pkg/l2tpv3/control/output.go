@@ -1,0 +1,74 @@
+package control
+
+// outputs is the queue of what is to be done. The storage of each kind is used
+// again when all of it has been taken, so that what happens all the time leaves no garbage.
+type outputs struct {
+	queue []Output
+	taken int
+
+	transmit   []Transmit
+	connected  []Connected
+	released   []Released
+	install    []InstallSession
+	remove     []RemoveSession
+	connection []ConnectionChanged
+	session    []SessionChanged
+
+	// payloads are for messages to come, see Recycle.
+	payloads [][]byte
+}
+
+// maxPayloads bounds the payloads that are kept.
+const maxPayloads = 256
+
+// emit puts o into the queue. Where the storage of its kind has to grow, those
+// before it stay where they are.
+func emit[T any, P interface {
+	*T
+	Output
+}](q *outputs, kind *[]T, o T) {
+	*kind = append(*kind, o)
+	q.queue = append(q.queue, P(&(*kind)[len(*kind)-1]))
+}
+
+// Next takes the first of what is to be done; false if there is nothing. All of
+// it is to be carried out in this order.
+func (e *Endpoint) Next() (Output, bool) {
+	q := &e.outputs
+	if q.taken == len(q.queue) {
+		q.reset()
+		return nil, false
+	}
+	o := q.queue[q.taken]
+	q.taken++
+	return o, true
+}
+
+// reset has the storage used from the beginning. Pointers in it are left to be
+// overwritten.
+func (q *outputs) reset() {
+	q.queue, q.taken = q.queue[:0], 0
+	q.transmit, q.connected, q.released = q.transmit[:0], q.connected[:0], q.released[:0]
+	q.install, q.remove = q.install[:0], q.remove[:0]
+	q.connection, q.session = q.connection[:0], q.session[:0]
+}
+
+// Recycle gives back the Payload of a Transmit that has been carried out: the
+// Endpoint will write another message into it. Nobody has to.
+func (e *Endpoint) Recycle(payload []byte) {
+	if q := &e.outputs; len(q.payloads) < maxPayloads && cap(payload) > 0 {
+		q.payloads = append(q.payloads, payload[:0])
+	}
+}
+
+// payload is an empty slice with room for n octets.
+func (q *outputs) payload(n int) []byte {
+	if last := len(q.payloads) - 1; last >= 0 {
+		b := q.payloads[last]
+		q.payloads[last], q.payloads = nil, q.payloads[:last]
+		if cap(b) >= n {
+			return b
+		}
+	}
+	return make([]byte, 0, max(n, 128))
+}
