@@ -122,12 +122,8 @@ func (m *Manager) complete(t *target, br *link) error {
 }
 
 func (m *Manager) filter(t *target, br *link, on bool) error {
-	value := uint8(0)
-	if on {
-		value = 1
-	}
 	m.log.Info("bridge VLAN filtering", "bridge", t.name, "on", on)
-	return failed("set VLAN filtering of", t.name, m.nl.setBridge(br.index, attr(unix.IFLA_BR_VLAN_FILTERING, nl.Uint8Attr(value))))
+	return failed("set VLAN filtering of", t.name, m.nl.setBridge(br.index, attr(unix.IFLA_BR_VLAN_FILTERING, nl.Uint8Attr(bit(on)))))
 }
 
 // ports puts the wanted interfaces into the bridge and the others that we put there out of it.
@@ -152,7 +148,7 @@ func (m *Manager) ports(t *target, br *link, n note) error {
 		}
 		wanted[l.index] = true
 		if n, err = m.join(t, br, n, l); err == nil {
-			err = m.configure(t, l.index, l.name, t.portVLANs(t.shape), !m.settled)
+			err = m.configure(t, l.index, l.name, t.portVLANs(t.shape), false, !m.settled)
 		}
 		failures = append(failures, err)
 	}
@@ -172,7 +168,7 @@ func (m *Manager) ports(t *target, br *link, n note) error {
 // configure sets what a port has of the bridge's shape. With keep, VLANs beyond
 // the wanted ones stay. Until everything has been named, a port that does not
 // learn goes on so.
-func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, keep bool) error {
+func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, isolated, keep bool) error {
 	l, err := m.nl.linkByIndex(index)
 	if err != nil || l == nil {
 		return failed("find", name, orGone(err))
@@ -183,6 +179,9 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 		change = append(change, attr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(0)), attr(unix.IFLA_BRPORT_FLUSH, nil))
 	} else if !l.learning && t.shape.learns && m.settled {
 		change = append(change, attr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(1)))
+	}
+	if l.isolated != isolated {
+		change = append(change, attr(unix.IFLA_BRPORT_ISOLATED, nl.Uint8Attr(bit(isolated))))
 	}
 	if t.private && l.portGroupForward != transparent {
 		change = append(change, attr(unix.IFLA_BRPORT_GROUP_FWD_MASK, nl.Uint16Attr(transparent)))
@@ -321,7 +320,7 @@ func (m *Manager) attach(t *target, a Attachment) error {
 		}
 		m.log.Info("device attached", "pseudowire", a.Pseudowire, "device", a.Device, "bridge", t.name, "vlan", a.VLAN)
 	}
-	if err := m.configure(t, l.index, a.Device, deviceVLANs(a, t.shape), false); err != nil {
+	if err := m.configure(t, l.index, a.Device, deviceVLANs(a, t.shape), a.Isolated, false); err != nil {
 		return err
 	}
 	if l.up() {
@@ -355,6 +354,13 @@ func (m *Manager) carries(t *target, a Attachment) error {
 		e.Remedy = "leave that out, or use `datapath: ebpf`"
 	}
 	return e
+}
+
+func bit(set bool) uint8 {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 // randomAddress is a locally administered address: a bridge without one of its

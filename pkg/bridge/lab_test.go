@@ -36,7 +36,7 @@ func newSite(t *testing.T, interfaces ...string) *site {
 	for _, i := range interfaces {
 		name, down := strings.CutSuffix(i, " down")
 		port, far := lab.Veth(s.ns, name, s.lan, "lan"+name[len(name)-1:])
-		far.Up()
+		far.Silent().Up()
 		if !down {
 			port.Up()
 		}

@@ -79,6 +79,7 @@ type link struct {
 
 	// Of a bridge's port.
 	learning         bool
+	isolated         bool
 	portGroupForward uint16
 
 	// Of a VLAN device.
@@ -258,6 +259,8 @@ func (l *link) parsePort(kind uint16, v []byte) error {
 	switch kind {
 	case unix.IFLA_BRPORT_LEARNING:
 		l.learning = u8(v) != 0
+	case unix.IFLA_BRPORT_ISOLATED:
+		l.isolated = u8(v) != 0
 	case unix.IFLA_BRPORT_GROUP_FWD_MASK:
 		l.portGroupForward = u16(v)
 	}

@@ -1,0 +1,90 @@
+package bridge
+
+import "time"
+
+// A loop shows in what a bridge learns: the same frames arrive at two of its ports
+// again and again, and their sender's address moves to and fro between those.
+// A machine that moves does so once.
+const (
+	// loopMoves back to a port where the address was before, within loopWindow,
+	// make a loop.
+	loopMoves  = 5
+	loopWindow = 2 * time.Second
+	// loopAddresses are watched at once; of more, those that moved first are forgotten.
+	loopAddresses = 4096
+)
+
+// Loops finds loops in Moves. It is a pure state machine of one goroutine; the zero
+// value has seen nothing.
+type Loops struct {
+	seen map[place]*wanderer
+}
+
+// place is an address in a bridge.
+type place struct {
+	address Address
+	vlan    uint16
+	bridge  int
+}
+
+// wanderer is where an address was, and how often it went back and forth.
+type wanderer struct {
+	port, before int
+	since        time.Time // of the first of returns
+	returns      int
+}
+
+// Loop is a loop that was found: an address that is behind two ports in turn.
+type Loop struct {
+	Address       Address
+	VLAN          uint16
+	Bridge        int
+	Port, Another int
+}
+
+// Moved takes one move and says whether it shows a loop. After that the address
+// is watched anew.
+func (l *Loops) Moved(now time.Time, m Move) (Loop, bool) {
+	key := place{m.Address, m.VLAN, m.Bridge}
+	w := l.seen[key]
+	switch {
+	case m.Forgotten:
+		delete(l.seen, key)
+		return Loop{}, false
+	case w == nil:
+		l.remember(now, key, m.Port)
+		return Loop{}, false
+	case w.port == m.Port:
+		return Loop{}, false
+	}
+	back := w.before == m.Port
+	w.before, w.port = w.port, m.Port
+	if !back || now.Sub(w.since) > loopWindow {
+		w.since, w.returns = now, 0
+	}
+	if !back {
+		return Loop{}, false
+	}
+	if w.returns++; w.returns < loopMoves {
+		return Loop{}, false
+	}
+	delete(l.seen, key)
+	return Loop{m.Address, m.VLAN, m.Bridge, w.port, w.before}, true
+}
+
+func (l *Loops) remember(now time.Time, key place, port int) {
+	if l.seen == nil {
+		l.seen = map[place]*wanderer{}
+	}
+	for k, w := range l.seen {
+		if len(l.seen) < loopAddresses {
+			break
+		}
+		if now.Sub(w.since) > loopWindow {
+			delete(l.seen, k)
+		}
+	}
+	if len(l.seen) < loopAddresses {
+		l.seen[key] = &wanderer{port: port, since: now}
+	}
+}
