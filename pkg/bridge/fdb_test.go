@@ -66,6 +66,13 @@ func (s *site) send(l *netlab.Link, frames ...[]byte) {
 	}
 }
 
+// operational waits until the devices carry frames: the kernel brings ports up in the background.
+func (s *site) operational(names ...string) {
+	for _, name := range names {
+		s.ns.Link(name).Operational()
+	}
+}
+
 func from(n byte) []byte { return []byte{2, 0, 0, 0, 0, n} }
 
 // TestMACs: where each address is; it moves with the first frame that it sends.
@@ -75,6 +82,7 @@ func TestMACs(t *testing.T) {
 	s.bridge(bridge.Bridge{Name: "br-lan", Ports: []string{"eth1"}})
 	s.attach(bridge.Attachment{Pseudowire: "a", Device: "pw-a", Bridge: "br-lan"})
 	s.attach(bridge.Attachment{Pseudowire: "b", Device: "pw-b", Bridge: "br-lan"})
+	s.operational("eth1", "pw-a", "pw-b")
 	s.learns("nothing has been sent", "")
 
 	lan := s.lan.Link("lan1")
@@ -110,6 +118,7 @@ func TestMACMoves(t *testing.T) {
 	s.device("a")
 	s.bridge(bridge.Bridge{Name: "br-lan", Ports: []string{"eth1"}})
 	s.attach(bridge.Attachment{Pseudowire: "a", Device: "pw-a", Bridge: "br-lan"})
+	s.operational("eth1", "pw-a")
 	var moves *bridge.Moves
 	s.do(func() (err error) { moves, err = bridge.OpenMoves(); return err })
 	defer moves.Close()
@@ -164,6 +173,7 @@ func TestIsolated(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		s.attach(bridge.Attachment{Pseudowire: name, Device: "pw-" + name, Bridge: "br-lan", Isolated: name != "c"})
 	}
+	s.operational("eth1", "pw-a", "pw-b", "pw-c")
 	b, c, lan := s.capture(s.outer("b")), s.capture(s.outer("c")), s.capture(s.lan.Link("lan1"))
 	s.send(s.outer("a"), frame("from a"))
 	s.send(s.outer("c"), frame("from c"))
@@ -199,6 +209,7 @@ func TestBlocked(t *testing.T) {
 	s.bridge(bridge.Bridge{Name: "br-lan", Ports: []string{"eth1"}})
 	s.attach(bridge.Attachment{Pseudowire: "a", Device: "pw-a", Bridge: "br-lan"})
 	s.attach(bridge.Attachment{Pseudowire: "b", Device: "pw-b", Bridge: "br-lan"})
+	s.operational("eth1", "pw-a", "pw-b")
 	s.do(func() error { return s.SetBlocked("a", true) })
 	lan, a := s.capture(s.lan.Link("lan1")), s.capture(s.outer("a"))
 	s.send(s.outer("a"), frame("from a"))
@@ -226,6 +237,7 @@ func TestAnnounce(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		s.attach(bridge.Attachment{Pseudowire: name, Device: "pw-" + name, Bridge: "br-lan", Isolated: name != "c"})
 	}
+	s.operational("eth1", "pw-a", "pw-b", "pw-c")
 	s.send(s.lan.Link("lan1"), frameTo(toAll, from(1), "x"), frameTo(toAll, from(2), "x"))
 	s.send(s.outer("b"), frameTo(toAll, from(3), "x"))
 	s.send(s.outer("c"), frameTo(toAll, from(4), "x"))
