@@ -331,7 +331,7 @@ func TestTunnelsSayWhatTheyWaitFor(t *testing.T) {
 	}{
 		{tunnel{}, "not opened yet"},
 		{tunnel{state: control.ConnectionWaitReply, silent: silent, reason: "waiting for dc2"}, "no answer from [2001:db8::2]:1701 since " + silent.Format("15:04:05")},
-		{tunnel{state: control.ConnectionIdle, silent: silent, reason: "no answer to 10 retransmissions"}, "no answer from [2001:db8::2]:1701 since " + silent.Format("15:04:05")},
+		{tunnel{state: control.ConnectionIdle, silent: silent, reason: "no answer: SCCRQ was sent 11 times"}, "no answer from [2001:db8::2]:1701 since " + silent.Format("15:04:05")},
 		{tunnel{state: control.ConnectionIdle, reason: "the peer sent StopCCN"}, "the peer sent StopCCN"},
 		{tunnel{state: control.ConnectionEstablished, reason: "SCCRP received"}, ""},
 	} {

@@ -184,6 +184,7 @@ func (t *tunnel) receiveICRQ(m *l2tpv3.Message, in sessionInput) {
 	agi, _ := l2tpv3.Find[l2tpv3.AttachmentGroupID](m)
 	s := t.forwards[forwarder{kind, string(agi), string(end)}]
 	if s == nil {
+		t.otherType(kind, string(agi), string(end))
 		s = &session{e: t.e, t: t} // in idle, and nobody's
 	}
 	if again := t.sessionOf(0, in.remoteID); again != nil {
@@ -228,10 +229,21 @@ func (t *tunnel) receiveICRQ(m *l2tpv3.Message, in sessionInput) {
 	s.handle(receiveICRQ, in)
 }
 
+// otherType tells the user that the peer asks for a session of ours as one of
+// another type.
+func (t *tunnel) otherType(kind l2tpv3.PseudowireType, agi, end string) {
+	for f, s := range t.forwards {
+		if f.group == agi && f.end == end {
+			s.refused(sessionInput{reason: fmt.Sprintf("%s asks for it as a pseudowire of type %s, here it is of type %s", t.peer(), kind, f.kind)})
+		}
+	}
+}
+
 // refused tells the user why a request of the peer's was refused, where that is
 // a session's and it waits for nothing better.
 func (s *session) refused(in sessionInput) {
 	if s.cfg.Name != "" && s.localID == 0 && in.reason != "" && s.log.reason != in.reason {
+		s.log.cause = CauseRefused
 		s.moved(s.state, in.reason)
 	}
 }
@@ -248,7 +260,8 @@ func (s *session) judgeRequest(m *l2tpv3.Message, kind l2tpv3.PseudowireType) (l
 	// Section 5.4.4, Pseudowire Type: a type that was not advertised "MUST result
 	// in the call being rejected via a CDN with the Result Code set to 14".
 	if !slices.Contains(s.t.cfg.Capabilities, kind) {
-		return l2tpv3.ResultCode{Result: l2tpv3.CDNPseudowireType}, ""
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNPseudowireType},
+			fmt.Sprintf("%s asks for a pseudowire of type %s, which this end does not carry", s.t.peer(), kind)
 	}
 	if s.cfg.Name == "" || s.e.stopping {
 		return l2tpv3.ResultCode{Result: l2tpv3.CDNNoForwarder}, ""

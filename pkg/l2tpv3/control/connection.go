@@ -95,9 +95,9 @@ func (c *connection) expire(now time.Time) {
 	}
 	if past(now, c.rel.expires) && !c.rel.expire(now, &c.e.timers) {
 		if c.state != ConnectionIdle {
-			c.e.count(countLost)
+			c.t.count(countLost)
 		}
-		c.handle(peerSilent, input{reason: fmt.Sprintf("no answer to %d retransmissions", c.rel.tries)})
+		c.handle(peerSilent, input{reason: c.silence(now)})
 		return
 	}
 	if past(now, c.halfOpenEnd) {
@@ -108,6 +108,15 @@ func (c *connection) expire(now time.Time) {
 	if past(now, c.helloDue()) {
 		c.hello()
 	}
+}
+
+// silence says what the peer did not answer, and since when.
+func (c *connection) silence(now time.Time) string {
+	asked := fmt.Sprintf("%s was sent %d times", c.rel.queue[0].kind, c.rel.tries+1)
+	if c.state != ConnectionEstablished {
+		return "no answer: " + asked
+	}
+	return fmt.Sprintf("%s does not answer: it was last heard %v ago, %s", c.t.peer(), now.Sub(c.heard).Round(time.Second), asked)
 }
 
 // changed notes that the connection has to be saved and settled.
@@ -122,6 +131,9 @@ func (c *connection) changed() {
 func (c *connection) handle(ev connectionEvent, in input) {
 	step := connectionTable[c.state][ev]
 	from := c.state
+	if c.t.conn == c || c.t.conn == nil {
+		c.t.log.cause = ev.cause()
+	}
 	if c.state = step.next; c.state != from {
 		if c.state != ConnectionIdle {
 			c.since = c.e.now // for how long it was up is looked at afterwards
@@ -186,7 +198,7 @@ func (c *connection) established(from ConnectionState, in input) {
 		t.yield(c.request, "the peer has opened a new one")
 		t.conn = c
 	}
-	t.openAt = time.Time{}
+	t.openAt, t.log.cause = time.Time{}, CauseNone
 	c.drawHello()
 	emit(&c.e.outputs, &c.e.outputs.connected, Connected{Connection: c.localID, Initiator: c.initiator, Path: c.path})
 	t.moved(from, in.reason)
@@ -294,7 +306,7 @@ func (c *connection) flush() {
 			break
 		}
 		if again {
-			c.e.count(countRetransmitted)
+			c.t.count(countRetransmitted)
 		}
 		c.transmit(m.octets, ns)
 	}
@@ -311,11 +323,11 @@ var ackOctets, _ = l2tpv3.NewMessage(l2tpv3.ACK).Append(nil)
 func (c *connection) transmit(octets []byte, ns uint16) {
 	c.rel.owed = false
 	payload := c.seal(octets, ns)
-	out := Transmit{Connection: c.localID, Initiator: c.initiator, Path: c.path, Payload: payload}
+	out := Transmit{Tunnel: c.t.cfg.Name, Connection: c.localID, Initiator: c.initiator, Path: c.path, Payload: payload}
 	if c.stranger {
 		out.Connection = 0
 	}
-	c.e.count(countTransmitted)
+	c.t.count(countTransmitted)
 	emit(&c.e.outputs, &c.e.outputs.transmit, out)
 }
 

@@ -19,6 +19,10 @@ type Config struct {
 	// SessionIDTaken, if set, says that a local session ID is used by somebody
 	// else in this network namespace. It must not call into the Endpoint.
 	SessionIDTaken func(uint32) bool
+	// Discarded, if set, is told of every received message that came in vain. A
+	// flood of them passes through it: it has to be quick, and must not call into
+	// the Endpoint.
+	Discarded func(Discard)
 }
 
 // Timers of the protocol; zero fields have the defaults.
@@ -130,6 +134,7 @@ type Output interface{ output() }
 // sent from where the packet came in. The Payload is the taker's, who may give it
 // back by Endpoint.Recycle.
 type Transmit struct {
+	Tunnel     string
 	Connection uint32
 	// Initiator says that a socket with an ephemeral port is to be made for the
 	// connection if it has none; otherwise it is one bound to port 1701.
@@ -184,6 +189,7 @@ type ConnectionChanged struct {
 	Tunnel   string
 	From, To ConnectionState
 	Reason   string
+	Cause    Cause
 }
 
 // SessionChanged tells of a session's new state, or of the peer's new circuit
@@ -193,6 +199,7 @@ type SessionChanged struct {
 	From, To     SessionState
 	Remote       l2tpv3.CircuitStatus
 	Reason       string
+	Cause        Cause
 }
 
 func (*Transmit) output()          {}

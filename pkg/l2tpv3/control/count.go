@@ -54,10 +54,83 @@ var counterNames = [counters]string{
 	countLost:              "connections-lost",
 }
 
-func (e *Endpoint) count(c counter) { e.tally[c]++ }
+// discarded are the counters of messages that a peer, or who pretends to be one,
+// has sent in vain.
+const discarded = 1<<countMalformed | 1<<countUnknownConnection | 1<<countUnknownPeer | 1<<countWrongPeer |
+	1<<countWrongPort | 1<<countWrongVersion | 1<<countWrongNr | 1<<countUnauthenticated | 1<<countUnexpected |
+	1<<countOutOfWindow | 1<<countOverload | 1<<countLimitedRequest
+
+// occasion is the datagram that is being received, and the tunnel that it turned
+// out to be about.
+type occasion struct {
+	received bool
+	d        Datagram
+	t        *tunnel
+}
+
+// concerns says which tunnel the datagram being received is about.
+func (e *Endpoint) concerns(t *tunnel) {
+	if e.occasion.received && e.occasion.t == nil {
+		e.occasion.t = t
+		t.tally[countReceived]++
+	}
+}
+
+// count counts the datagram being received.
+func (e *Endpoint) count(c counter) {
+	e.tally[c]++
+	if t := e.occasion.t; t != nil {
+		t.tally[c]++
+	}
+	if e.occasion.received && discarded>>c&1 != 0 {
+		e.discard(c, e.occasion.d, e.occasion.t, "")
+	}
+}
+
+// count counts what the tunnel does by itself.
+func (t *tunnel) count(c counter) {
+	t.tally[c]++
+	t.e.tally[c]++
+}
+
+func (e *Endpoint) discard(c counter, d Datagram, t *tunnel, answer string) {
+	if e.cfg.Discarded == nil {
+		return
+	}
+	out := Discard{Reason: counterNames[c], Datagram: d, Answer: answer}
+	if t != nil {
+		out.Tunnel = t.cfg.Name
+	}
+	e.cfg.Discarded(out)
+}
+
+// Discard is a received message that came in vain.
+type Discard struct {
+	// Reason is its name in Counters.
+	Reason string
+	// Tunnel is whose message it was, or would have been; empty if that cannot be said.
+	Tunnel string
+	// Datagram is as it was received: neither its address nor what is in it has
+	// been proven. The payload is not to be kept.
+	Datagram Datagram
+	// Answer is, in words, what a request was refused with; empty where nothing was sent.
+	Answer string
+}
+
+// tally has the counters.
+type tally [counters]uint64
+
+func (t *tally) names() map[string]uint64 {
+	all := make(map[string]uint64, counters)
+	for c, name := range counterNames {
+		all[name] = t[c]
+	}
+	return all
+}
 
 // Counters counts control messages since the Endpoint was made. Every name is
-// always there:
+// always there, here and in ConnectionStatus.Counters, which has the part of it
+// that belongs to one tunnel:
 //
 //	received            all, whatever they hold
 //	transmitted         all; retransmitted is what part of them are repetitions
@@ -81,10 +154,4 @@ func (e *Endpoint) count(c counter) { e.tally[c]++ }
 //	limited-request     SCCRQ not answered: too many at once from that peer
 //	hello-sent          HELLOs
 //	connections-lost    connections that ended because the peer did not answer
-func (e *Endpoint) Counters() map[string]uint64 {
-	all := make(map[string]uint64, counters)
-	for c, name := range counterNames {
-		all[name] = e.tally[c]
-	}
-	return all
-}
+func (e *Endpoint) Counters() map[string]uint64 { return e.tally.names() }

@@ -32,8 +32,10 @@ type Endpoint struct {
 	touched []timed
 	dirty   map[string]struct{}
 	names   []string // what TakeDirty has returned
-	tally   [counters]uint64
-	serial  uint32
+	tally   tally
+	// occasion is empty but while a datagram is received.
+	occasion occasion
+	serial   uint32
 	// parser's storage is used again for each message that is received.
 	parser l2tpv3.Parser
 	// integrity is the empty secret of messages without authentication (Section 4.3).
@@ -100,15 +102,26 @@ func (e *Endpoint) Advance(now time.Time) {
 }
 
 // Receive handles one received control packet, whatever it holds. What is not
-// from a peer, or makes no sense, changes nothing but a counter.
-func (e *Endpoint) Receive(now time.Time, d Datagram) {
+// from a peer, or makes no sense, changes nothing but a counter. It returns the
+// name of the tunnel that the packet was about, empty if that cannot be said.
+func (e *Endpoint) Receive(now time.Time, d Datagram) (tunnel string) {
 	e.now = now
-	e.count(countReceived)
 	d.Local, d.Remote = unmap(d.Local), unmap(d.Remote)
-	c, ok := e.addressee(d)
-	if !ok {
-		return
+	e.occasion = occasion{received: true, d: d}
+	e.count(countReceived)
+	if c, ok := e.addressee(d); ok {
+		e.receive(c, d)
 	}
+	if t := e.occasion.t; t != nil {
+		tunnel = t.cfg.Name
+	}
+	e.occasion = occasion{}
+	e.settle()
+	return tunnel
+}
+
+// receive handles a datagram for a connection, or for none.
+func (e *Endpoint) receive(c *connection, d Datagram) {
 	m, err := e.parser.Parse(d.Payload)
 	switch {
 	case err != nil:
@@ -120,7 +133,6 @@ func (e *Endpoint) Receive(now time.Time, d Datagram) {
 	default:
 		c.receive(d, m)
 	}
-	e.settle()
 }
 
 // addressee finds the connection that a datagram is for by its header, or none
@@ -144,6 +156,7 @@ func (e *Endpoint) addressee(d Datagram) (c *connection, ok bool) {
 		e.count(countUnknownConnection)
 		return nil, false
 	}
+	e.concerns(c.t)
 	if why, ok := c.from(d.Path); !ok {
 		e.count(why)
 		return nil, false

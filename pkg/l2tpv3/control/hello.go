@@ -29,7 +29,7 @@ func (c *connection) drawHello() {
 
 // hello sends one, and draws the time to the next.
 func (c *connection) hello() {
-	c.e.count(countHello)
+	c.t.count(countHello)
 	c.drawHello()
 	c.push(l2tpv3.Hello)
 }

@@ -48,6 +48,7 @@ func (e *Endpoint) receiveUnassigned(d Datagram, m *l2tpv3.Message) {
 			e.count(countUnexpected)
 			return
 		}
+		e.concerns(c.t)
 		c.receive(d, m)
 	case t == l2tpv3.StopCCN:
 		e.cancelHeld(r)
@@ -112,6 +113,7 @@ func (e *Endpoint) ours(host string) bool {
 
 // repeatedRequest handles an SCCRQ that this connection was started by, again.
 func (c *connection) repeatedRequest(d Datagram, m *l2tpv3.Message) {
+	c.e.concerns(c.t)
 	if !c.t.verifyRequest(d.Payload, m) {
 		c.e.count(countUnauthenticated)
 		return
@@ -140,6 +142,9 @@ func (e *Endpoint) receiveRequest(d Datagram, m *l2tpv3.Message, r request) {
 		return
 	}
 	t, refusal := e.tunnelOf(d, m, string(host))
+	if t != nil {
+		e.concerns(t)
+	}
 	switch {
 	case t == nil:
 		e.count(countUnauthenticated)
@@ -208,7 +213,11 @@ func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunn
 	}
 	if len(verified) == 0 {
 		for _, t := range site {
-			if !t.secretsDue && t.cfg.PeerHostName == host && t.state() <= ConnectionWaitReply {
+			if t.cfg.PeerHostName != host {
+				continue
+			}
+			e.concerns(t)
+			if !t.secretsDue && t.state() <= ConnectionWaitReply {
 				t.distrust()
 			}
 		}
@@ -293,6 +302,7 @@ func (t *tunnel) replayed(m *l2tpv3.Message) bool {
 // distrust tells the user that what comes from the peer is not authenticated.
 func (t *tunnel) distrust() {
 	if reason := "waiting for " + t.peer() + ": what it sends does not fit the secret here"; t.log.reason != reason {
+		t.log.cause = CauseSecret
 		t.note(t.state(), t.state(), reason)
 	}
 }
@@ -313,6 +323,7 @@ func (t *tunnel) tie(d Datagram, m *l2tpv3.Message, r request) {
 	case loses:
 		t.conn = nil // not over: the peer's attempt takes its place
 		ours.handle(tieLost, input{})
+		t.log.cause = CauseTie
 		t.note(ConnectionWaitReply, ConnectionIdle, "tie breaker lost")
 		t.begin(d, m, r)
 	case equal:
@@ -352,6 +363,7 @@ func (t *tunnel) respond(d Datagram, m *l2tpv3.Message, r request) *connection {
 func (t *tunnel) refuse(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.ResultCode) {
 	if !t.limited() {
 		t.reject(d, m, r, result)
+		t.e.discard(countRefusedRequest, d, t, result.Describe(l2tpv3.StopCCN))
 	}
 }
 
@@ -359,6 +371,7 @@ func (t *tunnel) refuse(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.
 func (t *tunnel) reject(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.ResultCode) {
 	t.e.count(countRefusedRequest)
 	if reason := "refused the peer's SCCRQ: " + result.Describe(l2tpv3.StopCCN); t.conn == nil && t.log.reason != reason {
+		t.log.cause = CauseRefused
 		t.note(ConnectionIdle, ConnectionIdle, reason)
 	}
 	c := t.respond(d, m, r)
@@ -445,7 +458,9 @@ func (h *heldRequest) progress(t *tunnel) {
 	if err != nil || h.request == t.conn.request {
 		return // the living peer has that ID: it would take the answer for its own
 	}
-	t.reject(h.d, m, h.request, l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "the established one answers"})
+	result := l2tpv3.ResultCode{Result: l2tpv3.StopCCNExists, HasError: true, Message: "the established one answers"}
+	t.reject(h.d, m, h.request, result)
+	t.e.discard(countRefusedRequest, h.d, t, result.Describe(l2tpv3.StopCCN))
 }
 
 // unanswered ends the test: the old connection yields.

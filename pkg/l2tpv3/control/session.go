@@ -107,6 +107,11 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 	step := sessionTable[s.state][ev]
 	from := s.state
 	s.state = step.next
+	if step.action != ignoreEvent && step.action != refuseMessage {
+		if s.log.cause = ev.cause(); ev == receiveCDN && in.result.Result == l2tpv3.CDNNoForwarder {
+			s.log.cause = CauseUnknown
+		}
+	}
 	if from == SessionEstablished && s.e.now.Sub(s.log.since) >= s.e.timers.ReopenMax {
 		s.failures = 0 // that it came up is no success if it goes at once
 	}
@@ -163,7 +168,7 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 
 func (s *session) moved(from SessionState, reason string) {
 	s.log.add(s.e.now, from, s.state, reason)
-	emit(&s.e.outputs, &s.e.outputs.session, SessionChanged{Tunnel: s.cfg.Tunnel, Name: s.cfg.Name, From: from, To: s.state, Remote: s.remote, Reason: reason})
+	emit(&s.e.outputs, &s.e.outputs.session, SessionChanged{Tunnel: s.cfg.Tunnel, Name: s.cfg.Name, From: from, To: s.state, Remote: s.remote, Reason: reason, Cause: s.log.cause})
 }
 
 // open begins to signal the session if its connection is established.
@@ -176,7 +181,8 @@ func (s *session) open() {
 	// Section 5.4.4, Pseudowire Type: "A peer MUST NOT request" a type that was not
 	// advertised to it.
 	if !slices.Contains(c.peer.Capabilities, s.cfg.Type) {
-		if reason := s.t.peer() + " does not carry this type of pseudowire"; s.log.reason != reason {
+		if reason := s.t.peer() + " does not carry pseudowires of type " + s.cfg.Type.String(); s.log.reason != reason {
+			s.log.cause = CauseRefused
 			s.moved(s.state, reason)
 		}
 		s.changed()

@@ -21,6 +21,7 @@ type ConnectionStatus struct {
 	State  ConnectionState
 	// Reason is why the state is what it is, Since when it began.
 	Reason string
+	Cause  Cause
 	Since  time.Time
 
 	// What follows is zero if there is no connection, not even an attempt.
@@ -43,6 +44,8 @@ type ConnectionStatus struct {
 	// will be asked, zero while something is unacknowledged.
 	Heard, NextHello time.Time
 
+	// Counters has the tunnel's part of Endpoint.Counters.
+	Counters map[string]uint64
 	// Retransmits are those of all the tunnel's connections so far.
 	Retransmits uint64
 	// NextAttempt is zero if none is planned.
@@ -63,6 +66,7 @@ type SessionStatus struct {
 	Session Session
 	State   SessionState
 	Reason  string
+	Cause   Cause
 	Since   time.Time
 
 	LocalID, RemoteID         uint32 // 0 while there is none
@@ -102,10 +106,10 @@ func (e *Endpoint) Connections() []ConnectionStatus {
 
 func (t *tunnel) status() ConnectionStatus {
 	s := ConnectionStatus{
-		Tunnel: t.cfg, State: t.state(), Reason: t.log.reason, Since: t.log.since,
+		Tunnel: t.cfg, State: t.state(), Reason: t.log.reason, Cause: t.log.cause, Since: t.log.since,
 		Retransmits: t.retransmits, NextAttempt: t.openAt, Failures: t.failures,
 		Testing: t.held != nil || t.rival != nil, Closing: len(t.ended), Sessions: len(t.sessions),
-		History: slices.Clone(t.log.past),
+		History: slices.Clone(t.log.past), Counters: t.tally.names(),
 	}
 	s.Tunnel.Secrets = nil
 	for _, c := range t.ended {
@@ -140,7 +144,7 @@ func (e *Endpoint) Sessions() []SessionStatus {
 
 func (s *session) snapshot() SessionStatus {
 	st := SessionStatus{
-		Session: s.cfg, State: s.state, Reason: s.log.reason, Since: s.log.since,
+		Session: s.cfg, State: s.state, Reason: s.log.reason, Cause: s.log.cause, Since: s.log.since,
 		LocalID: s.localID, RemoteID: s.remoteID,
 		LocalCookie: slices.Clone(s.localCookie), RemoteCookie: slices.Clone(s.remoteCookie),
 		Initiator: s.initiator, Local: s.status(), Remote: s.remote,

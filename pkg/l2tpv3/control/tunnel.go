@@ -81,6 +81,8 @@ type tunnel struct {
 
 	log  transitions
 	slot alarm
+	// tally counts the messages that are the tunnel's.
+	tally tally
 	// retransmits of the connections that are gone.
 	retransmits uint64
 }
@@ -94,6 +96,7 @@ type forwarder struct {
 // transitions is the current state of a tunnel or a session, and those before.
 type transitions struct {
 	reason string
+	cause  Cause
 	since  time.Time
 	past   []Transition
 }
@@ -172,7 +175,7 @@ func (t *tunnel) moved(from ConnectionState, reason string) { t.note(from, t.sta
 
 func (t *tunnel) note(from, to ConnectionState, reason string) {
 	t.log.add(t.e.now, from, to, reason)
-	emit(&t.e.outputs, &t.e.outputs.connection, ConnectionChanged{Tunnel: t.cfg.Name, From: from, To: to, Reason: reason})
+	emit(&t.e.outputs, &t.e.outputs.connection, ConnectionChanged{Tunnel: t.cfg.Name, From: from, To: to, Reason: reason, Cause: t.log.cause})
 	t.changed()
 }
 
@@ -368,6 +371,7 @@ func (t *tunnel) over(c *connection, from ConnectionState, reason string) {
 	}
 	if r := t.rival; r != nil {
 		t.rival, t.conn = nil, r
+		t.log.cause = CauseNone
 		t.moved(ConnectionIdle, "SCCRQ received")
 		return
 	}
@@ -397,6 +401,7 @@ func (t *tunnel) yield(r request, reason string) {
 	} else {
 		old.handle(closeConnection, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}})
 	}
+	t.log.cause = CauseReplaced
 	t.note(from, ConnectionIdle, reason)
 	for _, s := range t.sortedSessions() {
 		s.handle(connectionGone, sessionInput{reason: reason})
