@@ -120,6 +120,8 @@ type Agent struct {
 	made    map[string]bool
 	tunnels map[string]*tunnel
 	wires   map[string]*wire
+	// places has the wires by where their attachments are.
+	places map[where]map[*wire]bool
 	// sessions that are in a datapath, by local ID.
 	sessions map[uint32]*installed
 	// carried is what the datapaths were last told of tunnels.
@@ -189,6 +191,7 @@ func newAgent(opt Options) *Agent {
 		made:      make(map[string]bool),
 		tunnels:   make(map[string]*tunnel),
 		wires:     make(map[string]*wire),
+		places:    make(map[where]map[*wire]bool),
 		sessions:  make(map[uint32]*installed),
 		carried:   make(map[carrier]pseudowire.Tunnel),
 		dials:     make(map[uint32]string),

@@ -37,7 +37,7 @@ var quick = control.Timers{
 //	eth1  eth0 192.0.2.1 ──── 192.0.2.2 eth0  eth1
 //	eth2                                      eth2
 type place struct {
-	t    *testing.T
+	t    testing.TB
 	site string
 	ns   *netlab.Namespace
 	opt  Options
@@ -47,6 +47,8 @@ type place struct {
 	file         string
 
 	a *Agent
+	// change, if set, is done to a daemon before it runs.
+	change func(*Agent)
 	// stop ends the daemon, ended gives its error. A mortal one ends as if killed.
 	stop   context.CancelFunc
 	mortal bool
@@ -88,7 +90,7 @@ func lone(t *testing.T) *place {
 	return newPlace(t, "dc1", one)
 }
 
-func newPlace(t *testing.T, site string, ns *netlab.Namespace) *place {
+func newPlace(t testing.TB, site string, ns *netlab.Namespace) *place {
 	dir := t.TempDir()
 	p := &place{t: t, site: site, ns: ns, file: filepath.Join(dir, "topology.yaml"), kernel: newKernel(), l2tp: newKernel(), turns: new(turns)}
 	p.opt = Options{
@@ -106,7 +108,7 @@ func newPlace(t *testing.T, site string, ns *netlab.Namespace) *place {
 
 // testWriter logs lines with the test.
 type testWriter struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 }
 
@@ -166,6 +168,9 @@ func (p *place) try() error {
 				return err
 			}
 			p.a = a
+			if p.change != nil {
+				p.change(a)
+			}
 			err = p.run(ctx, a, func() { close(ready) })
 			failed <- err
 			return err

@@ -15,21 +15,20 @@ type parting struct {
 }
 
 // batch is how many packets are taken in before what they caused is saved and sent.
-const batch = 64
+const batch = 256
 
 // receive takes one packet and those that are waiting behind it.
 func (a *Agent) receive(now time.Time, p transport.Packet) {
 	for range batch {
 		a.take(now, p)
-		select {
-		case next, ok := <-a.transport.Packets():
-			if !ok {
-				return
-			}
-			p = next
-		default:
+		if !a.transport.Waiting() {
 			return
 		}
+		next, ok := <-a.transport.Packets()
+		if !ok {
+			return
+		}
+		p = next
 	}
 }
 

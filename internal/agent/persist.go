@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 )
 
@@ -14,12 +15,8 @@ func (a *Agent) save() {
 	if len(a.unsaved) == 0 {
 		return
 	}
-	sockets := make(map[uint32]transport.ConnectionState)
-	for _, c := range a.transport.Save().Connections {
-		sockets[c.Connection] = c
-	}
 	for name := range a.unsaved {
-		err := a.saveTunnel(name, sockets)
+		err := a.saveTunnel(name)
 		a.faults.set("the state of tunnel "+name, err)
 		if err == nil {
 			delete(a.unsaved, name)
@@ -27,20 +24,40 @@ func (a *Agent) save() {
 	}
 }
 
-// saveTunnel writes one tunnel's state. State that is older than what the peer
-// knows is worse than none: what cannot be replaced is removed.
-func (a *Agent) saveTunnel(name string, sockets map[uint32]transport.ConnectionState) error {
+// saveTunnel writes one tunnel's state, or what changed of it.
+func (a *Agent) saveTunnel(name string) error {
+	if a.store.appendable(name) {
+		change, ok := a.control.SaveChange(name)
+		if !ok {
+			return a.store.removeTunnel(name)
+		}
+		err := a.store.changeTunnel(name, &tunnelChange{Control: change, Sockets: a.socketsOf(&change.TunnelState)})
+		if err == nil {
+			return nil
+		}
+		a.log.Warn("a change cannot be appended to the state of a tunnel, all of it is written", "tunnel", name, "err", err)
+	}
+	return a.saveWhole(name)
+}
+
+// socketsOf are the sockets of a tunnel's connections.
+func (a *Agent) socketsOf(s *control.TunnelState) (all []transport.ConnectionState) {
+	for _, c := range s.Connections {
+		if s, ok := a.transport.SaveConnection(c.LocalID); ok {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// saveWhole writes all of one tunnel's state. State that is older than what the
+// peer knows is worse than none: what cannot be replaced is removed.
+func (a *Agent) saveWhole(name string) error {
 	state, ok := a.control.SaveTunnel(name)
 	if !ok {
 		return a.store.removeTunnel(name)
 	}
-	r := &tunnelRecord{Boot: a.boot, Control: state}
-	for _, c := range state.Connections {
-		if s, ok := sockets[c.LocalID]; ok {
-			r.Sockets = append(r.Sockets, s)
-		}
-	}
-	err := a.store.setTunnel(name, r)
+	err := a.store.setTunnel(name, &tunnelRecord{Boot: a.boot, Control: state, Sockets: a.socketsOf(&state)})
 	if err == nil {
 		return nil
 	}

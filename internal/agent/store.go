@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -24,13 +25,31 @@ import (
 // of another version is refused, never guessed at.
 const stateVersion = 1
 
-// store keeps the daemon's state in files, each replaced as a whole. The
-// generation is synced to the disk: it has to survive a loss of power. The
-// tunnels are not: across a reboot they are void anyway.
+// store keeps the daemon's state in files. The generation is synced to the disk:
+// it has to survive a loss of power. The tunnels are not: across a reboot they are
+// void anyway.
+//
+// Files are replaced as a whole, but for those of tunnels: what changes in one is
+// appended, a line each, until that makes up most of the file.
 type store struct {
 	dir  string
 	lock *os.File
+	// logs are the tunnels' files that this process has written, open for more.
+	logs map[string]*tunnelLog
 }
+
+// tunnelLog is a tunnel's file: the record in the first line, changes of it in
+// those that follow.
+type tunnelLog struct {
+	file           *os.File
+	record, behind int // octets of the first line, and of the others
+}
+
+// slack is how much is appended to a small record before it is written anew.
+const slack = 64 << 10
+
+// full says that it is time to write the record anew.
+func (l *tunnelLog) full() bool { return l.behind > max(slack, 2*l.record) }
 
 // generation is the topology in force.
 type generation struct {
@@ -53,6 +72,12 @@ type tunnelRecord struct {
 	Version int                         `json:"version"`
 	Boot    string                      `json:"boot"`
 	Control control.TunnelState         `json:"control"`
+	Sockets []transport.ConnectionState `json:"sockets,omitempty"`
+}
+
+// tunnelChange is what is appended: a later state of a tunnelRecord.
+type tunnelChange struct {
+	Control control.TunnelChange        `json:"control"`
 	Sockets []transport.ConnectionState `json:"sockets,omitempty"`
 }
 
@@ -100,10 +125,15 @@ func openStore(dir string) (*store, error) {
 		}
 		return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
 	}
-	return &store{dir: dir, lock: lock}, nil
+	return &store{dir: dir, lock: lock, logs: make(map[string]*tunnelLog)}, nil
 }
 
-func (s *store) close() error { return s.lock.Close() }
+func (s *store) close() error {
+	for name := range s.logs {
+		s.endLog(name)
+	}
+	return s.lock.Close()
+}
 
 // write replaces one file as a whole.
 func (s *store) write(name string, v any) error { return s.replace(name, v, false) }
@@ -114,6 +144,7 @@ func (s *store) replace(name string, v any, durable bool) error {
 	if err != nil {
 		return fmt.Errorf("encode state %s: %w", name, err)
 	}
+	b = append(b, '\n')
 	path := filepath.Join(s.dir, name)
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
 		return fmt.Errorf("write state: %w", err)
@@ -151,6 +182,11 @@ func (s *store) read(name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("read state: %w", err)
 	}
+	return decode(path, b, v)
+}
+
+// decode reads a file's content. The error is a *DamagedError or a *VersionError.
+func decode(path string, b []byte, v any) error {
 	var header struct {
 		Version int `json:"version"`
 	}
@@ -160,6 +196,11 @@ func (s *store) read(name string, v any) error {
 	if header.Version != stateVersion {
 		return &VersionError{File: path, Got: header.Version, Want: stateVersion}
 	}
+	return decodeLine(path, b, v)
+}
+
+// decodeLine is decode for what has no version of its own.
+func decodeLine(path string, b []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
@@ -228,12 +269,90 @@ func tunnelFile(name string) string {
 	return filepath.Join("tunnels", url.PathEscape(name)+".json")
 }
 
+// setTunnel writes a tunnel's record, in place of all that was known of it.
 func (s *store) setTunnel(name string, r *tunnelRecord) error {
 	r.Version = stateVersion
-	return s.write(tunnelFile(name), r)
+	s.endLog(name)
+	file := tunnelFile(name)
+	if err := s.write(file, r); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, file), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil // the next time it is written anew
+	}
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		f.Close()
+		return nil
+	}
+	s.logs[name] = &tunnelLog{file: f, record: int(end)}
+	return nil
 }
 
-func (s *store) removeTunnel(name string) error { return s.remove(tunnelFile(name)) }
+// appendable says that changes of the tunnel can be written by themselves.
+func (s *store) appendable(name string) bool {
+	l := s.logs[name]
+	return l != nil && !l.full()
+}
+
+// changeTunnel writes a change after what is known of an appendable tunnel. After
+// an error the tunnel has to be written as a whole.
+func (s *store) changeTunnel(name string, c *tunnelChange) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("encode state of tunnel %s: %w", name, err)
+	}
+	l := s.logs[name]
+	n, err := l.file.Write(append(b, '\n'))
+	l.behind += n
+	if err != nil {
+		s.endLog(name)
+		return fmt.Errorf("append state: %w", err)
+	}
+	return nil
+}
+
+func (s *store) endLog(name string) {
+	if l := s.logs[name]; l != nil {
+		l.file.Close()
+		delete(s.logs, name)
+	}
+}
+
+func (s *store) removeTunnel(name string) error {
+	s.endLog(name)
+	return s.remove(tunnelFile(name))
+}
+
+// readTunnel reads a tunnel's record, with all changes that were written whole.
+// One that a process died over is no loss: what it allowed to be sent was not.
+func (s *store) readTunnel(file string) (*tunnelRecord, error) {
+	path := filepath.Join(s.dir, file)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read state: %w", err)
+	}
+	first, rest, _ := bytes.Cut(b, []byte{'\n'})
+	var r tunnelRecord
+	if err := decode(path, first, &r); err != nil {
+		return nil, err
+	}
+	for {
+		line, after, whole := bytes.Cut(rest, []byte{'\n'})
+		if !whole {
+			return &r, nil
+		}
+		var c tunnelChange
+		if err := decodeLine(path, line, &c); err != nil {
+			return nil, err
+		}
+		if err := r.Control.Merge(c.Control); err != nil {
+			return nil, &DamagedError{path, err}
+		}
+		r.Sockets, rest = c.Sockets, after
+	}
+}
 
 // tunnels reads all records, by tunnel name. A loss of power leaves damaged
 // ones: those are given apart.
@@ -252,8 +371,7 @@ func (s *store) tunnels() (records map[string]*tunnelRecord, damaged []*DamagedE
 		if err != nil {
 			continue
 		}
-		var r tunnelRecord
-		err = s.read(filepath.Join("tunnels", e.Name()), &r)
+		r, err := s.readTunnel(filepath.Join("tunnels", e.Name()))
 		if d, ok := errors.AsType[*DamagedError](err); ok {
 			damaged = append(damaged, d)
 			continue
@@ -261,13 +379,16 @@ func (s *store) tunnels() (records map[string]*tunnelRecord, damaged []*DamagedE
 		if err != nil {
 			return nil, nil, err
 		}
-		records[name] = &r
+		records[name] = r
 	}
 	return records, damaged, nil
 }
 
 // clear removes everything but the lock.
 func (s *store) clear() error {
+	for name := range s.logs {
+		s.endLog(name)
+	}
 	var errs []error
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 )
 
 func openTestStore(t *testing.T) *store {
@@ -112,5 +114,79 @@ func TestClearLeavesTheLock(t *testing.T) {
 	}
 	if len(entries) != 1 || entries[0].Name() != "lock" {
 		t.Errorf("left: %v", entries)
+	}
+}
+
+// change is one that says how many retransmissions there were.
+func change(n uint64) *tunnelChange {
+	return &tunnelChange{Control: control.TunnelChange{TunnelState: control.TunnelState{Version: control.StateVersion, Retransmits: n}}}
+}
+
+// TestTunnelChangesAreAppended: a change that was not written whole, because the
+// process was killed, is none; one that makes no sense is damage.
+func TestTunnelChangesAreAppended(t *testing.T) {
+	for _, row := range []struct {
+		name, behind string
+		damaged      bool
+	}{
+		{"as written", "", false},
+		{"killed while writing", `{"control": {"vers`, false},
+		{"garbage", "{\n", true},
+		{"of what is not there", `{"control": {"version": 1, "connections": [{"localID": 1, "kept": 1}]}}` + "\n", true},
+	} {
+		s := openTestStore(t)
+		if s.appendable("gold/dc2") {
+			t.Fatal("a change of nothing")
+		}
+		if err := s.setTunnel("gold/dc2", &tunnelRecord{Boot: "b"}); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 3 {
+			if err := s.changeTunnel("gold/dc2", change(uint64(n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f, err := os.OpenFile(filepath.Join(s.dir, tunnelFile("gold/dc2")), os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString(row.behind); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		records, damaged, err := s.tunnels()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (len(damaged) == 1) != row.damaged {
+			t.Errorf("%s: damaged: %v", row.name, damaged)
+		}
+		if r := records["gold/dc2"]; !row.damaged && (r == nil || r.Boot != "b" || r.Control.Retransmits != 2) {
+			t.Errorf("%s: %+v", row.name, r)
+		}
+	}
+}
+
+// TestTunnelIsWrittenAnew when changes make up most of its file.
+func TestTunnelIsWrittenAnew(t *testing.T) {
+	s := openTestStore(t)
+	if err := s.setTunnel("gold/dc2", &tunnelRecord{Boot: "b"}); err != nil {
+		t.Fatal(err)
+	}
+	for s.appendable("gold/dc2") {
+		if err := s.changeTunnel("gold/dc2", change(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(s.dir, tunnelFile("gold/dc2"))
+	if st, err := os.Stat(path); err != nil || st.Size() < slack || st.Size() > slack+4096 {
+		t.Errorf("%v octets, %v", st.Size(), err)
+	}
+	if err := s.setTunnel("gold/dc2", &tunnelRecord{Boot: "c"}); err != nil {
+		t.Fatal(err)
+	}
+	records, _, err := s.tunnels()
+	if r := records["gold/dc2"]; err != nil || r.Boot != "c" || r.Control.Retransmits != 0 || !s.appendable("gold/dc2") {
+		t.Errorf("%+v, %v", r, err)
 	}
 }

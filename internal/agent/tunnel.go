@@ -103,11 +103,17 @@ func (a *Agent) wantData() {
 	a.dataDue = false
 	var ids []uint32
 	for id, s := range a.sessions {
-		if t := a.tunnels[s.Tunnel]; t != nil && t.Encapsulation == l2tpv3.IP && s.datapath.Kind() != pseudowire.Kernel {
+		if t := a.tunnels[s.Tunnel]; t != nil && a.overIP(s.Tunnel) && s.datapath.Kind() != pseudowire.Kernel {
 			ids = append(ids, id)
 		}
 	}
 	a.faults.set("data sockets", a.transport.SetDataSessions(ids))
+}
+
+// overIP says that a tunnel's packets are, or may have been, of protocol 115.
+func (a *Agent) overIP(name string) bool {
+	t := a.tunnels[name]
+	return t == nil || t.Encapsulation == l2tpv3.IP
 }
 
 // connectionChanged follows a tunnel's control connection. Attempts that fail

@@ -68,6 +68,7 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 		a.control.RemoveSession(now, w.Tunnel, w.Name, administrative)
 		a.drain(now)
 	}
+	a.place(w, &p.Attachment)
 	w.Pseudowire = *p
 	w.kind = a.kindOf(p.Datapath)
 	w.signalled, a.resignal = false, true
@@ -87,7 +88,7 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 // pseudowires change places, the other's turn is yet to come. Two at once would
 // join their networks.
 func (a *Agent) vacate(w *wire) error {
-	for _, o := range a.wires {
+	for o := range a.places[placeOf(&w.Attachment)] {
 		if o == w || !overlap(&o.Attachment, &w.Attachment) {
 			continue
 		}
@@ -97,6 +98,26 @@ func (a *Agent) vacate(w *wire) error {
 		o.vacated = true
 	}
 	return nil
+}
+
+// where is a place that attachments can share.
+type where struct{ bridge, device string }
+
+func placeOf(at *topology.Attachment) where { return where{at.Bridge, at.Interface} }
+
+// place notes where a pseudowire's attachment is to be; nil is nowhere.
+func (a *Agent) place(w *wire, at *topology.Attachment) {
+	delete(a.places[placeOf(&w.Attachment)], w)
+	if len(a.places[placeOf(&w.Attachment)]) == 0 {
+		delete(a.places, placeOf(&w.Attachment))
+	}
+	if at == nil {
+		return
+	}
+	if a.places[placeOf(at)] == nil {
+		a.places[placeOf(at)] = make(map[*wire]bool)
+	}
+	a.places[placeOf(at)][w] = true
 }
 
 // overlap says that two attachments would carry the same frames.
@@ -243,6 +264,7 @@ func (a *Agent) removePseudowire(name string) error {
 			return err
 		}
 	}
+	a.place(w, nil)
 	delete(a.wires, name)
 	a.faults.forget("pseudowire " + name)
 	return nil
@@ -276,7 +298,8 @@ func (a *Agent) install(s control.InstallSession) error {
 		return err
 	}
 	w.session = &installed{s, w, dp}
-	a.sessions[s.LocalID], a.dataDue = w.session, true
+	a.sessions[s.LocalID] = w.session
+	a.dataDue = a.dataDue || a.overIP(s.Tunnel)
 	if _, known := a.heard[s.LocalID]; a.resumed && !known {
 		a.heard[s.LocalID] = 0 // its counters are new, too
 	}
@@ -294,7 +317,7 @@ func (a *Agent) uninstall(out control.RemoveSession) {
 		return
 	}
 	delete(a.sessions, out.LocalID)
-	a.dataDue = true
+	a.dataDue = a.dataDue || a.overIP(out.Tunnel)
 	delete(a.heard, out.LocalID)
 	if s.wire.session == s {
 		s.wire.session = nil

@@ -8,8 +8,8 @@
 //
 //  1. takes everything that Next returns and carries it out in that order, but
 //     holds back what is to be transmitted,
-//  2. writes the tunnels that TakeDirty names (SaveTunnel) to where they survive
-//     the process,
+//  2. writes the tunnels that TakeDirty names (SaveTunnel, or what changed of them,
+//     SaveChange) to where they survive the process,
 //  3. transmits, and gives the payloads back (Recycle) if it has no more use for them,
 //  4. calls Advance when the time that Deadline returns has come. Before that it
 //     tells what data was received (Heard), or a HELLO is sent in vain.

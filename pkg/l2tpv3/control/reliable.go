@@ -54,6 +54,7 @@ type outgoing struct {
 	octets []byte
 	// session is the local session ID of an SLI; a newer one replaces it.
 	session uint32
+	saved   bool
 }
 
 func newReliable() reliable {

@@ -71,13 +71,16 @@ type connectionState struct {
 	Auth      bool               `json:"auth,omitempty"`
 	Nonce     []byte             `json:"nonce,omitempty"`
 	PeerNonce []byte             `json:"peerNonce,omitempty"`
-	Queue     []outgoingState    `json:"queue,omitempty"`
-	Sent      int                `json:"sent,omitempty"`
-	First     uint16             `json:"first"`
-	Nr        uint16             `json:"nr"`
-	Tries     int                `json:"tries,omitempty"`
-	Linger    time.Duration      `json:"linger,omitempty"`
-	HalfOpen  time.Duration      `json:"halfOpen,omitempty"`
+	// Queue, in a TunnelChange, follows on the Kept first of those that were not
+	// acknowledged before. In a TunnelState Kept is 0.
+	Queue    []outgoingState `json:"queue,omitempty"`
+	Kept     int             `json:"kept,omitempty"`
+	Sent     int             `json:"sent,omitempty"`
+	First    uint16          `json:"first"`
+	Nr       uint16          `json:"nr"`
+	Tries    int             `json:"tries,omitempty"`
+	Linger   time.Duration   `json:"linger,omitempty"`
+	HalfOpen time.Duration   `json:"halfOpen,omitempty"`
 }
 
 type requestState struct {
@@ -130,7 +133,9 @@ func (e *Endpoint) SaveTunnel(name string) (TunnelState, bool) {
 	if t == nil {
 		return TunnelState{}, false
 	}
-	return t.save(), true
+	s := t.save()
+	t.wasSaved()
+	return s, true
 }
 
 // left is what is left of a timer; 0 is not running.
@@ -150,24 +155,45 @@ func (e *Endpoint) resume(d, whole time.Duration) time.Time {
 }
 
 func (t *tunnel) save() TunnelState {
+	s := t.saveHead()
+	for _, x := range t.sortedSessions() {
+		s.Sessions = append(s.Sessions, x.save())
+	}
+	return s
+}
+
+// saveOrder are the tunnel's connections as they are saved.
+func (t *tunnel) saveOrder() (all []*connection) {
+	if t.conn != nil {
+		all = append(all, t.conn)
+	}
+	if t.rival != nil {
+		all = append(all, t.rival)
+	}
+	for _, c := range t.ended {
+		if !c.stranger {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// saveHead is save without the sessions.
+func (t *tunnel) saveHead() TunnelState {
 	s := TunnelState{
 		Version: StateVersion, Config: t.cfg, Removed: t.removed, Failures: t.failures, Retransmits: t.retransmits,
 		Reason: t.log.reason, Since: t.log.since.Round(0), History: slices.Clone(t.log.past),
 	}
 	s.Config.Secrets, s.Secrets = nil, len(t.cfg.Secrets) > 0 || t.secretsDue
-	if t.conn != nil {
-		s.Connections = append(s.Connections, t.conn.save(""))
-	}
-	if t.rival != nil {
-		s.Connections = append(s.Connections, t.rival.save("rival"))
-	}
-	for _, c := range t.ended {
-		if !c.stranger {
-			s.Connections = append(s.Connections, c.save("ended"))
+	for _, c := range t.saveOrder() {
+		role := "ended"
+		switch c {
+		case t.conn:
+			role = ""
+		case t.rival:
+			role = "rival"
 		}
-	}
-	for _, x := range t.sortedSessions() {
-		s.Sessions = append(s.Sessions, x.save())
+		s.Connections = append(s.Connections, c.save(role))
 	}
 	return s
 }
@@ -271,7 +297,7 @@ func (e *Endpoint) restoreTunnel(s TunnelState) error {
 func (t *tunnel) restoreConnection(s connectionState) error {
 	e := t.e
 	if s.LocalID == 0 || e.connections[s.LocalID] != nil || s.Phase > lingering || s.State >= connectionStates ||
-		s.Sent < 0 || s.Sent > len(s.Queue) || s.Tries < 0 || !s.Path.Remote.Addr().IsValid() ||
+		s.Sent < 0 || s.Sent > len(s.Queue) || s.Kept != 0 || s.Tries < 0 || !s.Path.Remote.Addr().IsValid() ||
 		(s.State == ConnectionIdle) != (s.Phase != alive) || s.Phase == closing && len(s.Queue) == 0 ||
 		s.State == ConnectionEstablished && s.RemoteID == 0 {
 		return &StateError{t.cfg.Name, fmt.Sprintf("connection %d makes no sense", s.LocalID)}

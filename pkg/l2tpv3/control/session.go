@@ -34,6 +34,8 @@ type session struct {
 
 	log  transitions
 	slot alarm
+	// unsaved says that it is among those of the tunnel.
+	unsaved bool
 }
 
 // wishes is how the peer wants to receive (Section 5.4.4).
@@ -98,6 +100,9 @@ func (s *session) limit() time.Time {
 }
 
 func (s *session) changed() {
+	if !s.unsaved {
+		s.unsaved, s.t.unsaved = true, append(s.t.unsaved, s)
+	}
 	s.e.touch(s)
 	s.t.changed()
 }
@@ -154,6 +159,7 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 		return
 	case takeErrors:
 		s.errors++
+		s.changed()
 		return
 	}
 	s.halfOpenEnd = time.Time{}
@@ -168,6 +174,7 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 
 func (s *session) moved(from SessionState, reason string) {
 	s.log.add(s.e.now, from, s.state, reason)
+	s.changed()
 	emit(&s.e.outputs, &s.e.outputs.session, SessionChanged{Tunnel: s.cfg.Tunnel, Name: s.cfg.Name, From: from, To: s.state, Remote: s.remote, Reason: reason, Cause: s.log.cause})
 }
 
@@ -456,6 +463,7 @@ func (s *session) remove(result l2tpv3.ResultCode, reason string) {
 	s.handle(closeSession, sessionInput{result: result, reason: reason})
 	s.retryAt = time.Time{}
 	delete(s.t.sessions, s.cfg.Name)
+	s.t.gone = append(s.t.gone, s.cfg.Name)
 	if s.t.forwards[s.cfg.forwarder()] == s {
 		delete(s.t.forwards, s.cfg.forwarder())
 	}

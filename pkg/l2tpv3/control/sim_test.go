@@ -80,6 +80,8 @@ type host struct {
 	steps      int
 	// noDisk leaves out what benchmarks are not about.
 	noDisk bool
+	// wrote, if set, sees what is written to the disk.
+	wrote func(TunnelChange)
 	// check sees every output before it is carried out.
 	check func(Output)
 }
@@ -241,10 +243,17 @@ func (h *host) drain() {
 		if !h.step() {
 			return
 		}
-		t, ok := h.e.SaveTunnel(name)
+		c, ok := h.e.SaveChange(name)
 		if !ok {
 			delete(h.disk.tunnels, name)
 			continue
+		}
+		if h.wrote != nil {
+			h.wrote(c)
+		}
+		t := h.disk.tunnels[name]
+		if err := t.Merge(c); err != nil {
+			h.net.t.Fatal(err)
 		}
 		h.disk.tunnels[name] = t
 	}

@@ -70,6 +70,9 @@ type tunnel struct {
 
 	sessions map[string]*session
 	forwards map[forwarder]*session
+	// unsaved sessions have changed since the tunnel was saved; those gone were removed.
+	unsaved []*session
+	gone    []string
 
 	derived []*l2tpv3.Secret // see keys
 	// secretsDue says that the tunnel has secrets, which were not saved and have to
@@ -99,9 +102,11 @@ type transitions struct {
 	cause  Cause
 	since  time.Time
 	past   []Transition
+	saved  bool // since it last changed
 }
 
 func (t *transitions) add(now time.Time, from, to fmt.Stringer, reason string) {
+	t.saved = false
 	if t.reason = reason; from.String() != to.String() {
 		t.since = now
 	}

@@ -68,6 +68,18 @@ func (q *queue) get() (Packet, bool) {
 	return Packet{}, false
 }
 
+// waits reports whether there is a packet.
+func (q *queue) waits() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for c := range q.waiting {
+		if q.waiting[c].len() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // ring is a FIFO that keeps its memory.
 type ring struct {
 	items       []Packet

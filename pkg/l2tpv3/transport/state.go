@@ -41,6 +41,15 @@ func (t *Transport) Save() State {
 	return s
 }
 
+// SaveConnection gives the state of one connection; false if it is not known.
+func (t *Transport) SaveConnection(id uint32) (ConnectionState, bool) {
+	c := t.connections[id]
+	if c == nil {
+		return ConnectionState{}, false
+	}
+	return c.ConnectionState, true
+}
+
 // Restore opens the sockets of a saved state, with the ports they had (RFC 3931,
 // Section 4.1.2.2: they stay the same for the life of a connection). Sockets of
 // the kernel's L2TP over IP are not among them: Socket makes them again. The error

@@ -138,6 +138,10 @@ func Open(o Options) (*Transport, error) {
 // connections before strangers. It is closed by Close.
 func (t *Transport) Packets() <-chan Packet { return t.packets }
 
+// Waiting reports whether Packets has something to give: whoever receives from it
+// next does not wait.
+func (t *Transport) Waiting() bool { return t.queue.waits() }
+
 // SetEndpoints says where there are listeners, all of them. The error joins an
 // *Error for each that could not be opened; Refresh tries those again.
 func (t *Transport) SetEndpoints(endpoints []Endpoint) error {
