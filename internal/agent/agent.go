@@ -134,6 +134,9 @@ type Agent struct {
 	// rest is when the kernel may be looked at again.
 	rest time.Time
 
+	// taps are the captures under way.
+	taps []*tap
+
 	// outbox is what leaves once the state is saved.
 	outbox []parting
 	// failed are tunnels whose attempt has just come to nothing.

@@ -37,7 +37,10 @@ func (a *Agent) receive(now time.Time, p transport.Packet) {
 func (a *Agent) take(now time.Time, p transport.Packet) {
 	if p.Control {
 		a.answered(p.Connection)
-		a.control.Receive(now, control.Datagram{Path: p.Path, Payload: p.Payload})
+		tunnel := a.control.Receive(now, control.Datagram{Path: p.Path, Payload: p.Payload})
+		if len(a.taps) > 0 {
+			a.tapReceived(now, tunnel, p.Path, p.Payload)
+		}
 		return
 	}
 	for _, dp := range a.datapaths {
@@ -196,6 +199,8 @@ func (a *Agent) send(out *parting) {
 	// is no news.
 	if err := a.transport.Transmit(out.Transmit); err != nil {
 		a.log.Debug("cannot send", "connection", out.Connection, "remote", out.Path.Remote, "err", err)
+	} else if len(a.taps) > 0 {
+		a.tapSent(&out.Transmit)
 	}
 	a.control.Recycle(out.Payload)
 }

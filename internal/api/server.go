@@ -27,6 +27,7 @@ const (
 	contentJSON      = "application/json"
 	contentProblem   = "application/problem+json" // RFC 9457, section 3
 	contentNDJSON    = "application/x-ndjson"
+	contentCapture   = "application/x-pcapng"
 	contentPlain     = "text/plain; charset=utf-8"
 )
 
@@ -130,6 +131,7 @@ func (s *Server) routes() []*route {
 		get("/v1/attachments", collection(s, Backend.Attachments, compareAttachments, matchAttachment), "pseudowire"),
 		get("/v1/classes", collection(s, Backend.Classes, compareClasses, nil)),
 		get("/v1/events", s.events, "since", "follow"),
+		get("/v1/capture", s.capture, "tunnel", "peer", "count", "duration"),
 		{s: s, method: http.MethodPost, path: "/v1/apply", handle: s.apply},
 	}
 }

@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"time"
 )
 
@@ -246,4 +247,7 @@ type Backend interface {
 	// Events calls emit with every event kept that is newer than since, then, if
 	// follow is set, with new ones until the context ends or emit fails.
 	Events(ctx context.Context, since uint64, follow bool, emit func(Event) error) error
+	// Capture writes a pcapng file of control messages, each message with one Write,
+	// until what the request says is reached, or the context ends or w fails.
+	Capture(ctx context.Context, req CaptureRequest, w io.Writer) error
 }

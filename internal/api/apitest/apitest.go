@@ -5,6 +5,7 @@ package apitest
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -39,6 +40,8 @@ type Answers struct {
 	Err error
 	// Apply answers an apply.
 	Apply func(context.Context, api.ApplyRequest) (*api.ApplyResult, error)
+	// Capture answers a capture.
+	Capture func(context.Context, api.CaptureRequest, io.Writer) error
 	// EventsErr ends a stream after the events kept.
 	EventsErr error
 }
@@ -114,6 +117,15 @@ func (b *Backend) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyRe
 		return nil, errors.New("this test expects no apply")
 	}
 	return a.Apply(ctx, req)
+}
+
+// Capture calls the Capture of the Answers.
+func (b *Backend) Capture(ctx context.Context, req api.CaptureRequest, w io.Writer) error {
+	a := b.now()
+	if a.Capture == nil {
+		return errors.New("this test expects no capture")
+	}
+	return a.Capture(ctx, req, w)
 }
 
 // Events emits what was added.
