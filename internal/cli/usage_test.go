@@ -8,7 +8,7 @@ import (
 
 // A wrong command line ends with 2 and one line that says what would be right.
 func TestUsage(t *testing.T) {
-	const commands = "there are apply, completion, describe, diff, events, get, status, validate, version"
+	const commands = "there are apply, capture, completion, describe, diff, events, get, status, validate, version"
 	const kinds = "tunnels, sessions, pseudowires, attachments, classes"
 	for args, message := range map[string]string{
 		"rollback":                  `unknown command "rollback"; ` + commands + "\n  help: see `pwctl --help`",
@@ -27,6 +27,9 @@ func TestUsage(t *testing.T) {
 		"describe tunnel a b":       "want a kind and one name, got 3 arguments\n  help: see `pwctl describe --help`",
 		"events --since yesterday":  "--since \"yesterday\" is neither a duration, as 10m, nor an event's sequence number\n  help: see `pwctl events --help`",
 		"events --since -5m":        "--since \"-5m\" is neither a duration, as 10m, nor an event's sequence number\n  help: see `pwctl events --help`",
+		"capture":                   "accepts 1 arg(s), received 0\n  help: see `pwctl capture --help`",
+		"capture gold -c -1":        "--count -1 is less than one message\n  help: see `pwctl capture --help`",
+		"capture gold --duration x": "invalid argument \"x\" for \"--duration\" flag: time: invalid duration \"x\"\n  help: see `pwctl capture --help`",
 		"completion tcsh":           "invalid argument \"tcsh\" for \"pwctl completion\"\n  help: see `pwctl completion --help`",
 	} {
 		check(t, "/nonexistent/pwd.sock", command{args: args}, want{code: 2, stderr: "pwctl: " + message + "\n"})
@@ -51,6 +54,7 @@ func TestCompletion(t *testing.T) {
 		"__complete get tunnels x":          "gold/dc2 gold/dc3 silver/dc2",
 		"__complete get tunnels gold/dc2 x": "gold/dc3 silver/dc2",
 		"__complete describe pw x":          "storage/dc3 tenant-a",
+		"__complete capture x":              "gold/dc2 gold/dc3 silver/dc2",
 		"__complete get t":                  "tunnels sessions pseudowires attachments classes",
 		"__complete get bridges x":          "",
 		"__complete get tunnels -o x":       "text wide json yaml",
