@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,7 @@ import (
 	"github.com/pwd-project/pwd/internal/agent"
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/build"
+	"github.com/pwd-project/pwd/internal/secretfile"
 	"github.com/pwd-project/pwd/internal/topology"
 )
 
@@ -125,8 +127,12 @@ func check(s *settings, stdout, stderr io.Writer) int {
 	}
 	t, diags := topology.Parse(s.topology, b)
 	if t != nil {
-		_, more := t.Local(s.site)
+		local, more := t.Local(s.site)
 		diags = append(diags, more...)
+		if local != nil {
+			_, more = local.WithSecrets(secretfile.In(filepath.Dir(s.topology)))
+			diags = append(diags, more...)
+		}
 	}
 	diags.Format(stderr)
 	if diags.HasErrors() {

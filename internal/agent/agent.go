@@ -115,6 +115,8 @@ type Agent struct {
 	trial   *trial
 	file    fileState
 	fileDue bool
+	// secretsTold is what was told about secrets in force.
+	secretsTold map[string]bool
 
 	// made are the bridges that were set.
 	made    map[string]bool

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
@@ -48,6 +50,9 @@ func (a *Agent) change(d *document) (*trial, error) {
 	}
 	if err := a.execute(t.steps); err != nil {
 		return nil, applyError("the topology could not be applied", err)
+	}
+	for _, w := range d.warnings {
+		a.log.Warn("topology", "diagnostic", strings.TrimSpace(w.String()))
 	}
 	a.local, a.generation, a.trial = d.local, a.newGeneration(d), t
 	a.setListeners()
@@ -126,14 +131,24 @@ func describeSteps(steps []plan.Step) string {
 // It implements api.Backend.
 func (a *Agent) Apply(ctx context.Context, r api.ApplyRequest) (*api.ApplyResult, error) {
 	begin := time.Now()
-	d, err := parse(r.Name, r.Document, a.opt.Site)
+	if r.Directory != "" && !filepath.IsAbs(r.Directory) {
+		return nil, &api.Error{Code: api.CodeBadRequest, Title: "bad request", Detail: "directory has to be an absolute path"}
+	}
+	d, err := parse(r.Name, r.Directory, r.Document, a.opt.Site)
+	if err == nil && !r.Untrusted {
+		err = d.readSecrets()
+	}
 	if invalid, ok := errors.AsType[*topology.InvalidError](err); ok {
 		return nil, &api.Error{Code: api.CodeInvalidTopology, Title: "the topology is invalid, nothing was changed",
 			Diagnostics: api.DiagnosticsOf(invalid.Diagnostics)}
 	}
 	if r.DryRun {
 		return view(ctx, a, func() *api.ApplyResult {
-			return &api.ApplyResult{Generation: a.number(), Changes: changes(a.difference(d.local)), Seconds: time.Since(begin).Seconds()}
+			if r.Untrusted {
+				keepSecrets(d.local, a.local)
+			}
+			return &api.ApplyResult{Generation: a.number(), Changes: changes(a.difference(d.local)),
+				Warnings: api.DiagnosticsOf(d.warnings), Seconds: time.Since(begin).Seconds()}
 		})
 	}
 	if err := a.turn(ctx); err != nil {
@@ -180,11 +195,11 @@ func (a *Agent) begin(ctx context.Context, d *document, r *api.ApplyRequest) (re
 		switch {
 		case plan.Disruptive(steps) && !r.Disruptive:
 			err = &api.Error{Code: api.CodeNeedsConfirmation, Title: "the change interrupts traffic", Detail: "confirm it, or give -y", Changes: changes(steps)}
-		case len(steps) == 0 && g != nil && g.Hash == hashOf([]byte(d.text)):
+		case len(steps) == 0 && g != nil && g.Hash == hashOf([]byte(d.text)) && g.Dir == d.dir:
 		default:
 			t, err = a.change(d)
 		}
-		result = &api.ApplyResult{Generation: a.number(), Changes: changes(steps)}
+		result = &api.ApplyResult{Generation: a.number(), Changes: changes(steps), Warnings: api.DiagnosticsOf(d.warnings)}
 	})
 	return result, t, errors.Join(derr, err)
 }
@@ -227,8 +242,12 @@ func (a *Agent) verify(ctx context.Context, t *trial, requireAll bool) ([]string
 	for {
 		changed := a.changed.wait()
 		var waiting, broken []string
-		if err := a.do(ctx, func() { waiting, broken = a.awaited(t, requireAll) }); err != nil {
+		var hopeless bool
+		if err := a.do(ctx, func() { waiting, broken, hopeless = a.awaited(t, requireAll) }); err != nil {
 			return nil, err
+		}
+		if hopeless {
+			return nil, &VerifyError{Down: broken}
 		}
 		if len(broken) == 0 && (len(waiting) == 0 || impatient) {
 			return waiting, nil
@@ -247,18 +266,25 @@ func (a *Agent) verify(ctx context.Context, t *trial, requireAll bool) ([]string
 	}
 }
 
-// VerifyError says which pseudowires were not up in time after an apply.
+// VerifyError says which pseudowires were not up in time after an apply, or cannot
+// be: then After is 0.
 type VerifyError struct {
 	After time.Duration
 	// Down has each as "NAME: REASON".
 	Down []string
 }
 
-func (e *VerifyError) Error() string { return fmt.Sprintf("not up after %v: %v", e.After, e.Down) }
+func (e *VerifyError) Error() string {
+	if e.After == 0 {
+		return fmt.Sprintf("cannot come up: %v", e.Down)
+	}
+	return fmt.Sprintf("not up after %v: %v", e.After, e.Down)
+}
 
 // awaited lists the pseudowires that the trial waits for, and those that have to
-// be up for it to be good: that were up before, or all.
-func (a *Agent) awaited(t *trial, all bool) (waiting, broken []string) {
+// be up for it to be good: that were up before, or all. It is hopeless if there is
+// one among these that the datapath cannot carry.
+func (a *Agent) awaited(t *trial, all bool) (waiting, broken []string, hopeless bool) {
 	for _, p := range a.local.Pseudowires {
 		w := a.wires[p.Name]
 		if w == nil || w.ready {
@@ -266,10 +292,10 @@ func (a *Agent) awaited(t *trial, all bool) (waiting, broken []string) {
 		}
 		switch s := p.Name + ": " + a.why(w); {
 		case all, t.wereUp[p.Name], t.touched[p.Name] && w.fault != nil:
-			broken = append(broken, s)
+			broken, hopeless = append(broken, s), hopeless || w.unable()
 		case t.touched[p.Name]:
 			waiting = append(waiting, s)
 		}
 	}
-	return waiting, broken
+	return waiting, broken, hopeless
 }

@@ -73,6 +73,8 @@ type fakeDatapath struct {
 	turns  *turns
 	// bare devices come with the session and have no tag: as the kernel's l2tp_eth.
 	bare bool
+	// can, if set, gives or takes abilities.
+	can func(*pseudowire.Abilities)
 
 	named, carried map[string]bool
 	live           map[uint32]bool
@@ -82,7 +84,11 @@ var _ pseudowire.Datapath = (*fakeDatapath)(nil)
 
 func (d *fakeDatapath) Kind() pseudowire.Kind { return d.kind }
 func (d *fakeDatapath) Abilities() pseudowire.Abilities {
-	return pseudowire.Abilities{RewritesTags: !d.bare, DeviceWithoutSession: !d.bare}
+	a := pseudowire.Abilities{RewritesTags: !d.bare, DeviceWithoutSession: !d.bare}
+	if d.can != nil {
+		d.can(&a)
+	}
+	return a
 }
 
 func (d *fakeDatapath) add(device string) error {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pwd-project/pwd/internal/secretfile"
 	"github.com/pwd-project/pwd/internal/topology"
 )
 
@@ -25,11 +26,16 @@ type document struct {
 	name, text string
 	// fileHash is the hash of the file that it was read from, empty if from none.
 	fileHash string
-	local    *topology.Local
+	// dir is what the names of files in it are relative to.
+	dir   string
+	local *topology.Local
+	// warnings are those that do not stand in the way.
+	warnings topology.Diagnostics
 }
 
-// parse reads a topology as one site sees it. The error is a *topology.InvalidError.
-func parse(name, text, site string) (*document, error) {
+// parse reads a topology as one site sees it, without the files that it names. The
+// error is a *topology.InvalidError.
+func parse(name, dir, text, site string) (*document, error) {
 	t, diags := topology.Parse(name, []byte(text))
 	if t == nil {
 		return nil, diags.Err()
@@ -39,7 +45,7 @@ func parse(name, text, site string) (*document, error) {
 	if err := diags.Err(); err != nil {
 		return nil, err
 	}
-	return &document{name: name, text: text, local: local}, nil
+	return &document{name: name, dir: dir, text: text, local: local, warnings: diags}, nil
 }
 
 // choose decides with which topology to begin: that of the file, if it changed
@@ -49,8 +55,11 @@ func (a *Agent) choose() error {
 	var broken error
 	if g := a.generation; g != nil {
 		a.file.hash = g.FileHash
-		if applied, broken = parse(g.Name, g.Document, a.opt.Site); applied != nil {
-			a.local = applied.local
+		if applied, broken = parse(g.Name, g.Dir, g.Document, a.opt.Site); applied != nil {
+			// What cannot be read is missed where it is needed.
+			local, found := applied.local.WithSecrets(secretfile.In(g.Dir))
+			a.local = local
+			a.tellSecrets(found)
 		}
 	}
 	if a.opt.TopologyFile == "" {
@@ -86,8 +95,15 @@ func (a *Agent) readFile() (changed bool) {
 	hash := hashOf(b)
 	changed = hash != a.file.hash
 	a.file.hash = hash
-	if a.file.next, a.file.err = parse(a.opt.TopologyFile, string(b), a.opt.Site); a.file.next != nil {
-		a.file.next.fileHash = hash
+	next, err := parse(a.opt.TopologyFile, folder(a.opt.TopologyFile), string(b), a.opt.Site)
+	if err == nil && changed {
+		if err = next.readSecrets(); err != nil {
+			a.file.hash = "" // so that the next look tries again
+		}
+	}
+	if a.file.err = err; err == nil {
+		next.fileHash = hash
+		a.file.next = next
 	}
 	return changed
 }
@@ -119,7 +135,7 @@ func (a *Agent) start() error {
 }
 
 // readAgain is SIGHUP: a file that changed since it was last read is applied,
-// an invalid one changes nothing.
+// an invalid one changes nothing; with an unchanged one the secrets are read again.
 func (a *Agent) readAgain() {
 	if a.opt.TopologyFile == "" {
 		a.log.Warn("nothing to read again: the daemon runs without --topology")
@@ -137,6 +153,7 @@ func (a *Agent) readAgain() {
 	case !changed:
 		a.file.next = nil
 		a.log.Info("topology file is unchanged")
+		a.rereadSecrets()
 	default:
 		if err := a.applyFile(); err != nil {
 			a.fileEvent("could not be applied", err)
@@ -206,7 +223,7 @@ func (a *Agent) hashFile() string {
 func (a *Agent) newGeneration(d *document) *generation {
 	g := &generation{
 		Site: a.opt.Site, Number: 1, Applied: time.Now(),
-		Hash: hashOf([]byte(d.text)), FileHash: d.fileHash, Name: d.name, Document: d.text,
+		Hash: hashOf([]byte(d.text)), FileHash: d.fileHash, Name: d.name, Document: d.text, Dir: d.dir,
 	}
 	if before := a.generation; before != nil {
 		g.Number = before.Number + 1

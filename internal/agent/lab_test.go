@@ -123,6 +123,15 @@ func (p *place) open(kind pseudowire.Kind, k *kernel) *fakeDatapath {
 		named: map[string]bool{}, carried: map[string]bool{}, live: map[uint32]bool{}}
 }
 
+// can gives the fake datapaths abilities, or takes them.
+func (p *place) can(change func(*pseudowire.Abilities)) {
+	p.do(func() {
+		for _, dp := range p.a.datapaths {
+			dp.(*fakeDatapath).can = change
+		}
+	})
+}
+
 // write replaces the topology file, which the daemon has from then on.
 func (p *place) write(text string) {
 	p.t.Helper()
@@ -158,10 +167,11 @@ func (p *place) start() {
 // try is start with the error.
 func (p *place) try() error {
 	ctx, cancel := context.WithCancel(context.Background())
-	p.stop, p.ended = cancel, make(chan error, 1)
+	ended := make(chan error, 1)
+	p.stop, p.ended = cancel, ended
 	ready, failed := make(chan struct{}), make(chan error, 1)
 	go func() {
-		p.ended <- p.ns.Do(func() error {
+		ended <- p.ns.Do(func() error {
 			a, err := New(p.opt)
 			if err != nil {
 				failed <- err

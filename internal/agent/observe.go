@@ -37,6 +37,9 @@ func (a *Agent) retry() {
 	if a.unclean {
 		a.clean()
 	}
+	if a.lacking() {
+		a.rereadSecrets()
+	}
 	a.mend(news{})
 	a.faults.set("sessions", a.signal())
 }

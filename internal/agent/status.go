@@ -57,14 +57,26 @@ func (a *Agent) Events(ctx context.Context, since uint64, follow bool, emit func
 // Status implements api.Backend.
 func (a *Agent) Status(ctx context.Context) (*api.Status, error) {
 	fileHash := a.hashFile()
-	return view(ctx, a, func() *api.Status { return a.status(fileHash) })
+	in, err := view(ctx, a, a.inForce)
+	if err != nil {
+		return nil, err
+	}
+	problems, notes := secretProblems(in)
+	return view(ctx, a, func() *api.Status {
+		s := a.status(fileHash)
+		s.Notes = append(s.Notes, notes...)
+		if s.Problems = append(s.Problems, problems...); len(problems) > 0 {
+			s.Health = "degraded"
+		}
+		return s
+	})
 }
 
 // status is the site with a topology file of that hash.
 func (a *Agent) status(fileHash string) *api.Status {
 	s := &api.Status{
 		Site: a.opt.Site, Version: a.opt.Version, Started: a.started, Datapath: string(a.standard),
-		Notes: a.notes, Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
+		Notes: slices.Clone(a.notes), Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
 		Counters: a.globalCounters(), FileHash: fileHash, Health: "healthy", Problems: []api.Problem{},
 	}
 	if a.local != nil {
@@ -98,8 +110,12 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 	}
 	for _, t := range s.Tunnels {
 		if t.State != "established" {
+			way := fmt.Sprintf("UDP port %d", l2tpv3.Port)
+			if t.Encapsulation == "ip" {
+				way = "IP protocol 115"
+			}
 			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.State + ": " + t.Reason,
-				Fix: fmt.Sprintf("is pwd running at %s, and does UDP port %d get through to %s?", t.Peer, l2tpv3.Port, t.Remote)})
+				Fix: fmt.Sprintf("is pwd running at %s, and does %s get through to %s?", t.Peer, way, t.Remote)})
 		}
 	}
 	for _, p := range s.Pseudowires {

@@ -54,7 +54,7 @@ pseudowires:
 
 func mustParse(t *testing.T, text string) *document {
 	t.Helper()
-	d, err := parse("t.yaml", text, "dc1")
+	d, err := parse("t.yaml", "", text, "dc1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,9 +61,11 @@ type generation struct {
 	// applied or not.
 	Hash     string `json:"hash"`
 	FileHash string `json:"fileHash,omitempty"`
-	// Name is what diagnostics call the document.
+	// Name is what diagnostics call the document, Dir the folder that the names of
+	// files in it are relative to. Secrets stay in their files.
 	Name     string `json:"name"`
 	Document string `json:"document"`
+	Dir      string `json:"dir,omitempty"`
 }
 
 // tunnelRecord is one tunnel's control connection, and the boot that it was

@@ -24,6 +24,7 @@ func Cleanup(ctx context.Context, opt Options) error {
 		a.log.Warn("the saved connections cannot be read, their peers will find out by themselves", "err", err)
 		a.control = a.newControl()
 	}
+	a.giveSecrets()
 	for _, o := range opt.Datapaths {
 		// Whatever the state says: it may be gone.
 		if err := a.store.noteDatapath(o.Kind); err != nil {
@@ -47,6 +48,7 @@ func (a *Agent) openForCleanup() error {
 	if err != nil {
 		a.log.Warn("the applied topology cannot be read, removing it", "err", err)
 	}
+	a.generation = g
 	if g != nil && g.Site != a.opt.Site {
 		return &SiteError{Dir: a.opt.StateDir, Got: g.Site, Want: a.opt.Site}
 	}

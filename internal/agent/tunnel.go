@@ -24,6 +24,8 @@ type tunnel struct {
 	dial uint32
 	// told is the last failure that was told, so that each is told once.
 	told string
+	// fault is why the control machine was not told of the tunnel.
+	fault error
 }
 
 // carrier is a tunnel in a datapath.
@@ -36,22 +38,38 @@ type carrier struct {
 // Section 5.4.2: StopCCN 6).
 var shuttingDown = l2tpv3.ResultCode{Result: l2tpv3.StopCCNShutdown}
 
+// setTunnel makes a tunnel what the topology says. One whose secrets could not be
+// read stays as it is, or nothing at all if it is new: it is shown, and tried again.
 func (a *Agent) setTunnel(t *topology.Tunnel) error {
+	known := a.tunnels[t.Key]
+	if known == nil {
+		known = &tunnel{}
+		a.tunnels[t.Key] = known
+	}
+	known.Tunnel, known.fault, a.resignal = *t, nil, true
+	if len(t.SecretFiles) > 0 && len(t.Secrets) == 0 {
+		known.fault = errNoSecret
+		return nil
+	}
 	err := a.control.SetTunnel(time.Now(), control.Tunnel{
 		Name: t.Key, Encapsulation: t.Encapsulation, Local: t.Local, Remote: t.Remote,
 		HostName: t.HostName, PeerHostName: t.PeerHostName, Peer: t.Peer, RouterID: t.RouterID,
 		Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet},
 		Hello:        t.Hello,
+		Secrets:      octets(t.Secrets), Digest: t.Digest, Hide: t.Hide,
 	})
 	if err != nil {
 		return err
 	}
-	if known := a.tunnels[t.Key]; known != nil {
-		known.Tunnel = *t
-	} else {
-		a.tunnels[t.Key] = &tunnel{Tunnel: *t}
+	return a.review(t.Key)
+}
+
+func octets(secrets []topology.Secret) [][]byte {
+	var all [][]byte
+	for _, s := range secrets {
+		all = append(all, s)
 	}
-	return nil
+	return all
 }
 
 func (a *Agent) removeTunnel(key string) error {
@@ -172,6 +190,8 @@ func (a *Agent) answered(connection uint32) {
 // waits for.
 func (t *tunnel) why() string {
 	switch {
+	case t.fault != nil:
+		return t.fault.Error()
 	case t.state == control.ConnectionEstablished:
 		return ""
 	case !t.silent.IsZero():

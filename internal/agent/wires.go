@@ -76,7 +76,7 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 	if err == nil {
 		err = a.makeDevice(w)
 	}
-	if err == nil {
+	if err == nil && w.fault == nil {
 		err = a.attach(w)
 	}
 	a.faults.set("pseudowire "+w.Name, cmp.Or(err, w.attachFault))
@@ -128,15 +128,22 @@ func overlap(x, y *topology.Attachment) bool {
 	return x.VLAN == y.VLAN || x.Interface != "" && (x.VLAN == 0 || y.VLAN == 0)
 }
 
-// makeDevice sets the pseudowire in its datapath.
+// makeDevice sets the pseudowire in its datapath. One that the datapath cannot carry
+// as the topology wants it is no failure: it is shown.
 func (a *Agent) makeDevice(w *wire) error {
 	w.fault = a.tryDevice(w)
+	if w.unable() {
+		return nil
+	}
 	return w.fault
 }
 
 func (a *Agent) tryDevice(w *wire) error {
 	dp, err := a.datapath(w.kind)
 	if err != nil {
+		return err
+	}
+	if err := a.able(w, dp); err != nil {
 		return err
 	}
 	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU}
@@ -210,6 +217,9 @@ func (a *Agent) signal() error {
 	states := a.bridges.AttachmentStates()
 	for _, name := range slices.Sorted(maps.Keys(a.wires)) {
 		w := a.wires[name]
+		if t := a.tunnels[w.Tunnel]; t != nil && t.fault != nil {
+			continue
+		}
 		circuit, reason := circuitOf(w, states)
 		w.circuitReason = reason
 		if circuit == w.circuit && w.signalled {

@@ -278,9 +278,11 @@ func (s *Server) apply(w http.ResponseWriter, r *http.Request) error {
 	peer, known := PeerFrom(r.Context())
 	who := slog.Group("client", "pid", peer.PID, "uid", peer.UID, "gid", peer.GID)
 	ctx := context.WithoutCancel(r.Context())
+	trusted := known && s.mayChange(peer)
+	req.Untrusted = !trusted
 	if req.DryRun {
 		ctx = r.Context() // changes nothing, so whoever may read may ask
-	} else if !known || !s.mayChange(peer) {
+	} else if !trusted {
 		s.log.Warn("apply refused", who)
 		return &Error{Code: CodeNotPermitted, Title: "not permitted",
 			Detail: "only root and the daemon's own user may change this site"}

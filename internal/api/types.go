@@ -145,15 +145,20 @@ type Problem struct {
 	Fix    string `json:"fix,omitempty"`
 }
 
-// ApplyRequest carries a topology file. Files are the files that it refers to
-// by name; Name is what diagnostics call the file.
+// ApplyRequest carries a topology file. Name is what diagnostics call it. Directory
+// is what the names of secrets' files in it are relative to, an absolute path at the
+// daemon's host: the daemon reads them.
 type ApplyRequest struct {
-	Name     string `json:"name"`
-	Document string `json:"document"`
-	DryRun   bool   `json:"dryRun,omitempty"`
+	Name      string `json:"name"`
+	Document  string `json:"document"`
+	Directory string `json:"directory,omitempty"`
+	DryRun    bool   `json:"dryRun,omitempty"`
 	// Disruptive allows changes that interrupt traffic.
 	Disruptive   bool `json:"disruptive,omitempty"`
 	RequirePeers bool `json:"requirePeers,omitempty"`
+	// Untrusted is set by the server: whoever asks may not change the site, so that
+	// nothing is to be found out about files for them.
+	Untrusted bool `json:"-"`
 }
 
 // ApplyResult is what an apply did or, with DryRun, would do.
@@ -162,7 +167,9 @@ type ApplyResult struct {
 	Changes    []Change `json:"changes"`
 	// Waiting lists new pseudowires that are not up, as "tenant-a: waiting for dc2".
 	Waiting []string `json:"waiting,omitempty"`
-	Seconds float64  `json:"seconds"`
+	// Warnings do not stand in the way.
+	Warnings []Diagnostic `json:"warnings,omitempty"`
+	Seconds  float64      `json:"seconds"`
 }
 
 // Change is one step of an apply.

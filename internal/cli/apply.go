@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -29,7 +30,7 @@ func (a *app) validateCommand() *cobra.Command {
 		Short: "Check a topology file without a daemon",
 		Long: "Check a topology file without a daemon. Every fault is told at once, on standard error\n" +
 			"(as JSON or YAML on standard output). The exit code is 0 if the file can be applied,\n" +
-			"warnings or not, and 4 if it cannot.",
+			"warnings or not, and 4 if it cannot. Secrets' files are looked at where they can be read.",
 		Example: "  pwctl validate -f two-sites.yaml\n  generate-topology | pwctl validate -f -",
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -104,7 +105,7 @@ func (a *app) diff(cmd *cobra.Command, file, format string) error {
 	c := a.client()
 	defer c.Close()
 	// Disruptive: what is only asked about needs no leave.
-	res, err := c.Apply(cmd.Context(), api.ApplyRequest{Name: name, Document: doc, DryRun: true, Disruptive: true})
+	res, err := c.Apply(cmd.Context(), api.ApplyRequest{Name: name, Document: doc, Directory: directory(name), DryRun: true, Disruptive: true})
 	if err != nil {
 		return fileError(name, err)
 	}
@@ -160,7 +161,7 @@ func (a *app) apply(cmd *cobra.Command, o applyOptions) error {
 	ctx := cmd.Context()
 	c := a.client()
 	defer c.Close()
-	req := api.ApplyRequest{Name: name, Document: doc, DryRun: o.dryRun, Disruptive: o.yes || o.dryRun, RequirePeers: o.requirePeers}
+	req := api.ApplyRequest{Name: name, Document: doc, Directory: directory(name), DryRun: o.dryRun, Disruptive: o.yes || o.dryRun, RequirePeers: o.requirePeers}
 	res, err := c.Apply(ctx, req)
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Code == api.CodeNeedsConfirmation {
@@ -172,6 +173,9 @@ func (a *app) apply(cmd *cobra.Command, o applyOptions) error {
 	}
 	if err != nil {
 		return fileError(name, err)
+	}
+	if o.format == formatText {
+		a.diagnostics(res.Warnings)
 	}
 	if o.dryRun {
 		return a.showPlan(res, o.format)
@@ -329,6 +333,19 @@ func (a *app) document(cmd *cobra.Command, file string) (name string, doc []byte
 		return "", nil, fmt.Errorf("reading the topology: %w", err)
 	}
 	return name, doc, nil
+}
+
+// directory is what the names of secrets' files in a document are relative to, for the
+// daemon, which reads them: the document's own folder, or where pwctl was started.
+func directory(name string) string {
+	if name == stdinName {
+		name = ""
+	}
+	dir, err := filepath.Abs(filepath.Dir(name))
+	if err != nil {
+		return ""
+	}
+	return dir
 }
 
 // text is the document as it can be sent. JSON carries no other text than UTF-8;

@@ -38,6 +38,10 @@ This interrupts traffic:
 func applied(t *testing.T) (socket string, requests *[]api.ApplyRequest) {
 	requests = new([]api.ApplyRequest)
 	socket, _ = serve(t, apitest.Answers{Apply: func(_ context.Context, r api.ApplyRequest) (*api.ApplyResult, error) {
+		if here, _ := os.Getwd(); r.Name == "<stdin>" && r.Directory != here || r.Name != "<stdin>" && r.Directory != filepath.Dir(r.Name) {
+			t.Errorf("%s is sent with the directory %q", r.Name, r.Directory)
+		}
+		r.Directory = ""
 		*requests = append(*requests, r)
 		switch code := strings.TrimPrefix(r.Document, "fail: "); {
 		case code != r.Document:

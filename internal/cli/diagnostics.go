@@ -4,12 +4,16 @@ import (
 	"strings"
 
 	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/secretfile"
 	"github.com/pwd-project/pwd/internal/topology"
 )
 
 // validateTopology is what the topology's reader finds wrong with a document.
 func validateTopology(name string, document []byte) []api.Diagnostic {
-	_, found := topology.Parse(name, document)
+	t, found := topology.Parse(name, document)
+	if t != nil {
+		found = append(found, t.CheckSecrets(secretfile.In(directory(name)))...)
+	}
 	return api.DiagnosticsOf(found)
 }
 

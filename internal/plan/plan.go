@@ -168,7 +168,11 @@ func compare(fields []field) (Impact, []string) {
 		if reflect.DeepEqual(f.a, f.b) {
 			continue
 		}
-		what = append(what, fmt.Sprintf("%s %s -> %s", f.name, shown(f.a), shown(f.b)))
+		if _, secret := f.a.([]topology.Secret); secret {
+			what = append(what, f.name+" changed")
+		} else {
+			what = append(what, fmt.Sprintf("%s %s -> %s", f.name, shown(f.a), shown(f.b)))
+		}
 		if rank(f.impact) > rank(worst) {
 			worst = f.impact
 		}
@@ -196,9 +200,9 @@ func changedBridge(a, b *topology.Bridge) (Impact, []string) {
 }
 
 // A tunnel's identity is what its control connection was set up with; only its
-// timers can change under it.
+// timers, its secrets and how it signs can change under it.
 func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
-	return compare([]field{
+	fields := []field{
 		{"encapsulation", ResetsSession, a.Encapsulation, b.Encapsulation},
 		{"local address", ResetsSession, a.Local, b.Local},
 		{"remote address", ResetsSession, a.Remote, b.Remote},
@@ -206,7 +210,21 @@ func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
 		{"peer's host name", ResetsSession, a.PeerHostName, b.PeerHostName},
 		{"router ID", ResetsSession, a.RouterID, b.RouterID},
 		{"hello", Live, a.Hello, b.Hello},
-	})
+		{"authentication", ResetsSession, authentication(a), authentication(b)},
+		{"digest", Live, a.Digest, b.Digest},
+		{"hide", ResetsSession, a.Hide, b.Hide},
+	}
+	if len(a.SecretFiles) > 0 && len(b.SecretFiles) > 0 {
+		fields = append(fields, field{"secret-file", Live, a.SecretFiles, b.SecretFiles}, field{"secret", Live, a.Secrets, b.Secrets})
+	}
+	return compare(fields)
+}
+
+func authentication(t *topology.Tunnel) string {
+	if len(t.SecretFiles) > 0 {
+		return "on"
+	}
+	return "off"
 }
 
 func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
 func TestStepsReadAsAPlan(t *testing.T) {
@@ -27,6 +28,14 @@ func TestStepsReadAsAPlan(t *testing.T) {
 		}
 		f(l)
 		return l
+	}
+	authentic := func(secrets ...string) *topology.Local {
+		return with(func(l *topology.Local) {
+			for i, s := range secrets {
+				l.Tunnels[0].SecretFiles = append(l.Tunnels[0].SecretFiles, fmt.Sprintf("%d.secret", i))
+				l.Tunnels[0].Secrets = append(l.Tunnels[0].Secrets, topology.Secret(s))
+			}
+		})
 	}
 	for _, tt := range []struct {
 		name     string
@@ -55,6 +64,24 @@ func TestStepsReadAsAPlan(t *testing.T) {
 		}},
 		{"another peer address", base, with(func(l *topology.Local) { l.Tunnels[0].Remote = addr("192.0.2.3") }), []string{
 			"change tunnel gold/dc2 resets-session remote address 192.0.2.2 -> 192.0.2.3",
+		}},
+		{"a secret is replaced live, and not shown", authentic("old"), authentic("new"), []string{
+			"change tunnel gold/dc2 live secret changed",
+		}},
+		{"while it is replaced there are two", authentic("old"), authentic("new", "old"), []string{
+			"change tunnel gold/dc2 live secret-file [0.secret] -> [0.secret 1.secret], secret changed",
+		}},
+		{"authentication is turned on", base, authentic("new"), []string{
+			"change tunnel gold/dc2 resets-session authentication off -> on",
+		}},
+		{"how messages are signed is live, what they hide is not", authentic("a"), with(func(l *topology.Local) {
+			l.Tunnels[0] = authentic("a").Tunnels[0]
+			l.Tunnels[0].Digest, l.Tunnels[0].Hide = l2tpv3.HMACSHA1, true
+		}), []string{
+			"change tunnel gold/dc2 resets-session digest HMAC-MD5 -> HMAC-SHA-1, hide false -> true",
+		}},
+		{"another encapsulation", base, with(func(l *topology.Local) { l.Tunnels[0].Encapsulation = l2tpv3.IP }), []string{
+			"change tunnel gold/dc2 resets-session encapsulation udp -> ip",
 		}},
 		{"another datapath", base, with(func(l *topology.Local) { l.Pseudowires[0].Datapath = "kernel" }), []string{
 			"change pseudowire a recreates datapath - -> kernel",
@@ -104,7 +131,7 @@ func locals(t *rapid.T, label string) *topology.Local {
 		l.Bridges = append(l.Bridges, topology.Bridge{Name: n, External: rapid.Bool().Draw(t, "external")})
 	}
 	for _, n := range rapid.SliceOfNDistinct(name, 0, 4, rapid.ID).Draw(t, label+" tunnels") {
-		l.Tunnels = append(l.Tunnels, topology.Tunnel{Key: n, RouterID: rapid.Uint32Range(0, 2).Draw(t, "router ID")})
+		l.Tunnels = append(l.Tunnels, topology.Tunnel{Key: n, RouterID: rapid.Uint32Range(0, 2).Draw(t, "router ID"), Secrets: []topology.Secret{rapid.SliceOfN(rapid.Byte(), 1, 1).Draw(t, "secret")}})
 	}
 	for _, n := range rapid.SliceOfNDistinct(name, 0, 4, rapid.ID).Draw(t, label+" pseudowires") {
 		l.Pseudowires = append(l.Pseudowires, topology.Pseudowire{Name: n, MTU: rapid.IntRange(0, 1).Draw(t, "mtu"), CookieLength: 4 * rapid.IntRange(0, 2).Draw(t, "cookie")})

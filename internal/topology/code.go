@@ -60,11 +60,15 @@ const (
 	CodeExternalBridge Code = "PW0216"
 	CodeBridgeAsPort   Code = "PW0217"
 	CodeDuplicateItem  Code = "PW0218"
+	CodeSecretFile     Code = "PW0219"
+	CodeSecret         Code = "PW0220"
+	CodeNeedsSecret    Code = "PW0221"
 
 	CodeUnusedSite   Code = "PW0301"
 	CodeUnusedTunnel Code = "PW0302"
 	CodeSmallMTU     Code = "PW0303"
 	CodeMixedBridge  Code = "PW0304"
+	CodeOpenSecret   Code = "PW0305"
 )
 
 // codeMeaning is a code and what it stands for.
@@ -130,9 +134,13 @@ var codes = []codeMeaning{
 	{CodeExternalBridge, "an external bridge is to be changed"},
 	{CodeBridgeAsPort, "a bridge is used as an interface"},
 	{CodeDuplicateItem, "an entry is in a list twice"},
+	{CodeSecretFile, "a secret's file cannot be read"},
+	{CodeSecret, "what is in a secret's file cannot be a secret"},
+	{CodeNeedsSecret, "something that takes a secret, without one"},
 
 	{CodeUnusedSite, "no tunnel reaches the site"},
 	{CodeUnusedTunnel, "no pseudowire uses the tunnel"},
 	{CodeSmallMTU, "an MTU too small for IPv6"},
 	{CodeMixedBridge, "a bridge that does not filter VLANs carries one pseudowire with a VLAN and one without"},
+	{CodeOpenSecret, "everybody can read or write a secret's file"},
 }

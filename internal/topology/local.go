@@ -27,6 +27,11 @@ func (t *Topology) Local(name string) (*Local, Diagnostics) {
 		l.Bridges = append(l.Bridges, own)
 	}
 	l.Tunnels = t.localTunnels(s)
+	for _, tn := range t.tunnels {
+		if slices.Contains(tn.sites, s) {
+			l.SecretFiles = append(l.SecretFiles, tn.secrets...)
+		}
+	}
 	for _, p := range t.pseudowires {
 		if own, ok := p.local(s); ok {
 			l.Pseudowires = append(l.Pseudowires, own)
@@ -57,8 +62,9 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				Encapsulation: tn.encapsulation,
 				Local:         s.address, Remote: peer.address,
 				HostName: HostName(tn.name, s.name), PeerHostName: HostName(tn.name, peer.name),
-				RouterID: RouterID(tn.name, s.name),
-				Hello:    tn.hello,
+				RouterID:    RouterID(tn.name, s.name),
+				Hello:       tn.hello,
+				SecretFiles: tn.secretFiles(), Digest: tn.digest, Hide: tn.hide,
 			})
 		}
 	}

@@ -18,6 +18,8 @@ type Local struct {
 	Bridges        []Bridge
 	Tunnels        []Tunnel
 	Pseudowires    []Pseudowire
+	// SecretFiles are those of the site's tunnels, in the order of the file.
+	SecretFiles []SecretFile
 }
 
 // Bridge is one bridge of the site.
@@ -52,6 +54,15 @@ type Tunnel struct {
 	HostName, PeerHostName string
 	RouterID               uint32
 	Hello                  time.Duration // 0: the protocol's default
+	// SecretFiles are the names of the files of the secrets, one or two, or none
+	// where the tunnel is without authentication. Secrets is what is in them, once
+	// WithSecrets has read that.
+	SecretFiles []string
+	Secrets     []Secret
+	// Digest is the algorithm of the digests that are sent; Hide says that what may
+	// be hidden is.
+	Digest l2tpv3.DigestAlgorithm
+	Hide   bool
 }
 
 // Pseudowire is the site's end of one pseudowire.

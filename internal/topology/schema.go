@@ -9,7 +9,6 @@ const (
 	laterQoS      = "remove it: quality of service comes with a later version"
 	laterOne      = "remove it, and give the site one `address:`"
 	laterSteer    = "remove it: a pseudowire rides one tunnel, named by `tunnel:`"
-	laterSecret   = "remove it: authentication comes with a later version; until then protect the path by other means"
 	laterNetworks = "remove it: name a pseudowire for each pair of sites under `pseudowires:`"
 	laterVLAN     = "remove it: attach one VLAN with `vlan:`, or a whole port without it"
 	laterForeign  = "remove it: every site has to run this daemon for now"
@@ -82,10 +81,12 @@ var tunnelObject = &object{
 	name: "tunnel", where: "tunnels.TUNNEL",
 	fields: []field{
 		{key: "sites", shape: list{of: nameOf("a site"), least: 2}, required: true, about: "Two sites or more; n sites are n(n-1)/2 control connections."},
-		{key: "encapsulation", shape: wordOf(choice{words: []string{"udp"}, later: map[string]string{"ip": "use udp, or remove the key"}}), standard: "udp", about: "What carries L2TP: UDP, port 1701."},
+		{key: "encapsulation", shape: wordOf(choice{words: []string{"udp", "ip"}}), standard: "udp", about: "What carries L2TP: `udp`, port 1701, or `ip` itself, protocol 115 (RFC 3931, Section 4.1)."},
 		{key: "hello", shape: duration(time.Second, time.Hour), standard: "60s", about: "How long the peer may be silent before it is asked whether it lives (RFC 3931, Section 4.4)."},
 		{key: "underlay", shape: table{"SITE", nameOf("a site"), nameOf("an underlay")}, later: laterOne, about: "Which path of a site it takes."},
-		{key: "secret-file", shape: list{of: phrase("the name of a file"), least: 1, most: 2, orOne: true}, later: laterSecret, about: "Turns authentication on."},
+		{key: "secret-file", shape: list{of: phrase("the name of a file"), least: 1, most: 2, orOne: true, unique: true}, standard: "none", about: "Turns authentication on: the file with the secret that all sites of the tunnel share, or two of them while one takes the place of the other. Relative to this file."},
+		{key: "digest", shape: wordOf(choice{words: []string{"md5", "sha1"}}), standard: "md5", about: "How messages are signed: HMAC-MD5 or HMAC-SHA-1 (RFC 3931, Section 5.4.1). The peer's may be either."},
+		{key: "hide", shape: boolean(""), standard: "false", about: "Whether control messages hide what they may (RFC 3931, Section 5.3). It takes a secret."},
 		{key: "class", shape: nameOf("a class"), later: laterQoS, about: "The tunnel's class of service."},
 		{key: "udp-checksum", shape: wordOf(choice{words: []string{"on", "off"}, yes: "on", no: "off"}), later: laterDatagram, about: "Whether data has UDP checksums."},
 		{key: "df", shape: boolean(""), later: laterDatagram, about: "Whether outer packets may not be fragmented."},

@@ -50,7 +50,19 @@ type tunnel struct {
 	sites         []*site
 	encapsulation l2tpv3.Encapsulation
 	hello         time.Duration
+	secrets       []SecretFile
+	digest        l2tpv3.DigestAlgorithm
+	hide          bool
 	broken        bool
+}
+
+// secretFiles are the names of the files.
+func (t *tunnel) secretFiles() []string {
+	var names []string
+	for _, f := range t.secrets {
+		names = append(names, f.Name)
+	}
+	return names
 }
 
 type pseudowire struct {
@@ -246,6 +258,10 @@ func (b *builder) tunnel(r row) {
 	b.t.tunnels = append(b.t.tunnels, t)
 	rec, _ := r.value.(*record)
 	t.hello, _, _ = get[time.Duration](rec, "hello")
+	if word, _, _ := get[string](rec, "encapsulation"); word == "ip" {
+		t.encapsulation = l2tpv3.IP
+	}
+	b.authentication(t, rec)
 	list, at, ok := get[[]item](rec, "sites")
 	t.sitesAt = at
 	t.broken = !ok
@@ -273,6 +289,23 @@ func (b *builder) tunnel(r row) {
 		first[name] = it.at
 	}
 	b.families(t, list)
+}
+
+// authentication reads what the tunnel's messages are protected by.
+func (b *builder) authentication(t *tunnel, rec *record) {
+	files, _, _ := get[[]item](rec, "secret-file")
+	for _, f := range files {
+		t.secrets = append(t.secrets, SecretFile{Tunnel: t.name, Name: f.value.(string), At: b.place(f.at), Path: f.at.path})
+	}
+	if word, _, _ := get[string](rec, "digest"); word == "sha1" {
+		t.digest = l2tpv3.HMACSHA1
+	}
+	t.hide, _, _ = get[bool](rec, "hide")
+	for _, key := range []string{"digest", "hide"} {
+		if rec.has(key) && !rec.has("secret-file") {
+			b.fault(CodeNeedsSecret, rec.values[key].key, key+" takes a secret, and the tunnel has none", "add `secret-file:`, or remove the key")
+		}
+	}
 }
 
 // families checks that all ends of a tunnel are IPv4 or all are IPv6.

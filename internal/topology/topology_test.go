@@ -80,9 +80,9 @@ func TestLocal(t *testing.T) {
 			},
 			Tunnels: []Tunnel{
 				// Alone between b and c, so that b's router ID holds; not towards a.
-				{Key: "all/a", Name: "all", Peer: "a", Local: v4b, Remote: v4a, HostName: "all.b", PeerHostName: "all.a", RouterID: RouterID("all", "b"), Hello: 90 * time.Second},
-				{Key: "all/c", Name: "all", Peer: "c", Local: v4b, Remote: netip.MustParseAddr("192.0.2.3"), HostName: "all.b", PeerHostName: "all.c", RouterID: 4294967295, Hello: 90 * time.Second},
-				{Key: "one/a", Name: "one", Peer: "a", Local: v4b, Remote: v4a, HostName: "one.b", PeerHostName: "one.a", RouterID: RouterID("one", "b")},
+				{Key: "all/a", Name: "all", Peer: "a", Encapsulation: l2tpv3.IP, SecretFiles: []string{"a b"}, Local: v4b, Remote: v4a, HostName: "all.b", PeerHostName: "all.a", RouterID: RouterID("all", "b"), Hello: 90 * time.Second},
+				{Key: "all/c", Name: "all", Peer: "c", Encapsulation: l2tpv3.IP, SecretFiles: []string{"a b"}, Local: v4b, Remote: netip.MustParseAddr("192.0.2.3"), HostName: "all.b", PeerHostName: "all.c", RouterID: 4294967295, Hello: 90 * time.Second},
+				{Key: "one/a", Name: "one", Peer: "a", SecretFiles: []string{"new", "/etc/pwd/old"}, Digest: l2tpv3.HMACSHA1, Hide: true, Local: v4b, Remote: v4a, HostName: "one.b", PeerHostName: "one.a", RouterID: RouterID("one", "b")},
 			},
 			Pseudowires: []Pseudowire{
 				{Name: "number", Peer: "a", Device: "pw-number", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 0, MTU: 9216, Datapath: "kernel", Attachment: Attachment{Bridge: "br-on", VLAN: 4094}},
@@ -91,11 +91,16 @@ func TestLocal(t *testing.T) {
 				{Name: "text", Peer: "a", Device: "pw-text", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte("7"), CookieLength: 4, MTU: 1280, Datapath: "ebpf", Attachment: Attachment{Bridge: "br-theirs"}},
 				{Name: "words", Peer: "a", Device: "pw-words", Tunnel: "all/a", Type: l2tpv3.Ethernet, EndID: []byte("vc 7: east"), CookieLength: 8, Attachment: Attachment{Bridge: "br-on", VLAN: 1}},
 			},
+			SecretFiles: []SecretFile{
+				{Tunnel: "one", Name: "new", Path: "tunnels.one.secret-file[0]"},
+				{Tunnel: "one", Name: "/etc/pwd/old", Path: "tunnels.one.secret-file[1]"},
+				{Tunnel: "all", Name: "a b", Path: "tunnels.all.secret-file"},
+			},
 		}},
 	} {
 		t.Run(filepath.Base(test.file), func(t *testing.T) {
 			got := local(t, test.file, test.site)
-			if diff := cmp.Diff(&test.want, got, addresses); diff != "" {
+			if diff := cmp.Diff(&test.want, got, addresses, cmpopts.IgnoreFields(SecretFile{}, "At")); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
