@@ -21,6 +21,8 @@ type auth struct {
 	on bool
 	// localNonce is ours, empty until we have told it; remoteNonce is the peer's.
 	localNonce, remoteNonce []byte
+	// proven is the secret that the peer's last message was verified with.
+	proven *l2tpv3.Secret
 	// keys, if set, are those of before the tunnel got others: of an ended connection.
 	keys []*l2tpv3.Secret
 }
@@ -130,8 +132,72 @@ func (c *connection) verify(payload []byte, m *l2tpv3.Message) bool {
 		}
 		c.auth.localNonce = nil
 	}
+	c.prove(payload)
 	c.reveal(m)
 	return true
+}
+
+// prove notes which of two secrets the peer has.
+func (c *connection) prove(payload []byte) {
+	keys := c.keys()
+	if !c.t.cfg.Hide || len(keys) < 2 {
+		return
+	}
+	for _, k := range keys {
+		if l2tpv3.Verify(payload, c.auth.remoteNonce, c.auth.localNonce, k) == nil {
+			c.auth.proven = k
+			return
+		}
+	}
+}
+
+// hide hides what may be hidden of a message's AVPs, with a Random Vector before
+// them (Section 5.3). While a secret is being replaced the peer may have one of
+// the two: what hides is the one that it has shown to have, and before that nothing
+// is hidden.
+func (c *connection) hide(avps []l2tpv3.AVP) []l2tpv3.AVP {
+	keys := c.keys()
+	if !c.t.cfg.Hide || !c.auth.on || len(keys) == 0 || !slices.ContainsFunc(avps, mayHide) {
+		return avps
+	}
+	key := keys[0]
+	if len(keys) > 1 {
+		if key = c.auth.proven; key == nil || !slices.Contains(keys, key) {
+			return avps
+		}
+	}
+	vector := make(l2tpv3.RandomVector, vectorLength)
+	c.e.random(vector)
+	out := append(make([]l2tpv3.AVP, 0, len(avps)+1), vector)
+	for _, a := range avps {
+		if mayHide(a) {
+			// Section 5.3: padding conceals how long the value is.
+			padding := make([]byte, paddingTo-1)
+			c.e.random(padding)
+			if raw, err := key.Hide(a, vector, nil); err == nil {
+				if short := len(raw.Value) % paddingTo; short != 0 {
+					raw, err = key.Hide(a, vector, padding[:paddingTo-short])
+				}
+				if err == nil {
+					a = raw
+				}
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+const (
+	// vectorLength is recommended to be at least this (Section 5.3).
+	vectorLength = 16
+	// paddingTo is what the lengths of hidden values are multiples of.
+	paddingTo = 16
+)
+
+func mayHide(a l2tpv3.AVP) bool {
+	info, ok := l2tpv3.LookupAVP(a.AVPType())
+	return ok && info.MayHide
 }
 
 // reveal replaces what an authenticated message hides (Section 5.3). Without

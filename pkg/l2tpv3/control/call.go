@@ -155,6 +155,7 @@ func (s *session) judge(m *l2tpv3.Message) (refusal l2tpv3.ResultCode, why strin
 	}
 	sequencing, _ := l2tpv3.Find[l2tpv3.DataSequencing](m)
 	mtu, hasMTU := l2tpv3.Find[l2tpv3.InterfaceMTU](m)
+	forwarder, hasForwarder := l2tpv3.Find[l2tpv3.LocalEndID](m)
 	switch {
 	// RFC 4667, Section 5.1 and Section 5.4.4: the sublayer asked for MUST be sent.
 	case sublayer > l2tpv3.SublayerDefault:
@@ -169,6 +170,13 @@ func (s *session) judge(m *l2tpv3.Message) (refusal l2tpv3.ResultCode, why strin
 	// RFC 6073, Section 8.
 	case sequencing != l2tpv3.SequencingNone && !s.cfg.CanSequence:
 		return l2tpv3.ResultCode{Result: l2tpv3.CDNSequencingNotSupported}, s.t.peer() + " asks for sequencing, which the data plane cannot do"
+	// The data plane has one sublayer for both directions, and ours is not to be had without.
+	case !s.cfg.CanSublayer && s.cfg.Sublayer != l2tpv3.SublayerNone && sublayer == l2tpv3.SublayerNone:
+		why = s.t.peer() + " asks for no L2-Specific Sublayer, and the data plane here needs it in both directions or none"
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNPermanentlyUnavailable, HasError: true, Message: "the L2-Specific Sublayer has to be the same in both directions"}, why
+	// RFC 4667, Section 5.1: our forwarder is for another one of the peer's.
+	case hasForwarder && s.cfg.LocalEndID != nil && string(forwarder) != string(s.cfg.RemoteEndID):
+		return l2tpv3.ResultCode{Result: l2tpv3.CDNForwarderNotAuthorized}, fmt.Sprintf("%s asks for it from its %q, not from %q", s.t.peer(), forwarder, s.cfg.RemoteEndID)
 	// RFC 4667, Section 4.3: if both send it the values MUST match.
 	case hasMTU && s.cfg.MTU != 0 && uint16(mtu) != s.cfg.MTU:
 		return l2tpv3.ResultCode{Result: l2tpv3.CDNMTU}, fmt.Sprintf("the MTU is %d here and %d at %s", s.cfg.MTU, mtu, s.t.peer())

@@ -61,6 +61,10 @@ type identity struct {
 	VendorName   string                  `json:"vendorName,omitempty"`
 	Capabilities []l2tpv3.PseudowireType `json:"capabilities,omitempty"`
 	Window       uint16                  `json:"window,omitempty"`
+	ECN          bool                    `json:"ecn,omitempty"`
+	Language     string                  `json:"language,omitempty"`
+	// DiffServ says that its SCCRQ had a Control Connection DS AVP, which is to be answered.
+	DiffServ bool `json:"diffServ,omitempty"`
 }
 
 // input is what comes with an event.
@@ -270,6 +274,17 @@ func (c *connection) announce(t l2tpv3.MessageType) {
 	if c.e.cfg.VendorName != "" {
 		avps = append(avps, l2tpv3.VendorName(c.e.cfg.VendorName))
 	}
+	if cfg.Language != "" {
+		avps = append(avps, l2tpv3.PreferredLanguage(cfg.Language))
+	}
+	// RFC 9601, Section 6.1.1.2.1.
+	if cfg.ECN {
+		avps = append(avps, l2tpv3.ECNCapability{})
+	}
+	// RFC 3308, Section 3: whatever was asked for, the answer is what we do.
+	if c.peer.DiffServ && t == l2tpv3.SCCRP {
+		avps = append(avps, l2tpv3.ControlConnectionDS(phb(controlDSCP)))
+	}
 	if n := c.startAuth(); n != nil {
 		avps = append(avps, l2tpv3.Nonce(n))
 	}
@@ -282,7 +297,7 @@ func (c *connection) push(t l2tpv3.MessageType, avps ...l2tpv3.AVP) { c.pushFor(
 // pushFor is push for a message of the session with that local ID, in place of
 // one of its kind that has not been sent yet.
 func (c *connection) pushFor(session uint32, t l2tpv3.MessageType, avps ...l2tpv3.AVP) {
-	octets, err := l2tpv3.NewMessage(t, avps...).Append(nil)
+	octets, err := l2tpv3.NewMessage(t, c.hide(avps)...).Append(nil)
 	if err != nil {
 		return // checked when the tunnel and the session were set
 	}

@@ -36,6 +36,8 @@ type Endpoint struct {
 	// occasion is empty but while a datagram is received.
 	occasion occasion
 	serial   uint32
+	// anybody limits what is looked at of unknown addresses.
+	anybody limit
 	// parser's storage is used again for each message that is received.
 	parser l2tpv3.Parser
 	// integrity is the empty secret of messages without authentication (Section 4.3).
@@ -145,7 +147,7 @@ func (e *Endpoint) addressee(d Datagram) (c *connection, ok bool) {
 	}
 	id := binary.BigEndian.Uint32(d.Payload[4:])
 	if id == 0 {
-		if !e.knows(d.Remote.Addr()) {
+		if !e.knows(d.Remote.Addr()) && !e.mayCall(d) {
 			// A stranger gets nothing at all.
 			e.count(countUnknownPeer)
 			return nil, false

@@ -128,6 +128,15 @@ var fields = []field{
 	number[l2tpv3.L2SpecificSublayer]("sublayer"),
 	number[l2tpv3.DataSequencing]("sequencing"),
 	number[l2tpv3.InterfaceMTU]("mtu"),
+	text[l2tpv3.LocalEndID]("local-end"),
+	number[l2tpv3.FCSRetention]("fcs"),
+	number[l2tpv3.SessionDS]("sds"),
+	number[l2tpv3.ControlConnectionDS]("ccds"),
+	text[l2tpv3.PreferredLanguage]("language"),
+	{"ecn", func(a l2tpv3.AVP) (string, bool) {
+		_, ok := a.(l2tpv3.ECNCapability)
+		return "yes", ok
+	}, func(string) (l2tpv3.AVP, error) { return l2tpv3.ECNCapability{}, nil }},
 	{"digest", func(a l2tpv3.AVP) (string, bool) {
 		v, ok := a.(l2tpv3.MessageDigest)
 		return v.Algorithm.String(), ok

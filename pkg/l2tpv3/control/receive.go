@@ -297,10 +297,14 @@ func (c *connection) identify(m *l2tpv3.Message) {
 	if !ok {
 		window = defaultWindow
 	}
+	language, _ := l2tpv3.Find[l2tpv3.PreferredLanguage](m)
+	_, ecn := l2tpv3.Find[l2tpv3.ECNCapability](m)
+	_, diffServ := l2tpv3.Find[l2tpv3.ControlConnectionDS](m)
 	c.remoteID = uint32(id)
 	c.peer = identity{
 		HostName: string(host), RouterID: uint32(router), VendorName: string(vendor),
 		Capabilities: slices.Clone(capabilities), Window: uint16(window),
+		ECN: ecn, Language: string(language), DiffServ: diffServ,
 	}
 	c.rel.setWindow(uint16(window))
 	if nonce, ok := l2tpv3.Find[l2tpv3.Nonce](m); ok {

@@ -110,12 +110,17 @@ type sessionState struct {
 	Remote       l2tpv3.CircuitStatus `json:"remote,omitempty"`
 	Installed    bool                 `json:"installed,omitempty"`
 	Errors       uint64               `json:"errors,omitempty"`
-	Failures     int                  `json:"failures,omitempty"`
-	Retry        time.Duration        `json:"retry,omitempty"`
-	HalfOpen     time.Duration        `json:"halfOpen,omitempty"`
-	Reason       string               `json:"reason,omitempty"`
-	Since        time.Time            `json:"since"`
-	History      []Transition         `json:"history,omitempty"`
+	// Receive is the sublayer asked for. Previous, Waiting and Change are a change of the cookie.
+	Receive  l2tpv3.L2SpecificSublayer `json:"receive,omitempty"`
+	Previous []byte                    `json:"previousCookie,omitempty"`
+	Waiting  bool                      `json:"waiting,omitempty"`
+	Change   time.Duration             `json:"change,omitempty"`
+	Failures int                       `json:"failures,omitempty"`
+	Retry    time.Duration             `json:"retry,omitempty"`
+	HalfOpen time.Duration             `json:"halfOpen,omitempty"`
+	Reason   string                    `json:"reason,omitempty"`
+	Since    time.Time                 `json:"since"`
+	History  []Transition              `json:"history,omitempty"`
 }
 
 // Save gives the whole state.
@@ -221,6 +226,7 @@ func (s *session) save() sessionState {
 		LocalCookie: s.localCookie, RemoteCookie: s.remoteCookie, Tie: s.tie, Wishes: s.wishes,
 		Told: s.told, Remote: s.remote, Installed: s.installed != nil, Errors: s.errors, Failures: s.failures,
 		Retry: s.e.left(s.retryAt), HalfOpen: s.e.left(s.halfOpenEnd),
+		Receive: s.receive, Previous: s.change.previous, Waiting: s.change.waiting, Change: s.e.left(s.change.until),
 		Reason: s.log.reason, Since: s.log.since.Round(0), History: slices.Clone(s.log.past),
 	}
 }
@@ -259,7 +265,7 @@ func (e *Endpoint) Restore(now time.Time, s State) error {
 }
 
 func (e *Endpoint) restoreTunnel(s TunnelState) error {
-	cfg, err := s.Config.checked()
+	cfg, err := s.Config.checkedWith(s.Secrets)
 	if err != nil {
 		return err
 	}
@@ -303,7 +309,7 @@ func (t *tunnel) restoreConnection(s connectionState) error {
 		return &StateError{t.cfg.Name, fmt.Sprintf("connection %d makes no sense", s.LocalID)}
 	}
 	// What is in force is as the tunnel is configured; it is another one that is not.
-	if s.Phase == alive && (s.Auth != t.secretsDue || s.Path.Encapsulation != t.cfg.Encapsulation || s.Path.Remote.Addr() != t.cfg.Remote) {
+	if s.Phase == alive && (s.Auth != t.secretsDue || s.Path.Encapsulation != t.cfg.Encapsulation || !t.dynamic() && s.Path.Remote.Addr() != t.cfg.Remote) {
 		return &StateError{t.cfg.Name, fmt.Sprintf("connection %d is not the tunnel's", s.LocalID)}
 	}
 	c := &connection{
@@ -366,6 +372,8 @@ func (t *tunnel) restoreSession(s sessionState) error {
 		signalled != (s.LocalID != 0) || signalled && (e.sessions[s.LocalID] != nil || t.state() != ConnectionEstablished) ||
 		known != s.Installed || known && s.RemoteID == 0 || signalled && len(s.LocalCookie) != s.Config.CookieLength ||
 		len(s.RemoteCookie) != 0 && len(s.RemoteCookie) != 4 && len(s.RemoteCookie) != 8 ||
+		s.Receive > l2tpv3.SublayerDefault || s.Previous != nil && (s.State != SessionEstablished || len(s.Previous) != len(s.LocalCookie)) ||
+		s.Waiting && s.Previous == nil || s.Wishes.DSCP > maxDSCP ||
 		s.Wishes.Sublayer > l2tpv3.SublayerDefault || s.Wishes.Sequencing > l2tpv3.SequencingAll {
 		return &StateError{t.cfg.Name, fmt.Sprintf("session %s makes no sense", s.Config.Name)}
 	}
@@ -374,7 +382,7 @@ func (t *tunnel) restoreSession(s sessionState) error {
 	}
 	x := &session{
 		e: e, t: t, cfg: s.Config, state: s.State, initiator: s.Initiator, localID: s.LocalID, remoteID: s.RemoteID,
-		localCookie: s.LocalCookie, remoteCookie: s.RemoteCookie, tie: s.Tie, wishes: s.Wishes,
+		localCookie: s.LocalCookie, remoteCookie: s.RemoteCookie, tie: s.Tie, wishes: s.Wishes, receive: s.Receive,
 		told: s.Told, remote: s.Remote, errors: s.Errors, failures: s.Failures,
 		log: transitions{reason: s.Reason, since: s.Since, past: s.History},
 	}
@@ -383,6 +391,9 @@ func (t *tunnel) restoreSession(s sessionState) error {
 	}
 	if s.State == SessionWaitReply || s.State == SessionWaitConnect {
 		x.halfOpenEnd = e.resume(s.HalfOpen, e.timers.cycle()+e.timers.RetransmitCap)
+	}
+	if s.Previous != nil {
+		x.change = cookieChange{s.Previous, s.Waiting, e.resume(s.Change, e.timers.cycle()+e.timers.RetransmitCap)}
 	}
 	t.sessions[x.cfg.Name] = x
 	t.forwards[x.cfg.forwarder()] = x

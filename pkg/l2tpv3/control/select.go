@@ -1,6 +1,7 @@
 package control
 
 import (
+	"encoding/binary"
 	"hash/fnv"
 	"net/netip"
 	"slices"
@@ -65,7 +66,7 @@ func (e *Endpoint) revealRequest(d Datagram, m *l2tpv3.Message) {
 		return
 	}
 	for _, t := range e.sortedTunnels() {
-		if t.cfg.Remote == d.Remote.Addr() && len(t.cfg.Secrets) > 0 && t.verifyRequest(d.Payload, m) {
+		if (t.cfg.Remote == d.Remote.Addr() || t.dynamic()) && len(t.cfg.Secrets) > 0 && t.verifyRequest(d.Payload, m) {
 			reveal(m, t.keys())
 			return
 		}
@@ -91,7 +92,7 @@ func (e *Endpoint) knows(a netip.Addr) bool {
 	if e.peers == nil {
 		e.peers = map[netip.Addr]struct{}{}
 		for _, t := range e.tunnels {
-			if !t.removed {
+			if !t.removed && !t.dynamic() {
 				e.peers[t.cfg.Remote] = struct{}{}
 			}
 		}
@@ -107,6 +108,31 @@ func (e *Endpoint) ours(host string) bool {
 		if t.cfg.HostName == host {
 			return e.tunnelNamed(host) == nil
 		}
+	}
+	return false
+}
+
+// strangers is how many SCCRQs from unknown addresses are looked at within one
+// retransmission interval, for tunnels whose peers may call from anywhere: each
+// costs the verification of a digest for each such tunnel.
+const strangers = 64
+
+// mayCall reports whether a datagram from an unknown address, without a
+// connection, is worth a look: there are peers who call from anywhere, it is what
+// one of them may send, and there have not been too many.
+func (e *Endpoint) mayCall(d Datagram) bool {
+	anywhere := false
+	for _, t := range e.tunnels {
+		anywhere = anywhere || t.dynamic() && !t.removed
+	}
+	// Section 5.4.1: SCCRQ and StopCCN, by the Message Type AVP, which is the first.
+	const kind = 12 + 6
+	if !anywhere || len(d.Payload) < kind+2 {
+		return false
+	}
+	switch l2tpv3.MessageType(binary.BigEndian.Uint16(d.Payload[kind:])) {
+	case l2tpv3.SCCRQ, l2tpv3.StopCCN:
+		return !e.anybody.overBy(e, strangers)
 	}
 	return false
 }
@@ -182,6 +208,9 @@ var noSecret = l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: 
 // of one picks it; that of another of ours is refused; any other gets the first
 // candidate, by name, without a live connection.
 //
+// A tunnel whose peer may call from anywhere is a candidate for every address, and
+// has a secret.
+//
 // No tunnel is silence: a digest is wrong. With a refusal, the tunnel is the one
 // to refuse it.
 func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunnel, refusal string) {
@@ -190,7 +219,7 @@ func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunn
 		if t.removed {
 			continue
 		}
-		fits := t.cfg.Remote == d.Remote.Addr() && t.cfg.Encapsulation == d.Encapsulation &&
+		fits := (t.cfg.Remote == d.Remote.Addr() || t.dynamic()) && t.cfg.Encapsulation == d.Encapsulation &&
 			(!t.cfg.Local.IsValid() || !d.Local.Addr().IsValid() || t.cfg.Local == d.Local.Addr())
 		if t.cfg.Remote == d.Remote.Addr() {
 			site = append(site, t)
@@ -356,6 +385,14 @@ func (t *tunnel) respond(d Datagram, m *l2tpv3.Message, r request) *connection {
 	}
 	c.identify(m)
 	c.rel.accept()
+	if t.cfg.Hide {
+		// Of two secrets, the one that the SCCRQ was verified with, without nonces.
+		for _, k := range t.keys() {
+			if c.auth.proven == nil && l2tpv3.Verify(d.Payload, nil, nil, k) == nil {
+				c.auth.proven = k
+			}
+		}
+	}
 	return c
 }
 
@@ -391,11 +428,14 @@ type limit struct {
 	since time.Time
 }
 
-func (l *limit) over(e *Endpoint) bool {
+func (l *limit) over(e *Endpoint) bool { return l.overBy(e, maxRequests) }
+
+// overBy is over for another number.
+func (l *limit) overBy(e *Endpoint, most int) bool {
 	if e.now.Sub(l.since) >= e.timers.Retransmit {
 		l.n, l.since = 0, e.now
 	}
-	if l.n++; l.n > maxRequests {
+	if l.n++; l.n > most {
 		e.count(countLimitedRequest)
 		return true
 	}

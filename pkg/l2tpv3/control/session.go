@@ -21,7 +21,10 @@ type session struct {
 	localID, remoteID         uint32
 	localCookie, remoteCookie []byte
 	tie                       *l2tpv3.TieBreaker
-	wishes                    wishes
+	// receive is the sublayer that the peer is asked for, wishes what it asks for.
+	receive l2tpv3.L2SpecificSublayer
+	wishes  wishes
+	change  cookieChange
 	// told is the circuit status that the peer knows of us, remote is the peer's.
 	told, remote l2tpv3.CircuitStatus
 	// installed is what the data plane was last told, nil if it knows nothing.
@@ -42,12 +45,28 @@ type session struct {
 type wishes struct {
 	Sublayer   l2tpv3.L2SpecificSublayer `json:"sublayer,omitempty"`
 	Sequencing l2tpv3.DataSequencing     `json:"sequencing,omitempty"`
+	// DSCP is what data packets of both directions are to have (RFC 3308, Section 4); 0
+	// if it does not say.
+	DSCP uint8 `json:"dscp,omitempty"`
 }
 
 // dataPlane is the part of an InstallSession that can change while it is there.
 type dataPlane struct {
 	wishes
-	transmit bool
+	receive                 l2tpv3.L2SpecificSublayer
+	local, previous, remote cookie
+	transmit, ecn           bool
+}
+
+// cookie is the value of one, to compare.
+type cookie struct {
+	octets [8]byte
+	length int
+}
+
+func cookieOf(b []byte) (c cookie) {
+	c.length = copy(c.octets[:], b)
+	return c
 }
 
 // sessionInput is what comes with an event.
@@ -61,12 +80,17 @@ type sessionInput struct {
 
 func (s *session) alarm() *alarm { return &s.slot }
 
-func (s *session) deadline() time.Time { return earliest(s.retryAt, s.halfOpenEnd) }
+func (s *session) deadline() time.Time {
+	return earliest(earliest(s.retryAt, s.halfOpenEnd), s.change.until)
+}
 
 func (s *session) expire(now time.Time) {
 	if past(now, s.retryAt) {
 		s.retryAt = time.Time{}
 		s.open()
+	}
+	if past(now, s.change.until) {
+		s.endChange(now)
 	}
 	if past(now, s.halfOpenEnd) {
 		if s.halfOpenEnd = s.patience(now); !past(now, s.halfOpenEnd) {
@@ -201,7 +225,7 @@ func (s *session) open() {
 // begin draws what identifies the session to the peer (Sections 5.4.4, 8.2).
 func (s *session) begin(initiator bool) {
 	s.initiator = initiator
-	s.retryAt = time.Time{}
+	s.retryAt, s.receive = time.Time{}, s.cfg.Sublayer
 	s.localID = s.e.newSessionID()
 	s.e.sessions[s.localID] = s
 	if s.cfg.CookieLength > 0 {
@@ -227,6 +251,12 @@ func (s *session) request() {
 	if len(s.cfg.AGI) > 0 {
 		avps = append(avps, l2tpv3.AttachmentGroupID(s.cfg.AGI))
 	}
+	if s.cfg.LocalEndID != nil {
+		avps = append(avps, l2tpv3.LocalEndID(s.cfg.LocalEndID))
+	}
+	if s.cfg.DSCP != 0 {
+		avps = append(avps, sessionDS(s.cfg.DSCP))
+	}
 	s.send(l2tpv3.ICRQ, append(avps, s.offer()...)...)
 }
 
@@ -235,8 +265,11 @@ func (s *session) offer() (avps []l2tpv3.AVP) {
 	if len(s.localCookie) > 0 {
 		avps = append(avps, l2tpv3.AssignedCookie(s.localCookie))
 	}
-	if s.cfg.Sublayer != l2tpv3.SublayerNone {
-		avps = append(avps, s.cfg.Sublayer)
+	if s.receive != l2tpv3.SublayerNone {
+		avps = append(avps, s.receive)
+	}
+	if s.cfg.Sequencing != l2tpv3.SequencingNone {
+		avps = append(avps, s.cfg.Sequencing)
 	}
 	if s.cfg.MTU != 0 {
 		avps = append(avps, l2tpv3.InterfaceMTU(s.cfg.MTU))
@@ -248,16 +281,26 @@ func (s *session) offer() (avps []l2tpv3.AVP) {
 func (s *session) reply(in sessionInput) {
 	s.begin(false)
 	s.learn(in)
+	s.adaptSublayer()
 	s.install()
 	avps := []l2tpv3.AVP{l2tpv3.LocalSessionID(s.localID), l2tpv3.RemoteSessionID(s.remoteID), s.status()}
+	// RFC 3308, Section 4: another value than the initiator's is a counter-offer.
+	if s.wishes.DSCP != 0 {
+		avps = append(avps, sessionDS(s.dscp()))
+	}
 	s.send(l2tpv3.ICRP, append(avps, s.offer()...)...)
 }
 
 // connect follows an ICRP, of which it has learnt: the data plane first, then
 // ICCN (Section 6.8).
 func (s *session) connect() {
+	asked := s.receive
+	s.adaptSublayer()
 	s.install()
 	avps := []l2tpv3.AVP{l2tpv3.LocalSessionID(s.localID), l2tpv3.RemoteSessionID(s.remoteID)}
+	if s.receive != asked {
+		avps = append(avps, s.receive)
+	}
 	if s.told != s.status() {
 		avps = append(avps, s.status())
 	}
@@ -278,9 +321,29 @@ func (s *session) learn(in sessionInput) {
 	if v, ok := l2tpv3.Find[l2tpv3.DataSequencing](in.m); ok {
 		s.wishes.Sequencing = v
 	}
+	if v, ok := l2tpv3.Find[l2tpv3.SessionDS](in.m); ok {
+		s.wishes.DSCP = dscpOf(v)
+	}
 	if v, ok := l2tpv3.Find[l2tpv3.CircuitStatus](in.m); ok {
 		s.remote = v &^ l2tpv3.CircuitNew
 	}
+}
+
+// adaptSublayer asks the peer for the sublayer that it asks for, where the data
+// plane cannot have another one in each direction (see judge). In ICCN the
+// initiator may still say so (Section 6.8).
+func (s *session) adaptSublayer() {
+	if !s.cfg.CanSublayer && s.wishes.Sublayer == l2tpv3.SublayerDefault {
+		s.receive = l2tpv3.SublayerDefault
+	}
+}
+
+// dscp is that of data packets: our own wish goes before the peer's.
+func (s *session) dscp() uint8 {
+	if s.cfg.DSCP != 0 {
+		return s.cfg.DSCP
+	}
+	return s.wishes.DSCP
 }
 
 // send queues a message about the session, with the circuit status noted as told
@@ -315,6 +378,7 @@ func (s *session) release() {
 	}
 	s.localID, s.remoteID, s.localCookie, s.remoteCookie = 0, 0, nil, nil
 	s.tie, s.installed, s.wishes, s.told, s.remote = nil, nil, wishes{}, 0, 0
+	s.receive, s.change = l2tpv3.SublayerNone, cookieChange{}
 	s.halfOpenEnd = time.Time{}
 }
 
@@ -334,22 +398,24 @@ const unknownToPeer = 2
 
 // install tells the data plane what it does not know yet.
 func (s *session) install() {
-	now := dataPlane{wishes: s.wishes, transmit: s.mayTransmit()}
+	ecn := s.t.cfg.ECN && s.t.conn.peer.ECN
+	now := dataPlane{
+		wishes: s.wishes, receive: s.receive, local: cookieOf(s.localCookie), previous: cookieOf(s.change.previous),
+		remote: cookieOf(s.remoteCookie), transmit: s.mayTransmit(), ecn: ecn,
+	}
 	if s.installed != nil && *s.installed == now {
 		return
 	}
-	if s.installed == nil {
-		s.installed = new(dataPlane)
-	}
-	*s.installed = now
+	s.installed = &now
 	emit(&s.e.outputs, &s.e.outputs.install, InstallSession{
 		Tunnel: s.cfg.Tunnel, Name: s.cfg.Name,
 		Connection: s.t.conn.localID, RemoteConnection: s.t.conn.remoteID,
 		LocalID: s.localID, RemoteID: s.remoteID,
-		LocalCookie: s.localCookie, RemoteCookie: s.remoteCookie,
-		ReceiveSublayer: s.cfg.Sublayer, TransmitSublayer: s.wishes.Sublayer,
-		TransmitSequencing: s.wishes.Sequencing,
-		Transmit:           now.transmit,
+		LocalCookie: slices.Clone(s.localCookie), RemoteCookie: slices.Clone(s.remoteCookie),
+		PreviousCookie:  slices.Clone(s.change.previous),
+		ReceiveSublayer: s.receive, TransmitSublayer: s.wishes.Sublayer,
+		ReceiveSequencing: s.cfg.Sequencing, TransmitSequencing: s.wishes.Sequencing,
+		DSCP: s.dscp(), ECN: ecn, Transmit: now.transmit,
 	})
 }
 
@@ -374,6 +440,9 @@ func (s *session) status() l2tpv3.CircuitStatus {
 
 // takeStatus follows an SLI.
 func (s *session) takeStatus(m *l2tpv3.Message) {
+	if cookie, ok := l2tpv3.Find[l2tpv3.AssignedCookie](m); ok {
+		s.takeCookie(cookie)
+	}
 	v, ok := l2tpv3.Find[l2tpv3.CircuitStatus](m)
 	// RFC 5641, Section 2: the N bit SHOULD be ignored.
 	if v &^= l2tpv3.CircuitNew; !ok || v == s.remote {
@@ -413,7 +482,10 @@ func (e *Endpoint) SetSession(now time.Time, cfg Session) error {
 		return err
 	}
 	defer e.settle()
-	cfg.RemoteEndID, cfg.AGI = bytes.Clone(cfg.RemoteEndID), bytes.Clone(cfg.AGI)
+	cfg.RemoteEndID, cfg.LocalEndID, cfg.AGI = bytes.Clone(cfg.RemoteEndID), bytes.Clone(cfg.LocalEndID), bytes.Clone(cfg.AGI)
+	if cfg.Sequencing != l2tpv3.SequencingNone {
+		cfg.Sublayer = l2tpv3.SublayerDefault // the numbers are in it (Section 5.4.4)
+	}
 	s := t.sessions[cfg.Name]
 	if s != nil {
 		circuit := cfg.Circuit
@@ -488,6 +560,12 @@ func (cfg *Session) check(t *tunnel) error {
 		return fail("Name", ErrName)
 	case len(cfg.RemoteEndID) > maxName:
 		return fail("RemoteEndID", ErrName)
+	case len(cfg.LocalEndID) > maxName:
+		return fail("LocalEndID", ErrName)
+	case cfg.Sequencing > l2tpv3.SequencingAll || cfg.Sequencing != l2tpv3.SequencingNone && !cfg.CanSequence:
+		return fail("Sequencing", ErrSequencing)
+	case cfg.DSCP > maxDSCP:
+		return fail("DSCP", ErrDSCP)
 	case len(cfg.AGI) > maxName:
 		return fail("AGI", ErrName)
 	case cfg.CookieLength != 0 && cfg.CookieLength != 4 && cfg.CookieLength != 8:
@@ -500,11 +578,17 @@ func (cfg *Session) check(t *tunnel) error {
 
 func (cfg *Session) equal(o Session) bool {
 	return cfg.Tunnel == o.Tunnel && cfg.Name == o.Name && cfg.Type == o.Type &&
-		bytes.Equal(cfg.RemoteEndID, o.RemoteEndID) && bytes.Equal(cfg.AGI, o.AGI) &&
+		bytes.Equal(cfg.RemoteEndID, o.RemoteEndID) && bytes.Equal(cfg.LocalEndID, o.LocalEndID) && bytes.Equal(cfg.AGI, o.AGI) &&
+		cfg.Sequencing == o.Sequencing && cfg.DSCP == o.DSCP && cfg.CanSublayer == o.CanSublayer && cfg.CanChangeCookies == o.CanChangeCookies &&
 		cfg.CookieLength == o.CookieLength && cfg.Sublayer == o.Sublayer && cfg.MTU == o.MTU &&
 		cfg.Circuit == o.Circuit && cfg.CanSequence == o.CanSequence
 }
 
+// forwarder is what the peer's ICRQ has to name.
 func (cfg *Session) forwarder() forwarder {
-	return forwarder{cfg.Type, string(cfg.AGI), string(cfg.RemoteEndID)}
+	own := cfg.RemoteEndID
+	if cfg.LocalEndID != nil {
+		own = cfg.LocalEndID
+	}
+	return forwarder{cfg.Type, string(cfg.AGI), string(own)}
 }

@@ -274,7 +274,7 @@ func (h *host) announced(o *Transmit) {
 		h.net.t.Fatalf("%s sends %x: %v", h.name, o.Payload, err)
 	}
 	if kind, _ := m.Type(); kind == l2tpv3.ICRP || kind == l2tpv3.ICCN {
-		if id, _ := l2tpv3.Find[l2tpv3.LocalSessionID](m); !h.ever[uint32(id)] {
+		if id, clear := l2tpv3.Find[l2tpv3.LocalSessionID](m); clear && !h.ever[uint32(id)] {
 			h.net.t.Fatalf("%s sends %v for session %d before it is installed", h.name, kind, id)
 		}
 	}

@@ -34,6 +34,9 @@ type ConnectionStatus struct {
 	PeerRouterID     uint32
 	PeerVendorName   string
 	PeerCapabilities []l2tpv3.PseudowireType
+	PeerLanguage     string
+	// ECN says that both ends have announced RFC 9601's capability.
+	ECN bool
 	// PeerWindow is the peer's receive window; CongestionWindow is what is used of it now.
 	PeerWindow, CongestionWindow int
 	// Ns is the number of our next message, Nr of the peer's next one.
@@ -79,6 +82,11 @@ type SessionStatus struct {
 	TransmitSequencing l2tpv3.DataSequencing
 	// Installed says that the data plane was told of it; Transmit that it may send.
 	Installed, Transmit bool
+	// ReceiveSublayer is what the peer was asked for; DSCP is that of data packets.
+	ReceiveSublayer l2tpv3.L2SpecificSublayer
+	DSCP            uint8
+	// ChangingCookie says that two cookies are accepted for a while.
+	ChangingCookie bool
 	// Errors is the number of WAN-Error-Notify messages from the peer.
 	Errors      uint64
 	NextAttempt time.Time
@@ -123,6 +131,7 @@ func (t *tunnel) status() ConnectionStatus {
 	s.Authenticated = c.auth.on
 	s.PeerHostName, s.PeerRouterID, s.PeerVendorName = c.peer.HostName, c.peer.RouterID, c.peer.VendorName
 	s.PeerCapabilities = slices.Clone(c.peer.Capabilities)
+	s.PeerLanguage, s.ECN = c.peer.Language, t.cfg.ECN && c.peer.ECN
 	s.PeerWindow, s.CongestionWindow = int(c.peer.Window), c.rel.cwnd
 	s.Ns, s.Nr = c.rel.ns(), c.rel.nr
 	s.Unacknowledged, s.Queued = c.rel.sent, len(c.rel.queue)-c.rel.sent
@@ -149,6 +158,7 @@ func (s *session) snapshot() SessionStatus {
 		LocalCookie: slices.Clone(s.localCookie), RemoteCookie: slices.Clone(s.remoteCookie),
 		Initiator: s.initiator, Local: s.status(), Remote: s.remote,
 		TransmitSublayer: s.wishes.Sublayer, TransmitSequencing: s.wishes.Sequencing,
+		ReceiveSublayer: s.receive, DSCP: s.dscp(), ChangingCookie: s.change.previous != nil,
 		Errors: s.errors, NextAttempt: s.retryAt, Failures: s.failures,
 		History: slices.Clone(s.log.past),
 	}

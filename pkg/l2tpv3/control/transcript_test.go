@@ -38,6 +38,7 @@ var updateFlag = flag.Bool("update", false, "rewrite the transcripts in testdata
 //	refused ID                    the data plane could not install the session
 //	random N                      the next random value
 //	restart [DURATION]            save, forget everything for as long, restore and set it all again
+//	cookie TUNNEL NAME            ChangeCookie
 //	half-open-close
 //	status, counters
 //
@@ -161,6 +162,10 @@ func (s *stage) do(words []string) error {
 		}
 	case "restart":
 		err = s.restart(words[1:])
+	case "cookie":
+		if err := s.e.ChangeCookie(s.now, words[1], words[2]); err != nil {
+			s.say("error: %v", err)
+		}
 	case "half-open-close":
 		s.e.HalfOpenClose(s.now)
 	case "status":
@@ -211,6 +216,16 @@ func (s *stage) tunnel(name string, words []string) error {
 			var n int
 			n, err = strconv.Atoi(v)
 			c.ReceiveWindow = uint16(n)
+		case "ecn":
+			c.ECN = true
+		case "hide":
+			c.Hide = true
+		case "foreign":
+			c.Foreign, c.PeerHostName = true, ""
+		case "language":
+			c.Language = v
+		case "dynamic":
+			c.Remote = netip.Addr{}
 		case "secret":
 			c.Secrets = append(c.Secrets, []byte(v))
 		case "digest":
@@ -248,6 +263,16 @@ func (s *stage) session(tunnel, name string, words []string) error {
 			c.Circuit = circuitOf(v)
 		case "sequence":
 			c.CanSequence = true
+		case "per-direction":
+			c.CanSublayer = true
+		case "change":
+			c.CanChangeCookies = true
+		case "local-end":
+			c.LocalEndID = []byte(v)
+		case "sequencing":
+			c.CanSequence, c.Sequencing, err = true, l2tpv3.DataSequencing(n), bad
+		case "dscp":
+			c.DSCP, err = uint8(n), bad
 		case "type":
 			c.Type, err = l2tpv3.PseudowireType(n), bad
 		case "cookie":
@@ -388,8 +413,17 @@ func outputText(o Output) string {
 		if o.ReceiveSublayer != 0 || o.TransmitSublayer != 0 {
 			s += fmt.Sprintf(" sublayer=%d/%d", o.ReceiveSublayer, o.TransmitSublayer)
 		}
-		if o.TransmitSequencing != 0 {
-			s += fmt.Sprintf(" sequencing=%d", o.TransmitSequencing)
+		if o.ReceiveSequencing != 0 || o.TransmitSequencing != 0 {
+			s += fmt.Sprintf(" sequencing=%d/%d", o.ReceiveSequencing, o.TransmitSequencing)
+		}
+		if o.PreviousCookie != nil {
+			s += fmt.Sprintf(" previous=%x", o.PreviousCookie)
+		}
+		if o.DSCP != 0 {
+			s += fmt.Sprintf(" dscp=%d", o.DSCP)
+		}
+		if o.ECN {
+			s += " ecn"
 		}
 		return s
 	case *RemoveSession:

@@ -26,7 +26,8 @@ const (
 // What SetTunnel and SetSession refuse; wrapped in a *ConfigError.
 var (
 	ErrUnknownTunnel = errors.New("no such tunnel")
-	ErrAddress       = errors.New("no valid address of the peer, or of the other family than ours")
+	ErrAddress       = errors.New("an address of the other family than ours")
+	ErrDynamic       = errors.New("a peer whose address is not known is found by its secret, and has none")
 	ErrName          = errors.New("empty or longer than an AVP can hold")
 	ErrCookie        = errors.New("a cookie has 0, 4 or 8 octets")
 	ErrSublayer      = errors.New("an L2-Specific Sublayer that is not known")
@@ -34,6 +35,10 @@ var (
 	ErrEncapsulation = errors.New("an encapsulation that is not known")
 	ErrSecrets       = errors.New("more than two secrets, or an empty one, which authenticates nobody")
 	ErrDigest        = errors.New("a digest algorithm that is not known")
+	ErrSequencing    = errors.New("a level of data sequencing that is not known, or that the data plane cannot do")
+	ErrDSCP          = errors.New("a DSCP is 63 at most")
+	ErrLanguage      = errors.New("a language tag that is too long")
+	ErrHide          = errors.New("nothing can be hidden without a secret")
 )
 
 // ConfigError says which field of a Tunnel or a Session cannot be.
@@ -185,7 +190,7 @@ func (t *tunnel) note(from, to ConnectionState, reason string) {
 }
 
 // SetTunnel makes the tunnel be as said. Doing it again changes nothing; another
-// Hello, Peer name or Digest and other Secrets are changes to a living connection,
+// Hello, Peer name, Digest or Hide and other Secrets are changes to a living connection,
 // as long as there are some before and after; any other change closes the connection and opens it anew. The error is a *ConfigError.
 func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 	e.now = now
@@ -267,14 +272,20 @@ func (e *Endpoint) HalfOpenClose(now time.Time) {
 }
 
 // checked fills in defaults and refuses what cannot be sent.
-func (cfg Tunnel) checked() (Tunnel, error) {
+func (cfg Tunnel) checked() (Tunnel, error) { return cfg.checkedWith(len(cfg.Secrets) > 0) }
+
+// checkedWith is checked for a tunnel that has secrets, or has none, whether they
+// are in the configuration or not.
+func (cfg Tunnel) checkedWith(secrets bool) (Tunnel, error) {
 	fail := func(field string, err error) (Tunnel, error) {
 		return cfg, &ConfigError{Object: "tunnel " + cfg.Name, Field: field, Err: err}
 	}
 	cfg.Local, cfg.Remote = cfg.Local.Unmap(), cfg.Remote.Unmap()
 	switch {
-	case !cfg.Remote.IsValid() || cfg.Local.IsValid() && cfg.Local.Is4() != cfg.Remote.Is4():
+	case cfg.Remote.IsValid() && cfg.Local.IsValid() && cfg.Local.Is4() != cfg.Remote.Is4():
 		return fail("Remote", ErrAddress)
+	case !cfg.Remote.IsValid() && !secrets:
+		return fail("Secrets", ErrDynamic)
 	case cfg.Name == "":
 		return fail("Name", ErrName)
 	// Section 5.4.3: "MUST be at least 1 octet".
@@ -288,6 +299,10 @@ func (cfg Tunnel) checked() (Tunnel, error) {
 		return fail("Secrets", ErrSecrets)
 	case cfg.Digest > l2tpv3.HMACSHA1:
 		return fail("Digest", ErrDigest)
+	case len(cfg.Language) > maxName:
+		return fail("Language", ErrLanguage)
+	case cfg.Hide && !secrets:
+		return fail("Hide", ErrHide)
 	}
 	if cfg.Hello <= 0 {
 		cfg.Hello = defaultHello
@@ -302,7 +317,7 @@ func (cfg Tunnel) checked() (Tunnel, error) {
 
 // live reports whether a living connection can go over to the configuration next.
 func (t *tunnel) live(next Tunnel) bool {
-	next.Hello, next.Peer, next.Digest = t.cfg.Hello, t.cfg.Peer, t.cfg.Digest
+	next.Hello, next.Peer, next.Digest, next.Hide = t.cfg.Hello, t.cfg.Peer, t.cfg.Digest, t.cfg.Hide
 	if (len(t.cfg.Secrets) > 0 || t.secretsDue) == (len(next.Secrets) > 0) {
 		next.Secrets = t.cfg.Secrets
 	}
@@ -312,14 +327,21 @@ func (t *tunnel) live(next Tunnel) bool {
 func (cfg Tunnel) equal(o Tunnel) bool {
 	return cfg.Name == o.Name && cfg.Encapsulation == o.Encapsulation && cfg.Local == o.Local && cfg.Remote == o.Remote &&
 		cfg.HostName == o.HostName && cfg.RouterID == o.RouterID && cfg.PeerHostName == o.PeerHostName && cfg.Peer == o.Peer &&
-		cfg.Hello == o.Hello && cfg.Digest == o.Digest && cfg.ReceiveWindow == o.ReceiveWindow &&
+		cfg.Hello == o.Hello && cfg.Digest == o.Digest && cfg.Hide == o.Hide && cfg.ECN == o.ECN && cfg.Language == o.Language && cfg.Foreign == o.Foreign && cfg.ReceiveWindow == o.ReceiveWindow &&
 		slices.Equal(cfg.Capabilities, o.Capabilities) &&
 		slices.EqualFunc(cfg.Secrets, o.Secrets, func(a, b []byte) bool { return string(a) == string(b) })
 }
 
-// openAfter sets the timer of the next attempt.
+// dynamic says that the peer's address is not known before it calls.
+func (t *tunnel) dynamic() bool { return !t.cfg.Remote.IsValid() }
+
+// openAfter sets the timer of the next attempt. Who has no address is waited for.
 func (t *tunnel) openAfter(d time.Duration) {
-	if !t.removed && !t.e.stopping {
+	if t.dynamic() {
+		if reason := "waiting for " + t.peer() + " to call"; t.conn == nil && t.log.reason != reason {
+			t.note(ConnectionIdle, ConnectionIdle, reason)
+		}
+	} else if !t.removed && !t.e.stopping {
 		t.openAt = t.e.now.Add(d)
 	}
 	t.changed()

@@ -1,0 +1,257 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// waitsForDC2 makes dc1's end one that does not know where dc2 is.
+func waitsForDC2(t *Tunnel) {
+	withSecret(t)
+	if t.Peer == "dc2" {
+		t.Remote = netip.Addr{}
+	}
+}
+
+// TestDynamic: a peer without a fixed address calls, gets another address, and calls again from there.
+func TestDynamic(t *testing.T) {
+	n := newNetwork(t, 1)
+	n.tunnel("gold", waitsForDC2)
+	n.tunnel("silver", waitsForDC2, func(t *Tunnel) { t.Hide = true })
+	n.session("gold", "tenant-a")
+	n.session("silver", "tenant-b")
+	n.start()
+	if !n.until(5*time.Second, n.up) {
+		t.Fatal(n.disagreement())
+	}
+	dc1, dc2 := n.hosts[0], n.hosts[1]
+	for i, addr := range []string{"198.51.100.7", "203.0.113.9", "192.0.2.2"} {
+		dc2.addr = netip.MustParseAddr(addr)
+		there := func() bool {
+			for _, c := range dc1.e.Connections() {
+				if c.Path.Remote.Addr() != dc2.addr {
+					return false
+				}
+			}
+			return n.up()
+		}
+		if i == 1 { // its daemon is started anew with the address
+			dc2.forget()
+			dc2.start()
+		}
+		if !n.until(3*time.Minute, there) {
+			t.Fatalf("at %s: %s", addr, n.disagreement())
+		}
+	}
+	// After a restart of the daemon that waits, the connections are as they were.
+	ids := func() (all [2]uint32) {
+		for i, c := range dc1.e.Connections() {
+			all[i] = c.LocalID
+		}
+		return all
+	}
+	before := ids()
+	dc1.start()
+	n.run(2 * time.Minute)
+	if !n.up() || ids() != before {
+		t.Errorf("after a restart: %s; connections %d, want %d", n.disagreement(), ids(), before)
+	}
+}
+
+// TestDynamicStrangers: from unknown addresses only SCCRQs are looked at, so many
+// at a time, and only a good digest makes any difference.
+func TestDynamicStrangers(t *testing.T) {
+	e := New(Config{Random: rand.NewChaCha8([32]byte{1})})
+	now := epoch
+	if err := e.SetTunnel(now, Tunnel{
+		Name: "gold/dc3", Local: netip.MustParseAddr("192.0.2.1"), HostName: "gold.dc1", PeerHostName: "gold.dc3",
+		Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet}, Secrets: [][]byte{[]byte("s3cret")},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	sign := func(secret string, nonce byte) []byte {
+		m := l2tpv3.NewMessage(l2tpv3.SCCRQ, l2tpv3.NewMessageDigest(l2tpv3.HMACMD5), l2tpv3.HostName("gold.dc3"), l2tpv3.RouterID(3),
+			l2tpv3.AssignedControlConnectionID(77), l2tpv3.PseudowireCapabilities{l2tpv3.Ethernet}, l2tpv3.Nonce(bytes.Repeat([]byte{nonce}, 16)))
+		b, err := m.Append(nil)
+		if err == nil {
+			err = l2tpv3.Sign(b, nil, nil, l2tpv3.NewSecret([]byte(secret)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	receive := func(b []byte) {
+		e.Receive(now, Datagram{Path: Path{Local: addrPort("192.0.2.1:1701"), Remote: addrPort("198.51.100.7:4321")}, Payload: b})
+	}
+	answers := func() (n int) {
+		for o, ok := e.Next(); ok; o, ok = e.Next() {
+			if _, is := o.(*Transmit); is {
+				n++
+			}
+		}
+		return n
+	}
+	answers()
+	forged := sign("guess", 1)
+	for range 1000 {
+		receive(forged)
+	}
+	if c := e.Counters(); answers() != 0 || c["unauthenticated"] != strangers || c["unknown-peer"] != 1000-strangers || c["limited-request"] != 1000-strangers {
+		t.Errorf("after a flood: %v", c)
+	}
+	// A second later the peer itself gets through.
+	now = now.Add(time.Second)
+	receive(sign("s3cret", 2))
+	if answers() != 1 || e.Connections()[0].State != ConnectionWaitConnect {
+		t.Errorf("the peer got no answer: %v", e.Counters())
+	}
+}
+
+// TestHide: with a secret and Hide, nothing that may be hidden leaves in the clear (Section
+// 5.3), and the peer reads it; while secrets are replaced on both ends, too, one after the other.
+func TestHide(t *testing.T) {
+	n := newNetwork(t, 1)
+	n.tunnel("gold", withSecret, func(t *Tunnel) { t.Hide = true })
+	n.session("gold", "tenant-a")
+	hidden, clear := 0, 0
+	lengths := map[int]bool{}
+	n.trace = func(_ *host, d Datagram) {
+		m, err := l2tpv3.Parse(d.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range m.AVPs {
+			if r, ok := a.(l2tpv3.RawAVP); ok && r.Hidden {
+				hidden++
+				lengths[len(r.Value)%paddingTo] = true
+			} else if mayHide(a) {
+				clear++
+			}
+		}
+	}
+	n.start()
+	if !n.until(3*time.Second, n.up) {
+		t.Fatal(n.disagreement())
+	}
+	if hidden == 0 || clear != 0 || len(lengths) != 1 {
+		t.Errorf("%d hidden, %d in the clear, lengths %v", hidden, clear, lengths)
+	}
+	before := n.hosts[0].e.Connections()[0].LocalID
+	was, is := []byte("s3cret"), []byte("n3w")
+	for _, step := range []struct {
+		host    int
+		secrets [][]byte
+	}{
+		{0, [][]byte{is, was}}, {1, [][]byte{is, was}}, {0, [][]byte{is}}, {1, [][]byte{is}},
+	} {
+		h := n.hosts[step.host]
+		h.tunnels[0].Secrets = step.secrets
+		h.apply()
+		h.drain()
+		n.run(30 * time.Second) // a HELLO and more
+		clear = 0
+		for _, h := range n.hosts { // signalled anew, with whatever can be hidden
+			h.e.RemoveSession(n.now, h.tunnels[0].Name, "tenant-a", l2tpv3.ResultCode{Result: l2tpv3.CDNAdministrative})
+		}
+		for _, h := range n.hosts {
+			h.apply()
+			h.drain()
+		}
+		if !n.until(time.Minute, n.up) || clear != 0 {
+			t.Fatalf("dc%d with %q: %s; %d in the clear", step.host+1, step.secrets, n.disagreement(), clear)
+		}
+	}
+	if now := n.hosts[0].e.Connections()[0].LocalID; now != before {
+		t.Errorf("the connection is another one: %d, was %d", now, before)
+	}
+}
+
+// TestCookiesUnderWay: whatever the network and the daemons do, what one end's data
+// plane sends carries a cookie that the other's accepts, now and ten seconds on.
+func TestCookiesUnderWay(t *testing.T) {
+	for seed := range uint64(20) {
+		n := newNetwork(t, seed)
+		n.tunnel("gold")
+		n.session("gold", "tenant-a", func(s *Session) { s.CanChangeCookies = true })
+		for _, h := range n.hosts {
+			h.start()
+			h.e.cfg.VendorName = "pwd test"
+		}
+		if !n.until(10*time.Second, n.up) {
+			t.Fatal(n.disagreement())
+		}
+		n.loss, n.duplication = 0.2, 0.1
+		n.delay = func() time.Duration { return time.Duration(n.rand.IntN(300)) * time.Millisecond }
+		r := rand.New(rand.NewPCG(seed, 5))
+		changes := 0
+		for range 4000 {
+			n.run(50 * time.Millisecond)
+			for _, h := range n.hosts {
+				checkCookies(t, h)
+			}
+			h := n.hosts[r.IntN(2)]
+			switch {
+			case r.IntN(100) == 0:
+				err := h.e.ChangeCookie(n.now, h.tunnels[0].Name, "tenant-a")
+				switch {
+				case err == nil:
+					changes++
+				case !errors.Is(err, ErrChanging) && !errors.Is(err, ErrNotEstablished):
+					t.Fatal(err)
+				}
+				h.drain()
+			case r.IntN(400) == 0:
+				h.start() // with what it has saved
+				h.e.cfg.VendorName = "pwd test"
+			}
+		}
+		n.loss, n.duplication = 0, 0
+		n.run(5 * time.Minute)
+		if !n.up() || changes < 5 {
+			t.Fatalf("seed %d: %s, %d changes", seed, n.disagreement(), changes)
+		}
+		for _, h := range n.hosts {
+			for _, s := range h.e.Sessions() {
+				if s.ChangingCookie {
+					t.Errorf("seed %d: %s is still changing its cookie", seed, h.name)
+				}
+			}
+		}
+	}
+}
+
+func checkCookies(t *testing.T, h *host) {
+	t.Helper()
+	for _, d := range h.data {
+		if p, ok := h.peer.data[d.RemoteID]; ok && d.Transmit && p.RemoteID == d.LocalID &&
+			!bytes.Equal(d.RemoteCookie, p.LocalCookie) && !bytes.Equal(d.RemoteCookie, p.PreviousCookie) {
+			t.Fatalf("%s sends %x; %s accepts %x and %x", h.name, d.RemoteCookie, h.peer.name, p.LocalCookie, p.PreviousCookie)
+		}
+	}
+}
+
+// TestChangeCookieRefused: what it says where it cannot be.
+func TestChangeCookieRefused(t *testing.T) {
+	n := newNetwork(t, 1)
+	n.tunnel("gold")
+	n.session("gold", "tenant-a")
+	n.session("gold", "tenant-b", func(s *Session) { s.CookieLength = 0 })
+	n.session("gold", "tenant-c", func(s *Session) { s.CanChangeCookies = true })
+	n.start()
+	if !n.until(10*time.Second, n.up) {
+		t.Fatal(n.disagreement())
+	}
+	e, tunnel := n.hosts[0].e, n.hosts[0].tunnels[0].Name
+	for name, want := range map[string]error{"tenant-a": ErrCannotChange, "tenant-b": ErrNoCookie, "tenant-c": ErrPeerCannot, "tenant-d": ErrNotEstablished} {
+		if err := e.ChangeCookie(n.now, tunnel, name); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+}
