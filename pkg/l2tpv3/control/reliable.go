@@ -38,6 +38,12 @@ type reliable struct {
 	tries   int
 	expires time.Time
 
+	// rtt is the smoothed round-trip time, 0 before it was measured. The message with
+	// number timed, sent once at timedAt, measures it; none does while that is zero.
+	rtt     time.Duration
+	timed   uint16
+	timedAt time.Time
+
 	// early has messages that came before their turn, by Ns.
 	early       map[uint16][]byte
 	earlyOctets int
@@ -99,6 +105,7 @@ func (r *reliable) dropUnsent() { r.queue = r.queue[:r.sent] }
 func (r *reliable) abandon() {
 	r.first = r.ns()
 	r.queue, r.sent, r.flying, r.tries, r.expires = nil, 0, 0, 0, time.Time{}
+	r.timedAt = time.Time{}
 }
 
 // repeat has everything that is on its way sent again now, because the peer has
@@ -118,8 +125,12 @@ func (r *reliable) next(now time.Time, t *Timers, urgent bool) (outgoing, uint16
 	m, ns := r.queue[r.flying], r.first+uint16(r.flying)
 	if r.flying < r.sent {
 		r.retransmits++
+		r.timedAt = time.Time{} // of a repeated one nobody knows which is acknowledged
 	} else {
 		r.sent++
+		if r.timedAt.IsZero() {
+			r.timed, r.timedAt = ns, now
+		}
 	}
 	r.flying++
 	if r.expires.IsZero() {
@@ -182,12 +193,26 @@ func (r *reliable) acknowledge(now time.Time, t *Timers, nr uint16) bool {
 	r.first += uint16(n)
 	r.sent -= n
 	r.flying = max(r.flying-n, 0)
+	r.measure(now)
 	r.tries, r.expires = 0, time.Time{}
 	if r.flying > 0 {
 		r.expires = now.Add(t.wait(0))
 	}
 	r.open()
 	return true
+}
+
+// measure takes the round-trip time if the timed message is acknowledged.
+func (r *reliable) measure(now time.Time) {
+	if r.timedAt.IsZero() || int16(r.timed-r.first) >= 0 {
+		return
+	}
+	if last := now.Sub(r.timedAt); r.rtt == 0 {
+		r.rtt = last
+	} else {
+		r.rtt += (last - r.rtt) / 8
+	}
+	r.timedAt = time.Time{}
 }
 
 // open widens the congestion window after an acknowledgment (Appendix A).

@@ -14,6 +14,37 @@ import (
 var defaults = Timers{}.withDefaults()
 
 // TestRetransmissionTimes are those of Section 4.2 with the recommended values.
+// The round-trip time is that of messages that were sent once.
+func TestRTT(t *testing.T) {
+	timers := Timers{}.withDefaults()
+	r, now := newReliable(), epoch
+	r.setWindow(8)
+	send := func() { r.push(outgoing{}); r.next(now, &timers, true) }
+	send()
+	send()
+	now = now.Add(80 * time.Millisecond)
+	r.acknowledge(now, &timers, 1)
+	if r.rtt != 80*time.Millisecond {
+		t.Errorf("after the first: %v", r.rtt)
+	}
+	now = now.Add(time.Second)
+	r.acknowledge(now, &timers, 2) // not timed: the first was
+	send()
+	now = now.Add(160 * time.Millisecond)
+	r.acknowledge(now, &timers, 3)
+	if r.rtt != 90*time.Millisecond {
+		t.Errorf("after one of 160 ms: %v, want an eighth of the way", r.rtt)
+	}
+	send()
+	now = now.Add(time.Second)
+	r.expire(now, &timers)
+	r.next(now, &timers, false)
+	r.acknowledge(now.Add(time.Millisecond), &timers, 4)
+	if r.rtt != 90*time.Millisecond {
+		t.Errorf("after a repeated one: %v, want no change", r.rtt)
+	}
+}
+
 func TestRetransmissionTimes(t *testing.T) {
 	var at []int
 	sum := time.Duration(0)

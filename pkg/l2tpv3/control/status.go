@@ -16,9 +16,10 @@ type Transition struct {
 
 // ConnectionStatus is a tunnel and the connection that is in force on it.
 type ConnectionStatus struct {
-	// Tunnel is the configuration, without the secrets.
-	Tunnel Tunnel
-	State  ConnectionState
+	// Tunnel is the configuration, without the secrets, of which there are Secrets.
+	Tunnel  Tunnel
+	Secrets int
+	State   ConnectionState
 	// Reason is why the state is what it is, Since when it began.
 	Reason string
 	Cause  Cause
@@ -41,8 +42,13 @@ type ConnectionStatus struct {
 	PeerWindow, CongestionWindow int
 	// Ns is the number of our next message, Nr of the peer's next one.
 	Ns, Nr uint16
-	// Unacknowledged messages have been sent, Queued ones have not.
-	Unacknowledged, Queued int
+	// Unacknowledged messages have been sent, Queued ones have not. The
+	// Unacknowledged were repeated Tries times, and will be again at Retransmit.
+	Unacknowledged, Queued, Tries int
+	Retransmit                    time.Time
+	// RTT is the smoothed time from a message to its acknowledgment, 0 while it has
+	// not been measured.
+	RTT time.Duration
 	// Heard is when the peer was last heard, data included. NextHello is when it
 	// will be asked, zero while something is unacknowledged.
 	Heard, NextHello time.Time
@@ -119,7 +125,7 @@ func (t *tunnel) status() ConnectionStatus {
 		Testing: t.held != nil || t.rival != nil, Closing: len(t.ended), Sessions: len(t.sessions),
 		History: slices.Clone(t.log.past), Counters: t.tally.names(),
 	}
-	s.Tunnel.Secrets = nil
+	s.Secrets, s.Tunnel.Secrets = len(t.cfg.Secrets), nil
 	for _, c := range t.ended {
 		s.Retransmits += c.rel.retransmits
 	}
@@ -135,6 +141,7 @@ func (t *tunnel) status() ConnectionStatus {
 	s.PeerWindow, s.CongestionWindow = int(c.peer.Window), c.rel.cwnd
 	s.Ns, s.Nr = c.rel.ns(), c.rel.nr
 	s.Unacknowledged, s.Queued = c.rel.sent, len(c.rel.queue)-c.rel.sent
+	s.Tries, s.Retransmit, s.RTT = c.rel.tries, c.rel.expires, c.rel.rtt
 	s.Heard, s.NextHello = c.heard, c.helloDue()
 	s.Retransmits += c.rel.retransmits
 	return s
