@@ -212,6 +212,9 @@ func TestCaptureIsReadByTshark(t *testing.T) {
 				if (f[0] == "4" || f[0] == "20") && f[2] == "" {
 					continue // the end of what was there before, which had no secret
 				}
+				if f[0] == "4" && f[3] != "" {
+					continue // both ends called: tshark judges the StopCCN for one by the nonces of the other
+				}
 				if len(f) != 9 || f[0] == "" || f[2] == "" || f[3] != "" || f[4] != "" {
 					t.Errorf("tshark reads %s", line)
 					continue

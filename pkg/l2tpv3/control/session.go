@@ -406,13 +406,16 @@ func (s *session) install() {
 	if s.installed != nil && *s.installed == now {
 		return
 	}
-	s.installed = &now
+	if s.installed == nil {
+		s.installed = new(dataPlane)
+	}
+	*s.installed = now
 	emit(&s.e.outputs, &s.e.outputs.install, InstallSession{
 		Tunnel: s.cfg.Tunnel, Name: s.cfg.Name,
 		Connection: s.t.conn.localID, RemoteConnection: s.t.conn.remoteID,
 		LocalID: s.localID, RemoteID: s.remoteID,
-		LocalCookie: slices.Clone(s.localCookie), RemoteCookie: slices.Clone(s.remoteCookie),
-		PreviousCookie:  slices.Clone(s.change.previous),
+		LocalCookie: s.localCookie, RemoteCookie: s.remoteCookie,
+		PreviousCookie:  s.change.previous,
 		ReceiveSublayer: s.receive, TransmitSublayer: s.wishes.Sublayer,
 		ReceiveSequencing: s.cfg.Sequencing, TransmitSequencing: s.wishes.Sequencing,
 		DSCP: s.dscp(), ECN: ecn, Transmit: now.transmit,
