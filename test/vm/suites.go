@@ -37,7 +37,7 @@ var Suites = []Suite{
 	},
 	{
 		Package: "pkg/l2tpv3/transport", Limit: 5 * time.Minute,
-		Run: "^(TestKernel.*|TestNoKernelIP|TestConnectionIP|TestWireIP|TestHeaderOptionsIP|TestConnectionsOfOnePair|TestEndpoints|TestRestoreIP|TestFragmentsIP|TestDataSessions|TestNoLeaksIP)$",
+		Run: "^(TestKernel.*|TestNoKernelIP|TestConnectionIP|TestWireIP|TestHeaderOptionsIP|TestConnectionsOfOnePair|TestEndpoints|TestRestoreIP|TestFragmentsIP|TestDataSessions|TestNoLeaksIP|TestDynamicAddressChanges|TestPathMTU)$",
 	},
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute},
 	{

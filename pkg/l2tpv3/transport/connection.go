@@ -3,8 +3,6 @@ package transport
 import (
 	"net/netip"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 )
@@ -21,6 +19,9 @@ type connection struct {
 
 // add makes a connection that has no sockets yet.
 func (t *Transport) add(state ConnectionState) *connection {
+	if addr := state.Local.Addr(); !addr.IsValid() || addr.IsUnspecified() {
+		state.Dynamic = true
+	}
 	c := &connection{ConnectionState: state, kernel: -1}
 	t.connections[c.Connection] = c
 	return c
@@ -56,6 +57,9 @@ func supported(e l2tpv3.Encapsulation) bool { return e == l2tpv3.UDP || e == l2t
 
 // establish makes the connection's sockets what its state says. Errors are *Error.
 func (t *Transport) establish(c *connection) error {
+	if err := t.follow(c); err != nil {
+		return c.failed("open", err)
+	}
 	if c.Encapsulation == l2tpv3.IP {
 		return t.establishIP(c)
 	}
@@ -81,8 +85,7 @@ func (t *Transport) establish(c *connection) error {
 	}
 	if !c.Initiator {
 		// Unconnected, it would stand before the listener for everybody.
-		t.end(c.socket)
-		c.socket = nil
+		t.endSocket(c)
 	}
 	return c.failed("connect", err)
 }
@@ -97,7 +100,41 @@ func (c *connection) address() (netip.Addr, error) {
 	if addr := c.Local.Addr().Unmap(); addr.IsValid() && !addr.IsUnspecified() {
 		return addr, nil
 	}
-	return sourceFor(c.Remote.Addr())
+	addr, _, err := route(netip.Addr{}, c.Remote.Addr())
+	return addr, err
+}
+
+// follow gives up the sockets of an attempt whose address the routing table chose
+// and that has gone since: another one is to be chosen. The address of a connection
+// whose peer is settled is what the peer knows it by, and stays.
+func (t *Transport) follow(c *connection) error {
+	addr := c.Local.Addr().Unmap()
+	if !c.Dynamic || !addr.IsValid() || addr.IsUnspecified() {
+		return nil
+	}
+	here, err := present(addr)
+	switch {
+	case here || err != nil:
+		return err
+	case c.Connected:
+		return ErrAddressNotPresent
+	case c.socket != nil:
+		t.endSocket(c)
+	}
+	c.Local = netip.AddrPort{}
+	return nil
+}
+
+// endSocket takes the connection off its socket.
+func (t *Transport) endSocket(c *connection) {
+	switch {
+	case c.socket == nil:
+	case c.Encapsulation == l2tpv3.IP:
+		t.releaseIP(c)
+	default:
+		t.end(c.socket)
+	}
+	c.socket = nil
 }
 
 // bindTo is where the connection's socket is to be bound. RFC 3931, Section
@@ -131,25 +168,6 @@ func (t *Transport) openConnection(c *connection, local netip.AddrPort) (*socket
 	return openSocket(local, true, true)
 }
 
-// sourceFor is the address that the routing table gives packets to remote.
-func sourceFor(remote netip.Addr) (netip.Addr, error) {
-	any := netip.IPv4Unspecified()
-	if remote.Is6() {
-		any = netip.IPv6Unspecified()
-	}
-	s, err := openSocket(netip.AddrPortFrom(any, 0), false, false)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer s.conn.Close()
-	if err := s.connect(netip.AddrPortFrom(remote, l2tpv3.Port)); err != nil {
-		return netip.Addr{}, err
-	}
-	var local unix.Sockaddr
-	err = s.control(func(fd int) (err error) { local, err = unix.Getsockname(fd); return err })
-	return addrPort(local, "").Addr(), err
-}
-
 // Release closes what the connection has of its own; unknown connections are no matter.
 func (t *Transport) Release(id uint32) {
 	c := t.connections[id]
@@ -158,13 +176,7 @@ func (t *Transport) Release(id uint32) {
 	}
 	delete(t.connections, id)
 	t.closeKernel(c)
-	switch {
-	case c.socket == nil:
-	case c.Encapsulation == l2tpv3.IP:
-		t.releaseIP(c)
-	default:
-		t.end(c.socket)
-	}
+	t.endSocket(c)
 }
 
 // Path gives a connection's local and remote address and port (0 over IP). It is

@@ -163,7 +163,9 @@ func (t *Transport) leave(p *protocolSockets) {
 }
 
 func (t *Transport) openProtocol(addr netip.Addr) (*protocolSockets, error) {
-	control, err := openRaw(addr, func(fd int) error { return attach(fd, controlFilter(addr.Is6())) })
+	control, err := openRaw(addr, func(fd int) error {
+		return errors.Join(attach(fd, controlFilter(addr.Is6())), learnPaths(fd, addr.Is6()))
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -244,6 +246,16 @@ func setRawOptions(fd int, six bool) error {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, rawBuffer)
 	}
 	return fragment(fd, six)
+}
+
+// learnPaths has the kernel note what routers say of paths to the peers. Without
+// being asked it does so for UDP, and for protocol 115 over IPv4, but for raw sockets
+// of IPv6 only where they take the errors themselves.
+func learnPaths(fd int, six bool) error {
+	if !six {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
 }
 
 // withoutHeader is what follows the IPv4 header, which raw sockets leave in place

@@ -214,6 +214,9 @@ func (s *socket) read(deliver func(*socket, netip.AddrPort, []byte), failed func
 		for !s.closing.Load() {
 			err := s.drain(int(fd), 64, deliver)
 			if err == unix.EAGAIN {
+				if s.encapsulation == l2tpv3.IP && s.local.Addr().Is6() {
+					discardErrors(int(fd))
+				}
 				return false
 			}
 			if err != nil && err != unix.EINTR {
@@ -244,6 +247,16 @@ func (s *socket) drain(fd, n int, deliver func(*socket, netip.AddrPort, []byte))
 		deliver(s, addrPort(from, s.local.Addr().Zone()), s.withoutHeader((*buffer)[:size]))
 	}
 	return nil
+}
+
+// discardErrors empties the queue of errors that learnPaths gives a socket: what is
+// in it counts towards what the socket may hold.
+func discardErrors(fd int) {
+	for range receiveBuffer / 512 {
+		if _, _, _, _, err := unix.Recvmsg(fd, nil, nil, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil && err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // isPending reports whether err is what an ICMP message made of an earlier packet.

@@ -28,6 +28,8 @@ type ConnectionState struct {
 	// Local and Remote are addresses of both ends, and UDP ports; over IP 0.
 	Local  netip.AddrPort `json:"local"`
 	Remote netip.AddrPort `json:"remote"`
+	// Dynamic says that the routing table chose the local address.
+	Dynamic bool `json:"dynamic,omitempty"`
 	// Connected says that the peer's address and port are settled.
 	Connected bool `json:"connected,omitempty"`
 }

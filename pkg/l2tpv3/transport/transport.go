@@ -211,8 +211,10 @@ func (t *Transport) listenUDP(local netip.AddrPort) error {
 }
 
 // Refresh opens what is missing: listeners whose address was not there, sockets
-// of connections that could not be opened or connected. The error joins an
-// *Error for each that is still missing.
+// of connections that could not be opened or connected, and of attempts (an
+// initiator's before Connect) from an address that the routing table chose and that
+// has gone. The error joins an *Error for each that is still missing, and for
+// each established connection whose chosen address has gone: ErrAddressNotPresent.
 func (t *Transport) Refresh() error {
 	failed := []error{t.listen()}
 	for _, c := range t.sorted() {
@@ -224,15 +226,19 @@ func (t *Transport) Refresh() error {
 }
 
 // Transmit sends one control message, without waiting. An initiator's socket is
-// opened if the connection has none; a responder's connection is answered for by
+// opened if the connection has none, bound to Path.Local or, if that is invalid, to
+// the address that the routing table chooses; a responder's connection is answered for by
 // the listener until Connect. Connection 0 is sent from the socket bound to
 // Path.Local. Errors are *Error; the protocol's retransmission makes up for them.
 func (t *Transport) Transmit(m control.Transmit) error {
-	s, err := t.source(m)
-	if err == nil {
-		var pending int
-		pending, err = s.send(m.Path.Remote, m.Payload)
-		t.socketErrors.Add(uint64(pending))
+	err := t.send(m)
+	if c := t.connections[m.Connection]; err != nil && c != nil && c.Dynamic {
+		// The address may have gone that was chosen for it.
+		if gone := t.establish(c); gone != nil {
+			err = gone
+		} else if !c.Connected {
+			err = t.send(m)
+		}
 	}
 	if err != nil {
 		t.transmitFailed.Add(1)
@@ -244,6 +250,16 @@ func (t *Transport) Transmit(m control.Transmit) error {
 	}
 	t.transmitted.Add(1)
 	return nil
+}
+
+func (t *Transport) send(m control.Transmit) error {
+	s, err := t.source(m)
+	if err != nil {
+		return err
+	}
+	pending, err := s.send(m.Path.Remote, m.Payload)
+	t.socketErrors.Add(uint64(pending))
+	return err
 }
 
 // source is the socket that m is to be sent from.

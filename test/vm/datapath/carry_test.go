@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,10 +24,41 @@ const (
 	fullPing = 1472
 )
 
-// Each pair of datapaths over each kind of underlay. Namespaces take longer to
-// make than sessions: the cases of a pair share theirs and set the session anew.
+// variant is one way to send a frame.
+type variant struct {
+	encapsulation l2tpv3.Encapsulation
+	cookie        int
+	sublayer      l2tpv3.L2SpecificSublayer
+	sequencing    l2tpv3.DataSequencing
+	// checksum is whether a static end's UDP datagrams have one.
+	checksum bool
+}
+
+// variants have every two values of different columns in one row, where they can
+// go together.
+var variants = []variant{
+	{l2tpv3.UDP, 0, l2tpv3.SublayerNone, l2tpv3.SequencingNone, true},
+	{l2tpv3.UDP, 4, l2tpv3.SublayerDefault, l2tpv3.SequencingNone, false},
+	{l2tpv3.UDP, 8, l2tpv3.SublayerNone, l2tpv3.SequencingNone, false},
+	{l2tpv3.UDP, 8, l2tpv3.SublayerDefault, l2tpv3.SequencingAll, true},
+	{l2tpv3.UDP, 0, l2tpv3.SublayerDefault, l2tpv3.SequencingAll, false},
+	{l2tpv3.IP, 8, l2tpv3.SublayerNone, l2tpv3.SequencingNone, true},
+	{l2tpv3.IP, 0, l2tpv3.SublayerDefault, l2tpv3.SequencingNone, true},
+	{l2tpv3.IP, 4, l2tpv3.SublayerDefault, l2tpv3.SequencingAll, true},
+}
+
+func (v variant) String() string {
+	s := fmt.Sprintf("%s, cookie of %d, sublayer %s, sequencing %s", v.encapsulation, v.cookie, v.sublayer, v.sequencing)
+	if !v.checksum {
+		s += ", no checksum"
+	}
+	return s
+}
+
+// Each pair of ends over each kind of underlay. Namespaces take longer to make than
+// sessions: the cases of a pair share theirs and set the session anew.
 func TestCarry(t *testing.T) {
-	for _, pair := range [][2]pseudowire.Kind{{kernel, kernel}, {ebpf, kernel}, {ebpf, ebpf}} {
+	for _, pair := range [][2]pseudowire.Kind{{kernel, kernel}, {ebpf, kernel}, {kernel, static}, {ebpf, static}, {ebpf, ebpf}} {
 		for _, family := range families {
 			s := setup{kinds: pair, family: family, cookie: 8, underlay: 1500, pw: 1500}
 			t.Run(fmt.Sprintf("%s-%s/%s", pair[0], pair[1], family.name), func(t *testing.T) {
@@ -38,29 +70,114 @@ func TestCarry(t *testing.T) {
 						f(t, a, b)
 					})
 				}
-				if pair[1] == ebpf {
+				switch {
+				case pair[1] == ebpf:
 					// Every frame between two of these is for the tests on the host's kernel.
 					step("some of all", s, someOfAll)
 					return
+				case pair[0] == ebpf && pair[1] == kernel:
+					step("ordinary underlay", s, ordinaryUnderlay)
+					step("tag in the payload", s, tagInThePayload)
+				case pair[1] == kernel:
+					step("some of all", s, someOfAll)
 				}
-				step("ordinary underlay", s, ordinaryUnderlay)
-				step("tag in the payload", s, tagInThePayload)
-				for _, length := range []int{0, 4} {
+				for _, v := range variants {
+					if !a.can(v) || !b.can(v) {
+						continue
+					}
 					s := s
-					s.cookie = length
-					step(fmt.Sprintf("cookie of %d", length), s, someOfAll)
+					s.encapsulation, s.cookie, s.sublayer, s.sequencing = v.encapsulation, v.cookie, v.sublayer, v.sequencing
+					s.noChecksum = !v.checksum
+					step(v.String(), s, carries)
 				}
 				s := s
-				s.sublayer = l2tpv3.SublayerDefault
-				step("default sublayer", s, func(t *testing.T, a, b *site) {
-					sweep(t, a, b, sizesFrom(60, 1514, 31), false)
-					sweep(t, b, a, sizesFrom(60, 1514, 31), false)
-				})
-				s.sublayer, s.underlay, s.pw = l2tpv3.SublayerNone, 9200, 9000
+				s.underlay, s.pw = 9200, 9000
 				step("jumbo underlay", s, jumboUnderlay)
 			})
 		}
 	}
+}
+
+// can says that the site's datapath is able to do what a variant needs.
+func (s *site) can(v variant) bool {
+	if s.kind == static {
+		return true
+	}
+	able := s.dp.Abilities()
+	return (able.IP || v.encapsulation != l2tpv3.IP) && (able.Sequencing || v.sequencing == l2tpv3.SequencingNone)
+}
+
+// carries is what every variant has to do: frames of all kinds, whole and in
+// fragments, both ways, numbered where they are to be.
+func carries(t *testing.T, a, b *site) {
+	if a.session.TransmitSequencing == l2tpv3.SequencingAll {
+		numbered(t, a, b)
+		numbered(t, b, a)
+	}
+	sweep(t, a, b, sizesFrom(60, 1514, 67), false)
+	sweep(t, b, a, sizesFrom(60, 1514, 67), false)
+	ping(t, b, a, fullPing)
+	transfer(t, b, a, 2*mebi)
+}
+
+// numbered looks at the first packets of a session on the underlay. RFC 3931,
+// Section 4.6: "The Sequence Number begins at zero", and the S bit says that it is valid.
+func numbered(t *testing.T, from, to *site) {
+	t.Helper()
+	var sent [][]byte
+	for i := range 5 {
+		sent = append(sent, frame(uint32(i), 100, 0, false, etherTypes[i%len(etherTypes)]))
+	}
+	packets := onUnderlay(t, from, to, sent...)
+	for i, p := range packets {
+		header, payload, err := l2tpv3.ParseData(p, to.tunnel.Encapsulation, len(to.session.LocalCookie), to.session.ReceiveSublayer)
+		if err != nil {
+			t.Fatalf("%v: % x", err, p)
+		}
+		if header.Flags != l2tpv3.SublayerSequenced || header.Sequence != uint32(i) || !bytes.Equal(payload, sent[i]) {
+			t.Errorf("packet %d from %s: flags %#x, number %d", i, from.lcce.Name, header.Flags, header.Sequence)
+		}
+	}
+}
+
+// onUnderlay sends frames from a host and gives the packets that carry them, from
+// the L2TP header on.
+func onUnderlay(t *testing.T, from, to *site, frames ...[]byte) [][]byte {
+	t.Helper()
+	capture, err := to.wan.Capture(netlab.CaptureOptions{Keep: func(f *netlab.Frame) bool {
+		return slices.ContainsFunc(frames, func(sent []byte) bool { return bytes.HasSuffix(f.Data, sent) })
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := from.lan.Send(frames...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	packets, err := capture.WaitCount(ctx, len(frames))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := capture.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	outer := []byte{0x08, 0x00}
+	header := 14 + 20
+	if to.addr.Is6() {
+		outer, header = []byte{0x86, 0xdd}, 14+40
+	}
+	if to.tunnel.Encapsulation == l2tpv3.UDP {
+		header += 8
+	}
+	var out [][]byte
+	for _, p := range packets {
+		if p.TagInMetadata || !bytes.Equal(p.Data[12:14], outer) {
+			t.Errorf("outer packet: tag beside it %v, EtherType % x", p.TagInMetadata, p.Data[12:14])
+		}
+		out = append(out, p.Data[header:])
+	}
+	return out
 }
 
 // Hosts and underlay of 1500 octets: every frame of full size has to be
@@ -75,7 +192,7 @@ func ordinaryUnderlay(t *testing.T, a, b *site) {
 		if packets, fragments := watch.stop(t); fragments == 0 || fragments == packets {
 			t.Errorf("%d of %d packets to %s were fragments; want the large ones", fragments, packets, to.lcce.Name)
 		}
-		transfer(t, from, to, 32*mebi)
+		transfer(t, from, to, 16*mebi)
 	}
 }
 
@@ -98,7 +215,7 @@ func someOfAll(t *testing.T, a, b *site) {
 	sweep(t, b, a, sizesFrom(60, 1514, 11), false)
 	ping(t, a, b, 56)
 	ping(t, b, a, fullPing)
-	transfer(t, b, a, 32*mebi)
+	transfer(t, b, a, 16*mebi)
 }
 
 // The octets of the packet on the underlay: Ethernet, IP and UDP headers, the
@@ -107,32 +224,10 @@ func tagInThePayload(t *testing.T, a, b *site) {
 	for _, d := range [][2]*site{{a, b}, {b, a}} {
 		from, to := d[0], d[1]
 		sent := frame(7, 200, 0, true, 0x0800)
-		capture, err := to.wan.Capture(netlab.CaptureOptions{Keep: func(f *netlab.Frame) bool { return bytes.HasSuffix(f.Data, sent) }})
+		p := onUnderlay(t, from, to, sent)[0]
+		got, payload, err := l2tpv3.ParseData(p, l2tpv3.UDP, 8, l2tpv3.SublayerNone)
 		if err != nil {
-			t.Fatal(err)
-		}
-		if err := from.lan.Send(sent); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		packets, err := capture.WaitCount(ctx, 1)
-		cancel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := capture.Stop(); err != nil {
-			t.Fatal(err)
-		}
-		p, outer, ipHeader := packets[0], []byte{0x08, 0x00}, 20
-		if to.addr.Is6() {
-			outer, ipHeader = []byte{0x86, 0xdd}, 40
-		}
-		if p.TagInMetadata || !bytes.Equal(p.Data[12:14], outer) {
-			t.Errorf("outer packet: tag beside it %v, EtherType % x", p.TagInMetadata, p.Data[12:14])
-		}
-		got, payload, err := l2tpv3.ParseData(p.Data[14+ipHeader+8:], l2tpv3.UDP, 8, l2tpv3.SublayerNone)
-		if err != nil {
-			t.Fatalf("%v: % x", err, p.Data)
+			t.Fatalf("%v: % x", err, p)
 		}
 		if got.SessionID != to.session.LocalID || !bytes.Equal(got.Cookie, to.session.LocalCookie) {
 			t.Errorf("session %x, cookie %x; want %x, %x", got.SessionID, got.Cookie, to.session.LocalID, to.session.LocalCookie)

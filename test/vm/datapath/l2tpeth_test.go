@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
 )
@@ -115,15 +115,6 @@ func TestKernelCounters(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	counters := func(s *site) (c pseudowire.Counters) {
-		t.Helper()
-		s.must("count", func(dp pseudowire.Datapath) error {
-			all, err := dp.Counters()
-			c = all[s.session.LocalID]
-			return err
-		})
-		return c
-	}
 	since := func(now, before pseudowire.Counters) pseudowire.Counters {
 		now.ReceivedFrames -= before.ReceivedFrames
 		now.ReceivedOctets -= before.ReceivedOctets
@@ -134,49 +125,51 @@ func TestKernelCounters(t *testing.T) {
 		}
 		return now
 	}
-	none := map[string]uint64{pseudowire.DropWrongCookie: 0, pseudowire.DropError: 0}
+	none := map[string]uint64{pseudowire.DropWrongCookie: 0, pseudowire.DropOutOfSequence: 0, pseudowire.DropError: 0}
 	var frames [][]byte
 	for i := range 10 {
 		frames = append(frames, frame(uint32(i), 100, 0, false, 0x88b5))
 	}
-	beforeA, beforeB := counters(a), counters(b)
+	beforeA, beforeB := a.counters(), b.counters()
 	if err := a.lcce.Link(pwDevice).Send(frames...); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if err := netlab.Poll(ctx, "all frames are counted", func() error {
-		if n := since(counters(b), beforeB).ReceivedFrames; n < 10 {
+		if n := since(b.counters(), beforeB).ReceivedFrames; n < 10 {
 			return errors.New("not all yet")
 		}
 		return nil
 	}); err != nil {
 		t.Error(err)
 	}
-	if diff := cmp.Diff(pseudowire.Counters{TransmittedFrames: 10, TransmittedOctets: 1000, Drops: none}, since(counters(a), beforeA)); diff != "" {
+	if diff := cmp.Diff(pseudowire.Counters{TransmittedFrames: 10, TransmittedOctets: 1000, Drops: none}, since(a.counters(), beforeA)); diff != "" {
 		t.Errorf("sender (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(pseudowire.Counters{ReceivedFrames: 10, ReceivedOctets: 1000, Drops: none}, since(counters(b), beforeB)); diff != "" {
+	if diff := cmp.Diff(pseudowire.Counters{ReceivedFrames: 10, ReceivedOctets: 1000, Drops: none}, since(b.counters(), beforeB)); diff != "" {
 		t.Errorf("receiver (-want +got):\n%s", diff)
 	}
 
 	// RFC 3931, Section 4.1: packets with another cookie than the one advertised are discarded.
 	a.session.RemoteCookie = cookie(9, 8)
 	a.must("set session", func(dp pseudowire.Datapath) error { return dp.SetSession(a.session) })
-	beforeB = counters(b)
+	beforeB = b.counters()
 	if err := a.lcce.Link(pwDevice).Send(frames...); err != nil {
 		t.Fatal(err)
 	}
 	if err := netlab.Poll(ctx, "all drops are counted", func() error {
-		if n := since(counters(b), beforeB).Drops[pseudowire.DropWrongCookie]; n < 10 {
+		if n := since(b.counters(), beforeB).Drops[pseudowire.DropWrongCookie]; n < 10 {
 			return errors.New("not all yet")
 		}
 		return nil
 	}); err != nil {
 		t.Error(err)
 	}
-	want := pseudowire.Counters{Drops: map[string]uint64{pseudowire.DropWrongCookie: 10, pseudowire.DropError: 0}}
-	if diff := cmp.Diff(want, since(counters(b), beforeB)); diff != "" {
+	want := pseudowire.Counters{Drops: map[string]uint64{
+		pseudowire.DropWrongCookie: 10, pseudowire.DropOutOfSequence: 0, pseudowire.DropError: 0,
+	}}
+	if diff := cmp.Diff(want, since(b.counters(), beforeB)); diff != "" {
 		t.Errorf("receiver of wrong cookies (-want +got):\n%s", diff)
 	}
 
@@ -213,10 +206,10 @@ func TestKernelRestart(t *testing.T) {
 		a.dp.Close()
 		a.dp = nil
 		a.mu.Unlock()
-		a.conn.Close()
+		a.tr.Release(a.tunnel.LocalID)
 		a.open(kernel)
-		a.bind(b)
-		a.carry(plain, 1, 2)
+		a.bind(b, plain.encapsulation)
+		a.carry(plain)
 		if d := a.device(); d == nil || d.Index == index {
 			t.Fatalf("device %+v, want another one than %d", d, index)
 		}
@@ -243,8 +236,6 @@ func TestKernelPrune(t *testing.T) {
 		}
 	}
 	// The socket stays open, as if a child of the daemon that was killed had it.
-	left := a.conn
-	defer left.Close()
 	a.mu.Lock()
 	a.dp.Close()
 	a.dp = nil
@@ -261,8 +252,7 @@ func TestKernelPrune(t *testing.T) {
 	a.must("set pseudowire", func(dp pseudowire.Datapath) error {
 		return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: "others0"})
 	})
-	left.Close()
-	a.bind(b)
+	a.bind(b, l2tpv3.UDP)
 	a.must("set tunnel", func(dp pseudowire.Datapath) error { return dp.SetTunnel(a.tunnel) })
 	err := a.do(func(dp pseudowire.Datapath) error { return dp.SetSession(a.session) })
 	if _, ok := errors.AsType[*l2tpeth.ConflictError](err); !ok {
@@ -277,8 +267,7 @@ func TestKernelPrune(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.conn.Close()
-	a.bind(b)
+	a.bind(b, l2tpv3.UDP)
 	other.Socket = a.tunnel.Socket
 	err = a.do(func(dp pseudowire.Datapath) error { return dp.SetTunnel(other) })
 	if _, ok := errors.AsType[*l2tpeth.ConflictError](err); !ok {
@@ -286,22 +275,20 @@ func TestKernelPrune(t *testing.T) {
 	}
 }
 
-// 20 pseudowires over 2 tunnels come and go without a trace.
+// 20 pseudowires over 2 tunnels between one pair of addresses come and go without a trace.
 func TestKernelMany(t *testing.T) {
-	a, b := twoSites(t, plain)
-	sockets := []*net.UDPConn{a.conn}
+	for _, e := range []l2tpv3.Encapsulation{l2tpv3.UDP, l2tpv3.IP} {
+		t.Run(e.String(), func(t *testing.T) { manySessions(t, e) })
+	}
+}
+
+func manySessions(t *testing.T, e l2tpv3.Encapsulation) {
+	x := plain
+	x.encapsulation = e
+	a, b := twoSites(t, x)
 	second := a.tunnel
 	second.Name, second.LocalID, second.RemoteID = "t/second", 33, 44
-	err := a.lcce.Do(func() error {
-		c, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a.addr, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.addr, 1701)))
-		sockets = append(sockets, c)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sockets[1].Close()
-	second.Socket = fd(t, sockets[1])
+	a.connect(&second, b, e, 0)
 	a.must("set tunnel", func(dp pseudowire.Datapath) error { return dp.SetTunnel(second) })
 	began := time.Now()
 	for i := range uint32(20) {

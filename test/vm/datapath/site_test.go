@@ -4,8 +4,6 @@ package datapath
 
 import (
 	"context"
-	"errors"
-	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
@@ -38,7 +37,12 @@ type setup struct {
 	cookie int
 	// underlay and pw are MTUs.
 	underlay, pw int
-	sublayer     l2tpv3.L2SpecificSublayer
+	// encapsulation, sublayer and sequencing are those of both directions.
+	encapsulation l2tpv3.Encapsulation
+	sublayer      l2tpv3.L2SpecificSublayer
+	sequencing    l2tpv3.DataSequencing
+	// noChecksum has a static end send UDP datagrams without checksums.
+	noChecksum bool
 }
 
 const (
@@ -58,18 +62,20 @@ type site struct {
 	lan, wan *netlab.Link
 	bridge   *netlab.Link
 
-	addr    netip.Addr
-	conn    *net.UDPConn
-	session pseudowire.Session
-	tunnel  pseudowire.Tunnel
+	addr netip.Addr
 
 	*shared
 }
 
-// shared is the part of a site that goroutines share.
+// shared is the part of a site that subtests and goroutines share.
 type shared struct {
-	mu sync.Mutex // a datapath belongs to one goroutine at a time
-	dp pseudowire.Datapath
+	kind    pseudowire.Kind
+	tr      *transport.Transport
+	session pseudowire.Session
+	tunnel  pseudowire.Tunnel
+
+	mu sync.Mutex          // a datapath belongs to one goroutine at a time
+	dp pseudowire.Datapath // nil at a static end
 }
 
 // in is the site in a subtest.
@@ -94,9 +100,10 @@ func twoSites(t *testing.T, s setup) (a, b *site) {
 	}
 	a.wan.Operational()
 	b.wan.Operational()
+	a.tunnel.LocalID, a.tunnel.RemoteID = 11, 22
+	b.tunnel.LocalID, b.tunnel.RemoteID = 22, 11
 	a.open(s.kinds[0])
 	b.open(s.kinds[1])
-	a.connect(b)
 	a.lan.Addr("10.0.0.1/24").Up()
 	b.lan.Addr("10.0.0.2/24").Up()
 	a.change(b, s)
@@ -110,8 +117,16 @@ func (s *site) change(peer *site, x setup) {
 		y.wan.MTU(x.underlay)
 		y.lan.MTU(x.pw)
 	}
-	s.carry(x, 1, 2)
-	peer.carry(x, 2, 1)
+	for _, end := range [][2]*site{{s, peer}, {peer, s}} {
+		if y, other := end[0], end[1]; y.kind == static {
+			y.carryStatic(other, x)
+		} else {
+			if y.tunnel.Name == "" || y.tunnel.Encapsulation != x.encapsulation {
+				y.bind(other, x.encapsulation)
+			}
+			y.carry(x)
+		}
+	}
 	s.meet(peer)
 	peer.meet(s)
 }
@@ -125,7 +140,9 @@ func (s *site) meet(peer *site) {
 	if r, err := s.lcce.Ping(ctx, peer.addr, netlab.PingOptions{Timeout: 5 * time.Second}); err != nil || r.Lost() != 0 {
 		s.t.Fatalf("the underlay does not carry: %+v, %v", r, err)
 	}
-	s.must("refresh", func(dp pseudowire.Datapath) error { return dp.Refresh() })
+	if s.kind != static {
+		s.must("refresh", func(dp pseudowire.Datapath) error { return dp.Refresh() })
+	}
 }
 
 func newSite(t *testing.T, lab *netlab.Lab, name string) *site {
@@ -147,8 +164,16 @@ func newSite(t *testing.T, lab *netlab.Lab, name string) *site {
 	return s
 }
 
+// open opens the site's datapath, and sockets for its control connections.
 func (s *site) open(kind pseudowire.Kind) {
 	s.t.Helper()
+	s.kind = kind
+	if kind == static {
+		return
+	}
+	if s.tr == nil {
+		s.openTransport()
+	}
 	var dp pseudowire.Datapath
 	err := s.lcce.Do(func() (err error) {
 		if kind == pseudowire.Kernel {
@@ -174,6 +199,17 @@ func (s *site) open(kind pseudowire.Kind) {
 	})
 }
 
+func (s *site) openTransport() {
+	s.t.Helper()
+	var err error
+	if s.tr, err = transport.Open(transport.Options{}); err != nil {
+		s.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go s.read(s.tr.Packets(), done)
+	s.t.Cleanup(func() { s.tr.Close(); <-done })
+}
+
 // do calls the datapath in its namespace.
 func (s *site) do(f func(pseudowire.Datapath) error) error {
 	s.mu.Lock()
@@ -188,70 +224,52 @@ func (s *site) must(what string, f func(pseudowire.Datapath) error) {
 	}
 }
 
-// connect makes both ends' sockets.
-func (s *site) connect(peer *site) {
+// bind gives the control connection a new socket of its own, in place of the one it has.
+func (s *site) bind(peer *site, e l2tpv3.Encapsulation) {
 	s.t.Helper()
-	s.tunnel.LocalID, s.tunnel.RemoteID = 11, 22
-	peer.tunnel.LocalID, peer.tunnel.RemoteID = 22, 11
-	s.bind(peer)
-	peer.bind(s)
+	s.tunnel.Name = "t/" + peer.lcce.Name
+	s.connect(&s.tunnel, peer, e, l2tpv3.Port)
 }
 
-// bind makes a socket connected to the peer's, and reads what is left on it, as the daemon does.
-func (s *site) bind(peer *site) {
+// connect gives a tunnel a socket that is connected to the peer's, from a port over UDP.
+func (s *site) connect(t *pseudowire.Tunnel, peer *site, e l2tpv3.Encapsulation, port uint16) {
 	s.t.Helper()
-	const port = 1701
-	local, remote := netip.AddrPortFrom(s.addr, port), netip.AddrPortFrom(peer.addr, port)
-	var conn *net.UDPConn
+	local, remote := netip.AddrPortFrom(s.addr, 0), netip.AddrPortFrom(peer.addr, 0)
+	if e == l2tpv3.UDP {
+		local, remote = netip.AddrPortFrom(s.addr, port), netip.AddrPortFrom(peer.addr, l2tpv3.Port)
+	}
+	t.Encapsulation = e
 	err := s.lcce.Do(func() (err error) {
-		conn, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(local), net.UDPAddrFromAddrPort(remote))
+		err = s.tr.Restore(transport.State{Connections: []transport.ConnectionState{{
+			Connection: t.LocalID, Initiator: true, Encapsulation: e, Local: local, Remote: remote, Connected: true,
+		}}})
+		if err != nil {
+			return err
+		}
+		t.Local, t.Remote, _ = s.tr.Path(t.LocalID)
+		if t.Socket = -1; e == l2tpv3.UDP || s.kind == kernel {
+			t.Socket, err = s.tr.Socket(t.LocalID)
+		}
 		return err
 	})
 	if err != nil {
 		s.t.Fatalf("connect: %v", err)
 	}
-	done := make(chan struct{})
-	go s.read(conn, remote, done)
-	s.t.Cleanup(func() { conn.Close(); <-done })
-	s.conn = conn
-	s.tunnel.Name, s.tunnel.Encapsulation = "t/"+peer.lcce.Name, l2tpv3.UDP
-	s.tunnel.Local, s.tunnel.Remote, s.tunnel.Socket = local, remote, fd(s.t, conn)
 }
 
-// read gives the datapath the data packets that reach the socket.
-func (s *site) read(conn *net.UDPConn, remote netip.AddrPort, done chan struct{}) {
+// read gives the datapath the data packets that reach the sockets, as the daemon does.
+func (s *site) read(packets <-chan transport.Packet, done chan struct{}) {
 	defer close(done)
-	b := make([]byte, 65536)
-	for {
-		n, err := conn.Read(b)
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			continue // an ICMP error of an earlier packet
-		case n < 4 || b[0]&0x80 != 0:
-			continue // no data packet: RFC 3931, Section 4.1.2.1
+	for p := range packets {
+		if p.Control {
+			continue
 		}
 		s.mu.Lock()
-		dp := s.dp
-		if dp != nil {
-			s.lcce.Do(func() error { dp.Deliver(remote, b[:n]); return nil })
+		if dp := s.dp; dp != nil {
+			s.lcce.Do(func() error { dp.Deliver(p.Path.Remote, p.Payload); return nil })
 		}
 		s.mu.Unlock()
 	}
-}
-
-func fd(t *testing.T, c *net.UDPConn) int {
-	t.Helper()
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := -1
-	if err := raw.Control(func(fd uintptr) { n = int(fd) }); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // cookie of length octets that site id's peer has to send.
@@ -261,21 +279,36 @@ func cookie(id uint32, length int) []byte {
 }
 
 // carry sets tunnel, pseudowire and session, and puts the device into the bridge.
-func (s *site) carry(x setup, local, remote uint32) {
+func (s *site) carry(x setup) {
 	s.t.Helper()
-	s.session = pseudowire.Session{
+	s.session = s.sessionOf(x)
+	var data []uint32
+	if s.kind == ebpf {
+		data = []uint32{s.session.LocalID}
+	}
+	if err := s.lcce.Do(func() error { return s.tr.SetDataSessions(data) }); err != nil {
+		s.t.Fatal(err)
+	}
+	s.must("set tunnel", func(dp pseudowire.Datapath) error { return dp.SetTunnel(s.tunnel) })
+	s.must("set pseudowire", func(dp pseudowire.Datapath) error {
+		return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: pwDevice, MTU: x.pw})
+	})
+	s.must("set session", func(dp pseudowire.Datapath) error { return dp.SetSession(s.session) })
+	s.lcce.Link(pwDevice).Master(s.bridge)
+}
+
+// sessionOf is the session of a setup at this site. Its numbers are those of the
+// control connection.
+func (s *site) sessionOf(x setup) pseudowire.Session {
+	local, remote := s.tunnel.LocalID, s.tunnel.RemoteID
+	return pseudowire.Session{
 		Tunnel: s.tunnel.Name, Pseudowire: pwName,
 		LocalID: 0x10000 + local, RemoteID: 0x10000 + remote,
 		LocalCookie: cookie(local, x.cookie), RemoteCookie: cookie(remote, x.cookie),
 		ReceiveSublayer: x.sublayer, TransmitSublayer: x.sublayer,
+		ReceiveSequencing: x.sequencing, TransmitSequencing: x.sequencing,
 		Transmit: true,
 	}
-	s.must("set pseudowire", func(dp pseudowire.Datapath) error {
-		return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: pwDevice, MTU: x.pw})
-	})
-	s.must("set tunnel", func(dp pseudowire.Datapath) error { return dp.SetTunnel(s.tunnel) })
-	s.must("set session", func(dp pseudowire.Datapath) error { return dp.SetSession(s.session) })
-	s.lcce.Link(pwDevice).Master(s.bridge)
 }
 
 // lan4 is the address of the site's host.

@@ -1,0 +1,203 @@
+package transport_test
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
+)
+
+// underlays are what paths are tested on: each family, with each encapsulation.
+func underlays(t *testing.T, test func(t *testing.T, a, b *lcce, e l2tpv3.Encapsulation)) {
+	for _, network := range []string{"192.0.2.0/24", "2001:db8::/64"} {
+		for _, e := range []l2tpv3.Encapsulation{l2tpv3.UDP, l2tpv3.IP} {
+			t.Run(network+" over "+e.String(), func(t *testing.T) {
+				a, b := twoLCCEs(t, network, 1500)
+				b.do(func() error { return b.tr.SetEndpoints([]transport.Endpoint{{Addr: b.addr, Encapsulation: e}}) })
+				test(t, a, b, e)
+			})
+		}
+	}
+}
+
+// dynamic is the path of an initiator whose address the routing table chooses.
+func dynamic(e l2tpv3.Encapsulation, remote netip.Addr) control.Path {
+	p := control.Path{Encapsulation: e, Remote: at(remote, 0)}
+	if e == l2tpv3.UDP {
+		p.Remote = at(remote, l2tpv3.Port)
+	}
+	return p
+}
+
+// TestDynamicAddressChanges: an attempt goes on from another address when its own has
+// gone, before and after a restart; an established connection says that it cannot.
+func TestDynamicAddressChanges(t *testing.T) {
+	underlays(t, func(t *testing.T, a, b *lcce, e l2tpv3.Encapsulation) {
+		send := func() error {
+			return a.ns.Do(func() error {
+				return a.tr.Transmit(control.Transmit{
+					Connection: 1, Initiator: true, Path: dynamic(e, b.addr), Payload: []byte(message(0, "SCCRQ")),
+				})
+			})
+		}
+		from := func(want netip.Addr) {
+			t.Helper()
+			if err := send(); err != nil {
+				t.Fatal(err)
+			}
+			if p := receive(t, b.tr); p.Path.Remote.Addr() != want {
+				t.Errorf("sent from %v, want %v", p.Path.Remote, want)
+			}
+			if local, _, ok := a.tr.Path(1); !ok || local.Addr() != want {
+				t.Errorf("the path's local address is %v, want %v", local, want)
+			}
+		}
+		bits := map[bool]string{true: "/24", false: "/64"}[a.addr.Is4()]
+		move := func(from, to netip.Addr) {
+			t.Helper()
+			if out, err := a.ns.Run(t.Context(), "ip", "addr", "del", from.String()+bits, "dev", "wan0"); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			a.link.Addr(to.String() + bits)
+		}
+		first, second, third := a.addr, b.addr.Next(), b.addr.Next().Next()
+		from(first)
+		move(first, second)
+		a.do(a.tr.Refresh)
+		from(second)
+		state, err := json.Marshal(a.tr.Save())
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.tr.Close()
+		move(second, third)
+		a.do(func() (err error) { a.tr, err = transport.Open(transport.Options{}); return err })
+		t.Cleanup(func() { a.tr.Close() })
+		var saved transport.State
+		if err := json.Unmarshal(state, &saved); err != nil {
+			t.Fatal(err)
+		}
+		a.do(func() error { return a.tr.Restore(saved) })
+		from(third)
+
+		p := dynamic(e, b.addr)
+		p.Local, _, _ = a.tr.Path(1)
+		a.do(func() error { return a.tr.Connect(control.Connected{Connection: 1, Initiator: true, Path: p}) })
+		a.do(a.tr.Refresh)
+		move(third, first)
+		if err := a.ns.Do(a.tr.Refresh); !errors.Is(err, transport.ErrAddressNotPresent) {
+			t.Errorf("Refresh of an established connection without its address: %v", err)
+		}
+		if a.addr.Is4() { // IPv6 sends from addresses that it no longer has
+			if err := send(); !errors.Is(err, transport.ErrAddressNotPresent) {
+				t.Errorf("Transmit of an established connection without its address: %v", err)
+			}
+		}
+		// The next attempt is another connection.
+		a.do(func() error { a.tr.Release(1); return nil })
+		from(first)
+	})
+}
+
+// TestPathMTU: what the link takes, or less if a router says so, but not less than 1280.
+func TestPathMTU(t *testing.T) {
+	underlays(t, func(t *testing.T, a, b *lcce, e l2tpv3.Encapsulation) {
+		mtu := func() (n int) {
+			a.do(func() error { n = a.tr.PathMTU(1); return nil })
+			return n
+		}
+		if n := mtu(); n != 0 {
+			t.Errorf("%d without a connection", n)
+		}
+		p := dynamic(e, b.addr)
+		p.Local = at(a.addr, 0)
+		a.do(func() error { return a.tr.Connect(control.Connected{Connection: 1, Initiator: true, Path: p}) })
+		local, remote, _ := a.tr.Path(1)
+		for _, step := range []struct {
+			what string
+			told uint16
+			want int
+		}{
+			{"as the link is", 0, 1500},
+			{"a router says 1400", 1400, 1400},
+			{"somebody says 600", 600, map[bool]int{true: 1280, false: 1400}[a.addr.Is4()]}, // IPv6 does not hear it
+		} {
+			if step.told != 0 {
+				tooBig(t, b, local, remote, step.told)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			err := netlab.Poll(ctx, step.what, func() error {
+				if n := mtu(); n != step.want {
+					return fmt.Errorf("it is %d", n)
+				}
+				return nil
+			})
+			cancel()
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		// None of it is in the way of a message.
+		p.Local, p.Remote = local, remote
+		for range 3 {
+			a.do(func() error {
+				return a.tr.Transmit(control.Transmit{Connection: 1, Path: p, Payload: []byte(message(0, "HELLO"))})
+			})
+			receive(t, b.tr)
+		}
+	})
+}
+
+// tooBig tells a site that one of its packets was too large for a link on the way
+// (RFC 792 and RFC 1191, Section 4; RFC 4443, Section 3.2).
+func tooBig(t *testing.T, router *lcce, local, remote netip.AddrPort, mtu uint16) {
+	t.Helper()
+	protocol := byte(17)
+	if local.Port() == 0 {
+		protocol = l2tpv3.Protocol
+	}
+	udp := binary.BigEndian.AppendUint16(nil, local.Port())
+	udp = binary.BigEndian.AppendUint16(udp, remote.Port())
+	udp = append(udp, 5, 0xdc, 0, 0)
+	var quoted, icmp []byte
+	network := "ip4:icmp"
+	if local.Addr().Is4() {
+		quoted = []byte{0x45, 0, 5, 0xdc, 0, 1, 0x40, 0, 64, protocol, 0, 0}
+		icmp = []byte{3, 4, 0, 0, 0, 0, byte(mtu >> 8), byte(mtu)}
+	} else {
+		network = "ip6:ipv6-icmp"
+		quoted = []byte{0x60, 0, 0, 0, 5, 0xdc, protocol, 64}
+		icmp = []byte{2, 0, 0, 0, 0, 0, byte(mtu >> 8), byte(mtu)}
+	}
+	quoted = append(quoted, local.Addr().AsSlice()...)
+	quoted = append(quoted, remote.Addr().AsSlice()...)
+	icmp = append(append(icmp, quoted...), udp...)
+	if local.Addr().Is4() {
+		var sum uint32
+		for i := 0; i < len(icmp); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(icmp[i:]))
+		}
+		sum = sum>>16 + sum&0xffff
+		binary.BigEndian.PutUint16(icmp[2:], ^uint16(sum+sum>>16))
+	}
+	router.do(func() error {
+		c, err := net.ListenPacket(network, router.addr.String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(patience))
+		_, err = c.WriteTo(icmp, &net.IPAddr{IP: local.Addr().AsSlice()})
+		return err
+	})
+}
