@@ -42,6 +42,8 @@ type Endpoint struct {
 	parser l2tpv3.Parser
 	// integrity is the empty secret of messages without authentication (Section 4.3).
 	integrity *l2tpv3.Secret
+	// accepted, if set, sees every message as it is delivered: for tests.
+	accepted func(*connection, *l2tpv3.Message)
 	// stopping is set by HalfOpenClose: nothing new is opened or accepted.
 	stopping bool
 }

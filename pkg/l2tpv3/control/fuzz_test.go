@@ -199,12 +199,24 @@ func (s *stage) invariants(t testing.TB) {
 			installed[o.LocalID] = false
 		}
 	}
-	e := s.e
+	s.e.sound(t, len(s.sessions))
+	for id, on := range installed {
+		x := s.e.sessions[id]
+		if on != (x != nil && x.installed != nil) {
+			t.Fatalf("session %d: told the data plane %v", id, on)
+		}
+	}
+}
+
+// sound checks what holds of an Endpoint between two calls, with at most so many
+// sessions wanted: what it keeps is bounded, and everything goes on some time.
+func (e *Endpoint) sound(t testing.TB, sessions int) {
+	t.Helper()
 	if len(e.outputs.queue) != 0 || len(e.touched) != 0 {
 		t.Fatal("not settled")
 	}
 	bound := len(e.tunnels) * (maxEnded + 2)
-	if len(e.connections) > bound || len(e.requests) > len(e.connections) || len(e.sessions) > len(s.sessions) {
+	if len(e.connections) > bound || len(e.requests) > len(e.connections) || len(e.sessions) > sessions {
 		t.Fatalf("%d connections, %d requests, %d sessions", len(e.connections), len(e.requests), len(e.sessions))
 	}
 	for id, c := range e.connections {
@@ -215,7 +227,7 @@ func (s *stage) invariants(t testing.TB) {
 			t.Fatalf("connection %d in %v, phase %d", id, c.state, c.phase)
 		}
 		r := &c.rel
-		if r.flying > r.sent || r.sent > len(r.queue) || r.flying > r.window || len(r.early) > int(c.t.cfg.ReceiveWindow) || r.earlyOctets > maxEarlyOctets {
+		if r.flying > r.sent || r.sent > len(r.queue) || r.flying > r.window || len(r.early) > int(c.t.cfg.ReceiveWindow) || r.earlyOctets > maxEarlyOctets || len(r.queue) > 2048+8*sessions {
 			t.Fatalf("connection %d: flying %d, sent %d, queued %d, window %d, early %d", id, r.flying, r.sent, len(r.queue), r.window, len(r.early))
 		}
 		if r.sent > 0 && r.expires.IsZero() {
@@ -228,12 +240,6 @@ func (s *stage) invariants(t testing.TB) {
 	for id, x := range e.sessions {
 		if x.localID != id || x.state < SessionWaitReply || x.t.state() != ConnectionEstablished || x.t.sessions[x.cfg.Name] != x {
 			t.Fatalf("session %d is %d in %v", id, x.localID, x.state)
-		}
-	}
-	for id, on := range installed {
-		x := e.sessions[id]
-		if on != (x != nil && x.installed != nil) {
-			t.Fatalf("session %d: told the data plane %v", id, on)
 		}
 	}
 	for _, tun := range e.tunnels {

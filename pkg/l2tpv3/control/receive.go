@@ -121,6 +121,9 @@ func (c *connection) progress() {
 // accept takes one message in order.
 func (c *connection) accept(m *l2tpv3.Message, from Path) {
 	c.rel.accept()
+	if c.e.accepted != nil {
+		c.e.accepted(c, m)
+	}
 	c.changed()
 	ev, in := c.event(m, from)
 	if ev < connectionEvents {

@@ -27,8 +27,12 @@ type network struct {
 	loss, duplication float64
 	// delay is of one packet; later packets overtake it.
 	delay func() time.Duration
+	// arrived, if set, sees every packet that arrives.
+	arrived func(packet)
 	// trace, if set, sees every packet that is sent.
 	trace func(from *host, d Datagram)
+	// sender is the connection whose packet is being traced, 0 for an answer to a stranger.
+	sender uint32
 }
 
 type packet struct {
@@ -80,6 +84,8 @@ type host struct {
 	steps      int
 	// noDisk leaves out what benchmarks are not about.
 	noDisk bool
+	// started, if set, sees each new Endpoint before it does anything.
+	started func(*Endpoint)
 	// wrote, if set, sees what is written to the disk.
 	wrote func(TunnelChange)
 	// check sees every output before it is carried out.
@@ -156,6 +162,9 @@ func (h *host) forget() {
 func (h *host) start() {
 	h.down, h.steps = false, 0
 	h.e = New(Config{Random: h.rand, VendorName: "test", Timers: h.timers})
+	if h.started != nil {
+		h.started(h.e)
+	}
 	h.ports = maps.Clone(h.disk.ports)
 	state := State{Version: StateVersion}
 	for _, name := range slices.Sorted(maps.Keys(h.disk.tunnels)) {
@@ -292,7 +301,7 @@ func (n *network) transmit(h *host, o Transmit) {
 	d := Datagram{Path: Path{Encapsulation: o.Path.Encapsulation, Local: o.Path.Remote, Remote: local}, Payload: slices.Clone(o.Payload)}
 	clear(o.Payload) // that nobody still needs it shows in what follows
 	h.e.Recycle(o.Payload)
-	if n.trace != nil {
+	if n.sender = o.Connection; n.trace != nil {
 		n.trace(h, d)
 	}
 	copies := 1
@@ -353,6 +362,9 @@ func (n *network) next(end time.Time) bool {
 		}
 		if p.to.down || p.to.e == nil || !p.to.listens(p.d.Local) {
 			return true
+		}
+		if n.arrived != nil {
+			n.arrived(p)
 		}
 		p.to.e.Receive(n.now, p.d)
 		p.to.drain()

@@ -53,7 +53,7 @@ func (s *seeded) Fatal(args ...any) {
 // twoTunnels wants what the normal case is: several tunnels between the same two
 // addresses, with sessions on each. A quarter of the runs has IP under them, and
 // as many have secrets, two of them in one of the tunnels.
-func twoTunnels(n *network) {
+func twoTunnels(n *network, change ...func(*Tunnel)) {
 	encapsulation := func(t *Tunnel) {}
 	if n.rand.IntN(4) == 0 {
 		encapsulation = func(t *Tunnel) { t.Encapsulation = l2tpv3.IP }
@@ -63,8 +63,8 @@ func twoTunnels(n *network) {
 		one = func(t *Tunnel) { t.Secrets, t.Digest = [][]byte{[]byte("gold's")}, l2tpv3.HMACSHA1 }
 		two = func(t *Tunnel) { t.Secrets = [][]byte{[]byte("new"), []byte("old")} }
 	}
-	n.tunnel("gold", encapsulation, one)
-	n.tunnel("silver", encapsulation, two)
+	n.tunnel("gold", append(change, encapsulation, one)...)
+	n.tunnel("silver", append(change, encapsulation, two)...)
 	n.session("gold", "tenant-a")
 	n.session("gold", "tenant-b")
 	n.session("silver", "tenant-c")
