@@ -3,6 +3,8 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
 // check looks for things that cannot both be: two sites with one address, two
@@ -16,7 +18,7 @@ func (b *builder) check() {
 	}
 	for _, p := range b.t.pseudowires {
 		for _, e := range p.ends {
-			if !e.broken && !b.full() {
+			if !e.broken && !e.site.foreign && !b.full() {
 				b.checkCircuit(p, e, circuits[e.site])
 			}
 		}
@@ -157,6 +159,9 @@ func (b *builder) checkDevices() {
 	taken := map[device]*pseudowire{}
 	for _, p := range b.t.pseudowires {
 		for _, e := range p.ends {
+			if e.site.foreign {
+				continue
+			}
 			key := device{e.site, DeviceName(p.name)}
 			if other := taken[key]; other != nil && other != p {
 				b.clash(CodeDeviceClash, p.at, fmt.Sprintf("the device of this pseudowire would be %s, as that of %s", key.name, other.name), other.at, "that one is here", "rename one of them: names of up to 12 characters are used as they are")
@@ -167,26 +172,40 @@ func (b *builder) checkDevices() {
 	}
 }
 
-// checkEndIDs finds pseudowires that a peer could not tell apart: the Remote End
-// ID is what an ICRQ names them by (RFC 3931, Section 5.4.4).
+// checkEndIDs finds pseudowires that a peer could not tell apart: type, AGI and
+// Remote End ID are what an ICRQ names them by (RFC 3931, Section 5.4.4; RFC 4667,
+// Section 5.1).
 func (b *builder) checkEndIDs() {
 	type identity struct {
-		tunnel     *tunnel
-		low, high  string
-		identifier string
+		tunnel    *tunnel
+		low, high string
+		kind      l2tpv3.PseudowireType
+		agi, id   string
+		// to is the site that has to understand it.
+		to *site
 	}
-	taken := map[identity]*pseudowire{}
+	type holder struct {
+		pseudowire string
+		at         spot
+	}
+	taken := map[identity]holder{}
 	for _, p := range b.t.pseudowires {
 		if p.tunnel == nil || len(p.ends) != 2 || p.endID == nil {
 			continue
 		}
 		low, high := p.ends[0].site.name, p.ends[1].site.name
-		key := identity{p.tunnel, min(low, high), max(low, high), string(p.endID)}
-		if other := taken[key]; other != nil {
-			b.clash(CodeEndIDClash, p.endIDAt, fmt.Sprintf("the end ID %s is that of pseudowire %s, on the same tunnel between the same sites", endIDWords(p.endID), other.name), other.endIDAt, "first used here", "set another `end-id:`")
-			continue
+		for _, e := range p.ends {
+			id, at := p.endID, p.endIDAt
+			if e.endID != nil {
+				id, at = e.endID, e.endIDAt
+			}
+			key := identity{p.tunnel, min(low, high), max(low, high), p.kind, string(p.agi), string(id), e.site}
+			if other, clash := taken[key]; clash && other.pseudowire != p.name {
+				b.clash(CodeEndIDClash, at, fmt.Sprintf("the end ID %s is that of pseudowire %s, on the same tunnel between the same sites", endIDWords(id), other.pseudowire), other.at, "first used here", "set another `end-id:`")
+				break
+			}
+			taken[key] = holder{p.name, at}
 		}
-		taken[key] = p
 	}
 }
 

@@ -63,6 +63,10 @@ const (
 	CodeSecretFile     Code = "PW0219"
 	CodeSecret         Code = "PW0220"
 	CodeNeedsSecret    Code = "PW0221"
+	CodeDynamic        Code = "PW0222"
+	CodeForeign        Code = "PW0223"
+	CodeUnknownClass   Code = "PW0224"
+	CodeTags           Code = "PW0225"
 
 	CodeUnusedSite   Code = "PW0301"
 	CodeUnusedTunnel Code = "PW0302"
@@ -137,6 +141,10 @@ var codes = []codeMeaning{
 	{CodeSecretFile, "a secret's file cannot be read"},
 	{CodeSecret, "what is in a secret's file cannot be a secret"},
 	{CodeNeedsSecret, "something that takes a secret, without one"},
+	{CodeDynamic, "a tunnel between two sites with dynamic addresses"},
+	{CodeForeign, "something that a foreign site cannot have, or that only a foreign one can"},
+	{CodeUnknownClass, "a class that is not among `classes`"},
+	{CodeTags, "an Ethernet VLAN pseudowire with a VLAN at one end only"},
 
 	{CodeUnusedSite, "no tunnel reaches the site"},
 	{CodeUnusedTunnel, "no pseudowire uses the tunnel"},

@@ -20,6 +20,13 @@ func (t *Topology) Local(name string) (*Local, Diagnostics) {
 		}}
 	}
 	s := t.sites[i]
+	if s.foreign {
+		return nil, Diagnostics{{
+			Place: s.place, Severity: SeverityError, Code: CodeForeign, Path: "sites." + s.name,
+			Message: fmt.Sprintf("site %s is foreign (`managed: false`): this daemon does not run there", s.name),
+			Help:    "name the site that this host is: " + listed(t.Managed()),
+		}}
+	}
 	l := &Local{Topology: t.Name, Site: s.name}
 	for _, b := range s.bridges {
 		own := b.Bridge
@@ -30,6 +37,9 @@ func (t *Topology) Local(name string) (*Local, Diagnostics) {
 	for _, tn := range t.tunnels {
 		if slices.Contains(tn.sites, s) {
 			l.SecretFiles = append(l.SecretFiles, tn.secrets...)
+			if c := tn.class; c != nil && !slices.Contains(l.Classes, c.Class) {
+				l.Classes = append(l.Classes, c.Class)
+			}
 		}
 	}
 	for _, p := range t.pseudowires {
@@ -38,6 +48,7 @@ func (t *Topology) Local(name string) (*Local, Diagnostics) {
 		}
 	}
 	slices.SortFunc(l.Bridges, func(a, b Bridge) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(l.Classes, func(a, b Class) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(l.Tunnels, func(a, b Tunnel) int { return cmp.Compare(a.Key, b.Key) })
 	slices.SortFunc(l.Pseudowires, func(a, b Pseudowire) int { return cmp.Compare(a.Name, b.Name) })
 	return l, nil
@@ -57,15 +68,20 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				continue
 			}
 			perPeer[peer.name]++
-			tunnels = append(tunnels, Tunnel{
+			own := Tunnel{
 				Key: tunnelKey(tn, peer), Name: tn.name, Peer: peer.name,
 				Encapsulation: tn.encapsulation,
 				Local:         s.address, Remote: peer.address,
-				HostName: HostName(tn.name, s.name), PeerHostName: HostName(tn.name, peer.name),
+				HostName: HostName(tn.name, s.name), PeerHostName: peer.hostNameOn(tn),
 				RouterID:    RouterID(tn.name, s.name),
 				Hello:       tn.hello,
 				SecretFiles: tn.secretFiles(), Digest: tn.digest, Hide: tn.hide,
-			})
+				ECN: tn.ecn, Foreign: peer.foreign,
+			}
+			if tn.class != nil {
+				own.Class = tn.class.Name
+			}
+			tunnels = append(tunnels, own)
 		}
 	}
 	// The site's own router ID identifies its end of the only tunnel of a pair.
@@ -77,6 +93,14 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 	return tunnels
 }
 
+// hostNameOn is what the site calls itself on a tunnel; empty if that is not known.
+func (s *site) hostNameOn(t *tunnel) string {
+	if s.foreign {
+		return s.hostName
+	}
+	return HostName(t.name, s.name)
+}
+
 func tunnelKey(t *tunnel, peer *site) string { return t.name + "/" + peer.name }
 
 // local is the pseudowire's end at the site, if it has one there.
@@ -85,14 +109,29 @@ func (p *pseudowire) local(s *site) (Pseudowire, bool) {
 		if e.site != s {
 			continue
 		}
-		peer := p.ends[1-i].site
-		return Pseudowire{
-			Name: p.name, Peer: peer.name, Device: DeviceName(p.name),
-			Tunnel: tunnelKey(p.tunnel, peer),
-			Type:   l2tpv3.Ethernet,
-			EndID:  slices.Clone(p.endID), CookieLength: p.cookie, MTU: p.mtu, Datapath: p.datapath,
+		there := p.ends[1-i]
+		own := Pseudowire{
+			Name: p.name, Peer: there.site.name, Device: DeviceName(p.name),
+			Tunnel: tunnelKey(p.tunnel, there.site),
+			Type:   p.kind, EndID: slices.Clone(p.endID), AGI: slices.Clone(p.agi),
+			CookieLength: p.wishes.cookie, Sublayer: p.wishes.sublayer, Sequencing: p.wishes.sequencing,
+			MTU: p.mtu, Datapath: p.datapath,
 			Attachment: e.attachment,
-		}, true
+		}
+		if p.kind == l2tpv3.EthernetVLAN {
+			own.PeerVLAN = there.attachment.VLAN
+		}
+		if p.tunnel.class != nil {
+			own.DSCP = p.tunnel.class.DSCP
+		}
+		if there.site.foreign {
+			w := there.towards
+			own.CookieLength, own.Sublayer, own.Sequencing = w.cookie, w.sublayer, w.sequencing
+		}
+		if there.endID != nil {
+			own.EndID, own.LocalEndID = slices.Clone(there.endID), slices.Clone(p.endID)
+		}
+		return own, true
 	}
 	return Pseudowire{}, false
 }

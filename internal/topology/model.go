@@ -18,8 +18,16 @@ type Local struct {
 	Bridges        []Bridge
 	Tunnels        []Tunnel
 	Pseudowires    []Pseudowire
+	// Classes are those of the site's tunnels.
+	Classes []Class
 	// SecretFiles are those of the site's tunnels, in the order of the file.
 	SecretFiles []SecretFile
+}
+
+// Class is a class of service.
+type Class struct {
+	Name string
+	DSCP uint8
 }
 
 // Bridge is one bridge of the site.
@@ -47,8 +55,8 @@ type Tunnel struct {
 	// Key is unique at the site: "gold/dc2", the tunnel and the peer site.
 	Key        string
 	Name, Peer string
-	// Local and Remote are the addresses of both ends; a zero Local means that
-	// the site's address is the routing table's choice.
+	// Local and Remote are the addresses of both ends; the zero one is a dynamic
+	// site's: our own is the routing table's choice, and a peer with one is waited for.
 	Encapsulation          l2tpv3.Encapsulation
 	Local, Remote          netip.Addr
 	HostName, PeerHostName string
@@ -63,6 +71,12 @@ type Tunnel struct {
 	// be hidden is.
 	Digest l2tpv3.DigestAlgorithm
 	Hide   bool
+	// Class is the class of service, empty for none.
+	Class string
+	// ECN says that congestion marks are passed on where the datapaths can.
+	ECN bool
+	// Foreign peers do not run this daemon; PeerHostName is empty where any will do.
+	Foreign bool
 }
 
 // Pseudowire is the site's end of one pseudowire.
@@ -71,14 +85,23 @@ type Pseudowire struct {
 	// Device is the netdev's name: pw-NAME or its short form.
 	Device string
 	// Tunnel is the Key of the tunnel that carries it.
-	Tunnel       string
-	Type         l2tpv3.PseudowireType
-	EndID        []byte
-	CookieLength int // 0, 4 or 8 octets
-	MTU          int // 0: the datapath's default
+	Tunnel string
+	Type   l2tpv3.PseudowireType
+	// EndID is what the peer's end is called, LocalEndID what ours is, nil for the same.
+	EndID, LocalEndID []byte
+	AGI               []byte
+	CookieLength      int // 0, 4 or 8 octets: what we assign
+	// Sublayer and Sequencing are how the peer is to send.
+	Sublayer   l2tpv3.L2SpecificSublayer
+	Sequencing l2tpv3.DataSequencing
+	// DSCP is that of the class of the tunnel.
+	DSCP uint8
+	MTU  int // 0: the datapath's default, and not signalled
 	// Datapath is "ebpf", "kernel" or empty for the daemon's choice.
 	Datapath   string
 	Attachment Attachment
+	// PeerVLAN is the tag at the other end of an Ethernet VLAN pseudowire, 0 for none.
+	PeerVLAN uint16
 }
 
 // Attachment is a pseudowire's attachment circuit at the site: exactly one of

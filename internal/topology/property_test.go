@@ -11,13 +11,15 @@ import (
 	"unicode/utf8"
 
 	"pgregory.net/rapid"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
 // checkMirrored checks what both ends of everything have to agree on, or the
 // sites would not find each other.
 func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
 	sites := map[string]*Local{}
-	for _, name := range topology.Sites() {
+	for _, name := range topology.Managed() {
 		l, diagnostics := topology.Local(name)
 		if l == nil || len(diagnostics) > 0 {
 			t.Errorf("site %s: %s", name, diagnostics)
@@ -34,10 +36,18 @@ func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
 		}
 		keys, devices, endIDs := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		for _, tn := range l.Tunnels {
+			if tn.Foreign {
+				if sites[tn.Peer] != nil || keys[tn.Key] || tn.RouterID == 0 {
+					t.Errorf("site %s, tunnel %+v", name, tn)
+				}
+				keys[tn.Key] = true
+				continue
+			}
 			peer := find(sites[tn.Peer].Tunnels, func(o Tunnel) bool { return o.Key == tn.Name+"/"+name })
 			mirrored := peer != nil && !keys[tn.Key] && tn.Key == tn.Name+"/"+tn.Peer && peer.Peer == name &&
 				peer.HostName == tn.PeerHostName && peer.PeerHostName == tn.HostName &&
-				peer.Local == tn.Remote && peer.Remote == tn.Local && peer.Local != peer.Remote &&
+				peer.Local == tn.Remote && peer.Remote == tn.Local && peer.Local != peer.Remote && (tn.Local.IsValid() && tn.Remote.IsValid() || len(tn.SecretFiles) > 0) &&
+				peer.Class == tn.Class && peer.ECN == tn.ECN && peer.Digest == tn.Digest && peer.Hide == tn.Hide && slices.Equal(peer.SecretFiles, tn.SecretFiles) &&
 				peer.Hello == tn.Hello && peer.Encapsulation == tn.Encapsulation &&
 				tn.RouterID != 0 && tn.RouterID != peer.RouterID
 			if !mirrored {
@@ -46,24 +56,36 @@ func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
 			keys[tn.Key] = true
 		}
 		for _, p := range l.Pseudowires {
+			if sites[p.Peer] == nil {
+				if !keys[p.Tunnel] || devices[p.Device] {
+					t.Errorf("site %s: pseudowire %+v", name, p)
+				}
+				devices[p.Device] = true
+				continue
+			}
 			peer := find(sites[p.Peer].Pseudowires, func(o Pseudowire) bool { return o.Name == p.Name })
-			if peer == nil || !keys[p.Tunnel] || devices[p.Device] || endIDs[p.Tunnel+"\x00"+string(p.EndID)] {
+			if peer == nil || !keys[p.Tunnel] || devices[p.Device] || endIDs[identity(p)] {
 				t.Errorf("site %s: pseudowire %+v\nits peer has %+v", name, p, peer)
 				continue
 			}
 			// All but where it is, and whom it is towards, is the same.
 			there := *peer
-			there.Peer, there.Tunnel, there.Attachment = p.Peer, p.Tunnel, p.Attachment
+			there.Peer, there.Tunnel, there.Attachment, there.PeerVLAN = p.Peer, p.Tunnel, p.Attachment, p.PeerVLAN
 			carrier, _, _ := strings.Cut(p.Tunnel, "/")
-			if peer.Peer != name || peer.Tunnel != carrier+"/"+name || !reflect.DeepEqual(there, p) {
+			if peer.Peer != name || peer.Tunnel != carrier+"/"+name || !reflect.DeepEqual(there, p) || p.Type == l2tpv3.EthernetVLAN && p.PeerVLAN != peer.Attachment.VLAN {
 				t.Errorf("site %s: pseudowire %+v\nits peer has %+v", name, p, peer)
 			}
 			if (p.Attachment.Bridge == "") == (p.Attachment.Interface == "") {
 				t.Errorf("site %s: pseudowire %s attaches %+v", name, p.Name, p.Attachment)
 			}
-			devices[p.Device], endIDs[p.Tunnel+"\x00"+string(p.EndID)] = true, true
+			devices[p.Device], endIDs[identity(p)] = true, true
 		}
 	}
+}
+
+// identity is what an ICRQ names a pseudowire by.
+func identity(p Pseudowire) string {
+	return fmt.Sprintf("%s %v %q %q", p.Tunnel, p.Type, p.AGI, p.EndID)
 }
 
 func find[T any](all []T, is func(T) bool) *T {
@@ -94,11 +116,20 @@ func drawTopology(t *rapid.T) string {
 	})
 	sites := rapid.SliceOfNDistinct(name, 2, 6, rapid.ID).Draw(t, "sites")
 	six := rapid.Bool().Draw(t, "IPv6")
-	fmt.Fprintf(&b, "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: drawn}\nsites:\n")
+	dynamic, foreign := false, ""
+	fmt.Fprintf(&b, "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: drawn}\nclasses: {bulk: {dscp: af11}}\nsites:\n")
 	for i, s := range sites {
 		address := fmt.Sprintf("192.0.2.%d", i+1)
 		if six {
 			address = fmt.Sprintf("2001:db8::%d", i+1)
+		}
+		switch {
+		case i == 1 && rapid.Bool().Draw(t, "dynamic"):
+			address, dynamic = "dynamic", true
+		case i == 2 && rapid.Bool().Draw(t, "foreign"):
+			foreign = s
+			fmt.Fprintf(&b, "  %s: {address: %s, managed: false, host-name: %s}\n", s, address, rapid.StringMatching(`"[a-z.]+"`).Draw(t, "host name"))
+			continue
 		}
 		fmt.Fprintf(&b, "  %s:\n    address: %s\n    bridges: {br-lan: {ports: [eth1]}}\n", s, address)
 		if rapid.Bool().Draw(t, "has a router ID") {
@@ -110,7 +141,11 @@ func drawTopology(t *rapid.T) string {
 	members := map[string][]string{}
 	for _, tn := range tunnels {
 		members[tn] = rapid.Permutation(sites).Draw(t, "order")[:rapid.IntRange(2, len(sites)).Draw(t, "members")]
-		fmt.Fprintf(&b, "  %s: {sites: [%s]}\n", tn, strings.Join(members[tn], ", "))
+		also := rapid.SampledFrom([]string{"", ", encapsulation: ip", ", class: bulk, ecn: false"}).Draw(t, "also")
+		if dynamic || rapid.Bool().Draw(t, "authenticated") {
+			also += ", secret-file: a, digest: sha1"
+		}
+		fmt.Fprintf(&b, "  %s: {sites: [%s]%s}\n", tn, strings.Join(members[tn], ", "), also)
 	}
 	b.WriteString("pseudowires:\n")
 	devices := map[string]bool{}
@@ -121,8 +156,13 @@ func drawTopology(t *rapid.T) string {
 		devices[DeviceName(p)] = true
 		tn := rapid.SampledFrom(tunnels).Draw(t, "tunnel")
 		ends := rapid.Permutation(members[tn]).Draw(t, "ends")
-		fmt.Fprintf(&b, "  %s:\n    tunnel: %s\n    cookie: %d\n    attach:\n", p, tn, rapid.SampledFrom([]int{0, 4, 8}).Draw(t, "cookie"))
+		also := rapid.SampledFrom([]string{"agi: 7", "sequencing: all", "sublayer: default", "type: ethernet-vlan"}).Draw(t, "also")
+		fmt.Fprintf(&b, "  %s:\n    tunnel: %s\n    cookie: %d\n    %s\n    attach:\n", p, tn, rapid.SampledFrom([]int{0, 4, 8}).Draw(t, "cookie"), also)
 		for _, s := range ends[:2] {
+			if s == foreign {
+				fmt.Fprintf(&b, "      %s: {%s}\n", s, rapid.SampledFrom([]string{"", "cookie: 0", fmt.Sprintf("end-id: %d", i)}).Draw(t, "foreign end"))
+				continue
+			}
 			circuit := rapid.SampledFrom([]string{"bridge: br-lan", "interface: eth2"}).Draw(t, "circuit")
 			fmt.Fprintf(&b, "      %s: {%s, vlan: %d}\n", s, circuit, i+1)
 		}

@@ -278,15 +278,18 @@ var rate = scalar{words: "a rate, as 10mbit", parse: func(s *source, at spot, n 
 	return v * units[unit], true
 }}
 
-var laterAddress = map[string]string{"dynamic": "give the site a fixed address"}
+// siteAddress is an address or the word dynamic, which reads to the zero netip.Addr.
+var siteAddress = scalar{words: "an IPv4 or IPv6 address, or dynamic", parse: func(s *source, at spot, n *node) (any, bool) {
+	if n.text == "dynamic" {
+		return netip.Addr{}, true
+	}
+	return address.parse(s, at, n)
+}}
 
 // address is where a site's tunnels end; it reads to a netip.Addr.
-var address = scalar{words: "an IPv4 or IPv6 address", later: laterAddress, parse: func(s *source, at spot, n *node) (any, bool) {
+var address = scalar{words: "an IPv4 or IPv6 address", parse: func(s *source, at spot, n *node) (any, bool) {
 	bad := func(message, help string) (any, bool) { return s.refuse(CodeAddress, at, message, help) }
 	text := printable(n.text)
-	if n.text == "dynamic" {
-		return s.refuse(CodeNotSupported, at, "`address: dynamic` is not supported yet", laterAddress["dynamic"])
-	}
 	a, err := netip.ParseAddr(n.text)
 	if err != nil {
 		if p, err := netip.ParsePrefix(n.text); err == nil {
@@ -337,9 +340,16 @@ var routerID = scalar{words: "a router ID, as 192.0.2.1 or a number from 1 to 42
 	return id, true
 }}
 
-// endID is a Remote End ID (RFC 3931, Section 5.4.4): a number is 4 octets in
-// network order, text its characters. It reads to a string of octets.
-var endID = scalar{words: "a number (4 octets) or text in quotes (its characters)", parse: func(s *source, at spot, n *node) (any, bool) {
+// identifier is an end ID (RFC 3931, Section 5.4.4) or the like: a number is 4
+// octets in network order, text its characters. It reads to a string of octets. what is
+// as "end ID".
+func identifier(what string) scalar {
+	return scalar{words: "a number (4 octets) or text in quotes (its characters)", parse: func(s *source, at spot, n *node) (any, bool) {
+		return parseIdentifier(what, s, at, n)
+	}}
+}
+
+func parseIdentifier(what string, s *source, at spot, n *node) (any, bool) {
 	if !n.quoted && (n.number || isDecimal(n.text)) {
 		v, fault := decimal(n)
 		switch {
@@ -354,13 +364,13 @@ var endID = scalar{words: "a number (4 octets) or text in quotes (its characters
 		return nil, false
 	}
 	if n.text == "" || len(n.text) > 255 {
-		return s.refuse(CodeEndID, at, fmt.Sprintf("the end ID has %s", counted(len(n.text), "octet", "octets")), "use 1 to 255")
+		return s.refuse(CodeEndID, at, fmt.Sprintf("the %s has %s", what, counted(len(n.text), "octet", "octets")), "use 1 to 255")
 	}
 	if i := strings.IndexFunc(n.text, func(r rune) bool { return r < ' ' || r > '~' }); i >= 0 {
-		return s.refuse(CodeEndID, at, fmt.Sprintf("the end ID has the character %q in it", []rune(n.text[i:])[0]), "use printable ASCII characters")
+		return s.refuse(CodeEndID, at, fmt.Sprintf("the %s has the character %q in it", what, []rune(n.text[i:])[0]), "use printable ASCII characters")
 	}
 	return n.text, true
-}}
+}
 
 // vlanOrRange is one entry of a list of VLANs.
 var vlanOrRange = scalar{words: "VLANs, as 100 or 200-210", parse: func(s *source, at spot, n *node) (any, bool) {
@@ -378,20 +388,33 @@ var vlanOrRange = scalar{words: "VLANs, as 100 or 200-210", parse: func(s *sourc
 
 var vlan = integer("VLAN", 1, 4094)
 
-// dscp is a class's code point: a name, a number, or copy.
-var dscp = scalar{words: "a DSCP by name or number, or copy", parse: func(s *source, at spot, n *node) (any, bool) {
-	if slices.Contains(dscpNames, n.text) && !n.quoted {
-		return n.text, true
-	}
-	if v, fault := decimal(n); fault == "" && v >= 0 && v <= 63 {
+// dscp is a code point, by name or number; it reads to a uint8.
+var dscp = scalar{words: "a DSCP by name, as ef, or a number from 0 to 63", parse: func(s *source, at spot, n *node) (any, bool) {
+	if v, named := dscpNames[n.text]; named && !n.quoted {
 		return v, true
 	}
-	return s.refuse(CodeNotOneOf, at, printable(n.text)+" is not a DSCP", oneOf(n.text, "write 0 to 63 or one of", dscpNames))
+	if v, fault := decimal(n); fault == "" && v >= 0 && v <= 63 {
+		return uint8(v), true
+	}
+	return s.refuse(CodeNotOneOf, at, printable(n.text)+" is not a DSCP", oneOf(n.text, "write 0 to 63 or one of", slices.Sorted(maps.Keys(dscpNames))))
 }}
 
-var dscpNames = []string{
-	"copy", "default", "be", "le", "ef", "va", "cs0", "cs1", "cs2", "cs3", "cs4", "cs5", "cs6", "cs7",
-	"af11", "af12", "af13", "af21", "af22", "af23", "af31", "af32", "af33", "af41", "af42", "af43",
+var laterCopy = map[string]string{"copy": "write a DSCP: that of the frame's packet is not copied yet"}
+
+// classDSCP is a class's: dscp, or copy.
+var classDSCP = scalar{words: dscp.words, later: laterCopy, parse: func(s *source, at spot, n *node) (any, bool) {
+	if n.text == "copy" {
+		return s.refuse(CodeNotSupported, at, "`dscp: copy` is not supported yet", laterCopy["copy"])
+	}
+	return dscp.parse(s, at, n)
+}}
+
+// dscpNames are those of RFC 2474, RFC 2597, RFC 3246, RFC 5865 and RFC 8622.
+var dscpNames = map[string]uint8{
+	"default": 0, "be": 0, "le": 1, "va": 44, "ef": 46,
+	"cs0": 0, "cs1": 8, "cs2": 16, "cs3": 24, "cs4": 32, "cs5": 40, "cs6": 48, "cs7": 56,
+	"af11": 10, "af12": 12, "af13": 14, "af21": 18, "af22": 20, "af23": 22,
+	"af31": 26, "af32": 28, "af33": 30, "af41": 34, "af42": 36, "af43": 38,
 }
 
 // phrase is text of no particular form.

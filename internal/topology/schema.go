@@ -11,7 +11,6 @@ const (
 	laterSteer    = "remove it: a pseudowire rides one tunnel, named by `tunnel:`"
 	laterNetworks = "remove it: name a pseudowire for each pair of sites under `pseudowires:`"
 	laterVLAN     = "remove it: attach one VLAN with `vlan:`, or a whole port without it"
-	laterForeign  = "remove it: every site has to run this daemon for now"
 	laterDatagram = "remove it: the datapath chooses for now"
 )
 
@@ -21,10 +20,10 @@ var topologyObject = &object{
 		{key: "apiVersion", shape: phrase("pwd/v1"), required: true, about: "The version of this format: `pwd/v1`."},
 		{key: "kind", shape: phrase("Topology"), required: true, about: "`Topology`."},
 		{key: "metadata", shape: metadataObject, required: true, about: "What the topology is called."},
-		{key: "sites", shape: table{"SITE", nameOf("a site"), siteObject}, required: true, about: "The places that are joined. Each runs one daemon, with this very file."},
+		{key: "sites", shape: table{"SITE", nameOf("a site"), siteObject}, required: true, about: "The places that are joined. Each runs one daemon, with this very file, unless it is foreign."},
 		{key: "tunnels", shape: table{"TUNNEL", nameOf("a tunnel"), tunnelObject}, about: "Control connections between sites. Several between the same pair are the normal case."},
 		{key: "pseudowires", shape: table{"PSEUDOWIRE", nameOf("a pseudowire"), pseudowireObject}, about: "Ethernet services from one site to another. Pseudowires and networks share one name space."},
-		{key: "classes", shape: table{"CLASS", nameOf("a class"), classObject}, later: laterQoS, about: "Quality of service."},
+		{key: "classes", shape: table{"CLASS", nameOf("a class"), classObject}, about: "Classes of service, for tunnels."},
 		{key: "pairs", shape: anything{"a mapping"}, later: laterQoS, about: "Rates of all tunnels of one pair of sites together."},
 		{key: "networks", shape: table{"NETWORK", nameOf("a network"), networkObject}, later: laterNetworks, about: "Ethernet services among many sites."},
 	},
@@ -40,12 +39,12 @@ var metadataObject = &object{
 var siteObject = &object{
 	name: "site", where: "sites.SITE",
 	fields: []field{
-		{key: "address", shape: address, standard: "required", about: "Where the site's tunnels end: the address of an interface of its host."},
+		{key: "address", shape: siteAddress, standard: "required", about: "Where the site's tunnels end: the address of an interface of its host. `dynamic`: it may change, or be behind address translation."},
 		{key: "bridges", shape: table{"BRIDGE", interfaceOf("a bridge"), bridgeObject}, about: "The bridges that pseudowires attach to. The key is the name of the Linux bridge."},
 		{key: "router-id", shape: routerID, standard: "from the tunnel's and the site's names", about: "The Router ID that the site signals on the only tunnel of a pair of sites. With several tunnels between the pair each has one of its own."},
 		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, later: laterOne, about: "Several paths to the site."},
-		{key: "managed", shape: boolean(laterForeign), standard: "true", about: "Whether the site runs this daemon."},
-		{key: "host-name", shape: phrase("a host name"), later: laterForeign, about: "The Host Name that a foreign site signals."},
+		{key: "managed", shape: boolean(""), standard: "true", about: "Whether the site runs this daemon. `false`: it is a foreign one, a router of another make."},
+		{key: "host-name", shape: phrase("a host name"), standard: "any", about: "The Host Name that a foreign site signals (RFC 3931, Section 5.4.3)."},
 	},
 }
 
@@ -68,12 +67,12 @@ var bridgeObject = &object{
 }
 
 var classObject = &object{
-	name: "class", where: "classes.CLASS", later: true,
+	name: "class", where: "classes.CLASS",
 	fields: []field{
-		{key: "dscp", shape: dscp, about: "Of the outer header."},
-		{key: "priority", shape: integer("priority", 0, 7), about: "Lower first."},
-		{key: "rate", shape: rate, about: "Guaranteed."},
-		{key: "ceiling", shape: rate, about: "At most."},
+		{key: "dscp", shape: classDSCP, standard: "default (0)", about: "The DSCP of data packets' outer IP header. The peer is asked for it too (RFC 3308)."},
+		{key: "priority", shape: integer("priority", 0, 7), later: laterQoS, about: "Lower first."},
+		{key: "rate", shape: rate, later: laterQoS, about: "Guaranteed."},
+		{key: "ceiling", shape: rate, later: laterQoS, about: "At most."},
 	},
 }
 
@@ -87,23 +86,31 @@ var tunnelObject = &object{
 		{key: "secret-file", shape: list{of: phrase("the name of a file"), least: 1, most: 2, orOne: true, unique: true}, standard: "none", about: "Turns authentication on: the file with the secret that all sites of the tunnel share, or two of them while one takes the place of the other. Relative to this file."},
 		{key: "digest", shape: wordOf(choice{words: []string{"md5", "sha1"}}), standard: "md5", about: "How messages are signed: HMAC-MD5 or HMAC-SHA-1 (RFC 3931, Section 5.4.1). The peer's may be either."},
 		{key: "hide", shape: boolean(""), standard: "false", about: "Whether control messages hide what they may (RFC 3931, Section 5.3). It takes a secret."},
-		{key: "class", shape: nameOf("a class"), later: laterQoS, about: "The tunnel's class of service."},
+		{key: "class", shape: nameOf("a class"), standard: "none", about: "The tunnel's class of service, one of `classes`."},
+		{key: "ecn", shape: boolean(""), standard: "true", about: "Whether congestion marks of the network between are passed on to the packets inside, where both ends' datapaths can (RFC 9601, RFC 6040)."},
 		{key: "udp-checksum", shape: wordOf(choice{words: []string{"on", "off"}, yes: "on", no: "off"}), later: laterDatagram, about: "Whether data has UDP checksums."},
 		{key: "df", shape: boolean(""), later: laterDatagram, about: "Whether outer packets may not be fragmented."},
 	},
 }
 
+var (
+	sequencing = wordOf(choice{words: []string{"none", "non-ip", "all"}})
+	sublayer   = wordOf(choice{words: []string{"none", "default"}})
+	cookie     = among("cookie", 0, 4, 8)
+)
+
 var serviceFields = []field{
 	{key: "tunnel", shape: nameOf("a tunnel"), standard: "required, or `tunnels`", about: "The tunnel that carries it."},
 	{key: "tunnels", shape: list{of: nameOf("a tunnel"), least: 1, unique: true}, about: "The same as a list; one entry for now."},
 	{key: "attach", shape: table{"SITE", nameOf("a site"), attachmentObject}, required: true, about: "Where it attaches, by site."},
-	{key: "type", shape: wordOf(choice{words: []string{"ethernet"}, later: map[string]string{"ethernet-vlan": "use ethernet, or remove the key"}}), standard: "ethernet", about: "The pseudowire type that is signalled: Ethernet port (0x0005)."},
-	{key: "end-id", shape: endID, standard: "the name, in ASCII", about: "The Remote End ID that both ends signal (RFC 3931, Section 5.4.4). `7` is four octets in network order, `\"7\"` its characters. Unique among the pseudowires of one control connection."},
-	{key: "cookie", shape: among("cookie", 0, 4, 8), standard: "8", about: "Octets of the cookie that each end assigns (RFC 3931, Section 4.1.2.1)."},
-	{key: "mtu", shape: integer("MTU", 576, 9216), standard: "1500", about: "The MTU of the pseudowire's device: octets after the Ethernet header, tags not counted. Under 1280 there is a warning: IPv6 needs that."},
+	{key: "type", shape: wordOf(choice{words: []string{"ethernet", "ethernet-vlan"}}), standard: "ethernet", about: "The pseudowire type that is signalled (RFC 4719): Ethernet port (0x0005), or Ethernet VLAN (0x0004), whose frames keep their tag on the way."},
+	{key: "end-id", shape: identifier("end ID"), standard: "the name, in ASCII", about: "The Remote End ID that both ends signal (RFC 3931, Section 5.4.4). `7` is four octets in network order, `\"7\"` its characters. Unique among the pseudowires of one control connection."},
+	{key: "agi", shape: identifier("AGI"), standard: "none", about: "The Attachment Group Identifier that both ends signal (RFC 4667, Section 4.3), written as `end-id` is."},
+	{key: "cookie", shape: cookie, standard: "8", about: "Octets of the cookie that each end assigns (RFC 3931, Section 4.1.2.1)."},
+	{key: "mtu", shape: integer("MTU", 576, 9216), standard: "1500", about: "The MTU of the pseudowire's device: octets after the Ethernet header, tags not counted. Where it is set both ends signal it, and it has to be the same (RFC 4667, Section 4.3). Under 1280 there is a warning: IPv6 needs that."},
 	{key: "datapath", shape: wordOf(choice{words: []string{"auto", "ebpf", "kernel"}}), standard: "auto", about: "What carries its frames: eBPF programs or the kernel's l2tp_eth. `auto` is the daemon's choice."},
-	{key: "sequencing", shape: wordOf(choice{words: []string{"none"}, later: map[string]string{"non-ip": "use none, or remove the key", "all": "use none, or remove the key"}}), standard: "none", about: "Sequence numbers in data packets."},
-	{key: "sublayer", shape: wordOf(choice{words: []string{"none"}, later: map[string]string{"default": "use none, or remove the key"}}), standard: "none", about: "The L2-Specific Sublayer."},
+	{key: "sequencing", shape: sequencing, standard: "none", about: "Which data packets each end wants numbered, to put them back in order (RFC 3931, Section 4.6): those that are not IP, or all."},
+	{key: "sublayer", shape: sublayer, standard: "default with `sequencing`, else none", about: "The L2-Specific Sublayer that each end wants in data packets (RFC 3931, Section 4.6)."},
 }
 
 var pseudowireObject = &object{
@@ -144,6 +151,10 @@ var attachmentObject = &object{
 		{key: "bridge", shape: interfaceOf("a bridge"), about: "A bridge among the site's `bridges`."},
 		{key: "interface", shape: interfaceOf("an interface"), about: "An interface; without `vlan` the whole port, tags and all."},
 		{key: "vlan", shape: vlan, standard: "none", about: "The VLAN here. Its tag is popped towards the pseudowire and pushed from it, so that it can differ at the other end. On a bridge without it: untagged traffic."},
+		{key: "end-id", shape: identifier("end ID"), standard: "the pseudowire's", about: "At a foreign site: the Remote End ID that is sent to it. The pseudowire's own `end-id` is what it sends."},
+		{key: "cookie", shape: cookie, standard: "the pseudowire's", about: "At a foreign site: octets of the cookie that it is to send."},
+		{key: "sequencing", shape: sequencing, standard: "the pseudowire's", about: "At a foreign site: which packets it is to number."},
+		{key: "sublayer", shape: sublayer, standard: "the pseudowire's", about: "At a foreign site: the sublayer that it is to send."},
 		{key: "vlans", shape: list{of: vlanOrRange, least: 1}, later: laterVLAN, about: "Several VLANs."},
 		{key: "inner-vlan", shape: vlan, later: laterVLAN, about: "The inner of two tags."},
 		{key: "untagged", shape: boolean(""), later: laterVLAN, about: "Only frames without a tag."},
@@ -182,8 +193,8 @@ const maxSocketPath = 107
 // objects are those of the topology, in the order of the reference.
 func objects() []*object {
 	return []*object{
-		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, pseudowireObject, attachmentObject,
-		underlayObject, classObject, networkObject, steerObject, redundancyObject,
+		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, classObject, pseudowireObject, attachmentObject,
+		underlayObject, networkObject, steerObject, redundancyObject,
 	}
 }
 

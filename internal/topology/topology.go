@@ -16,6 +16,7 @@ type Topology struct {
 	Name string
 
 	sites       []*site
+	classes     []*class
 	tunnels     []*tunnel
 	pseudowires []*pseudowire
 	// sitesPlace is where the sites are, for messages.
@@ -23,16 +24,26 @@ type Topology struct {
 }
 
 type site struct {
-	name        string
-	at          spot
-	address     netip.Addr
-	addressAt   spot
+	name      string
+	at        spot
+	address   netip.Addr
+	addressAt spot
+	// dynamic sites have no address that is known, foreign ones not this daemon.
+	dynamic, foreign bool
+	place            Place
+	// hostName is what a foreign site calls itself, empty for anything.
+	hostName    string
 	routerID    uint32
 	routerIDAt  spot
 	bridges     []*bridge
 	bridgeNames map[string]*bridge
 	// noBridges is set where the bridges are there and could not be read.
 	noBridges bool
+}
+
+type class struct {
+	Class
+	at spot
 }
 
 type bridge struct {
@@ -53,6 +64,8 @@ type tunnel struct {
 	secrets       []SecretFile
 	digest        l2tpv3.DigestAlgorithm
 	hide          bool
+	ecn           bool
+	class         *class
 	broken        bool
 }
 
@@ -69,13 +82,22 @@ type pseudowire struct {
 	name   string
 	at     spot
 	tunnel *tunnel
+	kind   l2tpv3.PseudowireType
 	endID  []byte
+	agi    []byte
 	// endIDAt is the place of end-id, of the name where that is not set.
 	endIDAt  spot
-	cookie   int
+	wishes   wishes
 	mtu      int
 	datapath string
 	ends     []end
+}
+
+// wishes are how an end wants the peer to send.
+type wishes struct {
+	cookie     int
+	sublayer   l2tpv3.L2SpecificSublayer
+	sequencing l2tpv3.DataSequencing
 }
 
 // end is a pseudowire's end at one site.
@@ -85,7 +107,12 @@ type end struct {
 	attachment Attachment
 	// circuitAt is the place of the bridge or interface, vlanAt that of the VLAN if it has one.
 	circuitAt, vlanAt spot
-	broken            bool
+	// endID is what a foreign site's end is called, nil for what the pseudowire is;
+	// endIDAt its place. towards is how that site is to send.
+	endID   []byte
+	endIDAt spot
+	towards wishes
+	broken  bool
 }
 
 // Parse reads a topology file; name is what diagnostics call it. Every fault is
@@ -104,7 +131,7 @@ func Parse(name string, data []byte) (*Topology, Diagnostics) {
 	if rec == nil || s.full() {
 		return nil, s.finish()
 	}
-	b := builder{source: s, t: &Topology{}, sites: map[string]*site{}, tunnels: map[string]*tunnel{}}
+	b := builder{source: s, t: &Topology{}, sites: map[string]*site{}, tunnels: map[string]*tunnel{}, classes: map[string]*class{}}
 	b.build(rec)
 	b.check()
 	if s.diagnostics.HasErrors() {
@@ -153,9 +180,10 @@ type builder struct {
 	t       *Topology
 	sites   map[string]*site
 	tunnels map[string]*tunnel
-	// noSites and noTunnels are set where the key is there and could not be read:
-	// then nothing is unknown.
-	noSites, noTunnels bool
+	classes map[string]*class
+	// noSites, noTunnels and noClasses are set where the key is there and could not be
+	// read: then nothing is unknown.
+	noSites, noTunnels, noClasses bool
 }
 
 func (b *builder) build(rec *record) {
@@ -166,12 +194,19 @@ func (b *builder) build(rec *record) {
 	b.noSites = !readable
 	_, _, readable = get[[]row](rec, "tunnels")
 	b.noTunnels = !readable && rec.has("tunnels")
+	_, _, readable = get[[]row](rec, "classes")
+	b.noClasses = !readable && rec.has("classes")
 	if !b.noSites && len(sites) == 0 {
 		b.fault(CodeCount, rec.values["sites"].key, "there are no sites", "name at least the site that this host is")
 	}
 	for _, r := range sites {
 		if r.named {
 			b.site(r)
+		}
+	}
+	for _, r := range rows(rec, "classes") {
+		if r.named {
+			b.class(r)
 		}
 	}
 	for _, r := range rows(rec, "tunnels") {
@@ -201,14 +236,16 @@ func (b *builder) nameSpace(rec *record) {
 }
 
 func (b *builder) site(r row) {
-	s := &site{name: r.name, at: r.at, bridgeNames: map[string]*bridge{}}
+	s := &site{name: r.name, at: r.at, place: b.place(r.at), bridgeNames: map[string]*bridge{}}
 	b.sites[s.name] = s
 	b.t.sites = append(b.t.sites, s)
 	rec, _ := r.value.(*record)
 	if rec == nil {
 		return
 	}
-	s.address, s.addressAt, _ = get[netip.Addr](rec, "address")
+	address, at, readAddress := get[netip.Addr](rec, "address")
+	s.address, s.addressAt, s.dynamic = address, at, readAddress && !address.IsValid()
+	b.foreign(s, rec)
 	if !rec.has("address") && !rec.has("underlays") && !rec.damaged {
 		b.fault(CodeMissingKey, r.at, "the key address is missing", "add `address:` with an IPv4 or IPv6 address")
 	}
@@ -222,6 +259,27 @@ func (b *builder) site(r row) {
 			s.bridgeNames[made.Name] = made
 		}
 	}
+}
+
+// foreign reads whether the site runs this daemon, and what only others have.
+func (b *builder) foreign(s *site, rec *record) {
+	managed, managedAt, ok := get[bool](rec, "managed")
+	s.foreign = ok && !managed
+	s.hostName, _, _ = get[string](rec, "host-name")
+	switch {
+	case s.foreign && rec.has("bridges"):
+		b.clash(CodeForeign, rec.values["bridges"].key, fmt.Sprintf("%s is foreign: nobody makes bridges there", s.name), managedAt, "foreign here", "remove the key")
+	case !s.foreign && rec.has("host-name") && (ok || !rec.has("managed")):
+		b.fault(CodeForeign, rec.values["host-name"].key, fmt.Sprintf("%s runs this daemon: its host names are those of its tunnels", s.name), "remove the key, or add `managed: false`")
+	}
+}
+
+func (b *builder) class(r row) {
+	c := &class{Class: Class{Name: r.name}, at: r.at}
+	b.classes[c.Name] = c
+	b.t.classes = append(b.t.classes, c)
+	rec, _ := r.value.(*record)
+	c.DSCP, _, _ = get[uint8](rec, "dscp")
 }
 
 func (b *builder) bridge(r row) *bridge {
@@ -253,7 +311,7 @@ func (b *builder) bridge(r row) *bridge {
 }
 
 func (b *builder) tunnel(r row) {
-	t := &tunnel{name: r.name, at: r.at, encapsulation: l2tpv3.UDP}
+	t := &tunnel{name: r.name, at: r.at, encapsulation: l2tpv3.UDP, ecn: true}
 	b.tunnels[t.name] = t
 	b.t.tunnels = append(b.t.tunnels, t)
 	rec, _ := r.value.(*record)
@@ -262,6 +320,7 @@ func (b *builder) tunnel(r row) {
 		t.encapsulation = l2tpv3.IP
 	}
 	b.authentication(t, rec)
+	b.service(t, rec)
 	list, at, ok := get[[]item](rec, "sites")
 	t.sitesAt = at
 	t.broken = !ok
@@ -289,6 +348,55 @@ func (b *builder) tunnel(r row) {
 		first[name] = it.at
 	}
 	b.families(t, list)
+	b.callers(t, list, rec)
+}
+
+// service reads what the tunnel does for data packets.
+func (b *builder) service(t *tunnel, rec *record) {
+	if on, _, ok := get[bool](rec, "ecn"); ok {
+		t.ecn = on
+	}
+	name, at, ok := get[string](rec, "class")
+	if !ok {
+		return
+	}
+	if t.class = b.classes[name]; t.class == nil && !b.noClasses {
+		var known []string
+		for _, c := range b.t.classes {
+			known = append(known, c.Name)
+		}
+		b.fault(CodeUnknownClass, at, fmt.Sprintf("there is no class %s", name), oneOf(name, "classes", known))
+	}
+}
+
+// callers checks that each pair of a tunnel's sites has one that can call the other,
+// and is let in, and one that runs this daemon.
+func (b *builder) callers(t *tunnel, list []item, rec *record) {
+	var dynamic, foreign *item
+	for i := range list {
+		it := &list[i]
+		s := b.sites[it.value.(string)]
+		if s == nil || b.full() {
+			continue
+		}
+		switch {
+		case !s.dynamic:
+		case dynamic != nil:
+			b.clash(CodeDynamic, it.at, fmt.Sprintf("neither %s nor %s has an address that the other could call", dynamic.value, s.name), dynamic.at, "the other one is here", "give one of them a fixed address, or make a tunnel for each pair of sites that can have one")
+		default:
+			if !rec.has("secret-file") && !rec.damaged {
+				b.clash(CodeNeedsSecret, it.at, fmt.Sprintf("%s calls from any address, so it has to be known by a secret", s.name), s.addressAt, "dynamic here", "add `secret-file:` to the tunnel")
+			}
+			dynamic = it
+		}
+		switch {
+		case !s.foreign:
+		case foreign != nil:
+			b.clash(CodeForeign, it.at, fmt.Sprintf("%s and %s are both foreign: this daemon has nothing to do with a tunnel between them", foreign.value, s.name), foreign.at, "the other one is here", "make a tunnel for each foreign site")
+		default:
+			foreign = it
+		}
+	}
 }
 
 // authentication reads what the tunnel's messages are protected by.
@@ -359,7 +467,7 @@ func (b *builder) pseudowire(r row) {
 	if rec == nil {
 		return
 	}
-	p := &pseudowire{name: r.name, at: r.at, endID: []byte(r.name), endIDAt: r.at, cookie: 8}
+	p := &pseudowire{name: r.name, at: r.at, kind: l2tpv3.Ethernet, endID: []byte(r.name), endIDAt: r.at, wishes: wishes{cookie: 8}}
 	b.t.pseudowires = append(b.t.pseudowires, p)
 	p.tunnel = b.tunnelOf(r, rec)
 	if id, at, ok := get[string](rec, "end-id"); ok {
@@ -369,9 +477,13 @@ func (b *builder) pseudowire(r row) {
 		// What the end ID is to be is not known: nothing can clash with it.
 		p.endID = nil
 	}
-	if cookie, _, ok := get[int64](rec, "cookie"); ok {
-		p.cookie = int(cookie)
+	if agi, _, ok := get[string](rec, "agi"); ok {
+		p.agi = []byte(agi)
 	}
+	if word, _, _ := get[string](rec, "type"); word == "ethernet-vlan" {
+		p.kind = l2tpv3.EthernetVLAN
+	}
+	p.wishes = b.wishes(p.wishes, rec)
 	if mtu, at, ok := get[int64](rec, "mtu"); ok {
 		p.mtu = int(mtu)
 		if mtu < 1280 {
@@ -382,6 +494,47 @@ func (b *builder) pseudowire(r row) {
 		p.datapath = word
 	}
 	b.ends(p, rec)
+	b.tags(p)
+}
+
+// wishes reads how the peer is to send, with what holds where a key is absent.
+func (b *builder) wishes(w wishes, rec *record) wishes {
+	if cookie, _, ok := get[int64](rec, "cookie"); ok {
+		w.cookie = int(cookie)
+	}
+	if word, _, ok := get[string](rec, "sequencing"); ok {
+		w.sequencing = map[string]l2tpv3.DataSequencing{"none": l2tpv3.SequencingNone, "non-ip": l2tpv3.SequencingNonIP, "all": l2tpv3.SequencingAll}[word]
+		w.sublayer = l2tpv3.SublayerNone
+	}
+	word, at, ok := get[string](rec, "sublayer")
+	switch {
+	case ok && word == "none" && w.sequencing != l2tpv3.SequencingNone:
+		b.fault(CodeExclusive, at, "sequence numbers are in the default sublayer", "write default, or remove the key")
+	case ok && word == "none":
+		w.sublayer = l2tpv3.SublayerNone
+	case ok || w.sequencing != l2tpv3.SequencingNone:
+		w.sublayer = l2tpv3.SublayerDefault
+	}
+	return w
+}
+
+// tags checks that the frames of an Ethernet VLAN pseudowire have a tag at both ends or
+// pass as they are at both (RFC 4719, Section 3.1).
+func (b *builder) tags(p *pseudowire) {
+	var with, without *end
+	for i := range p.ends {
+		e := &p.ends[i]
+		switch {
+		case e.broken || e.site.foreign:
+		case e.attachment.VLAN != 0:
+			with = e
+		default:
+			without = e
+		}
+	}
+	if p.kind == l2tpv3.EthernetVLAN && with != nil && without != nil && !b.full() {
+		b.clash(CodeTags, without.circuitAt, "an Ethernet VLAN pseudowire with a VLAN at one end and none at the other", with.vlanAt, "there is one here", "add `vlan:`, remove the other one, or use `type: ethernet`")
+	}
 }
 
 // tunnelOf is the tunnel that carries the pseudowire, nil if that was faulty.
@@ -459,7 +612,11 @@ func (b *builder) ends(p *pseudowire, rec *record) {
 		if t := p.tunnel; t != nil && !t.broken && !slices.Contains(t.sites, s) {
 			b.clash(CodeNotMember, r.at, fmt.Sprintf("tunnel %s does not reach site %s", t.name, s.name), t.sitesAt, "its sites are here", fmt.Sprintf("attach at one of its sites (%s), or add %s to them", listed(siteNames(t.sites)), s.name))
 		}
-		p.ends = append(p.ends, b.end(s, r))
+		if s.foreign {
+			p.ends = append(p.ends, b.foreignEnd(p, s, r))
+		} else {
+			p.ends = append(p.ends, b.end(s, r))
+		}
 	}
 }
 
@@ -471,12 +628,40 @@ func siteNames(sites []*site) []string {
 	return names
 }
 
+// foreignEnd is an end that others set up: what we have to know of it.
+func (b *builder) foreignEnd(p *pseudowire, s *site, r row) end {
+	e := end{site: s, at: r.at, towards: p.wishes}
+	rec, _ := r.value.(*record)
+	if rec == nil {
+		return e
+	}
+	for _, key := range []string{"bridge", "interface"} {
+		if rec.has(key) {
+			b.clash(CodeForeign, rec.values[key].key, fmt.Sprintf("%s is foreign: what it attaches is not said here", s.name), s.at, "declared here", "remove the key")
+		}
+	}
+	tag, tagAt, ok := get[int64](rec, "vlan")
+	if e.attachment.VLAN, e.vlanAt = uint16(tag), tagAt; ok && p.kind != l2tpv3.EthernetVLAN {
+		b.clash(CodeForeign, rec.values["vlan"].key, fmt.Sprintf("%s is foreign: its VLAN matters to an Ethernet VLAN pseudowire only", s.name), s.at, "declared here", "remove the key, or add `type: ethernet-vlan`")
+	}
+	if id, at, ok := get[string](rec, "end-id"); ok {
+		e.endID, e.endIDAt = []byte(id), at
+	}
+	e.towards = b.wishes(p.wishes, rec)
+	return e
+}
+
 func (b *builder) end(s *site, r row) end {
 	e := end{site: s, at: r.at}
 	rec, _ := r.value.(*record)
 	if rec == nil {
 		e.broken = true
 		return e
+	}
+	for _, key := range []string{"end-id", "cookie", "sequencing", "sublayer"} {
+		if rec.has(key) {
+			b.fault(CodeForeign, rec.values[key].key, fmt.Sprintf("%s is for foreign sites, and %s runs this daemon", key, s.name), "write it above `attach:`, for both ends")
+		}
 	}
 	br, brAt, brOK := get[string](rec, "bridge")
 	ifc, ifcAt, ifcOK := get[string](rec, "interface")
@@ -521,6 +706,18 @@ func (b *builder) unknownBridge(s *site, name string, at spot) {
 // bridge is the site's bridge with that name, nil if it has none.
 func (s *site) bridge(name string) *bridge {
 	return s.bridgeNames[name]
+}
+
+// Managed are the names of the sites that run this daemon, sorted.
+func (t *Topology) Managed() []string {
+	var names []string
+	for _, s := range t.sites {
+		if !s.foreign {
+			names = append(names, s.name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Sites are the names of all sites, sorted.

@@ -40,8 +40,8 @@ func TestLocal(t *testing.T) {
 			Topology: "two-sites", Site: "dc1",
 			Bridges: []Bridge{{Name: "br-lan", Ports: []string{"eth1"}}},
 			Tunnels: []Tunnel{
-				{Key: "gold/dc2", Name: "gold", Peer: "dc2", Local: v4a, Remote: v4b, HostName: "gold.dc1", PeerHostName: "gold.dc2", RouterID: 0x694244f8, Hello: 10 * time.Second},
-				{Key: "silver/dc2", Name: "silver", Peer: "dc2", Local: v4a, Remote: v4b, HostName: "silver.dc1", PeerHostName: "silver.dc2", RouterID: 0x65d26a1a, Hello: 10 * time.Second},
+				{Key: "gold/dc2", Name: "gold", Peer: "dc2", ECN: true, Local: v4a, Remote: v4b, HostName: "gold.dc1", PeerHostName: "gold.dc2", RouterID: 0x694244f8, Hello: 10 * time.Second},
+				{Key: "silver/dc2", Name: "silver", Peer: "dc2", ECN: true, Local: v4a, Remote: v4b, HostName: "silver.dc1", PeerHostName: "silver.dc2", RouterID: 0x65d26a1a, Hello: 10 * time.Second},
 			},
 			Pseudowires: []Pseudowire{
 				{Name: "tenant-a", Peer: "dc2", Device: "pw-tenant-a", Tunnel: "gold/dc2", Type: l2tpv3.Ethernet, EndID: []byte("tenant-a"), CookieLength: 8, Attachment: Attachment{Bridge: "br-lan", VLAN: 100}},
@@ -53,7 +53,7 @@ func TestLocal(t *testing.T) {
 			Bridges: []Bridge{{Name: "br-old", External: true}},
 			Tunnels: []Tunnel{
 				// The pair has one tunnel: the site's own router ID.
-				{Key: "gold/dc1", Name: "gold", Peer: "dc1", Local: netip.MustParseAddr("2001:db8:2::1"), Remote: netip.MustParseAddr("2001:db8:1::1"), HostName: "gold.dc2", PeerHostName: "gold.dc1", RouterID: 0xc0000202, Hello: 10 * time.Second},
+				{Key: "gold/dc1", Name: "gold", Peer: "dc1", ECN: true, Local: netip.MustParseAddr("2001:db8:2::1"), Remote: netip.MustParseAddr("2001:db8:1::1"), HostName: "gold.dc2", PeerHostName: "gold.dc1", RouterID: 0xc0000202, Hello: 10 * time.Second},
 			},
 			Pseudowires: []Pseudowire{
 				{Name: "tenant-a", Peer: "dc1", Device: "pw-tenant-a", Tunnel: "gold/dc1", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 8, MTU: 1500, Attachment: Attachment{Bridge: "br-old"}},
@@ -62,13 +62,39 @@ func TestLocal(t *testing.T) {
 		{"../../examples/three-sites.yaml", "dc3", Local{
 			Topology: "three-sites", Site: "dc3",
 			Tunnels: []Tunnel{
-				{Key: "core/dc1", Name: "core", Peer: "dc1", Local: netip.MustParseAddr("203.0.113.1"), Remote: v4a, HostName: "core.dc3", PeerHostName: "core.dc1", RouterID: 0x9b78bb38},
-				{Key: "core/dc2", Name: "core", Peer: "dc2", Local: netip.MustParseAddr("203.0.113.1"), Remote: netip.MustParseAddr("198.51.100.1"), HostName: "core.dc3", PeerHostName: "core.dc2", RouterID: 0x9b78bb38},
+				{Key: "core/dc1", Name: "core", Peer: "dc1", ECN: true, Local: netip.MustParseAddr("203.0.113.1"), Remote: v4a, HostName: "core.dc3", PeerHostName: "core.dc1", RouterID: 0x9b78bb38},
+				{Key: "core/dc2", Name: "core", Peer: "dc2", ECN: true, Local: netip.MustParseAddr("203.0.113.1"), Remote: netip.MustParseAddr("198.51.100.1"), HostName: "core.dc3", PeerHostName: "core.dc2", RouterID: 0x9b78bb38},
 			},
 			Pseudowires: []Pseudowire{
 				{Name: "blue", Peer: "dc2", Device: "pw-blue", Tunnel: "core/dc2", Type: l2tpv3.Ethernet, EndID: []byte("blue"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 20}},
 				{Name: "green", Peer: "dc1", Device: "pw-green", Tunnel: "core/dc1", Type: l2tpv3.Ethernet, EndID: []byte("green"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 30}},
 			},
+		}},
+		{"../../examples/foreign.yaml", "dc1", Local{
+			Topology: "foreign", Site: "dc1",
+			Tunnels: []Tunnel{
+				{Key: "to-cisco/cisco", Name: "to-cisco", Peer: "cisco", ECN: true, Encapsulation: l2tpv3.IP, Local: v4a, Remote: netip.MustParseAddr("198.51.100.9"), HostName: "to-cisco.dc1", PeerHostName: "pe9", RouterID: 0xc0000201, SecretFiles: []string{"cisco.secret"}, Digest: l2tpv3.HMACSHA1, Foreign: true},
+				{Key: "to-mikrotik/mikrotik", Name: "to-mikrotik", Peer: "mikrotik", ECN: true, Local: v4a, Remote: netip.MustParseAddr("203.0.113.9"), HostName: "to-mikrotik.dc1", RouterID: 0xc0000201, Hello: 30 * time.Second, SecretFiles: []string{"mikrotik.secret"}, Foreign: true},
+			},
+			Pseudowires: []Pseudowire{
+				{Name: "tenant-a", Peer: "cisco", Device: "pw-tenant-a", Tunnel: "to-cisco/cisco", Type: l2tpv3.Ethernet, EndID: []byte("10"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 10}},
+				{Name: "tenant-b", Peer: "mikrotik", Device: "pw-tenant-b", Tunnel: "to-mikrotik/mikrotik", Type: l2tpv3.Ethernet, EndID: []byte("branch"), LocalEndID: []byte("dc1"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 20}},
+			},
+			SecretFiles: []SecretFile{
+				{Tunnel: "to-cisco", Name: "cisco.secret", Path: "tunnels.to-cisco.secret-file"},
+				{Tunnel: "to-mikrotik", Name: "mikrotik.secret", Path: "tunnels.to-mikrotik.secret-file"},
+			},
+		}},
+		{"../../examples/dynamic-site.yaml", "branch", Local{
+			Topology: "dynamic-site", Site: "branch",
+			Bridges: []Bridge{{Name: "br-lan", Ports: []string{"eth1"}}},
+			Tunnels: []Tunnel{
+				{Key: "home/dc1", Name: "home", Peer: "dc1", ECN: true, Remote: v4a, HostName: "home.branch", PeerHostName: "home.dc1", RouterID: RouterID("home", "branch"), Hello: 10 * time.Second, SecretFiles: []string{"home.secret"}},
+			},
+			Pseudowires: []Pseudowire{
+				{Name: "office", Peer: "dc1", Device: "pw-office", Tunnel: "home/dc1", Type: l2tpv3.Ethernet, EndID: []byte("office"), CookieLength: 8, Attachment: Attachment{Bridge: "br-lan"}},
+			},
+			SecretFiles: []SecretFile{{Tunnel: "home", Name: "home.secret", Path: "tunnels.home.secret-file"}},
 		}},
 		{"testdata/good/every-key.yaml", "b", Local{
 			Topology: "2026-01-02", Site: "b",
@@ -80,17 +106,18 @@ func TestLocal(t *testing.T) {
 			},
 			Tunnels: []Tunnel{
 				// Alone between b and c, so that b's router ID holds; not towards a.
-				{Key: "all/a", Name: "all", Peer: "a", Encapsulation: l2tpv3.IP, SecretFiles: []string{"a b"}, Local: v4b, Remote: v4a, HostName: "all.b", PeerHostName: "all.a", RouterID: RouterID("all", "b"), Hello: 90 * time.Second},
-				{Key: "all/c", Name: "all", Peer: "c", Encapsulation: l2tpv3.IP, SecretFiles: []string{"a b"}, Local: v4b, Remote: netip.MustParseAddr("192.0.2.3"), HostName: "all.b", PeerHostName: "all.c", RouterID: 4294967295, Hello: 90 * time.Second},
-				{Key: "one/a", Name: "one", Peer: "a", SecretFiles: []string{"new", "/etc/pwd/old"}, Digest: l2tpv3.HMACSHA1, Hide: true, Local: v4b, Remote: v4a, HostName: "one.b", PeerHostName: "one.a", RouterID: RouterID("one", "b")},
+				{Key: "all/a", Name: "all", Peer: "a", Class: "least", Encapsulation: l2tpv3.IP, SecretFiles: []string{"a b"}, Local: v4b, Remote: v4a, HostName: "all.b", PeerHostName: "all.a", RouterID: RouterID("all", "b"), Hello: 90 * time.Second},
+				{Key: "all/c", Name: "all", Peer: "c", Class: "least", Encapsulation: l2tpv3.IP, SecretFiles: []string{"a b"}, Local: v4b, Remote: netip.MustParseAddr("192.0.2.3"), HostName: "all.b", PeerHostName: "all.c", RouterID: 4294967295, Hello: 90 * time.Second},
+				{Key: "one/a", Name: "one", Peer: "a", ECN: true, Class: "best", SecretFiles: []string{"new", "/etc/pwd/old"}, Digest: l2tpv3.HMACSHA1, Hide: true, Local: v4b, Remote: v4a, HostName: "one.b", PeerHostName: "one.a", RouterID: RouterID("one", "b")},
 			},
 			Pseudowires: []Pseudowire{
-				{Name: "number", Peer: "a", Device: "pw-number", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 0, MTU: 9216, Datapath: "kernel", Attachment: Attachment{Bridge: "br-on", VLAN: 4094}},
-				{Name: "octets", Peer: "c", Device: "pw-octets", Tunnel: "all/c", Type: l2tpv3.Ethernet, EndID: []byte{0xff, 0xff, 0xff, 0xff}, CookieLength: 8, Attachment: Attachment{Interface: "eth9", VLAN: 1}},
-				{Name: "same-id-elsewhere", Peer: "c", Device: "pw-same-id-2ld4", Tunnel: "all/c", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 8, Attachment: Attachment{Bridge: "br-auto"}},
-				{Name: "text", Peer: "a", Device: "pw-text", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte("7"), CookieLength: 4, MTU: 1280, Datapath: "ebpf", Attachment: Attachment{Bridge: "br-theirs"}},
-				{Name: "words", Peer: "a", Device: "pw-words", Tunnel: "all/a", Type: l2tpv3.Ethernet, EndID: []byte("vc 7: east"), CookieLength: 8, Attachment: Attachment{Bridge: "br-on", VLAN: 1}},
+				{Name: "number", AGI: []byte("tenant 7"), Sublayer: l2tpv3.SublayerDefault, DSCP: 46, Peer: "a", Device: "pw-number", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 0, MTU: 9216, Datapath: "kernel", Attachment: Attachment{Bridge: "br-on", VLAN: 4094}},
+				{Name: "octets", AGI: []byte{0, 0, 0, 1}, Sequencing: l2tpv3.SequencingAll, Sublayer: l2tpv3.SublayerDefault, DSCP: 63, Peer: "c", Device: "pw-octets", Tunnel: "all/c", Type: l2tpv3.Ethernet, EndID: []byte{0xff, 0xff, 0xff, 0xff}, CookieLength: 8, Attachment: Attachment{Interface: "eth9", VLAN: 1}},
+				{Name: "same-id-elsewhere", DSCP: 63, Peer: "c", Device: "pw-same-id-2ld4", Tunnel: "all/c", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 8, Attachment: Attachment{Bridge: "br-auto"}},
+				{Name: "text", DSCP: 46, Peer: "a", Device: "pw-text", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte("7"), CookieLength: 4, MTU: 1280, Datapath: "ebpf", Attachment: Attachment{Bridge: "br-theirs"}},
+				{Name: "words", Sequencing: l2tpv3.SequencingNonIP, Sublayer: l2tpv3.SublayerDefault, PeerVLAN: 7, DSCP: 63, Peer: "a", Device: "pw-words", Tunnel: "all/a", Type: l2tpv3.EthernetVLAN, EndID: []byte("vc 7: east"), CookieLength: 8, Attachment: Attachment{Bridge: "br-on", VLAN: 1}},
 			},
+			Classes: []Class{{"best", 46}, {"least", 63}},
 			SecretFiles: []SecretFile{
 				{Tunnel: "one", Name: "new", Path: "tunnels.one.secret-file[0]"},
 				{Tunnel: "one", Name: "/etc/pwd/old", Path: "tunnels.one.secret-file[1]"},
@@ -153,6 +180,17 @@ func TestPositionsWithCRLF(t *testing.T) {
 	}
 }
 
+// No daemon runs at a foreign site.
+func TestForeignSite(t *testing.T) {
+	topology, _ := parseFile(t, "../../examples/foreign.yaml")
+	l, diagnostics := topology.Local("mikrotik")
+	want := "foreign.yaml:23:3: error: sites.mikrotik: site mikrotik is foreign (`managed: false`): this daemon does not run there [PW0223]\n" +
+		"  mikrotik:\n  ^\nhelp: name the site that this host is: dc1\n"
+	if l != nil || diagnostics.String() != want {
+		t.Errorf("got %v,\n%s", l, diagnostics)
+	}
+}
+
 func TestUnknownSite(t *testing.T) {
 	topology, _ := parseFile(t, "../../examples/three-sites.yaml")
 	l, diagnostics := topology.Local("dc4")
@@ -181,7 +219,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%s", diagnostics)
 			continue
 		}
-		for _, site := range topology.Sites() {
+		for _, site := range topology.Managed() {
 			if l, diagnostics := topology.Local(site); l == nil || len(diagnostics) > 0 {
 				t.Errorf("%s", diagnostics)
 			}
