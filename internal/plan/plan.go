@@ -5,6 +5,7 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -200,24 +201,34 @@ func changedBridge(a, b *topology.Bridge) (Impact, []string) {
 }
 
 // A tunnel's identity is what its control connection was set up with; only its
-// timers, its secrets and how it signs can change under it.
+// timers, its secrets and how it signs and hides can change under it.
 func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
 	fields := []field{
 		{"encapsulation", ResetsSession, a.Encapsulation, b.Encapsulation},
-		{"local address", ResetsSession, a.Local, b.Local},
-		{"remote address", ResetsSession, a.Remote, b.Remote},
+		{"local address", ResetsSession, address(a.Local), address(b.Local)},
+		{"remote address", ResetsSession, address(a.Remote), address(b.Remote)},
 		{"host name", ResetsSession, a.HostName, b.HostName},
 		{"peer's host name", ResetsSession, a.PeerHostName, b.PeerHostName},
 		{"router ID", ResetsSession, a.RouterID, b.RouterID},
 		{"hello", Live, a.Hello, b.Hello},
 		{"authentication", ResetsSession, authentication(a), authentication(b)},
 		{"digest", Live, a.Digest, b.Digest},
-		{"hide", ResetsSession, a.Hide, b.Hide},
+		{"hide", Live, a.Hide, b.Hide},
+		{"class", Live, a.Class, b.Class},
+		{"ecn", ResetsSession, a.ECN, b.ECN},
+		{"foreign peer", ResetsSession, a.Foreign, b.Foreign},
 	}
 	if len(a.SecretFiles) > 0 && len(b.SecretFiles) > 0 {
 		fields = append(fields, field{"secret-file", Live, a.SecretFiles, b.SecretFiles}, field{"secret", Live, a.Secrets, b.Secrets})
 	}
 	return compare(fields)
+}
+
+func address(a netip.Addr) string {
+	if a.IsValid() {
+		return a.String()
+	}
+	return "dynamic"
 }
 
 func authentication(t *topology.Tunnel) string {
@@ -235,10 +246,16 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"tunnel", ResetsSession, a.Tunnel, b.Tunnel},
 		{"type", ResetsSession, a.Type, b.Type},
 		{"end ID", ResetsSession, string(a.EndID), string(b.EndID)},
+		{"own end ID", ResetsSession, string(a.LocalEndID), string(b.LocalEndID)},
+		{"AGI", ResetsSession, string(a.AGI), string(b.AGI)},
 		{"cookie", ResetsSession, a.CookieLength, b.CookieLength},
-		{"mtu", Live, a.MTU, b.MTU},
+		{"sublayer", ResetsSession, a.Sublayer, b.Sublayer},
+		{"sequencing", ResetsSession, a.Sequencing, b.Sequencing},
+		{"dscp", ResetsSession, a.DSCP, b.DSCP},
+		{"mtu", ResetsSession, a.MTU, b.MTU},
 		{"bridge", Live, a.Attachment.Bridge, b.Attachment.Bridge},
 		{"interface", Live, a.Attachment.Interface, b.Attachment.Interface},
 		{"vlan", Live, a.Attachment.VLAN, b.Attachment.VLAN},
+		{"vlan at the peer", Live, a.PeerVLAN, b.PeerVLAN},
 	})
 }

@@ -74,11 +74,11 @@ func TestStepsReadAsAPlan(t *testing.T) {
 		{"authentication is turned on", base, authentic("new"), []string{
 			"change tunnel gold/dc2 resets-session authentication off -> on",
 		}},
-		{"how messages are signed is live, what they hide is not", authentic("a"), with(func(l *topology.Local) {
+		{"how messages are signed and what they hide is live", authentic("a"), with(func(l *topology.Local) {
 			l.Tunnels[0] = authentic("a").Tunnels[0]
 			l.Tunnels[0].Digest, l.Tunnels[0].Hide = l2tpv3.HMACSHA1, true
 		}), []string{
-			"change tunnel gold/dc2 resets-session digest HMAC-MD5 -> HMAC-SHA-1, hide false -> true",
+			"change tunnel gold/dc2 live digest HMAC-MD5 -> HMAC-SHA-1, hide false -> true",
 		}},
 		{"another encapsulation", base, with(func(l *topology.Local) { l.Tunnels[0].Encapsulation = l2tpv3.IP }), []string{
 			"change tunnel gold/dc2 resets-session encapsulation udp -> ip",
