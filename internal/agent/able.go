@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
@@ -27,14 +28,43 @@ func (w *wire) unable() bool { return errors.As(w.fault, new(*UnableError)) }
 // can. The error is an *UnableError.
 func (a *Agent) able(w *wire, dp pseudowire.Datapath) error {
 	can := dp.Abilities()
-	t := a.tunnels[w.Tunnel]
-	if t == nil {
-		return nil
-	}
-	if t.Encapsulation == l2tpv3.IP && !can.IP {
+	tag := w.Attachment.VLAN
+	switch t := a.tunnels[w.Tunnel]; {
+	case t != nil && t.Encapsulation == l2tpv3.IP && !can.IP:
 		return &UnableError{dp.Kind(), "carry L2TP over IP", "use `encapsulation: udp` for tunnel " + t.Name + ", or another `datapath:`"}
+	case w.Sequencing != l2tpv3.SequencingNone && !can.Sequencing:
+		return &UnableError{dp.Kind(), "look at sequence numbers", "remove `sequencing:`, or use another `datapath:`"}
+	case w.DSCP != 0 && !can.DSCP:
+		return &UnableError{dp.Kind(), "set the DSCP of packets", "remove `class:` of the tunnel, or use another `datapath:`"}
+	// RFC 4719, Section 3.1: the tag on the way is one end's, and the other end
+	// gives it the number that it has there.
+	case w.Type == l2tpv3.EthernetVLAN && tag != 0 && !can.RewritesTags && w.PeerVLAN != tag:
+		there := "that of " + w.Peer + " is not known"
+		if w.PeerVLAN != 0 {
+			there = fmt.Sprintf("it is %d at %s", w.PeerVLAN, w.Peer)
+		}
+		return &UnableError{dp.Kind(), fmt.Sprintf("give tags another number (VLAN %d here, %s)", tag, there), "use one VLAN at both ends, `type: ethernet`, or `datapath: ebpf`"}
 	}
 	return nil
+}
+
+// fit takes out of a topology what the datapaths of this host cannot: congestion
+// marks are passed on by a tunnel all of whose pseudowires can.
+func (a *Agent) fit(local *topology.Local) {
+	if local == nil {
+		return
+	}
+	can := func(asked string) bool {
+		dp, err := a.datapath(a.kindOf(asked))
+		return err == nil && dp.Abilities().ECN
+	}
+	for i := range local.Tunnels {
+		t := &local.Tunnels[i]
+		t.ECN = t.ECN && can("")
+		for _, p := range local.Pseudowires {
+			t.ECN = t.ECN && (p.Tunnel != t.Key || can(p.Datapath))
+		}
+	}
 }
 
 // review looks again whether the pseudowires of a tunnel that was set can be

@@ -249,7 +249,7 @@ func (k *kernel) text() string {
 	defer k.mu.Unlock()
 	var lines []string
 	for _, p := range k.pseudowires {
-		lines = append(lines, fmt.Sprintf("pseudowire %s %s vlan %d mtu %d", p.Name, p.Device, p.VLAN, p.MTU))
+		lines = append(lines, fmt.Sprintf("pseudowire %s %s vlan %d mtu %d keep tag %v", p.Name, p.Device, p.VLAN, p.MTU, p.KeepTag))
 	}
 	for _, t := range k.tunnels {
 		lines = append(lines, "tunnel "+t.Name)

@@ -45,6 +45,8 @@ type place struct {
 	kernel, l2tp *kernel
 	turns        *turns
 	file         string
+	// can gives the fake datapath that is not as the kernel's abilities.
+	can func(*pseudowire.Abilities)
 
 	a *Agent
 	// change, if set, is done to a daemon before it runs.
@@ -119,17 +121,17 @@ func (w testWriter) Write(b []byte) (int, error) {
 
 // open makes a fake datapath; that of the kind kernel is as the kernel's.
 func (p *place) open(kind pseudowire.Kind, k *kernel) *fakeDatapath {
-	return &fakeDatapath{kind: kind, ns: p.ns, kernel: k, turns: p.turns, bare: kind == pseudowire.Kernel,
+	can := p.can
+	if kind == pseudowire.Kernel {
+		can = nil
+	}
+	return &fakeDatapath{kind: kind, can: can, ns: p.ns, kernel: k, turns: p.turns, bare: kind == pseudowire.Kernel,
 		named: map[string]bool{}, carried: map[string]bool{}, live: map[uint32]bool{}}
 }
 
-// can gives the fake datapaths abilities, or takes them.
-func (p *place) can(change func(*pseudowire.Abilities)) {
-	p.do(func() {
-		for _, dp := range p.a.datapaths {
-			dp.(*fakeDatapath).can = change
-		}
-	})
+// everything is what the eBPF datapath can.
+func everything(a *pseudowire.Abilities) {
+	a.IP, a.Sequencing, a.SublayerPerDirection, a.ChangesCookies, a.DSCP, a.ECN = true, true, true, true, true, true
 }
 
 // write replaces the topology file, which the daemon has from then on.

@@ -49,7 +49,9 @@ func (a *Agent) lookAtUnderlay() {
 		a.faults.set("the "+string(kind)+" datapath's way to its peers", dp.Refresh())
 	}
 	clear(a.carried) // sockets may be opened anew
-	a.faults.set("sockets", a.transport.Refresh())
+	failed := a.transport.Refresh()
+	a.redial(failed)
+	a.faults.set("sockets", failed)
 }
 
 // concerns says whether one of the links is named in the topology, or made for it.

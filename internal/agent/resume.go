@@ -13,6 +13,7 @@ import (
 // resume takes up what an earlier daemon left: its topology, connections and
 // sessions. Nothing is sent; what the control machine has to say waits for Run.
 func (a *Agent) resume() error {
+	a.fit(a.local)
 	if err := a.clearDatapaths(); err != nil {
 		return err
 	}
@@ -133,6 +134,9 @@ func (a *Agent) setListeners() {
 	var endpoints []transport.Endpoint
 	if a.local != nil {
 		for _, t := range a.local.Tunnels {
+			if !t.Local.IsValid() {
+				continue // the site calls, and is not called
+			}
 			endpoints = append(endpoints, transport.Endpoint{Addr: t.Local, Encapsulation: t.Encapsulation})
 		}
 	}

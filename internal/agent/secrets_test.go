@@ -11,7 +11,6 @@ import (
 
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
-	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 const guarded = "gold: {sites: [dc1, dc2], secret-file: gold.secret}\n"
@@ -270,7 +269,9 @@ func TestDatapathWithoutIP(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "cannot come up") || !strings.Contains(err.Error(), reason) {
 		t.Errorf("apply: %v", err)
 	}
-	p.can(func(a *pseudowire.Abilities) { a.IP = true })
+	p.shut()
+	p.can = everything
+	p.start()
 	p.mustApply(topo("gold: {sites: [dc1, dc2], encapsulation: ip}\n", wireTo("a", "gold", 7)))
 	p.do(func() {
 		if e := p.a.tunnels["gold/dc2"].Encapsulation; e != l2tpv3.IP || p.a.wires["a"].fault != nil {

@@ -45,9 +45,18 @@ func (a *Agent) Attachments(ctx context.Context) ([]api.Attachment, error) {
 	return view(ctx, a, a.attachmentViews)
 }
 
-// Classes implements api.Backend: there are none, classes of service are not
-// supported yet.
-func (a *Agent) Classes(context.Context) ([]api.Class, error) { return []api.Class{}, nil }
+// Classes implements api.Backend.
+func (a *Agent) Classes(ctx context.Context) ([]api.Class, error) {
+	return view(ctx, a, func() []api.Class {
+		views := []api.Class{}
+		if a.local != nil {
+			for _, c := range a.local.Classes {
+				views = append(views, api.Class{Name: c.Name, DSCP: c.DSCP})
+			}
+		}
+		return views
+	})
+}
 
 // Events implements api.Backend.
 func (a *Agent) Events(ctx context.Context, since uint64, follow bool, emit func(api.Event) error) error {
@@ -110,12 +119,8 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 	}
 	for _, t := range s.Tunnels {
 		if t.State != "established" {
-			way := fmt.Sprintf("UDP port %d", l2tpv3.Port)
-			if t.Encapsulation == "ip" {
-				way = "IP protocol 115"
-			}
 			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.State + ": " + t.Reason,
-				Fix: fmt.Sprintf("is pwd running at %s, and does %s get through to %s?", t.Peer, way, t.Remote)})
+				Fix: a.advice(t)})
 		}
 	}
 	for _, p := range s.Pseudowires {
@@ -124,6 +129,26 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 		}
 	}
 	return ps
+}
+
+// advice is what to look at where a tunnel is not established.
+func (a *Agent) advice(t api.Tunnel) string {
+	way := fmt.Sprintf("UDP port %d", l2tpv3.Port)
+	if t.Encapsulation == "ip" {
+		way = "IP protocol 115"
+	}
+	known := a.tunnels[t.Name+"/"+t.Peer]
+	switch {
+	case known == nil:
+		return ""
+	case known.fault != nil:
+		return "see what is said of the secret"
+	case !known.Remote.IsValid():
+		return fmt.Sprintf("is pwd running at %s, has it the same secret, and does %s get through from there to %s?", t.Peer, way, known.Local)
+	case known.Foreign:
+		return fmt.Sprintf("is %s set up as docs/interop.md says, and does %s get through to %s?", t.Peer, way, known.Remote)
+	}
+	return fmt.Sprintf("is pwd running at %s, and does %s get through to %s?", t.Peer, way, known.Remote)
 }
 
 func (a *Agent) globalCounters() map[string]uint64 {
@@ -174,7 +199,11 @@ func (a *Agent) tunnelViews() []api.Tunnel {
 	}
 	now := time.Now()
 	for _, t := range a.local.Tunnels {
-		v := tunnelView(now, t, status[t.Key], sums[t.Key])
+		c := status[t.Key]
+		if local, remote, open := a.transport.Path(c.LocalID); open {
+			c.Path.Local, c.Path.Remote = local, remote
+		}
+		v := tunnelView(now, t, c, sums[t.Key])
 		if known := a.tunnels[t.Key]; known != nil {
 			v.Reason = known.why()
 		}
@@ -341,11 +370,18 @@ func tunnelName(key string) string {
 	return name
 }
 
+// addrPort is an address with its port, if it has one; otherwise where it is to be,
+// if that is known.
 func addrPort(ap netip.AddrPort, otherwise netip.Addr) string {
-	if ap.IsValid() {
+	switch {
+	case ap.IsValid() && ap.Port() != 0:
 		return ap.String()
+	case ap.IsValid():
+		return ap.Addr().String()
+	case otherwise.IsValid():
+		return otherwise.String()
 	}
-	return otherwise.String()
+	return "any address"
 }
 
 func dotted(id uint32) string {

@@ -36,8 +36,12 @@ func (e *RollbackError) Error() string {
 
 func (e *RollbackError) Unwrap() []error { return []error{e.Cause, e.Err} }
 
-// difference lists the steps from the topology in force to another.
-func (a *Agent) difference(to *topology.Local) []plan.Step { return plan.Between(a.local, to) }
+// difference lists the steps from the topology in force to another, which is not in
+// force yet.
+func (a *Agent) difference(to *topology.Local) []plan.Step {
+	a.fit(to)
+	return plan.Between(a.local, to)
+}
 
 // phases is the order of steps: pseudowires that go make room, bridges and
 // tunnels are there before pseudowires need them, and tunnels go when nothing uses

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -54,9 +56,9 @@ func (a *Agent) setTunnel(t *topology.Tunnel) error {
 	err := a.control.SetTunnel(time.Now(), control.Tunnel{
 		Name: t.Key, Encapsulation: t.Encapsulation, Local: t.Local, Remote: t.Remote,
 		HostName: t.HostName, PeerHostName: t.PeerHostName, Peer: t.Peer, RouterID: t.RouterID,
-		Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet},
-		Hello:        t.Hello,
-		Secrets:      octets(t.Secrets), Digest: t.Digest, Hide: t.Hide,
+		Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet, l2tpv3.EthernetVLAN},
+		Hello:        t.Hello, ECN: t.ECN, Foreign: t.Foreign,
+		Secrets: octets(t.Secrets), Digest: t.Digest, Hide: t.Hide,
 	})
 	if err != nil {
 		return err
@@ -95,6 +97,7 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 	t := pseudowire.Tunnel{
 		Name: s.Tunnel, LocalID: s.Connection, RemoteID: s.RemoteConnection,
 		Encapsulation: a.tunnels[s.Tunnel].Encapsulation, Local: local, Remote: remote, Socket: -1,
+		ECN: s.ECN,
 	}
 	if dp.Kind() == pseudowire.Kernel {
 		var err error
@@ -112,6 +115,33 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 	}
 	a.carried[key] = t
 	return nil
+}
+
+// redial has tunnels begin anew whose connection has an address that is not this
+// host's any more: at a site with a dynamic one. failed is what Transport.Refresh said.
+func (a *Agent) redial(failed error) {
+	if joined, ok := failed.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			a.redial(err)
+		}
+		return
+	}
+	gone, ok := errors.AsType[*transport.Error](failed)
+	if !ok || gone.Connection == 0 || !errors.Is(failed, transport.ErrAddressNotPresent) {
+		return
+	}
+	for _, c := range a.control.Connections() {
+		t := a.tunnels[c.Tunnel.Name]
+		if c.LocalID != gone.Connection || c.State != control.ConnectionEstablished || t == nil || t.Local.IsValid() {
+			continue
+		}
+		a.event("warning", "tunnel "+t.Key, "begins anew", "its address "+gone.Local.Addr().String()+" is not on this host any more")
+		a.control.RemoveTunnel(time.Now(), t.Key, shuttingDown)
+		for _, w := range a.wires {
+			w.signalled = w.signalled && w.Tunnel != t.Key
+		}
+		a.faults.set("tunnel "+t.Key, a.setTunnel(&t.Tunnel))
+	}
 }
 
 // wantData says of which sessions over IP data messages are to be handed on: those
@@ -195,7 +225,11 @@ func (t *tunnel) why() string {
 	case t.state == control.ConnectionEstablished:
 		return ""
 	case !t.silent.IsZero():
-		return fmt.Sprintf("no answer from %s since %s", netip.AddrPortFrom(t.Remote, l2tpv3.Port), clock(time.Now(), t.silent))
+		whom := t.Remote.String()
+		if t.Encapsulation == l2tpv3.UDP {
+			whom = netip.AddrPortFrom(t.Remote, l2tpv3.Port).String()
+		}
+		return fmt.Sprintf("no answer from %s since %s", whom, clock(time.Now(), t.silent))
 	}
 	return nonempty(t.reason, "not opened yet")
 }

@@ -147,17 +147,25 @@ func (a *Agent) tryDevice(w *wire) error {
 		return err
 	}
 	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU}
-	if a.carriesTags(w, dp) {
-		p.VLAN = w.Attachment.VLAN
+	if dp.Abilities().RewritesTags {
+		if p.KeepTag = w.Type == l2tpv3.EthernetVLAN; a.carriesTags(w, dp) {
+			p.VLAN = w.Attachment.VLAN
+		}
 	}
 	return dp.SetPseudowire(p)
 }
 
-// carriesTags says that the device carries the attachment circuit's own tag. A
+// carriesTags says that the device carries the attachment circuit's own tag. That of
+// an Ethernet VLAN pseudowire has to, for the tag to get to the peer. Otherwise a
 // VLAN device, where the kernel has them, takes it off itself and leaves the rest
 // of the interface to the host.
 func (a *Agent) carriesTags(w *wire, dp pseudowire.Datapath) bool {
-	if w.Attachment.VLAN == 0 || !dp.Abilities().RewritesTags {
+	switch {
+	case w.Attachment.VLAN == 0:
+		return false
+	case w.Type == l2tpv3.EthernetVLAN:
+		return true
+	case !dp.Abilities().RewritesTags:
 		return false
 	}
 	if w.Attachment.Interface == "" {
@@ -173,10 +181,11 @@ func (a *Agent) carriesTags(w *wire, dp pseudowire.Datapath) bool {
 func (a *Agent) attach(w *wire) error {
 	dp := a.datapaths[w.kind]
 	w.vacated = false
+	tagged := a.carriesTags(w, dp)
 	err := a.bridges.SetAttachment(bridge.Attachment{
 		Pseudowire: w.Name, Device: w.Device,
 		Bridge: w.Attachment.Bridge, Interface: w.Attachment.Interface,
-		VLAN: w.Attachment.VLAN, Tagged: a.carriesTags(w, dp),
+		VLAN: w.Attachment.VLAN, Tagged: tagged, AnyTag: tagged && !dp.Abilities().RewritesTags,
 	})
 	missing, rest := absent(err)
 	if !dp.Abilities().DeviceWithoutSession {
@@ -226,15 +235,27 @@ func (a *Agent) signal() error {
 			continue
 		}
 		w.circuit = circuit
-		err := a.control.SetSession(now, control.Session{
-			Tunnel: w.Tunnel, Name: w.Name, Type: w.Type, RemoteEndID: w.EndID,
-			CookieLength: w.CookieLength, Circuit: circuit,
-		})
+		err := a.control.SetSession(now, a.sessionOf(w))
 		w.signalled = err == nil
 		errs = append(errs, err)
 		a.judge(w)
 	}
 	return errors.Join(errs...)
+}
+
+// sessionOf is what the pseudowire wants to be signalled. Of one that the datapath
+// cannot carry only that it is there: its peers are told why it does not come up.
+func (a *Agent) sessionOf(w *wire) control.Session {
+	s := control.Session{
+		Tunnel: w.Tunnel, Name: w.Name, Type: w.Type, RemoteEndID: w.EndID, LocalEndID: w.LocalEndID, AGI: w.AGI,
+		CookieLength: w.CookieLength, MTU: uint16(w.MTU), DSCP: w.DSCP, Circuit: w.circuit,
+	}
+	if dp := a.datapaths[w.kind]; dp != nil && !w.unable() {
+		can := dp.Abilities()
+		s.Sublayer, s.Sequencing = w.Sublayer, w.Sequencing
+		s.CanSequence, s.CanSublayer, s.CanChangeCookies = can.Sequencing, can.SublayerPerDirection, can.ChangesCookies
+	}
+	return s
 }
 
 // circuitOf is the attachment circuit's status (RFC 4719, Section 2.3.2;

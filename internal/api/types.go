@@ -112,6 +112,8 @@ type Attachment struct {
 // Class is one class of service.
 type Class struct {
 	Name string `json:"name"`
+	// DSCP is that of the outer header of data packets, 0 to 63.
+	DSCP uint8 `json:"dscp"`
 }
 
 // Status is the daemon in one screen.

@@ -272,6 +272,8 @@ func attachmentFields(p *page, ac api.Attachment) {
 }
 
 func describeClass(_ context.Context, _ *api.Client, it item, p *page) error {
-	p.title("Class "+it.value.(api.Class).Name, "", 0, "")
+	c := it.value.(api.Class)
+	p.title("Class "+c.Name, "", 0, "")
+	p.field("DSCP", strconv.Itoa(int(c.DSCP)))
 	return nil
 }

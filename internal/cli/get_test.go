@@ -56,7 +56,7 @@ PSEUDOWIRE   STATE  BRIDGE  INTERFACE  VLAN  DEVICE       REASON
 storage/dc3  down   -       eth4       -     eth4         no carrier on eth4
 tenant-a     up     br-lan  -          100   pw-tenant-a  -
 `},
-		"get classes": {stdout: "NAME\nbulk\nvoice\n"},
+		"get classes": {stdout: "NAME   DSCP\nbulk   0\nvoice  0\n"},
 		"get attachments storage/dc3 -o json": {stdout: `
 {
   "items": [
@@ -428,7 +428,7 @@ Attachment of storage/dc3
   Device     eth4
   Reason     no carrier on eth4
 `},
-		"describe class bulk": {stdout: "Class bulk\n"},
+		"describe class bulk": {stdout: "Class bulk\n  DSCP  0\n"},
 		"describe tunnel lead": {code: 1, stderr: `
 pwctl: this site has no tunnel "lead"
   help: there are gold/dc2, gold/dc3, silver/dc2

@@ -205,9 +205,9 @@ func attachments() resource {
 func classes() resource {
 	return resource{
 		plural: "classes", singular: "class", describe: describeClass,
-		columns: []column{{title: "NAME"}},
+		columns: []column{{title: "NAME"}, {title: "DSCP"}},
 		list: items((*api.Client).Classes, func(c api.Class) item {
-			return item{value: c, names: []string{c.Name}, cells: []string{c.Name}}
+			return item{value: c, names: []string{c.Name}, cells: []string{c.Name, strconv.Itoa(int(c.DSCP))}}
 		}),
 	}
 }

@@ -74,16 +74,13 @@ func TestLocal(t *testing.T) {
 			Topology: "foreign", Site: "dc1",
 			Tunnels: []Tunnel{
 				{Key: "to-cisco/cisco", Name: "to-cisco", Peer: "cisco", ECN: true, Encapsulation: l2tpv3.IP, Local: v4a, Remote: netip.MustParseAddr("198.51.100.9"), HostName: "to-cisco.dc1", PeerHostName: "pe9", RouterID: 0xc0000201, SecretFiles: []string{"cisco.secret"}, Digest: l2tpv3.HMACSHA1, Foreign: true},
-				{Key: "to-mikrotik/mikrotik", Name: "to-mikrotik", Peer: "mikrotik", ECN: true, Local: v4a, Remote: netip.MustParseAddr("203.0.113.9"), HostName: "to-mikrotik.dc1", RouterID: 0xc0000201, Hello: 30 * time.Second, SecretFiles: []string{"mikrotik.secret"}, Foreign: true},
+				{Key: "to-mikrotik/mikrotik", Name: "to-mikrotik", Peer: "mikrotik", ECN: true, Local: v4a, Remote: netip.MustParseAddr("203.0.113.9"), HostName: "to-mikrotik.dc1", RouterID: 0xc0000201, Hello: 30 * time.Second, Foreign: true},
 			},
 			Pseudowires: []Pseudowire{
 				{Name: "tenant-a", Peer: "cisco", Device: "pw-tenant-a", Tunnel: "to-cisco/cisco", Type: l2tpv3.Ethernet, EndID: []byte("10"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 10}},
-				{Name: "tenant-b", Peer: "mikrotik", Device: "pw-tenant-b", Tunnel: "to-mikrotik/mikrotik", Type: l2tpv3.Ethernet, EndID: []byte("branch"), LocalEndID: []byte("dc1"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 20}},
+				{Name: "tenant-b", Peer: "mikrotik", Device: "pw-tenant-b", Tunnel: "to-mikrotik/mikrotik", Type: l2tpv3.Ethernet, EndID: []byte("branch"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 20}},
 			},
-			SecretFiles: []SecretFile{
-				{Tunnel: "to-cisco", Name: "cisco.secret", Path: "tunnels.to-cisco.secret-file"},
-				{Tunnel: "to-mikrotik", Name: "mikrotik.secret", Path: "tunnels.to-mikrotik.secret-file"},
-			},
+			SecretFiles: []SecretFile{{Tunnel: "to-cisco", Name: "cisco.secret", Path: "tunnels.to-cisco.secret-file"}},
 		}},
 		{"../../examples/dynamic-site.yaml", "branch", Local{
 			Topology: "dynamic-site", Site: "branch",

@@ -332,7 +332,7 @@ func (m *Manager) attach(t *target, a Attachment) error {
 
 // carries says whether the bridge, such as it is, can carry the attachment.
 func (m *Manager) carries(t *target, a Attachment) error {
-	if a.VLAN == 0 || a.Tagged || t.shape.aware {
+	if a.VLAN == 0 || a.Tagged && !a.AnyTag || t.shape.aware {
 		return nil
 	}
 	e := &UnsupportedError{For: "pseudowire " + a.Pseudowire}

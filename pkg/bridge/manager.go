@@ -91,6 +91,9 @@ type Attachment struct {
 	// Tagged says that frames on the device carry that tag, because the datapath
 	// rewrites it. Otherwise they are without.
 	Tagged bool
+	// AnyTag says that the datapath passes frames with whatever tag, so that the
+	// bridge has to keep those of other VLANs away.
+	AnyTag bool
 	// Isolated keeps frames from one isolated device from going out of another: the
 	// split horizon among the pseudowires of one network.
 	Isolated bool

@@ -1,0 +1,213 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// What the topology wants of a pseudowire and its tunnel is signalled, and reaches
+// the datapath of both ends.
+func TestServiceReachesTheDatapath(t *testing.T) {
+	dc1, dc2 := places(t)
+	doc := "classes: {voice: {dscp: ef}}\n" + topo("gold: {sites: [dc1, dc2], class: voice}\n",
+		`a: {tunnel: gold, type: ethernet-vlan, sequencing: all, agi: 9, mtu: 1400, attach: {dc1: {bridge: br-lan, vlan: 7}, dc2: {bridge: br-lan, vlan: 8}}}`)
+	for _, p := range []*place{dc1, dc2} {
+		p.can = everything
+		p.write(doc)
+		p.start()
+	}
+	for _, p := range []*place{dc1, dc2} {
+		p.awaitUp()
+		for _, s := range p.kernel.copySessions() {
+			if s.DSCP != 46 || s.ReceiveSequencing != l2tpv3.SequencingAll || s.TransmitSequencing != l2tpv3.SequencingAll ||
+				s.ReceiveSublayer != l2tpv3.SublayerDefault || s.TransmitSublayer != l2tpv3.SublayerDefault {
+				t.Errorf("%s: session %+v", p.site, s)
+			}
+		}
+		p.do(func() {
+			vlan := map[string]uint16{"dc1": 7, "dc2": 8}[p.site]
+			if w := p.kernel.pseudowires["a"]; w.VLAN != vlan || !w.KeepTag || w.MTU != 1400 {
+				t.Errorf("%s: pseudowire %+v", p.site, w)
+			}
+			for _, tn := range p.kernel.tunnels {
+				if !tn.ECN {
+					t.Errorf("%s: tunnel %+v", p.site, tn)
+				}
+			}
+		})
+		if classes, err := p.a.Classes(t.Context()); err != nil || len(classes) != 1 || classes[0].DSCP != 46 {
+			t.Errorf("%s: classes %+v, %v", p.site, classes, err)
+		}
+	}
+}
+
+// Congestion marks are passed on by tunnels that may, and all of whose pseudowires can.
+func TestECNIsAnnouncedWhereAllCan(t *testing.T) {
+	p := lone(t)
+	p.can = everything
+	p.start()
+	for _, tt := range []struct {
+		tunnels, pseudowires string
+		want                 bool
+	}{
+		{gold, "", true},
+		{gold, wireTo("a", "gold", 7), true},
+		{"gold: {sites: [dc1, dc2], ecn: false}\n", wireTo("a", "gold", 7), false},
+		{gold, wireTo("a", "gold", 7) + "b: {tunnel: gold, datapath: kernel, attach: {dc1: {interface: eth2}, dc2: {interface: eth2}}}\n", false},
+		{gold + "silver: {sites: [dc1, dc2]}\n", wireTo("a", "gold", 7) + "b: {tunnel: silver, datapath: kernel, attach: {dc1: {interface: eth2}, dc2: {interface: eth2}}}\n", true},
+	} {
+		p.mustApply(topo(tt.tunnels, tt.pseudowires))
+		p.do(func() {
+			for _, c := range p.a.control.Connections() {
+				if c.Tunnel.Name == "gold/dc2" && c.Tunnel.ECN != tt.want {
+					t.Errorf("%s%s: announced %v", tt.tunnels, tt.pseudowires, c.Tunnel.ECN)
+				}
+			}
+		})
+	}
+}
+
+// What a datapath cannot is said, with what to do.
+func TestWhatDatapathsCannot(t *testing.T) {
+	p := lone(t)
+	p.write(topo(gold, ""))
+	p.start()
+	with := func(change func(*wire)) *wire {
+		w := &wire{Pseudowire: topology.Pseudowire{Name: "a", Peer: "dc2", Tunnel: "gold/dc2", Type: l2tpv3.Ethernet}}
+		change(w)
+		return w
+	}
+	tagged := func(here, there uint16) func(*wire) {
+		return func(w *wire) { w.Type, w.Attachment.VLAN, w.PeerVLAN = l2tpv3.EthernetVLAN, here, there }
+	}
+	for _, tt := range []struct {
+		wire *wire
+		want string // of the kernel's; the other one can
+	}{
+		{with(func(*wire) {}), ""},
+		{with(func(w *wire) { w.Sequencing = l2tpv3.SequencingAll }), "look at sequence numbers: remove `sequencing:`, or use another `datapath:`"},
+		{with(func(w *wire) { w.DSCP = 46 }), "set the DSCP of packets: remove `class:` of the tunnel, or use another `datapath:`"},
+		{with(tagged(0, 0)), ""},
+		{with(tagged(7, 7)), ""},
+		{with(tagged(7, 8)), "give tags another number (VLAN 7 here, it is 8 at dc2): use one VLAN at both ends, `type: ethernet`, or `datapath: ebpf`"},
+		{with(tagged(7, 0)), "give tags another number (VLAN 7 here, that of dc2 is not known): use one VLAN at both ends, `type: ethernet`, or `datapath: ebpf`"},
+	} {
+		p.do(func() {
+			able := &fakeDatapath{kind: pseudowire.EBPF, can: everything}
+			if err := p.a.able(tt.wire, able); err != nil {
+				t.Errorf("%+v: %v", tt.wire.Pseudowire, err)
+			}
+			got := ""
+			if err := p.a.able(tt.wire, &fakeDatapath{kind: pseudowire.Kernel, bare: true}); err != nil {
+				got = strings.TrimPrefix(err.Error(), "the kernel datapath of this host cannot ")
+			}
+			if got != tt.want {
+				t.Errorf("%+v: %s", tt.wire.Pseudowire, got)
+			}
+		})
+	}
+}
+
+// A site whose address changes calls; the other one waits for it, and says so.
+func TestDynamicSite(t *testing.T) {
+	dc1, dc2 := places(t)
+	doc := strings.Replace(topo("gold: {sites: [dc1, dc2], secret-file: gold.secret, hello: 1s}\n", wireTo("a", "gold", 7)), "address: 192.0.2.2", "address: dynamic", 1)
+	for _, p := range []*place{dc1, dc2} {
+		p.secret("gold.secret", "shared")
+		p.write(doc)
+	}
+	dc1.start()
+	st := dc1.status()
+	if len(st.Tunnels) != 1 || st.Tunnels[0].Reason != "waiting for dc2 to call" || st.Tunnels[0].Remote != "any address" {
+		t.Errorf("tunnels %+v", st.Tunnels)
+	}
+	if want := "is pwd running at dc2, has it the same secret, and does UDP port 1701 get through from there to 192.0.2.1?"; st.Problems[0].Fix != want {
+		t.Errorf("advice %q", st.Problems[0].Fix)
+	}
+	dc2.start()
+	for _, p := range []*place{dc1, dc2} {
+		p.awaitUp()
+	}
+	if st := dc2.status(); !strings.HasPrefix(st.Tunnels[0].Local, "192.0.2.2:") || st.Tunnels[0].Remote != "192.0.2.1:1701" {
+		t.Errorf("tunnels %+v", st.Tunnels)
+	}
+	nl := dc2.ns.Netlink()
+	underlay := dc2.linkBy("eth0")
+	for _, change := range []struct {
+		what    string
+		address string
+	}{{"new", "192.0.2.22/24"}, {"again", "192.0.2.23/24"}} {
+		old, err := nl.AddrList(underlay, netlink.FAMILY_V4)
+		if err != nil || len(old) != 1 {
+			t.Fatal(old, err)
+		}
+		next, err := netlink.ParseAddr(change.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(nl.AddrDel(underlay, &old[0]), nl.AddrAdd(underlay, next)); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []*place{dc1, dc2} {
+			p.await("the tunnel has gone over to the "+change.what+" address", func(a *Agent) error {
+				v := a.tunnelViews()[0]
+				if at := v.Local + " " + v.Remote; v.State != "established" || !strings.Contains(at, next.IP.String()) {
+					return fmt.Errorf("%s, %s: %s", v.State, at, v.Reason)
+				}
+				return nil
+			})
+			p.awaitUp()
+		}
+	}
+}
+
+// Two sites that are foreign to each other, as others' routers are, come together by
+// their host names and end IDs.
+func TestForeignPeer(t *testing.T) {
+	dc1, dc2 := places(t)
+	const file = `apiVersion: pwd/v1
+kind: Topology
+metadata: {name: %[1]s}
+sites:
+  %[1]s: {address: %[2]s, bridges: {br-lan: {ports: [eth1]}}}
+  box: {address: %[3]s, managed: false, host-name: %[4]s}
+tunnels: {%[5]s: {sites: [%[1]s, box]}}
+pseudowires:
+  %[6]s:
+    tunnel: %[5]s
+    end-id: %[7]s
+    attach:
+      %[1]s: {bridge: br-lan}
+      box: {end-id: %[8]s, cookie: %[9]d}
+`
+	dc1.write(fmt.Sprintf(file, "dc1", "192.0.2.1", "192.0.2.2", "theirs.dc2", "ours", "a", "1", "2", 4))
+	dc2.write(fmt.Sprintf(file, "dc2", "192.0.2.2", "192.0.2.1", "ours.dc1", "theirs", "b", "2", "1", 0))
+	dc1.start()
+	if fix := dc1.status().Problems[0].Fix; fix != "is box set up as docs/interop.md says, and does UDP port 1701 get through to 192.0.2.2?" {
+		t.Errorf("advice %q", fix)
+	}
+	dc2.start()
+	for _, p := range []*place{dc1, dc2} {
+		p.awaitUp()
+	}
+	for _, s := range dc1.kernel.copySessions() {
+		if len(s.LocalCookie) != 4 || len(s.RemoteCookie) != 0 {
+			t.Errorf("session %+v", s)
+		}
+	}
+	// Nothing runs at a foreign site.
+	dc1.shut()
+	dc1.opt.Site, dc1.opt.StateDir = "box", filepath.Join(t.TempDir(), "state")
+	if err := dc1.try(); err == nil || !strings.Contains(err.Error(), "site box is foreign") {
+		t.Errorf("start at a foreign site: %v", err)
+	}
+}
