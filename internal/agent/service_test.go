@@ -1,14 +1,17 @@
 package agent
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
+	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
@@ -209,5 +212,51 @@ pseudowires:
 	dc1.opt.Site, dc1.opt.StateDir = "box", filepath.Join(t.TempDir(), "state")
 	if err := dc1.try(); err == nil || !strings.Contains(err.Error(), "site box is foreign") {
 		t.Errorf("start at a foreign site: %v", err)
+	}
+}
+
+// A cookie is replaced without another session, and both are accepted until the
+// peer sends the new one; who cannot is said.
+func TestCookiesAreRotated(t *testing.T) {
+	dc1, dc2 := places(t)
+	doc := topo(gold+"iron: {sites: [dc1, dc2]}\n", wireTo("a", "gold", 7)+
+		"bare: {tunnel: gold, cookie: 0, attach: {dc1: {bridge: br-lan, vlan: 8}, dc2: {bridge: br-lan, vlan: 8}}}\n"+
+		"l2tp: {tunnel: iron, datapath: kernel, attach: {dc1: {interface: eth2}, dc2: {interface: eth2}}}\n")
+	for _, p := range []*place{dc1, dc2} {
+		p.can = everything
+		p.write(doc)
+		p.start()
+	}
+	for _, p := range []*place{dc1, dc2} {
+		p.awaitUp()
+	}
+	id := dc1.sessionIDs()["a"]
+	before := dc1.kernel.copySessions()[id]
+	got, err := dc1.a.RotateCookies(t.Context(), api.RotateRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []api.Rotation{
+		{Pseudowire: "a", Peer: "dc2", Result: "done"},
+		{Pseudowire: "bare", Peer: "dc2", Result: "failed", Reason: "it has no cookie (`cookie: 0`)"},
+		{Pseudowire: "l2tp", Peer: "dc2", Result: "failed", Reason: "its datapath cannot change a cookie under way"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	after := dc1.kernel.copySessions()[id]
+	if bytes.Equal(after.LocalCookie, before.LocalCookie) || !bytes.Equal(after.PreviousCookie, before.LocalCookie) {
+		t.Errorf("session %+v before, %+v after", before, after)
+	}
+	theirs := dc2.kernel.copySessions()[dc2.sessionIDs()["a"]]
+	if !bytes.Equal(theirs.RemoteCookie, after.LocalCookie) || !bytes.Equal(theirs.LocalCookie, before.RemoteCookie) {
+		t.Errorf("the peer's session %+v, ours %+v", theirs, after)
+	}
+	again, err := dc1.a.RotateCookies(t.Context(), api.RotateRequest{Pseudowires: []string{"a"}})
+	if err != nil || len(again) != 1 || again[0].Reason != "it is being changed already: try again in some seconds" {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	if _, err := dc1.a.RotateCookies(t.Context(), api.RotateRequest{Pseudowires: []string{"a", "none"}}); err == nil {
+		t.Error("a pseudowire that is not there has another cookie")
 	}
 }

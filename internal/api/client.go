@@ -149,6 +149,20 @@ func (c *Client) Apply(ctx context.Context, req ApplyRequest) (*ApplyResult, err
 	return &out, c.decode(res, &out)
 }
 
+// RotateCookies gives pseudowires other cookies and waits for the result.
+func (c *Client) RotateCookies(ctx context.Context, req RotateRequest) ([]Rotation, error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the request: %w", err)
+	}
+	res, err := c.do(ctx, http.MethodPost, "/v1/rotate-cookies", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	var out List[Rotation]
+	return out.Items, c.decode(res, &out)
+}
+
 // Events calls emit with every event kept that is newer than since and, with
 // follow, with new ones until ctx ends (nil), emit fails (its error) or the
 // daemon ends the stream (*UnreachableError).

@@ -133,6 +133,7 @@ func (s *Server) routes() []*route {
 		get("/v1/events", s.events, "since", "follow"),
 		get("/v1/capture", s.capture, "tunnel", "peer", "count", "duration"),
 		{s: s, method: http.MethodPost, path: "/v1/apply", handle: s.apply},
+		{s: s, method: http.MethodPost, path: "/v1/rotate-cookies", handle: s.rotateCookies},
 	}
 }
 
@@ -284,8 +285,7 @@ func (s *Server) apply(w http.ResponseWriter, r *http.Request) error {
 		ctx = r.Context() // changes nothing, so whoever may read may ask
 	} else if !trusted {
 		s.log.Warn("apply refused", who)
-		return &Error{Code: CodeNotPermitted, Title: "not permitted",
-			Detail: "only root and the daemon's own user may change this site"}
+		return notPermitted
 	}
 	start := time.Now()
 	res, err := s.backend.Apply(ctx, req)
@@ -303,6 +303,30 @@ func (s *Server) apply(w http.ResponseWriter, r *http.Request) error {
 	out.Changes = append([]Change{}, res.Changes...)
 	return s.answer(w, out)
 }
+
+// rotateCookies goes on when the client has gone, as an apply does.
+func (s *Server) rotateCookies(w http.ResponseWriter, r *http.Request) error {
+	var req RotateRequest
+	if err := decodeBody(w, r, &req); err != nil {
+		return err
+	}
+	peer, known := PeerFrom(r.Context())
+	who := slog.Group("client", "pid", peer.PID, "uid", peer.UID, "gid", peer.GID)
+	if !known || !s.mayChange(peer) {
+		s.log.Warn("rotation of cookies refused", who)
+		return notPermitted
+	}
+	all, err := s.backend.RotateCookies(context.WithoutCancel(r.Context()), req)
+	if err != nil {
+		return err
+	}
+	s.log.Info("cookies rotated", who, "pseudowires", len(all))
+	return s.answer(w, List[Rotation]{Items: append([]Rotation{}, all...)})
+}
+
+// notPermitted answers who may only look.
+var notPermitted = &Error{Code: CodeNotPermitted, Title: "not permitted",
+	Detail: "only root and the daemon's own user may change this site"}
 
 // ignoreWrite drops the error of a write: the client went, there is nobody to
 // tell.

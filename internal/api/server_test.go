@@ -242,13 +242,16 @@ func TestHealthzOfADaemonThatHangs(t *testing.T) {
 
 // Whoever may open the socket may read; only some may change.
 func TestPermission(t *testing.T) {
-	applied := 0
+	applied, untrusted := 0, false
 	a := threeSites()
 	a.Apply = func(_ context.Context, req api.ApplyRequest) (*api.ApplyResult, error) {
-		if !req.DryRun {
+		if untrusted = req.Untrusted; !req.DryRun {
 			applied++
 		}
 		return &api.ApplyResult{Generation: 3, Changes: []api.Change{{Action: "add", Kind: "tunnel", Name: "gold"}}}, nil
+	}
+	a.Rotate = func(r api.RotateRequest) ([]api.Rotation, error) {
+		return []api.Rotation{{Pseudowire: r.Pseudowires[0], Result: "done"}}, nil
 	}
 	b := apitest.New(a)
 	const apply, dryRun = `{"name":"two.yaml","document":"x"}`, `{"name":"two.yaml","document":"x","dryRun":true}`
@@ -264,8 +267,11 @@ func TestPermission(t *testing.T) {
 		if res, body := ask(t, socket, "POST", "/v1/apply", apply); res.StatusCode != 403 || body != refusal {
 			t.Errorf("%s %s", res.Status, body)
 		}
-		if res, body := ask(t, socket, "POST", "/v1/apply", dryRun); res.StatusCode != 200 {
-			t.Errorf("dry run: %s %s", res.Status, body)
+		if res, body := ask(t, socket, "POST", "/v1/apply", dryRun); res.StatusCode != 200 || !untrusted {
+			t.Errorf("dry run: %s %s, untrusted %v", res.Status, body, untrusted)
+		}
+		if res, body := ask(t, socket, "POST", "/v1/rotate-cookies", `{}`); res.StatusCode != 403 || body != refusal {
+			t.Errorf("%s %s", res.Status, body)
 		}
 		stop()
 		if applied != 0 {
@@ -280,7 +286,11 @@ func TestPermission(t *testing.T) {
 		applied = 0
 		var log bytes.Buffer
 		socket, stop := apitest.Serve(t, b, api.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-		if res, body := ask(t, socket, "POST", "/v1/apply", apply); res.StatusCode != 200 {
+		if res, body := ask(t, socket, "POST", "/v1/apply", apply); res.StatusCode != 200 || untrusted {
+			t.Errorf("%s %s, untrusted %v", res.Status, body, untrusted)
+		}
+		const rotated = `{"items":[{"pseudowire":"tenant-a","peer":"","result":"done"}]}` + "\n"
+		if res, body := ask(t, socket, "POST", "/v1/rotate-cookies", `{"pseudowires":["tenant-a"]}`); res.StatusCode != 200 || body != rotated {
 			t.Errorf("%s %s", res.Status, body)
 		}
 		stop()

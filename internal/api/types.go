@@ -174,6 +174,20 @@ type ApplyResult struct {
 	Seconds  float64      `json:"seconds"`
 }
 
+// RotateRequest names the pseudowires that are to get other cookies; none is all.
+type RotateRequest struct {
+	Pseudowires []string `json:"pseudowires,omitempty"`
+}
+
+// Rotation is what became of one pseudowire's cookie: the one that this site
+// assigned, and its peer sends.
+type Rotation struct {
+	Pseudowire string `json:"pseudowire"`
+	Peer       string `json:"peer"`
+	Result     string `json:"result"` // done, pending, failed
+	Reason     string `json:"reason,omitempty"`
+}
+
 // Change is one step of an apply.
 type Change struct {
 	Action string `json:"action"` // add, change, remove
@@ -253,6 +267,8 @@ type Backend interface {
 	Attachments(context.Context) ([]Attachment, error)
 	Classes(context.Context) ([]Class, error)
 	Apply(context.Context, ApplyRequest) (*ApplyResult, error)
+	// RotateCookies gives pseudowires other cookies, and waits a while for their peers.
+	RotateCookies(context.Context, RotateRequest) ([]Rotation, error)
 	// Events calls emit with every event kept that is newer than since, then, if
 	// follow is set, with new ones until the context ends or emit fails.
 	Events(ctx context.Context, since uint64, follow bool, emit func(Event) error) error

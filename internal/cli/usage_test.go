@@ -8,7 +8,7 @@ import (
 
 // A wrong command line ends with 2 and one line that says what would be right.
 func TestUsage(t *testing.T) {
-	const commands = "there are apply, capture, completion, describe, diff, events, get, status, validate, version"
+	const commands = "there are apply, capture, completion, describe, diff, events, get, rotate, status, validate, version"
 	const kinds = "tunnels, sessions, pseudowires, attachments, classes"
 	for args, message := range map[string]string{
 		"rollback":                  `unknown command "rollback"; ` + commands + "\n  help: see `pwctl --help`",
@@ -89,7 +89,7 @@ func TestReference(t *testing.T) {
 		}
 		_, flags, _ := run(t, "", command{args: name + " --help"})
 		for _, word := range strings.Fields(flags) {
-			if strings.HasPrefix(word, "--") && len(word) > 2 && !strings.Contains(string(doc), strings.Trim(word, ".,)")) {
+			if strings.HasPrefix(word, "--") && len(word) > 2 && !strings.Contains(string(doc), strings.Trim(word, `.,)"`)) {
 				t.Errorf("docs/cli.md does not tell of %s of pwctl %s", word, name)
 			}
 		}
@@ -99,7 +99,7 @@ func TestReference(t *testing.T) {
 			t.Errorf("docs/cli.md does not tell of exit code %s", code)
 		}
 	}
-	for _, path := range []string{"/v1/status", "/v1/tunnels", "/v1/sessions", "/v1/pseudowires", "/v1/attachments", "/v1/classes", "/v1/apply", "/v1/events", "/healthz"} {
+	for _, path := range []string{"/v1/status", "/v1/tunnels", "/v1/sessions", "/v1/pseudowires", "/v1/attachments", "/v1/classes", "/v1/apply", "/v1/rotate-cookies", "/v1/events", "/healthz"} {
 		if !strings.Contains(string(doc), "`"+path) {
 			t.Errorf("docs/cli.md does not tell of %s", path)
 		}

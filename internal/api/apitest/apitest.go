@@ -40,6 +40,8 @@ type Answers struct {
 	Err error
 	// Apply answers an apply.
 	Apply func(context.Context, api.ApplyRequest) (*api.ApplyResult, error)
+	// Rotate answers a rotation of cookies.
+	Rotate func(api.RotateRequest) ([]api.Rotation, error)
 	// Capture answers a capture.
 	Capture func(context.Context, api.CaptureRequest, io.Writer) error
 	// EventsErr ends a stream after the events kept.
@@ -117,6 +119,15 @@ func (b *Backend) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyRe
 		return nil, errors.New("this test expects no apply")
 	}
 	return a.Apply(ctx, req)
+}
+
+// RotateCookies calls the Rotate of the Answers.
+func (b *Backend) RotateCookies(_ context.Context, req api.RotateRequest) ([]api.Rotation, error) {
+	a := b.now()
+	if a.Rotate == nil {
+		return nil, errors.New("this test expects no rotation")
+	}
+	return a.Rotate(req)
 }
 
 // Capture calls the Capture of the Answers.
