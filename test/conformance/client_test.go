@@ -39,6 +39,10 @@ type client struct {
 	sockets []*socket
 	readers sync.WaitGroup
 	lastID  uint32
+	// secret is the tunnels', empty for none; algorithm is of the client's digests.
+	secret    string
+	algorithm algorithm
+	nonces    byte
 	// frames may come as data, see session.receives.
 	frames [][]byte
 }
@@ -122,6 +126,12 @@ func (c *client) transcript() string {
 func (c *client) newID() uint32 {
 	c.lastID++
 	return c.lastID
+}
+
+// nonce gives one that nobody had before.
+func (c *client) nonce() []byte {
+	c.nonces++
+	return bytes.Repeat([]byte{c.nonces}, 16)
 }
 
 // listen opens a socket on a port, 0 for any that is free.

@@ -17,6 +17,8 @@ type connection struct {
 	local, peer uint32
 	// ns is of the next message to be sent, nr of the next to be received.
 	ns, nr uint16
+	// auth is set where the tunnel has a secret (Section 4.3).
+	auth *authentication
 	// silent connections acknowledge nothing by themselves, and see repetitions.
 	silent bool
 	// aside are requests for sessions that the test has no interest in.
@@ -28,19 +30,27 @@ var tieBreaker = octets(avpTieBreaker, make([]byte, 8)...)
 
 // newConnection is one that has not begun.
 func (c *client) newConnection(tunnel string, s *socket) *connection {
-	return &connection{c: c, tunnel: tunnel, socket: s, port: port, local: c.newID()}
+	n := &connection{c: c, tunnel: tunnel, socket: s, port: port, local: c.newID()}
+	if c.secret != "" {
+		n.auth = &authentication{secret: c.secret, algorithm: c.algorithm, local: c.nonce()}
+	}
+	return n
 }
 
 // identity is what SCCRQ and SCCRP have to hold (Sections 6.1 and 6.2), and a
 // window that holds no test up.
 func (n *connection) identity() []avp {
-	return []avp{
+	avps := []avp{
 		text(avpHostName, n.tunnel+".dc2"),
 		u32(avpRouterID, 0xc0000202),
 		u32(avpAssignedCCID, n.local),
 		u16(avpCapabilities, 4, 5),
 		u16(avpReceiveWindow, 64),
 	}
+	if n.auth != nil {
+		avps = append(avps, octets(avpNonce, n.auth.local...))
+	}
+	return avps
 }
 
 // request is the connection's SCCRQ; it is not sent.
@@ -87,7 +97,22 @@ func (c *client) reply(tunnel string, s *socket, request *packet, avps ...avp) *
 func (c *client) begin(tunnel string, s *socket, request *packet) *connection {
 	n := c.newConnection(tunnel, s)
 	n.port, n.peer, n.nr = request.remote.Port(), request.m.number(avpAssignedCCID), 1
+	n.authentic(request)
 	return n
+}
+
+// authentic checks the digest of a message of the daemon's, and learns its nonce.
+func (n *connection) authentic(p *packet) {
+	n.c.t.Helper()
+	if n.auth == nil {
+		return
+	}
+	if nonce := p.m.value(avpNonce); nonce != nil && n.auth.remote == nil {
+		n.auth.remote = nonce
+	}
+	if err := n.auth.check(p.payload); err != nil {
+		n.c.t.Errorf("%v\n%s", err, describe(p.payload))
+	}
 }
 
 // stamp numbers a message as the next one.
@@ -102,7 +127,18 @@ func (n *connection) stamp(m message) message {
 // transmit sends a message as it is.
 func (n *connection) transmit(m message) {
 	n.c.t.Helper()
-	n.socket.send(n.port, m.encode())
+	n.socket.send(n.port, n.seal(m))
+}
+
+// seal is a message as it goes out.
+func (n *connection) seal(m message) []byte {
+	if n.auth == nil {
+		return m.encode()
+	}
+	if n.auth.also != nil {
+		return n.auth.sign(m, n.auth.also...)
+	}
+	return n.auth.sign(m, n.auth.secret)
 }
 
 // send sends the next message.
@@ -141,6 +177,7 @@ func (n *connection) next(what string) message {
 		if n.peer == 0 {
 			n.port = p.remote.Port()
 		}
+		n.authentic(p)
 		if behind := n.nr - p.m.ns; !n.silent && !p.m.isACK() && behind != 0 && behind < 1<<15 {
 			n.ack()
 			continue
@@ -210,6 +247,7 @@ func (n *connection) delivered() {
 	p := n.placed(n.c.take("an acknowledgment on "+n.tunnel, func(p *packet) bool {
 		return n.isFor(p) && p.m.nr == n.ns
 	}))
+	n.authentic(p)
 	n.c.discard(func(q *packet) bool { return n.isFor(q) && q.m.isACK() && q.at.Before(p.at) })
 	if !p.m.isACK() {
 		n.c.mu.Lock()

@@ -58,6 +58,8 @@ type options struct {
 	hello       string // "1m" if empty
 	retransmit  string // "4s" if empty
 	retransmits int    // 10 if 0
+	// secrets are the daemon's for every tunnel, none for no authentication.
+	secrets []string
 }
 
 // pseudowire is one of the topology; its Remote End ID is its name.
@@ -100,6 +102,9 @@ func start(t *testing.T, o options) *dut {
 	config := filepath.Join(dir, "pwd.yaml")
 	d.site.Flags = []string{"--datapath", "ebpf", "--config", config}
 	d.write(config, o.config())
+	for i, secret := range o.secrets {
+		d.write(filepath.Join(dir, fmt.Sprintf("secret%d", i)), secret+"\n")
+	}
 	d.write(d.site.Topology, o.topology())
 
 	dc1, dc2 := lab.Veth(d.site.NS, "eth0", lab.Namespace("dc2"), "eth0")
@@ -115,6 +120,9 @@ func start(t *testing.T, o options) *dut {
 		d.circuits[p.circuit], d.hosts[p.circuit] = circuit.Silent().Up(), host.Silent().Up()
 	}
 	d.client = newClient(t, dc2.NS)
+	if len(o.secrets) > 0 {
+		d.client.secret = o.secrets[0]
+	}
 	d.socket = d.client.listen(port)
 
 	t.Cleanup(d.site.Close)
@@ -169,8 +177,15 @@ func (o options) topology() string {
 		hello = o.hello
 	}
 	fmt.Fprintf(&b, "tunnels:\n")
+	secrets := ""
+	for i := range o.secrets {
+		secrets += fmt.Sprintf(", secret%d", i)
+	}
+	if secrets != "" {
+		secrets = ", secret-file: [" + secrets[2:] + "]"
+	}
 	for _, t := range tunnels {
-		fmt.Fprintf(&b, "  %s: {sites: [dc1, dc2], hello: %s}\n", t, hello)
+		fmt.Fprintf(&b, "  %s: {sites: [dc1, dc2], hello: %s%s}\n", t, hello, secrets)
 	}
 	for i, p := range o.pseudowires {
 		if i == 0 {
