@@ -203,7 +203,7 @@ func (o options) topology() string {
 // apply has the daemon change to another topology.
 func (d *dut) apply(o options) {
 	d.t.Helper()
-	_, err := d.site.Client().Apply(d.within(), api.ApplyRequest{Name: "changed", Document: o.topology(), Disruptive: true})
+	_, err := d.site.Client().Apply(d.within(), api.ApplyRequest{Name: "changed", Document: o.topology(), Directory: filepath.Dir(d.site.Topology), Disruptive: true})
 	if err != nil {
 		d.t.Fatalf("apply: %v", err)
 	}
