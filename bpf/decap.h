@@ -13,25 +13,25 @@
 #ifndef PWD_DECAP_H
 #define PWD_DECAP_H
 
+#include "ecn.h"
 #include "maps.h"
 #include "mss.h"
+#include "order.h"
 
-/* A data message up to its cookie, or as many octets of what follows: a frame has
- * more. A packet that is shorter is for the tunnel's socket to refuse.
+/* A data message over UDP up to its cookie, or as many octets of what follows: a
+ * frame has more. A packet that is shorter is for the tunnel's socket to refuse.
  */
-struct ip4_data {
-	struct iphdr ip;
+struct udp_data {
 	struct udphdr udp;
 	struct l2tphdr l2tp;
 	__u8 cookie[8];
 };
 
-struct ip6_data {
-	struct ipv6hdr ip;
-	struct udphdr udp;
-	struct l2tphdr l2tp;
+/* And one over IP. */
+struct ip_data {
+	__be32 session;
 	__u8 cookie[8];
-};
+} __attribute__((packed));
 
 /* What the outer headers say. */
 struct packet {
@@ -41,6 +41,7 @@ struct packet {
 	__u64 ip_len;  /* header included */
 	__u64 header;  /* from the Ethernet header to the session ID */
 	__u64 min_len; /* what adjust_room wants to be left */
+	__u64 ecn;
 };
 
 #define PASS TC_ACT_UNSPEC
@@ -61,6 +62,12 @@ static __always_inline __u64 ports(const struct udphdr *udp)
 			       (__u64)bpf_ntohs(udp->source) << 32);
 }
 
+/* struct flow's ports where there are none. */
+static __always_inline __u64 no_ports(void)
+{
+	return bpf_cpu_to_be64(IPPROTO_L2TP);
+}
+
 static __always_inline __u64 first_eight(const __u8 *octets)
 {
 	__u64 v;
@@ -69,62 +76,84 @@ static __always_inline __u64 first_eight(const __u8 *octets)
 	return v;
 }
 
-static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p)
+/* What is behind the IP header, of len octets. */
+static __always_inline int parse_udp(struct __sk_buff *skb, const struct udp_data *h,
+				     struct packet *p, __u64 len)
 {
-	const struct ip4_data *h;
-
-	pull(skb, ETH_HLEN + sizeof(*h));
-	h = (void *)(long)skb->data + ETH_HLEN;
-	if ((void *)(h + 1) > (void *)(long)skb->data_end)
+	if ((void *)(h + 1) > (void *)(long)skb->data_end || !is_data(&h->l2tp))
 		return 0;
-	if (h->ip.version != 4 || h->ip.ihl != 5 || h->ip.protocol != IPPROTO_UDP ||
-	    (h->ip.frag_off & bpf_htons(IP4_MF | IP4_OFFSET)) || !is_data(&h->l2tp))
-		return 0;
-	p->ip_len = bpf_ntohs(h->ip.tot_len);
 	/* Of a packet of many, the lengths are somebody's guess. */
-	if (!skb->gso_size && bpf_ntohs(h->udp.len) + sizeof(h->ip) != p->ip_len)
+	if (!skb->gso_size && bpf_ntohs(h->udp.len) != len)
 		return 0;
-	p->flow.local[0] = 0;
-	p->flow.local[1] = mapped(h->ip.daddr);
-	p->flow.remote[0] = 0;
-	p->flow.remote[1] = mapped(h->ip.saddr);
 	p->flow.ports = ports(&h->udp);
 	p->session = bpf_ntohl(h->l2tp.session);
 	p->cookie = first_eight(h->cookie);
+	p->header += offsetof(struct udp_data, cookie);
 	same_value(p->flow.ports);
 	same_value(p->session);
 	same_value(p->cookie);
-	p->header = ETH_HLEN + offsetof(struct ip4_data, cookie);
-	p->min_len = sizeof(h->ip);
 	return 1;
+}
+
+static __always_inline int parse_ip(struct __sk_buff *skb, const struct ip_data *h,
+				    struct packet *p)
+{
+	if ((void *)(h + 1) > (void *)(long)skb->data_end)
+		return 0;
+	p->flow.ports = no_ports();
+	p->session = bpf_ntohl(h->session);
+	p->cookie = first_eight(h->cookie);
+	p->header += offsetof(struct ip_data, cookie);
+	same_value(p->session);
+	same_value(p->cookie);
+	/* RFC 3931, Section 4.1.1.2: session ID 0 is a control message's. */
+	return p->session != 0;
+}
+
+static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p)
+{
+	const struct iphdr *ip;
+
+	pull(skb, ETH_HLEN + sizeof(*ip) + sizeof(struct udp_data));
+	ip = (void *)(long)skb->data + ETH_HLEN;
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
+		return 0;
+	if (ip->version != 4 || ip->ihl != 5 || (ip->frag_off & bpf_htons(IP4_MF | IP4_OFFSET)))
+		return 0;
+	p->ip_len = bpf_ntohs(ip->tot_len);
+	p->flow.local[0] = 0;
+	p->flow.local[1] = mapped(ip->daddr);
+	p->flow.remote[0] = 0;
+	p->flow.remote[1] = mapped(ip->saddr);
+	p->ecn = ip->tos & ECN_MASK;
+	p->header = ETH_HLEN + sizeof(*ip);
+	p->min_len = sizeof(*ip);
+	if (ip->protocol == IPPROTO_UDP)
+		return parse_udp(skb, (void *)(ip + 1), p, p->ip_len - sizeof(*ip));
+	return ip->protocol == IPPROTO_L2TP && parse_ip(skb, (void *)(ip + 1), p);
 }
 
 static __always_inline int parse_ip6(struct __sk_buff *skb, struct packet *p)
 {
-	const struct ip6_data *h;
+	const struct ipv6hdr *ip;
 
-	pull(skb, ETH_HLEN + sizeof(*h));
-	h = (void *)(long)skb->data + ETH_HLEN;
-	if ((void *)(h + 1) > (void *)(long)skb->data_end)
+	pull(skb, ETH_HLEN + sizeof(*ip) + sizeof(struct udp_data));
+	ip = (void *)(long)skb->data + ETH_HLEN;
+	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
 		return 0;
-	if (h->ip.version != 6 || h->ip.nexthdr != IPPROTO_UDP || !is_data(&h->l2tp))
+	if (ip->version != 6)
 		return 0;
-	p->ip_len = bpf_ntohs(h->ip.payload_len) + sizeof(h->ip);
-	if (!skb->gso_size && h->udp.len != h->ip.payload_len)
-		return 0;
-	p->flow.local[0] = first_eight(h->ip.daddr.in6_u.u6_addr8);
-	p->flow.local[1] = first_eight(h->ip.daddr.in6_u.u6_addr8 + 8);
-	p->flow.remote[0] = first_eight(h->ip.saddr.in6_u.u6_addr8);
-	p->flow.remote[1] = first_eight(h->ip.saddr.in6_u.u6_addr8 + 8);
-	p->flow.ports = ports(&h->udp);
-	p->session = bpf_ntohl(h->l2tp.session);
-	p->cookie = first_eight(h->cookie);
-	same_value(p->flow.ports);
-	same_value(p->session);
-	same_value(p->cookie);
-	p->header = ETH_HLEN + offsetof(struct ip6_data, cookie);
-	p->min_len = sizeof(h->ip);
-	return 1;
+	p->ip_len = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	p->flow.local[0] = first_eight(ip->daddr.in6_u.u6_addr8);
+	p->flow.local[1] = first_eight(ip->daddr.in6_u.u6_addr8 + 8);
+	p->flow.remote[0] = first_eight(ip->saddr.in6_u.u6_addr8);
+	p->flow.remote[1] = first_eight(ip->saddr.in6_u.u6_addr8 + 8);
+	p->ecn = (ip->flow_lbl[0] >> IP6_ECN_SHIFT) & ECN_MASK;
+	p->header = ETH_HLEN + sizeof(*ip);
+	p->min_len = sizeof(*ip);
+	if (ip->nexthdr == IPPROTO_UDP)
+		return parse_udp(skb, (void *)(ip + 1), p, p->ip_len - sizeof(*ip));
+	return ip->nexthdr == IPPROTO_L2TP && parse_ip(skb, (void *)(ip + 1), p);
 }
 
 static __always_inline int same_flow(const struct flow *a, const struct flow *b)
@@ -132,11 +161,6 @@ static __always_inline int same_flow(const struct flow *a, const struct flow *b)
 	return !((a->local[0] ^ b->local[0]) | (a->local[1] ^ b->local[1]) |
 		 (a->remote[0] ^ b->remote[0]) | (a->remote[1] ^ b->remote[1]) |
 		 (a->ports ^ b->ports));
-}
-
-static __always_inline int is_tag(__be16 ethertype)
-{
-	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
 }
 
 /* The MSS of a frame with at most two tags. */
@@ -194,6 +218,28 @@ static __always_inline int lift_tag(struct __sk_buff *skb)
 /* How a frame fits the pseudowire's device. */
 enum fit { FITS, FITS_LIFTED, TOO_LONG };
 
+/* Says that the frame gets a tag beside those it has. RFC 4448, Section 4.4.1: on a
+ * pseudowire of tagged frames one without a tag is not to be; it gets one here.
+ */
+static __always_inline int puts_vlan_on(const struct receive *rx, __be16 ethertype)
+{
+	return rx->vlan && !((rx->flags & RX_KEEP_TAG) && is_tag(ethertype));
+}
+
+/* RFC 4719, Section 3.1: gives the frame's first tag the number that it has here. What
+ * else the tag says stays; its protocol is that of the attachment circuit.
+ */
+static __always_inline int rewrite_tag(struct __sk_buff *skb, const struct receive *rx)
+{
+	__be16 tci;
+	__be32 tag;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &tci, sizeof(tci)))
+		return -1;
+	tag = bpf_htonl(ETH_P_8021Q << 16 | (bpf_ntohs(tci) & ~VLAN_VID_MASK) | rx->vlan);
+	return bpf_skb_store_bytes(skb, 2 * ETH_ALEN, &tag, sizeof(tag), BPF_F_RECOMPUTE_CSUM);
+}
+
 /* Two tags do not count, one of which has to be in the metadata. */
 static __always_inline enum fit fit(struct __sk_buff *skb, const struct receive *rx, __u32 mac,
 				    __be16 ethertype, __u32 frame)
@@ -208,7 +254,7 @@ static __always_inline enum fit fit(struct __sk_buff *skb, const struct receive 
 		return TOO_LONG;
 	if (frame <= max)
 		return FITS;
-	if (frame > max + sizeof(struct vlan_tag) || rx->vlan ||
+	if (frame > max + sizeof(struct vlan_tag) || puts_vlan_on(rx, ethertype) ||
 	    bpf_skb_load_bytes(skb, mac + ETH_HLEN + 2, &second, sizeof(second)) || !is_tag(second))
 		return TOO_LONG;
 	return FITS_LIFTED;
@@ -220,6 +266,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	__u32 session = p->session;
 	__u32 device = rx->device, lane = rx->lane;
 	__u64 header = p->header, frame;
+	__be32 sublayer = 0;
 	struct ethhdr inner;
 	enum fit fits;
 
@@ -238,11 +285,11 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	/* RFC 3931, Section 4.5: the session ID first, then the cookie. The comparison
 	 * takes the same time whatever differs.
 	 */
-	if ((p->cookie ^ rx->cookie) & rx->cookie_mask)
+	if (((p->cookie ^ rx->cookie) & rx->cookie_mask) &&
+	    ((p->cookie ^ rx->previous) & rx->cookie_mask))
 		return drop(session, WRONG_COOKIE);
 	header += rx->cookie_len;
 	if (rx->flags & RX_SUBLAYER) {
-		__be32 sublayer;
 
 		/* RFC 5085, Section 3: VCCV that nobody asked for is discarded. */
 		if (bpf_skb_load_bytes(skb, header, &sublayer, sizeof(sublayer)) ||
@@ -263,6 +310,14 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		return drop(session, ERROR);
 	if (!(rx->flags & RX_UP))
 		return drop(session, NOT_ESTABLISHED);
+	if ((rx->flags & RX_NUMBERS) && (sublayer & bpf_htonl(L2TP_SUBLAYER_S))) {
+		struct order *order = bpf_map_lookup_elem(&orders, &session);
+
+		if (!order)
+			return drop(session, ERROR);
+		if (!is_new(order, bpf_ntohl(sublayer) & L2TP_NUMBER_MASK))
+			return drop(session, OUT_OF_SEQUENCE);
+	}
 
 	fits = fit(skb, rx, header, inner.h_proto, frame);
 	if (fits == TOO_LONG)
@@ -273,18 +328,27 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		return drop(session, ERROR);
 	if (strip(skb, header, frame, p->min_len, &inner))
 		return drop(session, ERROR);
+	if ((rx->flags & RX_ECN) && p->ecn && merge_ecn(skb, p->ecn))
+		return drop(session, CONGESTION);
 	clamp_frame(skb, inner.h_proto, rx->room);
+	if ((rx->flags & RX_KEEP_TAG) && is_tag(inner.h_proto) && rewrite_tag(skb, rx))
+		return drop(session, ERROR);
 	if (fits == FITS_LIFTED && lift_tag(skb))
 		return drop(session, ERROR);
-	if (rx->vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))
+	if (puts_vlan_on(rx, inner.h_proto) && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))
 		return drop(session, ERROR);
 	count_received(session, frame);
+	if (skb->mark == LANE_REASSEMBLED) {
+		count(session, REASSEMBLED);
+		skb->mark = 0;
+	}
 	return bpf_redirect(device, 0);
 }
 
 static __noinline int decap(struct __sk_buff *skb)
 {
 	struct receive *rx;
+	__u32 *tunnel;
 	struct packet p;
 	union {
 		__u32 session;
@@ -307,7 +371,8 @@ static __noinline int decap(struct __sk_buff *skb)
 	rx = bpf_map_lookup_elem(&sessions, &key.session);
 	if (rx && same_flow(&rx->flow, &p.flow))
 		return deliver(skb, &p, rx);
-	if (!bpf_map_lookup_elem(&tunnels, &p.flow))
+	tunnel = bpf_map_lookup_elem(&tunnels, &p.flow);
+	if (!tunnel || !(*tunnel & TUNNEL_OURS))
 		return PASS;
 	count_global(UNKNOWN_SESSION);
 	return TC_ACT_SHOT;

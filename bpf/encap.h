@@ -13,19 +13,23 @@
 #ifndef PWD_ENCAP_H
 #define PWD_ENCAP_H
 
+#include "ecn.h"
 #include "maps.h"
 #include "mss.h"
+#include "order.h"
 
 #define MAX_TAGS 4
 /* Segments of less than this are not worth cutting: rather fragments. */
 #define LEAST_SEGMENT 256
 
-/* The Ethernet header of a frame whose tags have been taken off. A tag is in the
- * first octets of a word, as on the wire, for the reason given at struct scratch.
+/* The Ethernet header of a frame whose tags have been taken off, and the ECN field
+ * that its packet gets. A tag is in the first octets of a word, as on the wire, and
+ * what else is written twice is a word, for the reason given at struct scratch.
  */
 struct inner {
 	__u64 tags[MAX_TAGS];
 	__u64 tags_len;
+	__u64 ecn;
 	__u8 addresses[2 * ETH_ALEN];
 	__be16 ethertype;
 };
@@ -35,6 +39,14 @@ static __always_inline int tagged_for(struct __sk_buff *skb, const struct transm
 {
 	return skb->vlan_present && skb->vlan_proto == bpf_htons(ETH_P_8021Q) &&
 	       (skb->vlan_tci & VLAN_VID_MASK) == tx->vlan;
+}
+
+/* The tag that says which frames are the pseudowire's comes off, unless it is part
+ * of what the pseudowire carries.
+ */
+static __always_inline int takes_vlan_off(const struct transmit *tx)
+{
+	return tx->vlan && !(tx->flags & TX_KEEP_TAG);
 }
 
 static __always_inline int to_lane(struct __sk_buff *skb, const struct transmit *tx, __u32 device)
@@ -61,12 +73,16 @@ static __always_inline int take_tags(struct __sk_buff *skb, struct inner *inner)
 	return skb->vlan_present ? -1 : 0;
 }
 
-static __always_inline int load_inner(struct __sk_buff *skb, struct inner *inner)
+static __always_inline int load_inner(struct __sk_buff *skb, const struct transmit *tx,
+				      struct inner *inner)
 {
-	if (bpf_skb_load_bytes(skb, 0, inner->addresses, sizeof(inner->addresses)))
+	if (bpf_skb_load_bytes(skb, 0, inner->addresses, sizeof(inner->addresses)) ||
+	    bpf_skb_load_bytes(skb, sizeof(inner->addresses), &inner->ethertype,
+			       sizeof(inner->ethertype)))
 		return -1;
-	return bpf_skb_load_bytes(skb, sizeof(inner->addresses), &inner->ethertype,
-				  sizeof(inner->ethertype));
+	if (tx->flags & TX_ECN)
+		inner->ecn = ecn_inside(skb, inner->ethertype);
+	return 0;
 }
 
 /* Writes the inner Ethernet header, tags included, at the given offset. */
@@ -119,7 +135,7 @@ union outer {
 
 /* Writes the outer headers around ip_len octets of packet. */
 static __always_inline int store_outer(struct __sk_buff *skb, const struct transmit *tx,
-				       __u32 ip_len)
+				       __u32 ip_len, __u32 ecn)
 {
 	__u32 len = tx->outer_len;
 	union outer outer;
@@ -128,12 +144,16 @@ static __always_inline int store_outer(struct __sk_buff *skb, const struct trans
 	for (int i = 0; i < 11; i++)
 		outer.words[i] = tx->outer[i];
 	if (tx->flags & TX_IPV6) {
+		outer.ip6.flow_lbl[0] |= ecn << IP6_ECN_SHIFT;
 		outer.ip6.payload_len = bpf_htons(ip_len - sizeof(outer.ip6));
-		outer.udp6.len = outer.ip6.payload_len;
+		if (!(tx->flags & TX_IP))
+			outer.udp6.len = outer.ip6.payload_len;
 	} else {
+		outer.ip4.tos |= ecn;
 		outer.ip4.tot_len = bpf_htons(ip_len);
-		outer.ip4.check = ~fold(tx->ip_sum + outer.ip4.tot_len);
-		outer.udp4.len = bpf_htons(ip_len - sizeof(outer.ip4));
+		outer.ip4.check = ~fold(tx->ip_sum + bpf_htons(ecn) + outer.ip4.tot_len);
+		if (!(tx->flags & TX_IP))
+			outer.udp4.len = bpf_htons(ip_len - sizeof(outer.ip4));
 	}
 	if (len < OUTER_MIN)
 		return -1;
@@ -141,6 +161,23 @@ static __always_inline int store_outer(struct __sk_buff *skb, const struct trans
 	if (len > OUTER_MAX)
 		return -1;
 	return bpf_skb_store_bytes(skb, 0, outer.words, len, 0);
+}
+
+/* RFC 3931, Section 5.4.4: of which frames the peer wants to know the order. */
+static __always_inline int is_numbered(const struct transmit *tx, __be16 ethertype)
+{
+	return (tx->flags & TX_NUMBER_ALL) || ((tx->flags & TX_NUMBER_OTHERS) && !is_ip(ethertype));
+}
+
+/* Writes all headers in front of what is behind the inner Ethernet header. */
+static __always_inline int store_headers(struct __sk_buff *skb, const struct transmit *tx,
+					 __u32 ip_len, const struct inner *inner)
+{
+	if (store_outer(skb, tx, ip_len, inner->ecn) || store_inner(skb, tx->outer_len, inner))
+		return -1;
+	if (!is_numbered(tx, inner->ethertype))
+		return 0;
+	return number(skb, tx->session, tx->outer_len - L2TP_SUBLAYER_LEN);
 }
 
 /* How a frame of several segments (GSO) is to be carried. */
@@ -151,8 +188,8 @@ struct segments {
 };
 
 /* Says how a GSO frame can be carried as such; 0 if it cannot. */
-static __always_inline int plan_segments(struct __sk_buff *skb, const struct transmit *tx,
-					 __u32 tags_len, struct segments *s)
+static __noinline int plan_segments(struct __sk_buff *skb, const struct transmit *tx,
+				    __u32 tags_len, struct segments *s)
 {
 	union {
 		struct iphdr ip4;
@@ -208,8 +245,8 @@ static __always_inline int plan_segments(struct __sk_buff *skb, const struct tra
 /* adjust_room takes the length of the inner Ethernet header as part of a flag. */
 static __always_inline __u64 room_flags(const struct transmit *tx, __u32 tags_len)
 {
-	return BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
-	       BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN + tags_len) |
+	return BPF_F_ADJ_ROOM_ENCAP_L2_ETH | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN + tags_len) |
+	       (tx->flags & TX_IP ? 0 : BPF_F_ADJ_ROOM_ENCAP_L4_UDP) |
 	       (tx->flags & TX_IPV6 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
 }
 
@@ -219,7 +256,7 @@ static __always_inline __u64 room_flags(const struct transmit *tx, __u32 tags_le
 static __noinline int encap_segments(struct __sk_buff *skb, const struct transmit *tx,
 					  __u32 device)
 {
-	__u32 own = tx->vlan ? 0 : (skb->vlan_present ? sizeof(struct vlan_tag) : 0);
+	__u32 own = skb->vlan_present && !takes_vlan_off(tx) ? sizeof(struct vlan_tag) : 0;
 	__u16 tci = skb->vlan_tci;
 	__be16 tpid = skb->vlan_proto;
 	int tagged = skb->vlan_present;
@@ -231,14 +268,14 @@ static __noinline int encap_segments(struct __sk_buff *skb, const struct transmi
 	if (!plan_segments(skb, tx, own, &s))
 		return to_lane(skb, tx, device);
 	if (tagged) {
-		if (tx->vlan) {
+		if (takes_vlan_off(tx)) {
 			if (bpf_skb_vlan_pop(skb))
 				return drop(tx->session, ERROR);
 		} else if (take_tags(skb, &inner)) {
 			return drop(tx->session, ERROR);
 		}
 	}
-	if (load_inner(skb, &inner))
+	if (load_inner(skb, tx, &inner))
 		return drop(tx->session, ERROR);
 	ip_len = outer_ip_len(tx, skb->len + own);
 	octets = skb->len + own + (__u64)(s.count - 1) * (s.headers + own);
@@ -251,7 +288,7 @@ static __noinline int encap_segments(struct __sk_buff *skb, const struct transmi
 	if (bpf_skb_adjust_room(skb, tx->outer_len + own, BPF_ADJ_ROOM_MAC,
 				room_flags(tx, own) | BPF_F_ADJ_ROOM_FIXED_GSO))
 		goto refused;
-	if (store_outer(skb, tx, ip_len) || store_inner(skb, tx->outer_len, &inner))
+	if (store_headers(skb, tx, ip_len, &inner))
 		return drop(tx->session, ERROR);
 	count_transmitted(tx->session, s.count, octets);
 	return bpf_redirect(tx->egress, 0);
@@ -268,9 +305,9 @@ static __noinline int encap_one(struct __sk_buff *skb, const struct transmit *tx
 	struct inner inner = {};
 	__u32 frame, grow;
 
-	if (tx->vlan && bpf_skb_vlan_pop(skb))
+	if (takes_vlan_off(tx) && bpf_skb_vlan_pop(skb))
 		return drop(tx->session, ERROR);
-	if (take_tags(skb, &inner) || load_inner(skb, &inner))
+	if (take_tags(skb, &inner) || load_inner(skb, tx, &inner))
 		return drop(tx->session, ERROR);
 	if (may_be_syn(skb, inner.ethertype))
 		clamp_mss(skb, ETH_HLEN, inner.ethertype, tx->room - inner.tags_len);
@@ -285,8 +322,7 @@ static __noinline int encap_one(struct __sk_buff *skb, const struct transmit *tx
 	if (bpf_skb_adjust_room(skb, grow, BPF_ADJ_ROOM_MAC, room_flags(tx, inner.tags_len)) &&
 	    bpf_skb_change_head(skb, grow, 0))
 		return drop(tx->session, ERROR);
-	if (store_outer(skb, tx, outer_ip_len(tx, frame)) ||
-	    store_inner(skb, tx->outer_len, &inner))
+	if (store_headers(skb, tx, outer_ip_len(tx, frame), &inner))
 		return drop(tx->session, ERROR);
 	count_transmitted(tx->session, 1, frame);
 	return bpf_redirect(tx->egress, 0);
@@ -321,10 +357,11 @@ int pwd_encap(struct __sk_buff *skb)
 	if (tx->flags & TX_CHECKSUM)
 		return to_lane(skb, tx, device);
 	if (skb->gso_size)
-		return encap_segments(skb, tx, device);
+		return tx->flags & TX_ONE_BY_ONE ? to_lane(skb, tx, device)
+						 : encap_segments(skb, tx, device);
 
 	frame = skb->len;
-	if (skb->vlan_present && !tx->vlan)
+	if (skb->vlan_present && !takes_vlan_off(tx))
 		frame += sizeof(struct vlan_tag);
 	if (outer_ip_len(tx, frame) > tx->mtu || is_runt(skb, tx))
 		return to_lane(skb, tx, device);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
 /* The end of the slow lane. Frames that encap could not carry come out of it one
  * by one, their checksums finished, their mark the pseudowire's outer end. Here
- * they get outer headers with a UDP checksum, and where the packet does not fit
- * the underlay it leaves in fragments (RFC 3931, Section 4.1.4). Packets that
- * decap could not take apart come out of it one by one as well.
+ * they get outer headers, and where the packet does not fit the underlay it leaves
+ * in fragments (RFC 3931, Section 4.1.4), over UDP with a checksum. Packets that
+ * decap could not take apart come out of it one by one as well, and those that the
+ * stack has put together from fragments come back here.
  *
  * The stack does not fragment what is redirected. So the packet's payload is
  * saved, the skb is cut to the size of a fragment, and for each fragment the skb
@@ -61,26 +62,33 @@ static long sum_chunk(__u32 i, void *unused)
 	return 0;
 }
 
-/* Saves the payload, from the UDP header at the given offset on, and writes its
- * checksum into it and into the packet; pseudo is the sum of the pseudo header
- * without the length.
- */
-__noinline int finish_udp(struct __sk_buff *skb, __u32 at, __u32 len, __u32 pseudo)
+/* Saves the outer IP packet's payload, which is at the given offset. */
+__noinline int save_payload(struct __sk_buff *skb, __u32 at, __u32 len)
 {
 	struct scratch *s = scratch();
 	__u32 last = len & ~3;
-	__u16 check;
 
 	same_value(last);
 	if (!s || last > PAYLOAD_MAX)
 		return -1;
 	*(__u32 *)(s->payload + last) = 0;
-	if (len < sizeof(struct udphdr))
+	if (!len)
 		return -1;
 	same_value(len);
 	if (len > PAYLOAD_MAX)
 		return -1;
-	if (bpf_skb_load_bytes(skb, at, s->payload, len))
+	return bpf_skb_load_bytes(skb, at, s->payload, len);
+}
+
+/* Writes the checksum of a saved payload, which begins with a UDP header, into it
+ * and into the packet; pseudo is the sum of the pseudo header without the length.
+ */
+__noinline int finish_udp(struct __sk_buff *skb, __u32 at, __u32 len, __u32 pseudo)
+{
+	struct scratch *s = scratch();
+	__u16 check;
+
+	if (!s)
 		return -1;
 	s->checksum.len = len;
 	s->checksum.sum = pseudo + bpf_htons(len);
@@ -106,8 +114,8 @@ static __always_inline int ip4_header(struct __sk_buff *skb, const struct transm
 	s->ip4.ttl = outer[offsetof(struct iphdr, ttl)];
 	s->ip4.protocol = outer[offsetof(struct iphdr, protocol)];
 	/* ip_sum counts the DF of packets that are whole. */
-	s->ip4.check = ~fold(tx->ip_sum + s->ip4.tot_len + s->ip4.id + s->ip4.frag_off +
-			     (__u16)~bpf_htons(IP4_DF));
+	s->ip4.check = ~fold(tx->ip_sum + bpf_htons(s->fragment.ecn) + s->ip4.tot_len + s->ip4.id +
+			     s->ip4.frag_off + (__u16)~bpf_htons(IP4_DF));
 	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, tot_len), &s->ip4,
 				   sizeof(s->ip4), 0);
 }
@@ -229,6 +237,14 @@ static __always_inline int send_fragments(struct __sk_buff *skb, __u32 device, _
 	return bpf_redirect(tx->egress, 0);
 }
 
+static __always_inline void set_fragment_ecn(__u32 ecn)
+{
+	struct scratch *s = scratch();
+
+	if (s)
+		s->fragment.ecn = ecn;
+}
+
 __noinline int send_ip4_fragments(struct __sk_buff *skb, __u32 device, __u32 len)
 {
 	return send_fragments(skb, device, len, 0);
@@ -239,9 +255,10 @@ __noinline int send_ip6_fragments(struct __sk_buff *skb, __u32 device, __u32 len
 	return send_fragments(skb, device, len, 1);
 }
 
-__noinline int encap_checked(struct __sk_buff *skb, __u32 device)
+/* Frames that come out of the lane, where nothing is left to the device any more. */
+__noinline int encap_apart(struct __sk_buff *skb, __u32 device)
 {
-	__u32 frame, ip_len, len;
+	__u32 frame, ip_len, len, at;
 	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
 	struct inner inner = {};
 
@@ -253,25 +270,35 @@ __noinline int encap_checked(struct __sk_buff *skb, __u32 device)
 		return drop(tx->session, NOT_ESTABLISHED);
 	if (!(tx->flags & TX_RESOLVED))
 		return drop(tx->session, NO_NEIGHBOUR);
-	if (tx->vlan && (!tagged_for(skb, tx) || bpf_skb_vlan_pop(skb)))
+	if (tx->vlan && !tagged_for(skb, tx))
 		return drop(tx->session, WRONG_VLAN);
-	if (take_tags(skb, &inner) || load_inner(skb, &inner))
+	if (takes_vlan_off(tx) && bpf_skb_vlan_pop(skb))
+		return drop(tx->session, ERROR);
+	if (take_tags(skb, &inner) || load_inner(skb, tx, &inner))
 		return drop(tx->session, ERROR);
 	skb->mark = 0;
 	clamp_mss(skb, ETH_HLEN, inner.ethertype, tx->room - inner.tags_len);
 
+
 	frame = skb->len + inner.tags_len;
 	ip_len = outer_ip_len(tx, frame);
+	at = ETH_HLEN + ip_header_len(tx);
 	len = ip_len - ip_header_len(tx);
 	if (len > PAYLOAD_MAX)
 		return drop(tx->session, OVERSIZE);
 	if (bpf_skb_change_head(skb, tx->outer_len + inner.tags_len, 0) ||
-	    store_outer(skb, tx, ip_len) || store_inner(skb, tx->outer_len, &inner) ||
-	    finish_udp(skb, ETH_HLEN + ip_header_len(tx), len, tx->pseudo_sum))
+	    store_headers(skb, tx, ip_len, &inner))
 		return drop(tx->session, ERROR);
+	if (ip_len > tx->mtu || (tx->flags & TX_CHECKSUM)) {
+		if (save_payload(skb, at, len))
+			return drop(tx->session, ERROR);
+		if (!(tx->flags & TX_IP) && finish_udp(skb, at, len, tx->pseudo_sum))
+			return drop(tx->session, ERROR);
+	}
 	count_transmitted(tx->session, 1, frame);
 	if (ip_len <= tx->mtu)
 		return bpf_redirect(tx->egress, 0);
+	set_fragment_ecn(inner.ecn);
 	return tx->flags & TX_IPV6 ? send_ip6_fragments(skb, device, len)
 				   : send_ip4_fragments(skb, device, len);
 }
@@ -282,11 +309,14 @@ int pwd_lane(struct __sk_buff *skb)
 	__u32 device = skb->mark;
 	int action;
 
-	if (device != LANE_DECAP)
-		return encap_checked(skb, device);
+	if (device != LANE_DECAP && device != LANE_REASSEMBLED)
+		return encap_apart(skb, device);
 	action = decap(skb);
+	if (action != PASS)
+		return action;
 	/* Nothing that comes out here is for the host. */
-	return action == PASS ? TC_ACT_SHOT : action;
+	count_global(ERROR);
+	return TC_ACT_SHOT;
 }
 
 #endif

@@ -21,8 +21,12 @@ type Objects struct {
 	Pseudowires Table[uint32, Transmit]
 	// Sessions by local session ID.
 	Sessions Table[uint32, Receive]
-	// Tunnels are the flows in which data of unknown sessions is dropped and counted.
+	// Tunnels are the flows of tunnels; see TunnelOurs.
 	Tunnels Table[Flow, uint32]
+	// Numbers are the sequence numbers of sessions' next numbered packets, Orders
+	// what has come of the peers', both by local session ID.
+	Numbers Table[uint32, uint64]
+	Orders  Table[uint32, Order]
 	Counts  CounterTable
 	Global  GlobalTable
 
@@ -96,6 +100,7 @@ func Load(dir string) (*Objects, error) {
 	programs := o.collection.Programs
 	o.Encap, o.Decap, o.Lane = programs[objectProgPwdEncap], programs[objectProgPwdDecap], programs[objectProgPwdLane]
 	o.Pseudowires.m, o.Sessions.m, o.Tunnels.m = maps[objectMapPseudowires], maps[objectMapSessions], maps[objectMapTunnels]
+	o.Numbers.m, o.Orders.m = maps[objectMapNumbers], maps[objectMapOrders]
 	o.Counts.m, o.Global.m = maps[objectMapCounts], maps[objectMapGlobalCounts]
 	return &o, nil
 }

@@ -10,10 +10,13 @@
 
 #include "wire.h"
 
-/* The mark of packets in the slow lane that are to be decapsulated; of frames that
- * are to be encapsulated it is the ifindex of the pseudowire's outer end.
+/* The marks of packets in the slow lane that are to be decapsulated: those that the
+ * program at the underlay sent there, and those that the stack has put together from
+ * fragments. The mark of frames that are to be encapsulated is the ifindex of the
+ * pseudowire's outer end, which is positive.
  */
 #define LANE_DECAP 0
+#define LANE_REASSEMBLED 0x80000000
 
 enum event {
 	WRONG_COOKIE,
@@ -24,6 +27,9 @@ enum event {
 	WRONG_VLAN,
 	ERROR,
 	FRAGMENTED,
+	OUT_OF_SEQUENCE,
+	CONGESTION,
+	REASSEMBLED,
 	EVENTS,
 };
 
@@ -42,6 +48,12 @@ struct counters {
 #define TX_RESOLVED 0x02    /* outer has the next hop's address */
 #define TX_CHECKSUM 0x04    /* outer packets carry a UDP checksum */
 #define TX_IPV6 0x08	    /* the outer header is IPv6 */
+#define TX_IP 0x10	    /* L2TP is directly over IP */
+#define TX_ECN 0x20	    /* the ECN field of IP inside is copied outside */
+#define TX_KEEP_TAG 0x40    /* the tag vlan stays on */
+#define TX_NUMBER_ALL 0x80  /* packets have sequence numbers */
+#define TX_NUMBER_OTHERS 0x100 /* those that have no IP inside */
+#define TX_ONE_BY_ONE (TX_IP | TX_CHECKSUM | TX_NUMBER_ALL) /* segments leave apart */
 
 /* How frames of one pseudowire leave. */
 struct transmit {
@@ -62,10 +74,13 @@ struct transmit {
 
 #define RX_UP 0x01	 /* the device takes frames */
 #define RX_SUBLAYER 0x02 /* the peer sends a default sublayer */
+#define RX_NUMBERS 0x04	 /* sequence numbers count */
+#define RX_ECN 0x08	 /* the ECN field outside counts */
+#define RX_KEEP_TAG 0x10 /* a tag that is there becomes the tag vlan */
 
 /* A flow of packets between two LCCEs as it arrives: addresses as on the wire, those
  * of IPv4 mapped into IPv6, and in the first octets of ports the local and the
- * remote one.
+ * remote one. Directly over IP the last octet is the protocol's number instead.
  */
 struct flow {
 	__u64 local[2];
@@ -76,6 +91,7 @@ struct flow {
 /* How packets of one session arrive. */
 struct receive {
 	__u64 cookie;	   /* as it stands in memory, 0 filled */
+	__u64 previous;	   /* the one before it, while the peer may still use that; else the same */
 	__u64 cookie_mask; /* of as many octets as it has */
 	struct flow flow;
 	__u32 flags;	  /* RX_* */
@@ -106,13 +122,26 @@ struct {
 	__type(value, struct receive);
 } sessions SEC(".maps");
 
+#define TUNNEL_OURS 0x01 /* no session in the flow is anybody else's */
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_PSEUDOWIRES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct flow);
-	__type(value, __u32);
+	__type(value, __u32); /* TUNNEL_* */
 } tunnels SEC(".maps");
+
+/* The sequence number that a session's next numbered packet gets, of sessions that
+ * number theirs. It counts on beyond 24 bits.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_PSEUDOWIRES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32); /* local session ID */
+	__type(value, __u64);
+} numbers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
@@ -155,6 +184,7 @@ struct scratch {
 		__u32 len; /* octets of payload */
 		__u32 more;
 		__u32 left; /* octets of payload from at on */
+		__u32 ecn;
 		__u32 failed;
 	} fragment; /* the next one (lane.h) */
 	/* What fragments have in their headers (lane.h). */

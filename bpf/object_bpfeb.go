@@ -25,7 +25,7 @@ type objectCounters struct {
 		Frames uint64
 		Octets uint64
 	}
-	Events [8]uint64
+	Events [11]uint64
 }
 
 type objectFlow struct {
@@ -35,9 +35,23 @@ type objectFlow struct {
 	Ports  uint64
 }
 
+type objectOrder struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Started  uint32
+	Expected uint32
+	Behind   uint32
+	Run      uint32
+	Resync   uint32
+}
+
 type objectReceive struct {
 	_          structs.HostLayout
 	Cookie     uint64
+	Previous   uint64
 	CookieMask uint64
 	Flow       objectFlow
 	Flags      uint32
@@ -72,6 +86,7 @@ type objectScratch struct {
 		Len    uint32
 		More   uint32
 		Left   uint32
+		Ecn    uint32
 		Failed uint32
 	}
 	Ip4 struct {
@@ -125,6 +140,8 @@ const (
 	objectMapCounts       = "counts"
 	objectMapFragmentIds  = "fragment_ids"
 	objectMapGlobalCounts = "global_counts"
+	objectMapNumbers      = "numbers"
+	objectMapOrders       = "orders"
 	objectMapPseudowires  = "pseudowires"
 	objectMapScratches    = "scratches"
 	objectMapSessions     = "sessions"
@@ -188,6 +205,8 @@ type objectMapSpecs struct {
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	FragmentIds  *ebpf.MapSpec `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.MapSpec `ebpf:"global_counts"`
+	Numbers      *ebpf.MapSpec `ebpf:"numbers"`
+	Orders       *ebpf.MapSpec `ebpf:"orders"`
 	Pseudowires  *ebpf.MapSpec `ebpf:"pseudowires"`
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Sessions     *ebpf.MapSpec `ebpf:"sessions"`
@@ -223,6 +242,8 @@ type objectMaps struct {
 	Counts       *ebpf.Map `ebpf:"counts"`
 	FragmentIds  *ebpf.Map `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.Map `ebpf:"global_counts"`
+	Numbers      *ebpf.Map `ebpf:"numbers"`
+	Orders       *ebpf.Map `ebpf:"orders"`
 	Pseudowires  *ebpf.Map `ebpf:"pseudowires"`
 	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Sessions     *ebpf.Map `ebpf:"sessions"`
@@ -234,6 +255,8 @@ func (m *objectMaps) Close() error {
 		m.Counts,
 		m.FragmentIds,
 		m.GlobalCounts,
+		m.Numbers,
+		m.Orders,
 		m.Pseudowires,
 		m.Scratches,
 		m.Sessions,

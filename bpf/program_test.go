@@ -114,11 +114,11 @@ func sessions(t *testing.T, o *Objects) {
 		}
 	}
 	flow4, flow6 := NewFlow(local4, remote4), NewFlow(local6, remote6)
-	id := uint32(1)
-	must(o.Tunnels.Put(flow4, &id))
-	must(o.Tunnels.Put(flow6, &id))
+	ours := TunnelOurs
+	must(o.Tunnels.Put(flow4, &ours))
+	must(o.Tunnels.Put(flow6, &ours))
 	cookie := binary.NativeEndian.Uint64([]byte{1, 2, 3, 4, 5, 6, 7, 8})
-	must(o.Sessions.Put(session4, &Receive{Cookie: cookie, CookieMask: CookieMask(8), CookieLen: 8, Flow: flow4, Flags: ReceiveUp, Device: device, Lane: device, Mtu: 1500, Room: 1442}))
+	must(o.Sessions.Put(session4, &Receive{Cookie: cookie, Previous: cookie, CookieMask: CookieMask(8), CookieLen: 8, Flow: flow4, Flags: ReceiveUp, Device: device, Lane: device, Mtu: 1500, Room: 1442}))
 	must(o.Sessions.Put(session6, &Receive{Flow: flow6, Flags: ReceiveUp | ReceiveSublayer, Device: device, Lane: device, Mtu: 1500, Room: 1442}))
 	must(o.Counts.Create(session4))
 	must(o.Counts.Create(session6))
@@ -310,7 +310,7 @@ func TestEncap(t *testing.T) {
 	}
 }
 
-// In the lane, packets get a UDP checksum: right for every length and content.
+// In the lane, packets can get a UDP checksum: right for every length and content.
 func TestLaneChecksums(t *testing.T) {
 	o := load(t)
 	sessions(t, o)
@@ -318,6 +318,7 @@ func TestLaneChecksums(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		for _, cookie := range []string{"", "01020304", "0102030405060708"} {
 			tx := transmit(t, v6, cookie)
+			tx.Flags |= TransmitChecksum
 			if err := o.Pseudowires.Put(device, &tx); err != nil {
 				t.Fatal(err)
 			}

@@ -21,20 +21,40 @@ type (
 	Flow = objectFlow
 	// Counters of one session, or of one session on one CPU.
 	Counters = objectCounters
+	// Order is what has come of a session's numbered packets.
+	Order = objectOrder
 )
 
 // Flags of Transmit.
 const (
-	TransmitEstablished = 1 << iota // the peer takes frames
-	TransmitResolved                // Outer has the next hop's address
-	TransmitChecksum                // outer packets carry a UDP checksum
-	TransmitIPv6                    // the outer header is IPv6
+	TransmitEstablished  = 1 << iota // the peer takes frames
+	TransmitResolved                 // Outer has the next hop's address
+	TransmitChecksum                 // outer packets carry a UDP checksum
+	TransmitIPv6                     // the outer header is IPv6
+	TransmitIP                       // L2TP is directly over IP
+	TransmitECN                      // the ECN field of IP inside is copied outside
+	TransmitKeepTag                  // the tag Vlan stays on
+	TransmitNumberAll                // packets have sequence numbers
+	TransmitNumberOthers             // those that have no IP inside
 )
 
 // Flags of Receive.
 const (
 	ReceiveUp       = 1 << iota // the device takes frames
 	ReceiveSublayer             // the peer sends a default sublayer
+	ReceiveNumbers              // sequence numbers count
+	ReceiveECN                  // the ECN field outside counts
+	ReceiveKeepTag              // a tag that is there becomes the tag Vlan
+)
+
+// TunnelOurs is the value of a flow in which no session is anybody else's: what
+// comes in it for an unknown one is dropped and counted.
+const TunnelOurs uint32 = 1
+
+// Marks of packets that are to be decapsulated in the slow lane.
+const (
+	LaneDecap       = 0
+	LaneReassembled = 1 << 31
 )
 
 // Event is what the programs count besides frames carried: an index of
@@ -50,14 +70,28 @@ const (
 	WrongVLAN
 	Error
 	Fragmented
+	OutOfSequence
+	Congestion
+	Reassembled
 	Events // how many there are
 )
 
-// NewFlow is the flow from remote to local, IPv4 addresses mapped into IPv6.
+// NewFlow is the flow over UDP from remote to local, IPv4 addresses mapped into IPv6.
 func NewFlow(local, remote netip.AddrPort) Flow {
 	var ports [8]byte
 	binary.BigEndian.PutUint16(ports[:], local.Port())
 	binary.BigEndian.PutUint16(ports[2:], remote.Port())
+	return newFlow(local, remote, ports)
+}
+
+// NewFlowIP is the flow of L2TP directly over IP from remote to local.
+func NewFlowIP(local, remote netip.Addr) Flow {
+	return newFlow(netip.AddrPortFrom(local, 0), netip.AddrPortFrom(remote, 0), [8]byte{7: protocolL2TP})
+}
+
+const protocolL2TP = 115
+
+func newFlow(local, remote netip.AddrPort, ports [8]byte) Flow {
 	return Flow{
 		Local:  words(local.Addr()),
 		Remote: words(remote.Addr()),
@@ -106,6 +140,14 @@ type Table[K comparable, V any] struct{ m *ebpf.Map }
 // Put sets the value of a key.
 func (t Table[K, V]) Put(key K, value *V) error {
 	if err := t.m.Put(&key, value); err != nil {
+		return fmt.Errorf("write map %s: %w", t.m, err)
+	}
+	return nil
+}
+
+// Create sets the value of a key that has none yet.
+func (t Table[K, V]) Create(key K, value *V) error {
+	if err := t.m.Update(&key, value, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 		return fmt.Errorf("write map %s: %w", t.m, err)
 	}
 	return nil

@@ -28,13 +28,19 @@
 
 /* RFC 5085, Section 5.2: the V bit makes a packet one of the associated channel. */
 #define L2TP_SUBLAYER_V 0x80000000
+/* RFC 3931, Section 4.6: the S bit says that the sublayer has a sequence number. */
+#define L2TP_SUBLAYER_S 0x40000000
 #define L2TP_SUBLAYER_LEN 4
+#define L2TP_NUMBER_MASK 0x00ffffff
 
 struct l2tphdr {
 	__be16 flags;
 	__be16 reserved;
 	__be32 session;
 };
+
+/* RFC 3931, Section 4.1.1: over IP there is the session ID alone. */
+#define L2TP_IP_LEN 4
 
 struct vlan_tag {
 	__be16 tpid;
@@ -57,11 +63,33 @@ struct ip6_fragment {
 
 #define IP6_MORE 0x0001
 
-/* Ethernet, IPv6, UDP, L2TP with the longest cookie and a sublayer. */
-#define OUTER_MIN (ETH_HLEN + sizeof(struct iphdr) + sizeof(struct udphdr) + sizeof(struct l2tphdr))
+/* RFC 3168, Section 5: the ECN field, and how it stands in the second octet of an
+ * IPv6 header.
+ */
+#define ECN_MASK 0x03
+#define ECN_NOT_ECT 0
+#define ECN_ECT_1 1
+#define ECN_ECT_0 2
+#define ECN_CE 3
+#define IP6_ECN_SHIFT 4
+
+/* From Ethernet, IPv4 and L2TP over IP alone to Ethernet, IPv6, UDP, L2TP with the
+ * longest cookie and a sublayer.
+ */
+#define OUTER_MIN (ETH_HLEN + sizeof(struct iphdr) + L2TP_IP_LEN)
 #define OUTER_MAX                                                                                  \
 	(ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct udphdr) + sizeof(struct l2tphdr) + 8 +  \
 	 L2TP_SUBLAYER_LEN)
+
+static __always_inline int is_ip(__be16 ethertype)
+{
+	return ethertype == bpf_htons(ETH_P_IP) || ethertype == bpf_htons(ETH_P_IPV6);
+}
+
+static __always_inline int is_tag(__be16 ethertype)
+{
+	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
+}
 
 /* Makes the first octets of a packet readable in place, if it has as many; the
  * caller looks at data_end all the same. Offsets into them have to be constants:
@@ -71,7 +99,7 @@ struct ip6_fragment {
 static __always_inline void pull(struct __sk_buff *skb, __u32 len)
 {
 	if ((void *)(long)skb->data + len > (void *)(long)skb->data_end)
-		bpf_skb_pull_data(skb, len);
+		bpf_skb_pull_data(skb, skb->len < len ? skb->len : len);
 }
 
 #endif

@@ -1,7 +1,9 @@
 package tcbpf
 
 import (
+	"bytes"
 	"encoding/binary"
+	"os"
 
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -13,6 +15,7 @@ func (d *Datapath) apply(dev *device) error {
 	if !d.active {
 		return nil // Prune will
 	}
+	d.takeApart(dev, d.outgoing(dev))
 	up := carries(d.outgoing(dev))
 	if up {
 		if err := d.setUp(dev.pair.outer, &dev.pair.outerUp, true); err != nil {
@@ -40,6 +43,24 @@ func (d *Datapath) write(dev *device) error {
 	return d.writeTransmit(dev, out)
 }
 
+// takeApart has the kernel cut frames of several segments before they enter the
+// device, where they have to leave one by one: packets over IP can be of no segments,
+// and numbered ones have each its own number. The slow lane would do it as well, but
+// what needs no cutting would overtake them.
+func (d *Datapath) takeApart(dev *device, s *session) {
+	if s == nil {
+		return
+	}
+	apart := overIP(&d.tunnels[s.Tunnel].Tunnel) || s.TransmitSequencing == l2tpv3.SequencingAll
+	if apart == dev.apart && !dev.unknown {
+		return
+	}
+	dev.apart, dev.unknown = apart, false
+	if err := d.features.set(dev.pair.inner, segmentation, !apart); err != nil {
+		d.log.Warn("segments are cut in the slow lane", "device", dev.pair.innerName, "err", err)
+	}
+}
+
 // outgoing is the session that frames leave over, nil if there is none.
 func (d *Datapath) outgoing(dev *device) *session {
 	var out *session
@@ -63,9 +84,39 @@ func better(a, b *session) bool {
 	return a.order > b.order
 }
 
+// writeTunnel tells the program of the tunnel's flow. Over UDP all sessions in it
+// are the control connection's. Over IP they are those of all between the two
+// addresses, and the kernel may carry some.
 func (d *Datapath) writeTunnel(t *tunnel) error {
-	id := t.LocalID
-	return d.objs.Tunnels.Put(t.flow, &id)
+	var value uint32
+	if !overIP(&t.Tunnel) || !kernelCarriesIP() {
+		value = bpf.TunnelOurs
+	}
+	if t.written != nil && *t.written == value {
+		return nil
+	}
+	if err := d.objs.Tunnels.Put(t.flow, &value); err != nil {
+		return err
+	}
+	t.written = &value
+	return nil
+}
+
+// kernelCarriesIP says that the kernel's l2tp_ip or l2tp_ip6 is there, so that
+// sessions over IP may be the kernel's.
+func kernelCarriesIP() bool {
+	protocols, err := os.ReadFile("/proc/net/protocols")
+	return err != nil || bytes.Contains(protocols, []byte("L2TP/IP"))
+}
+
+// deleteTunnel takes a tunnel's flow back, unless another one has the same.
+func (d *Datapath) deleteTunnel(t *tunnel) error {
+	for _, other := range d.tunnels {
+		if other.Name != t.Name && other.flow == t.flow {
+			return nil
+		}
+	}
+	return d.objs.Tunnels.Delete(t.flow)
 }
 
 func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
@@ -82,12 +133,23 @@ func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
 	var cookie [8]byte
 	copy(cookie[:], s.LocalCookie)
 	r.Cookie = binary.NativeEndian.Uint64(cookie[:])
+	copy(cookie[:], s.PreviousCookie)
+	r.Previous = binary.NativeEndian.Uint64(cookie[:])
 	r.CookieMask = bpf.CookieMask(len(s.LocalCookie))
 	if up {
 		r.Flags |= bpf.ReceiveUp
 	}
 	if s.ReceiveSublayer == l2tpv3.SublayerDefault {
 		r.Flags |= bpf.ReceiveSublayer
+	}
+	if s.ReceiveSequencing != l2tpv3.SequencingNone {
+		r.Flags |= bpf.ReceiveNumbers
+	}
+	if t.ECN {
+		r.Flags |= bpf.ReceiveECN
+	}
+	if dev.KeepTag && dev.VLAN != 0 {
+		r.Flags |= bpf.ReceiveKeepTag
 	}
 	if s.written != nil && *s.written == r {
 		return nil
@@ -120,6 +182,18 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	}
 	if t.path.resolved() {
 		tx.Flags |= bpf.TransmitResolved
+	}
+	if t.ECN {
+		tx.Flags |= bpf.TransmitECN
+	}
+	if dev.KeepTag && dev.VLAN != 0 {
+		tx.Flags |= bpf.TransmitKeepTag
+	}
+	switch s.TransmitSequencing {
+	case l2tpv3.SequencingAll:
+		tx.Flags |= bpf.TransmitNumberAll
+	case l2tpv3.SequencingNonIP:
+		tx.Flags |= bpf.TransmitNumberOthers
 	}
 	putOuter(&tx, t.path, &t.Tunnel, &s.Session)
 	if dev.written != nil && *dev.written == tx {

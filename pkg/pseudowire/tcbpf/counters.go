@@ -13,31 +13,25 @@ func (d *Datapath) Global() (map[string]uint64, error) {
 	if err != nil {
 		return nil, &Error{Op: "read counters", Err: err}
 	}
+	sum[bpf.Error] += d.undelivered
 	return byReason(sum[:]), nil
 }
 
 // Counters of all sessions.
 func (d *Datapath) Counters() (map[uint32]pseudowire.Counters, error) {
 	all := make(map[uint32]pseudowire.Counters, len(d.sessions))
-	for id, s := range d.sessions {
+	for id := range d.sessions {
 		sum, err := d.objs.Counts.Sum(id)
 		if err != nil {
 			return nil, &Error{Op: "read counters of session", Object: fmt.Sprint(id), Err: err}
 		}
-		for e := range sum.Events {
-			sum.Events[e] += s.deliveries[e]
-		}
-		c := pseudowire.Counters{
-			ReceivedFrames:    sum.Received.Frames + s.delivered.frames,
-			ReceivedOctets:    sum.Received.Octets + s.delivered.octets,
+		all[id] = pseudowire.Counters{
+			ReceivedFrames:    sum.Received.Frames,
+			ReceivedOctets:    sum.Received.Octets,
 			TransmittedFrames: sum.Transmitted.Frames,
 			TransmittedOctets: sum.Transmitted.Octets,
 			Drops:             byReason(sum.Events[:]),
 		}
-		if s.delivered.frames != 0 {
-			c.Drops[pseudowire.CountReassembled] = s.delivered.frames
-		}
-		all[id] = c
 	}
 	return all, nil
 }
@@ -51,6 +45,9 @@ var reasons = [bpf.Events]string{
 	bpf.WrongVLAN:      pseudowire.DropWrongVLAN,
 	bpf.Error:          pseudowire.DropError,
 	bpf.Fragmented:     pseudowire.CountFragmented,
+	bpf.OutOfSequence:  pseudowire.DropOutOfSequence,
+	bpf.Congestion:     pseudowire.DropCongestion,
+	bpf.Reassembled:    pseudowire.CountReassembled,
 }
 
 func byReason(events []uint64) map[string]uint64 {

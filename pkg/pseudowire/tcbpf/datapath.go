@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -32,8 +33,8 @@ type Datapath struct {
 
 	features *featureSocket
 	lane     pair
-	// packet sends frames into outer ends.
-	packet int
+	// reassembled sends packets into the slow lane, marked as such.
+	reassembled int
 
 	pseudowires map[string]*device
 	tunnels     map[string]*tunnel
@@ -50,6 +51,8 @@ type Datapath struct {
 
 	// installed counts sessions, to know the newest.
 	installed uint64
+	// undelivered are packets that Deliver could not get into the slow lane.
+	undelivered uint64
 	// inputs are the underlay links that have the decapsulation program.
 	inputs map[int]bool
 }
@@ -61,6 +64,9 @@ type device struct {
 	pseudowire.Pseudowire
 	pair    pair
 	written *bpf.Transmit // what the map has
+	// apart says that the device takes frames of one segment only; unknown at first
+	// is what an earlier process had it take.
+	apart, unknown bool
 }
 
 type tunnel struct {
@@ -68,18 +74,15 @@ type tunnel struct {
 	path   path
 	inputs map[int]bool // links where its packets can come in
 	flow   bpf.Flow
+	// written is the flow's value in the map, nil if it is not there.
+	written *uint32
 }
 
 type session struct {
 	pseudowire.Session
 	order   uint64
 	written *bpf.Receive // what the map has
-	// deliveries are what came in by Deliver, and delivered what of it went on.
-	deliveries [bpf.Events]uint64
-	delivered  traffic
 }
-
-type traffic struct{ frames, octets uint64 }
 
 // Open loads the programs into the kernel, for the calling thread's network
 // namespace. It fails with ErrKernel where the kernel is too old.
@@ -91,7 +94,7 @@ func Open(opts Options) (*Datapath, error) {
 		sessions:    map[uint32]*session{},
 		members:     map[string]map[uint32]*session{},
 		inputs:      map[int]bool{},
-		packet:      -1,
+		reassembled: -1,
 	}
 	if d.log == nil {
 		d.log = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -110,7 +113,7 @@ func (d *Datapath) open(dir string) (err error) {
 	if d.features, err = openFeatures(); err != nil {
 		return &Error{Op: "open", Err: err}
 	}
-	if d.packet, err = openPacket(); err != nil {
+	if d.reassembled, err = openPacket(bpf.LaneReassembled); err != nil {
 		return &Error{Op: "open", Err: err}
 	}
 	if d.pins, err = pinDir(dir); err != nil {
@@ -138,7 +141,10 @@ func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.EBPF }
 
 // Abilities: without a session the device has no carrier.
 func (d *Datapath) Abilities() pseudowire.Abilities {
-	return pseudowire.Abilities{RewritesTags: true, DeviceWithoutSession: true, SublayerPerDirection: true}
+	return pseudowire.Abilities{
+		RewritesTags: true, DeviceWithoutSession: true, IP: true, Sequencing: true,
+		SublayerPerDirection: true, ChangesCookies: true, DSCP: true, ECN: true,
+	}
 }
 
 // SetPseudowire makes the pseudowire's veth pair.
@@ -178,10 +184,10 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	if err := d.setUp(pair.inner, &pair.innerUp, true); err != nil {
 		return fail(err)
 	}
-	dev := &device{Pseudowire: p, pair: pair}
+	dev := &device{Pseudowire: p, pair: pair, unknown: !pair.made}
 	switch {
 	case old != nil && old.pair.outer == pair.outer:
-		dev.written = old.written
+		dev.written, dev.apart, dev.unknown = old.written, old.apart, old.unknown
 	case old != nil: // somebody removed the devices
 		if err := d.objs.Pseudowires.Delete(uint32(old.pair.outer)); err != nil {
 			return fail(err)
@@ -253,19 +259,22 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 		}
 		return e
 	}
-	if t.Encapsulation != l2tpv3.UDP {
-		return fail(ErrEncapsulation)
+	if t.Encapsulation != l2tpv3.UDP && t.Encapsulation != l2tpv3.IP {
+		return fail(fmt.Errorf("encapsulation %v: %w", t.Encapsulation, ErrInvalid))
 	}
 	if !t.Local.IsValid() || !t.Remote.IsValid() || t.Local.Addr().IsUnspecified() ||
 		t.Local.Addr().Unmap().Is4() != t.Remote.Addr().Unmap().Is4() {
 		return fail(fmt.Errorf("addresses %v and %v: %w", t.Local, t.Remote, ErrInvalid))
 	}
-	next := &tunnel{Tunnel: t, flow: bpf.NewFlow(t.Local, t.Remote), inputs: map[int]bool{}}
+	if overIP(&t) {
+		t.Local, t.Remote = netip.AddrPortFrom(t.Local.Addr(), 0), netip.AddrPortFrom(t.Remote.Addr(), 0)
+	}
+	next := &tunnel{Tunnel: t, flow: flowOf(&t), inputs: map[int]bool{}}
 	next.Socket = -1 // the stack puts fragments together; the socket is the owner's
 	if old := d.tunnels[t.Name]; old != nil {
 		if old.flow == next.flow {
-			next.inputs, next.path = old.inputs, old.path
-		} else if err := d.objs.Tunnels.Delete(old.flow); err != nil {
+			next.inputs, next.path, next.written = old.inputs, old.path, old.written
+		} else if err := d.deleteTunnel(old); err != nil {
 			return fail(err)
 		}
 	}
@@ -293,7 +302,7 @@ func (d *Datapath) RemoveTunnel(name string) error {
 	if t == nil {
 		return nil
 	}
-	if err := d.objs.Tunnels.Delete(t.flow); err != nil {
+	if err := d.deleteTunnel(t); err != nil {
 		return &Error{Op: "remove tunnel", Object: name, Err: err}
 	}
 	delete(d.tunnels, name)
@@ -322,14 +331,14 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	old := d.sessions[s.LocalID]
 	if old != nil {
 		next.order, next.written = old.order, old.written
-		next.deliveries, next.delivered = old.deliveries, old.delivered
 	} else {
 		d.installed++
 		next.order = d.installed
 	}
 	next.LocalCookie = slices.Clone(s.LocalCookie)
+	next.PreviousCookie = slices.Clone(s.PreviousCookie)
 	next.RemoteCookie = slices.Clone(s.RemoteCookie)
-	if err := d.objs.Counts.Create(s.LocalID); err != nil {
+	if err := d.createState(&s); err != nil {
 		return fail(err)
 	}
 	if old != nil {
@@ -362,6 +371,21 @@ func checkSession(s pseudowire.Session) error {
 			return fmt.Errorf("L2-Specific Sublayer %d: %w", sublayer, ErrInvalid)
 		}
 	}
+	if s.PreviousCookie != nil && len(s.PreviousCookie) != len(s.LocalCookie) {
+		return fmt.Errorf("cookies of %d and before that of %d octets: %w", len(s.LocalCookie), len(s.PreviousCookie), ErrInvalid)
+	}
+	// RFC 3931, Section 5.4.4: sequencing needs a sublayer that can provide numbers.
+	for _, x := range []struct {
+		sequencing l2tpv3.DataSequencing
+		sublayer   l2tpv3.L2SpecificSublayer
+	}{{s.ReceiveSequencing, s.ReceiveSublayer}, {s.TransmitSequencing, s.TransmitSublayer}} {
+		if x.sequencing > l2tpv3.SequencingAll || x.sequencing != l2tpv3.SequencingNone && x.sublayer == l2tpv3.SublayerNone {
+			return fmt.Errorf("data sequencing %v with L2-Specific Sublayer %d: %w", x.sequencing, x.sublayer, ErrInvalid)
+		}
+	}
+	if s.DSCP > 63 {
+		return fmt.Errorf("DSCP %d: %w", s.DSCP, ErrInvalid)
+	}
 	if s.LocalID == 0 || s.RemoteID == 0 {
 		return fmt.Errorf("session ID 0: %w", ErrInvalid)
 	}
@@ -389,7 +413,7 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 	if err := d.objs.Sessions.Delete(localID); err != nil {
 		return fail(err)
 	}
-	if err := d.objs.Counts.Delete(localID); err != nil {
+	if err := d.deleteState(localID); err != nil {
 		return fail(err)
 	}
 	return nil
@@ -401,8 +425,8 @@ func (d *Datapath) Close() error {
 	if d.features != nil {
 		errs = append(errs, d.features.Close())
 	}
-	if d.packet >= 0 {
-		errs = append(errs, unix.Close(d.packet))
+	if d.reassembled >= 0 {
+		errs = append(errs, unix.Close(d.reassembled))
 	}
 	if d.objs != nil {
 		errs = append(errs, d.objs.Close())

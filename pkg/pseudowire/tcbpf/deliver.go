@@ -1,7 +1,6 @@
 package tcbpf
 
 import (
-	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -9,107 +8,85 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/bpf"
-	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
-const (
-	typeAndVersion = 0x800f
-	channelBit     = 0x80 // the sublayer's V bit
-	tagLen         = 4
-	tpidVLAN       = 0x8100
-	tpidService    = 0x88a8
-)
+const typeAndVersion = 0x800f
 
-// openPacket opens a socket that sends frames and receives none.
-func openPacket() (int, error) {
+// openPacket opens a socket that sends packets with a mark and receives none.
+func openPacket(mark uint32) (int, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open a packet socket: %w", err)
 	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("set the mark of a packet socket: %w", err)
+	}
 	return fd, nil
 }
 
-// Deliver is described in pseudowire.Datapath. It does in user space what the
-// decapsulation program does with packets that come whole.
+// Deliver is described in pseudowire.Datapath. The packet goes into the slow lane as
+// it would have come without fragments, and its session's program decides. Packets
+// over IP are told from those over UDP by a remote port of 0.
 func (d *Datapath) Deliver(remote netip.AddrPort, packet []byte) bool {
-	if len(packet) < l2tpLen || binary.BigEndian.Uint16(packet)&typeAndVersion != l2tpVersion {
+	head := l2tpIPLen
+	if remote.Port() != 0 {
+		head = l2tpLen
+		if len(packet) < head || binary.BigEndian.Uint16(packet)&typeAndVersion != l2tpVersion {
+			return false
+		}
+	}
+	if len(packet) < head {
 		return false
 	}
-	s := d.sessions[binary.BigEndian.Uint32(packet[4:])]
+	s := d.sessions[binary.BigEndian.Uint32(packet[head-4:])]
 	if s == nil {
 		return false
 	}
 	t := d.tunnels[s.Tunnel]
-	if t == nil || !sameAddress(t.Remote, remote) {
+	if t == nil || overIP(&t.Tunnel) != (remote.Port() == 0) || !sameAddress(t.Remote, remote) {
 		return false
 	}
-	event, frame, err := d.deliver(s, packet[l2tpLen:])
-	if err != nil {
-		d.log.Debug("frame not delivered", "session", s.LocalID, "err", err)
+	to := &unix.SockaddrLinklayer{Ifindex: d.lane.inner}
+	if err := unix.Sendto(d.reassembled, appendReceived(nil, &t.Tunnel, packet), 0, to); err != nil {
+		d.log.Debug("packet not delivered", "session", s.LocalID, "err", err)
+		d.undelivered++
 	}
-	if frame == 0 {
-		s.deliveries[event]++
-		return event != bpf.WrongCookie
-	}
-	s.delivered.frames++
-	s.delivered.octets += uint64(frame)
 	return true
 }
 
-// deliver takes a packet from the cookie on. It returns the octets of the frame
-// delivered, or 0 and what happened instead.
-func (d *Datapath) deliver(s *session, b []byte) (bpf.Event, int, error) {
-	// RFC 3931, Section 4.5: a wrong cookie is dropped. The comparison takes the
-	// same time whatever differs.
-	n := len(s.LocalCookie)
-	if len(b) < n || subtle.ConstantTimeCompare(b[:n], s.LocalCookie) == 0 {
-		return bpf.WrongCookie, 0, nil
+// appendReceived appends a packet of the tunnel's as it came from the underlay: what
+// has been verified of it is not there again.
+func appendReceived(b []byte, t *pseudowire.Tunnel, payload []byte) []byte {
+	local, remote := t.Local.Addr().Unmap(), t.Remote.Addr().Unmap()
+	protocol, udp := byte(protocolL2TP), []byte(nil)
+	if !overIP(t) {
+		protocol = protocolUDP
+		udp = binary.BigEndian.AppendUint16(udp, t.Remote.Port())
+		udp = binary.BigEndian.AppendUint16(udp, t.Local.Port())
+		udp = binary.BigEndian.AppendUint16(udp, uint16(udpLen+len(payload)))
+		udp = append(udp, 0, 0)
 	}
-	b = b[n:]
-	if s.ReceiveSublayer == l2tpv3.SublayerDefault {
-		// RFC 5085, Section 3: VCCV that nobody asked for is discarded.
-		if len(b) < sublayerLen || b[0]&channelBit != 0 {
-			return bpf.Error, 0, nil
-		}
-		b = b[sublayerLen:]
+	length := len(udp) + len(payload)
+	b = append(b, make([]byte, ethernetLen-2)...)
+	if remote.Is4() {
+		b = binary.BigEndian.AppendUint16(b, 0x0800)
+		b = appendIPv4(b, remote, local, protocol, 0)
+		binary.BigEndian.PutUint16(b[ethernetLen+2:], uint16(ipv4Len+length))
+	} else {
+		b = binary.BigEndian.AppendUint16(b, 0x86dd)
+		b = appendIPv6(b, remote, local, protocol, 0)
+		binary.BigEndian.PutUint16(b[ethernetLen+4:], uint16(length))
 	}
-	dev := d.pseudowires[s.Pseudowire]
-	if len(b) < ethernetLen {
-		return bpf.Error, 0, nil
-	}
-	if dev == nil || !dev.pair.outerUp {
-		return bpf.NotEstablished, 0, nil
-	}
-	if len(b) > longest(dev, b) {
-		return bpf.Oversize, 0, nil
-	}
-	frame := len(b)
-	if dev.VLAN != 0 {
-		b = withTag(b, dev.VLAN)
-	}
-	to := &unix.SockaddrLinklayer{Ifindex: dev.pair.outer}
-	if err := unix.Sendto(d.packet, b, 0, to); err != nil {
-		return bpf.Error, 0, fmt.Errorf("send into %s: %w", dev.pair.outerName, err)
-	}
-	return 0, frame, nil
+	return append(append(b, udp...), payload...)
 }
 
-// longest is how long a frame may be for the device: its first tag does not count.
-func longest(dev *device, frame []byte) int {
-	n := ethernetLen + dev.MTU
-	switch binary.BigEndian.Uint16(frame[12:]) {
-	case tpidVLAN, tpidService:
-		n += tagLen
+func flowOf(t *pseudowire.Tunnel) bpf.Flow {
+	if overIP(t) {
+		return bpf.NewFlowIP(t.Local.Addr(), t.Remote.Addr())
 	}
-	return n
-}
-
-func withTag(frame []byte, vlan uint16) []byte {
-	b := make([]byte, 0, len(frame)+tagLen)
-	b = append(b, frame[:12]...)
-	b = binary.BigEndian.AppendUint16(b, tpidVLAN)
-	b = binary.BigEndian.AppendUint16(b, vlan)
-	return append(b, frame[12:]...)
+	return bpf.NewFlow(t.Local, t.Remote)
 }
 
 func sameAddress(a, b netip.AddrPort) bool {

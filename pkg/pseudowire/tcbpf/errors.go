@@ -47,8 +47,6 @@ var (
 	ErrUnknown = errors.New("not known here")
 	// ErrInvalid: the object cannot be, for instance a cookie of 5 octets.
 	ErrInvalid = errors.New("invalid")
-	// ErrEncapsulation: the encapsulation is not carried.
-	ErrEncapsulation = errors.New("encapsulation not supported by the eBPF datapath")
 	// ErrKernel: the kernel lacks something that the datapath needs.
 	ErrKernel = errors.New("kernel too old for the eBPF datapath")
 	// ErrPermission: a capability is missing.

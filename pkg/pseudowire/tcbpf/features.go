@@ -2,6 +2,7 @@ package tcbpf
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/mdlayher/genetlink"
@@ -146,6 +147,11 @@ func finishes(feature string) bool {
 var (
 	gro = []string{"rx-gro"}
 	tso = []string{"tx-tcp-segmentation", "tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp6-segmentation"}
+	// segmentation is all that a veth lets pass in frames of several segments.
+	segmentation = append(slices.Clone(tso),
+		"tx-udp-segmentation", "tx-sctp-segmentation", "tx-gso-list", "tx-gso-partial",
+		"tx-gre-segmentation", "tx-gre-csum-segmentation", "tx-ipxip4-segmentation", "tx-ipxip6-segmentation",
+		"tx-udp_tnl-segmentation", "tx-udp_tnl-csum-segmentation")
 )
 
 // gather has the kernel put the segments of a TCP connection together as they

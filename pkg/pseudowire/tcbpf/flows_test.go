@@ -81,6 +81,8 @@ func TestTCPFitsTheUnderlay(t *testing.T) {
 		{"IPv6 1280", setting{cookie: 8, mtu: 1280, v6: true}},
 		{"IPv4 1600", setting{cookie: 4, mtu: 1600}},
 		{"IPv4 1500, jumbo frames", setting{cookie: 8, lanMTU: 9000}},
+		{"protocol 115 over IPv4 1500", setting{cookie: 8, ip: true}},
+		{"protocol 115 over IPv6 1280", setting{cookie: 8, mtu: 1280, v6: true, ip: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a, b := up(t, c.set)

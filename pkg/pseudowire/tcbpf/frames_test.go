@@ -247,6 +247,9 @@ func TestEveryFrameArrivesAsSent(t *testing.T) {
 		{"IPv4, no cookie", setting{mtu: 1600}},
 		{"IPv6, cookie 8", setting{cookie: 8, mtu: 1600, v6: true}},
 		{"IPv6, no cookie", setting{mtu: 1600, v6: true}},
+		{"protocol 115 over IPv4, cookie 8", setting{cookie: 8, mtu: 1600, ip: true}},
+		{"protocol 115 over IPv4, no cookie", setting{mtu: 1600, ip: true}},
+		{"protocol 115 over IPv6, cookie 4", setting{cookie: 4, mtu: 1600, v6: true, ip: true}},
 	} {
 		t.Run(underlay.name, func(t *testing.T) {
 			underlay.set.tagRoom = 16
@@ -254,7 +257,7 @@ func TestEveryFrameArrivesAsSent(t *testing.T) {
 			portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
 			for _, s := range shapes {
 				which := some(60, s.most())
-				if underlay.set.cookie == 8 {
+				if underlay.set.cookie == 8 && !underlay.set.ip {
 					which = sizes(60, s.most())
 				}
 				carry(t, portA, portB, s, which)
@@ -270,7 +273,14 @@ func TestEveryFrameArrivesAsSent(t *testing.T) {
 // pump hands what reaches a site's tunnel socket to its datapath, as the daemon does.
 func pump(t testing.TB, s *site) {
 	t.Helper()
-	fd := udpSocket(t, s.space, s.tunnel.Local, s.tunnel.Remote)
+	open, header := udpSocket, 0
+	if overIP(&s.tunnel) {
+		open = rawSocket
+		if s.tunnel.Local.Addr().Is4() {
+			header = ipv4Len
+		}
+	}
+	fd := open(t, s.space, s.tunnel.Local, s.tunnel.Remote)
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	go func() {
@@ -284,7 +294,7 @@ func pump(t testing.TB, s *site) {
 			default:
 			}
 			if err == nil {
-				s.do(func() { s.dp.Deliver(s.tunnel.Remote, b[:n]) })
+				s.do(func() { s.dp.Deliver(s.tunnel.Remote, b[header:n]) })
 			}
 		}
 	}()
@@ -292,6 +302,18 @@ func pump(t testing.TB, s *site) {
 }
 
 func udpSocket(t testing.TB, s *space, local, remote netip.AddrPort) (fd int) {
+	t.Helper()
+	return ipSocket(t, s, unix.SOCK_DGRAM, 0, local, remote)
+}
+
+// rawSocket is one of protocol 115, which gets what the stack has put together, and
+// everything else of the peer's.
+func rawSocket(t testing.TB, s *space, local, remote netip.AddrPort) (fd int) {
+	t.Helper()
+	return ipSocket(t, s, unix.SOCK_RAW, protocolL2TP, local, remote)
+}
+
+func ipSocket(t testing.TB, s *space, kind, protocol int, local, remote netip.AddrPort) (fd int) {
 	t.Helper()
 	sockaddr := func(a netip.AddrPort) unix.Sockaddr {
 		if a.Addr().Is4() {
@@ -305,7 +327,7 @@ func udpSocket(t testing.TB, s *space, local, remote netip.AddrPort) (fd int) {
 			family = unix.AF_INET
 		}
 		var err error
-		fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		fd, err = unix.Socket(family, kind|unix.SOCK_CLOEXEC, protocol)
 		must(t, err)
 		must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20))
 		must(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}))
@@ -329,6 +351,8 @@ func TestFragments(t *testing.T) {
 		{"IPv6 1280", setting{cookie: 4, mtu: 1280, v6: true}, 1514},
 		{"IPv4 1500, jumbo frames", setting{cookie: 8, mtu: 1500, lanMTU: 9000}, 9014},
 		{"IPv6 1280, jumbo frames", setting{cookie: 8, mtu: 1280, lanMTU: 9000, v6: true}, 9014},
+		{"protocol 115 over IPv4 1500", setting{cookie: 8, mtu: 1500, ip: true}, 1514},
+		{"protocol 115 over IPv6 1280, jumbo frames", setting{cookie: 8, mtu: 1280, lanMTU: 9000, v6: true, ip: true}, 9014},
 	} {
 		t.Run(underlay.name, func(t *testing.T) {
 			underlay.set.tagRoom = 16

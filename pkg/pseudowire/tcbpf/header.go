@@ -16,12 +16,14 @@ const (
 	ipv6Len     = 40
 	udpLen      = 8
 	l2tpLen     = 8 // over UDP: flags, reserved, session ID
+	l2tpIPLen   = 4 // over IP: session ID
 	sublayerLen = 4
 
-	ttl         = 64
-	protocolUDP = 17
-	dontFrag    = 0x4000
-	l2tpVersion = 0x0003
+	ttl          = 64
+	protocolUDP  = 17
+	protocolL2TP = 115
+	dontFrag     = 0x4000
+	l2tpVersion  = 0x0003
 )
 
 // putOuter writes the headers of a session's outer packets, from Ethernet to the
@@ -32,49 +34,60 @@ func putOuter(t *bpf.Transmit, p path, tun *pseudowire.Tunnel, s *pseudowire.Ses
 	b = append(b, hardware(p.destination)...)
 	b = append(b, hardware(p.source)...)
 	local, remote := tun.Local.Addr().Unmap(), tun.Remote.Addr().Unmap()
+	protocol := byte(protocolUDP)
+	if overIP(tun) {
+		protocol = protocolL2TP
+		t.Flags |= bpf.TransmitIP
+	}
 	if remote.Is4() {
 		b = binary.BigEndian.AppendUint16(b, 0x0800)
-		b = appendIPv4(b, local, remote)
+		b = appendIPv4(b, local, remote, protocol, s.DSCP)
 		t.IpSum = sum16(b[ethernetLen:])
 	} else {
 		t.Flags |= bpf.TransmitIPv6
 		b = binary.BigEndian.AppendUint16(b, 0x86dd)
-		b = appendIPv6(b, local, remote)
+		b = appendIPv6(b, local, remote, protocol, s.DSCP)
 	}
-	t.PseudoSum = sum16(local.AsSlice()) + sum16(remote.AsSlice()) + uint32(bpf.NetworkOrder16(protocolUDP))
-	b = binary.BigEndian.AppendUint16(b, tun.Local.Port())
-	b = binary.BigEndian.AppendUint16(b, tun.Remote.Port())
-	b = append(b, 0, 0, 0, 0) // length and checksum, the program's
-	b = appendL2TP(b, s)
+	if !overIP(tun) {
+		t.PseudoSum = sum16(local.AsSlice()) + sum16(remote.AsSlice()) + uint32(bpf.NetworkOrder16(protocolUDP))
+		b = binary.BigEndian.AppendUint16(b, tun.Local.Port())
+		b = binary.BigEndian.AppendUint16(b, tun.Remote.Port())
+		b = append(b, 0, 0, 0, 0) // length and checksum, the program's
+		// RFC 3931, Section 4.1.2.1.
+		b = binary.BigEndian.AppendUint16(b, l2tpVersion)
+		b = append(b, 0, 0)
+	}
+	b = appendSession(b, s)
 	t.OuterLen = uint32(len(b))
 	for i := range t.Outer {
 		t.Outer[i] = binary.NativeEndian.Uint64(outer[8*i:])
 	}
 }
 
+func overIP(t *pseudowire.Tunnel) bool { return t.Encapsulation == l2tpv3.IP }
+
 // appendIPv4 appends an IPv4 header but for its length and checksum. DF is set:
 // what does not fit is fragmented here, or the path's MTU was not known yet, and
 // then the ICMP error tells it.
-func appendIPv4(b []byte, local, remote netip.Addr) []byte {
-	b = append(b, 0x45, 0, 0, 0, 0, 0)
+func appendIPv4(b []byte, local, remote netip.Addr, protocol, dscp byte) []byte {
+	b = append(b, 0x45, dscp<<2, 0, 0, 0, 0)
 	b = binary.BigEndian.AppendUint16(b, dontFrag)
-	b = append(b, ttl, protocolUDP, 0, 0)
+	b = append(b, ttl, protocol, 0, 0)
 	b = append(b, local.AsSlice()...)
 	return append(b, remote.AsSlice()...)
 }
 
 // appendIPv6 appends an IPv6 header but for its length.
-func appendIPv6(b []byte, local, remote netip.Addr) []byte {
-	b = append(b, 0x60, 0, 0, 0, 0, 0, protocolUDP, ttl)
+func appendIPv6(b []byte, local, remote netip.Addr, protocol, dscp byte) []byte {
+	b = append(b, 0x60|dscp>>2, dscp<<6, 0, 0, 0, 0, protocol, ttl)
 	b = append(b, local.AsSlice()...)
 	return append(b, remote.AsSlice()...)
 }
 
-// appendL2TP appends the data message header over UDP (RFC 3931, Section
-// 4.1.2.1) and a default sublayer without sequence number (Section 4.6).
-func appendL2TP(b []byte, s *pseudowire.Session) []byte {
-	b = binary.BigEndian.AppendUint16(b, l2tpVersion)
-	b = append(b, 0, 0)
+// appendSession appends what data messages over UDP and over IP have in common
+// (RFC 3931, Section 4.1), and a default sublayer without sequence number (Section
+// 4.6), which the program puts in.
+func appendSession(b []byte, s *pseudowire.Session) []byte {
 	b = binary.BigEndian.AppendUint32(b, s.RemoteID)
 	b = append(b, s.RemoteCookie...)
 	if s.TransmitSublayer == l2tpv3.SublayerDefault {
@@ -86,6 +99,9 @@ func appendL2TP(b []byte, s *pseudowire.Session) []byte {
 // outerLen is how long putOuter's headers are.
 func outerLen(tun *pseudowire.Tunnel, s *pseudowire.Session) int {
 	n := ethernetLen + ipv6Len + udpLen + l2tpLen + len(s.RemoteCookie)
+	if overIP(tun) {
+		n -= udpLen + l2tpLen - l2tpIPLen
+	}
 	if tun.Remote.Addr().Unmap().Is4() {
 		n -= ipv6Len - ipv4Len
 	}

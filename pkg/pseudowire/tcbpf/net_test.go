@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -149,6 +150,7 @@ func address(t testing.TB, s *space, link, addr string) {
 // setting is a test's choice of underlay and pseudowire.
 type setting struct {
 	v6      bool
+	ip      bool // protocol 115 instead of UDP
 	cookie  int
 	mtu     int    // of the underlay, 1500
 	lanMTU  int    // of LAN and pseudowire, 1500
@@ -218,6 +220,10 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 		s.tunnel = pseudowire.Tunnel{
 			Name: tunnelName, LocalID: uint32(100 + i), RemoteID: uint32(101 - i),
 			Local: addrs[i], Remote: addrs[1-i], Socket: -1,
+		}
+		if set.ip {
+			s.tunnel.Encapsulation = l2tpv3.IP
+			s.tunnel.Local, s.tunnel.Remote = netip.AddrPortFrom(addrs[i].Addr(), 0), netip.AddrPortFrom(addrs[1-i].Addr(), 0)
 		}
 		s.session = pseudowire.Session{
 			Tunnel: tunnelName, Pseudowire: pseudowireName,

@@ -174,6 +174,8 @@ func (d *Datapath) pruneMaps() error {
 		}),
 		pruneTable(d.objs.Tunnels, func(k bpf.Flow) bool { return flows[k] }),
 		pruneTable(d.objs.Counts, func(k uint32) bool { return d.sessions[k] != nil }),
+		pruneTable(d.objs.Numbers, func(k uint32) bool { return d.sessions[k] != nil }),
+		pruneTable(d.objs.Orders, func(k uint32) bool { return d.sessions[k] != nil }),
 	)
 }
 

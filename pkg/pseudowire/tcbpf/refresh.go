@@ -1,6 +1,7 @@
 package tcbpf
 
 import (
+	"errors"
 	"maps"
 	"slices"
 )
@@ -14,7 +15,7 @@ func (d *Datapath) Refresh() error {
 		t := d.tunnels[name]
 		err := d.findWay(t)
 		if err == nil && d.active {
-			err = d.attachInputs(t)
+			err = errors.Join(d.writeTunnel(t), d.attachInputs(t))
 		}
 		if err != nil {
 			return &Error{Op: "look at the way of tunnel", Object: name, Err: err}

@@ -179,8 +179,10 @@ func TestRouteMoves(t *testing.T) {
 // what the router says of them reaches the tunnel's socket, and from then on they
 // leave in fragments.
 func TestPathMTU(t *testing.T) {
-	for _, v6 := range []bool{false, true} {
-		a, b := up(t, setting{cookie: 8, v6: v6, router: 1300})
+	for _, over := range []setting{{}, {v6: true}, {ip: true}, {v6: true, ip: true}} {
+		over.cookie, over.router = 8, 1300
+		v6 := over.v6
+		a, b := up(t, over)
 		pump(t, a)
 		pump(t, b)
 		portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")

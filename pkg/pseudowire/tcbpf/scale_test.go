@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -96,8 +97,8 @@ func TestInvalid(t *testing.T) {
 		wantError(t, a.dp.SetTunnel(tunnel), ErrUnderlay)
 		tunnel.Local = netip.MustParseAddrPort("[::1]:1701")
 		wantError(t, a.dp.SetTunnel(tunnel), ErrInvalid)
-		tunnel.Encapsulation = 1
-		wantError(t, a.dp.SetTunnel(tunnel), ErrEncapsulation)
+		tunnel.Encapsulation = 2
+		wantError(t, a.dp.SetTunnel(tunnel), ErrInvalid)
 		wantError(t, a.dp.SetSession(a.session), ErrUnknown)
 		must(t, a.dp.SetTunnel(a.tunnel))
 		wantError(t, a.dp.SetSession(a.session), ErrUnknown)
@@ -118,6 +119,16 @@ func TestInvalid(t *testing.T) {
 		wantError(t, a.dp.SetSession(s), ErrInvalid)
 		s = a.session
 		s.TransmitSublayer = 2
+		wantError(t, a.dp.SetSession(s), ErrInvalid)
+		s = a.session
+		s.PreviousCookie = []byte{1, 2, 3, 4}
+		wantError(t, a.dp.SetSession(s), ErrInvalid)
+		s = a.session
+		s.DSCP = 64
+		wantError(t, a.dp.SetSession(s), ErrInvalid)
+		// RFC 3931, Section 5.4.4: no numbers without a sublayer.
+		s = a.session
+		s.ReceiveSequencing = l2tpv3.SequencingNonIP
 		wantError(t, a.dp.SetSession(s), ErrInvalid)
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 // tap is a port on the far end of a site's underlay, where another LCCE would be.
@@ -54,13 +55,15 @@ func (p *tap) data() []byte {
 	}
 }
 
-// isTunnel says that an untagged or tagged frame has UDP from port 1701.
+// isTunnel says that an untagged or tagged frame has UDP from port 1701, or protocol 115.
 func isTunnel(frame []byte) bool {
 	at := 14
 	for frame[at-2] == 0x81 || frame[at-2] == 0x88 {
 		at += 4
 	}
 	switch {
+	case frame[at-2] == 0x08 && frame[at-1] == 0x00 && frame[at+9] == protocolL2TP, frame[at-2] == 0x86 && frame[at+6] == protocolL2TP:
+		return true
 	case frame[at-2] == 0x08 && frame[at-1] == 0x00:
 		return frame[at+9] == 17 && binary.BigEndian.Uint16(frame[at+20:]) == 1701
 	case frame[at-2] == 0x86 && frame[at-1] == 0xdd:
@@ -126,6 +129,27 @@ func TestOuterPacket(t *testing.T) {
 			[]string{ip6("0050"), "06a5 06a5 0050 0000", "0003 0000 a0000002", tag},
 		},
 		{
+			"protocol 115 over IPv4, cookie 8", setting{cookie: 8, ip: true}, nil, shapes[0],
+			[]string{"0800 4500005c 0000 4000 40 73 b62b c0000201 c0000202", "a0000002", "0a0b0c0d0e0f1011", frame},
+		},
+		{
+			"protocol 115 over IPv6, no cookie, default sublayer", setting{v6: true, ip: true},
+			func(s *site) { s.session.TransmitSublayer = l2tpv3.SublayerDefault }, shapes[0],
+			[]string{"86dd 60000000 0044 73 40 20010db8000000000000000000000001 20010db8000000000000000000000002", "a0000002", "00000000", frame},
+		},
+		{
+			"DSCP 46 over IPv4", setting{}, func(s *site) { s.session.DSCP = 46 }, shapes[0],
+			[]string{"0800 45b80060 0000 4000 40 11 b5d1 c0000201 c0000202", "06a5 06a5 004c 0000", "0003 0000 a0000002", frame},
+		},
+		{
+			"DSCP 46 over IPv6, protocol 115", setting{v6: true, ip: true}, func(s *site) { s.session.DSCP = 46 }, shapes[0],
+			[]string{"86dd 6b800000 0040 73 40 20010db8000000000000000000000001 20010db8000000000000000000000002", "a0000002", frame},
+		},
+		{
+			"VLAN 5 stays", setting{cookie: 8, vlanA: 5}, func(s *site) { s.pw.KeepTag = true }, shapes[6],
+			[]string{ip4("006c", "b67d"), "06a5 06a5 0058 0000", "0003 0000 a0000002", "0a0b0c0d0e0f1011", tag},
+		},
+		{
 			"VLAN 5 is the pseudowire's", setting{cookie: 8, vlanA: 5}, nil, shapes[6],
 			[]string{ip4("0068", "b681"), "06a5 06a5 0054 0000", "0003 0000 a0000002", "0a0b0c0d0e0f1011", frame},
 		},
@@ -177,6 +201,7 @@ func TestOuterPacketsHaveNoTag(t *testing.T) {
 // peer sends it; change may spoil it.
 func (p *tap) inbound(s *site, v6 bool, frame []byte, change func(*message)) []byte {
 	m := &message{
+		ip:          overIP(&s.tunnel),
 		destination: p.near, source: p.far, flags: 3,
 		session: s.session.LocalID, cookie: bytes.Clone(s.session.LocalCookie), frame: frame,
 		from: s.tunnel.Remote.Addr().AsSlice(), to: s.tunnel.Local.Addr().AsSlice(),
@@ -190,6 +215,8 @@ func (p *tap) inbound(s *site, v6 bool, frame []byte, change func(*message)) []b
 
 // message is a data message and all that is around it.
 type message struct {
+	ip                  bool // no UDP header
+	tos                 byte
 	destination, source net.HardwareAddr
 	from, to            []byte
 	fromPort, toPort    uint16
@@ -203,33 +230,40 @@ type message struct {
 }
 
 func (m *message) append(b []byte, v6 bool) []byte {
-	l2tp := binary.BigEndian.AppendUint16(nil, m.flags)
-	l2tp = append(l2tp, 0, 0)
+	var l2tp []byte
+	if !m.ip {
+		l2tp = binary.BigEndian.AppendUint16(nil, m.flags)
+		l2tp = append(l2tp, 0, 0)
+	}
 	l2tp = binary.BigEndian.AppendUint32(l2tp, m.session)
 	l2tp = append(l2tp, m.cookie...)
 	l2tp = append(l2tp, m.sublayer...)
 	l2tp = append(l2tp, m.frame...)
 	l2tp = l2tp[:len(l2tp)-m.cut]
-	udp := binary.BigEndian.AppendUint16(nil, m.fromPort)
-	udp = binary.BigEndian.AppendUint16(udp, m.toPort)
-	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(l2tp)))
-	udp = append(udp, 0, 0)
-	udp = append(udp, l2tp...)
+	protocol, udp := byte(protocolL2TP), l2tp
+	if !m.ip {
+		protocol = protocolUDP
+		udp = binary.BigEndian.AppendUint16(nil, m.fromPort)
+		udp = binary.BigEndian.AppendUint16(udp, m.toPort)
+		udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(l2tp)))
+		udp = append(udp, 0, 0)
+		udp = append(udp, l2tp...)
+	}
 	b = append(b, m.destination...)
 	b = append(b, m.source...)
 	if v6 {
-		b = append(b, 0x86, 0xdd, 0x60, 0, 0, 0)
+		b = append(b, 0x86, 0xdd, 0x60|m.tos>>4, m.tos<<4, 0, 0)
 		b = binary.BigEndian.AppendUint16(b, uint16(len(udp)))
-		b = append(b, 17, 64)
+		b = append(b, protocol, 64)
 		b = append(b, m.from...)
 		b = append(b, m.to...)
 		return append(append(b, udp...), m.trailer...)
 	}
-	h := []byte{0x45 + byte(len(m.options)/4), 0}
+	h := []byte{0x45 + byte(len(m.options)/4), m.tos}
 	h = binary.BigEndian.AppendUint16(h, uint16(20+len(m.options)+len(udp)))
 	h = append(h, 0, 0)
 	h = binary.BigEndian.AppendUint16(h, m.fragment)
-	h = append(h, 64, 17, 0, 0)
+	h = append(h, 64, protocol, 0, 0)
 	h = append(append(h, m.from...), m.to...)
 	h = append(h, m.options...)
 	sum := sum16(h)
@@ -331,6 +365,13 @@ func difference(before, after map[string]uint64) map[string]uint64 {
 	return m
 }
 
+// withTag is a frame with one tag more.
+func withTag(frame []byte, vlan uint16) []byte {
+	b := append(bytes.Clone(frame[:12]), 0x81, 0)
+	b = binary.BigEndian.AppendUint16(b, vlan)
+	return append(b, frame[12:]...)
+}
+
 func orEmpty(m map[string]uint64) map[string]uint64 {
 	if m == nil {
 		return map[string]uint64{}
@@ -354,12 +395,12 @@ func TestDeliver(t *testing.T) {
 		counted   map[string]uint64
 	}{
 		{name: "as the peer sends it", belongs: true, delivered: true, counted: map[string]uint64{"reassembled": 1}},
-		{name: "wrong cookie", change: func(m *message) { m.cookie[0] ^= 1 }, counted: map[string]uint64{"wrong-cookie": 1}},
+		{name: "wrong cookie", change: func(m *message) { m.cookie[0] ^= 1 }, belongs: true, counted: map[string]uint64{"wrong-cookie": 1}},
 		{name: "another session", change: func(m *message) { m.session++ }},
 		{name: "control message", change: func(m *message) { m.flags = 0xc803 }},
 		{name: "no frame", change: func(m *message) { m.frame = nil }, belongs: true, counted: map[string]uint64{"error": 1}},
 		{name: "too long", change: func(m *message) { m.frame = append(bytes.Clone(frame), 1) }, belongs: true, counted: map[string]uint64{"oversize": 1}},
-		{name: "cut short", change: func(m *message) { m.cookie, m.frame = m.cookie[:4], nil }, counted: map[string]uint64{"wrong-cookie": 1}},
+		{name: "cut short", change: func(m *message) { m.cookie, m.frame = m.cookie[:4], nil }, belongs: true},
 	} {
 		for _, vlan := range []uint16{0, 7} {
 			t.Run(fmt.Sprintf("%s, VLAN %d", c.name, vlan), func(t *testing.T) {
@@ -380,11 +421,7 @@ func TestDeliver(t *testing.T) {
 						t.Errorf("got %s", firstDifference(got, want))
 					}
 				}
-				counted := difference(before.Drops, a.counters().Drops)
-				delete(counted, "wrong-vlan") // what the host has to say
-				if diff := cmp.Diff(orEmpty(c.counted), counted); diff != "" {
-					t.Errorf("counters (-want +got):\n%s", diff)
-				}
+				a.counted(before, c.counted)
 			})
 		}
 	}
@@ -398,6 +435,20 @@ func TestDeliver(t *testing.T) {
 			a.dp.Deliver(a.tunnel.Remote, packet[:n])
 		}
 	})
+}
+
+// counted waits until a session's counters of events have gone up by as much.
+func (s *site) counted(before pseudowire.Counters, want map[string]uint64) {
+	s.t.Helper()
+	var diff string
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		got := difference(before.Drops, s.counters().Drops)
+		delete(got, "wrong-vlan") // what the host has to say
+		if diff = cmp.Diff(orEmpty(want), got); diff == "" {
+			return
+		}
+	}
+	s.t.Errorf("counters (-want +got):\n%s", diff)
 }
 
 // The sublayers of the two directions are independent of each other.
