@@ -153,6 +153,14 @@ func (t Table[K, V]) Create(key K, value *V) error {
 	return nil
 }
 
+// Get is the value of a key.
+func (t Table[K, V]) Get(key K) (value V, err error) {
+	if err := t.m.Lookup(&key, &value); err != nil {
+		return value, fmt.Errorf("read map %s: %w", t.m, err)
+	}
+	return value, nil
+}
+
 // Delete takes a key out; that it was not there is no error.
 func (t Table[K, V]) Delete(key K) error {
 	if err := t.m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {

@@ -121,6 +121,14 @@ func setUp(name string) error {
 	return netlink.LinkSetUp(link)
 }
 
+// neighbour gives a link a neighbour.
+func neighbour(t testing.TB, link string, addr netip.Addr, hardware [6]byte) {
+	t.Helper()
+	must(t, netlink.NeighSet(&netlink.Neigh{
+		LinkIndex: index(t, link), IP: addr.AsSlice(), HardwareAddr: hardware[:], State: netlink.NUD_PERMANENT,
+	}))
+}
+
 // wire joins two namespaces by a veth pair.
 func wire(t testing.TB, a *space, aName string, b *space, bName string, mtu int) {
 	t.Helper()

@@ -514,6 +514,78 @@ func TestVLANsDiffer(t *testing.T) {
 	}
 }
 
+// An Ethernet VLAN pseudowire (RFC 4719, Section 3.1; RFC 4448, Section 4.4.1): the tag
+// is part of the frame, its number is each end's own.
+func TestTagStays(t *testing.T) {
+	for _, set := range []setting{{cookie: 8, vlanA: 100, vlanB: 200, mtu: 1600}, {cookie: 8, vlanA: 100, vlanB: 200, mtu: 1400, v6: true}} {
+		set.tagRoom = 16
+		a, b := newSites(t, set)
+		for _, s := range []*site{a, b} {
+			s.pw.KeepTag = true
+			s.open()
+			s.set()
+			s.resolve()
+			pump(t, s)
+		}
+		in, out := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
+		for _, n := range []int{60, 1000, 1514} {
+			for _, ethertype := range []uint16{experimental, 0x0800} {
+				plain := shape{"", unicast, nil, ethertype}.frame(newRand(), n)
+				for _, inner := range [][]byte{nil, tag5} {
+					frame := append(append(bytes.Clone(plain[:12]), inner...), plain[12:]...)
+					if set.mtu < 1500 && inner != nil {
+						frame = frame[:min(len(frame), 1514)]
+					}
+					// Priority 5, drop eligible.
+					in.send(withTag(frame, 0xb000|100))
+					if got, want := out.receive(), withTag(frame, 0xb000|200); !bytes.Equal(got, want) {
+						t.Errorf("%d octets, %#04x, inner tag % x: %s", n, ethertype, inner, firstDifference(got, want))
+					}
+					out.send(withTag(frame, 0xb000|200))
+					if got, want := in.receive(), withTag(frame, 0xb000|100); !bytes.Equal(got, want) {
+						t.Errorf("back, %d octets, %#04x, inner tag % x: %s", n, ethertype, inner, firstDifference(got, want))
+					}
+				}
+			}
+		}
+		before := a.counters()
+		frame := shapes[0].frame(newRand(), 60)
+		in.send(frame)               // no tag
+		in.send(withTag(frame, 101)) // another
+		in.send(withTag(frame, 100))
+		if got, want := out.receive(), withTag(frame, 200); !bytes.Equal(got, want) {
+			t.Errorf("after frames of other VLANs: %s", firstDifference(got, want))
+		}
+		after := a.counters()
+		if n := after.Drops["wrong-vlan"] - before.Drops["wrong-vlan"]; n < 2 {
+			t.Errorf("counted %d frames of other VLANs, not 2", n)
+		}
+	}
+}
+
+// What a peer's frames become on a pseudowire with the tag 100, by their tags.
+func TestTagOfReceived(t *testing.T) {
+	a, far := upAgainstTap(t, setting{cookie: 8, mtu: 1700, vlanA: 100, tagRoom: 16}, func(s *site) { s.pw.KeepTag = true })
+	out := openPort(t, a.host, "eth0")
+	plain := shapes[1].frame(newRand(), 1514)
+	with := func(tags ...byte) []byte { return append(append(bytes.Clone(plain[:12]), tags...), plain[12:]...) }
+	for _, c := range []struct {
+		name           string
+		received, want []byte
+	}{
+		{"the peer's number", with(0x81, 0, 0x70, 0x07), with(0x81, 0, 0x70, 100)},
+		{"its own number", with(0x81, 0, 0, 100), with(0x81, 0, 0, 100)},
+		{"a priority tag", with(0x81, 0, 0xe0, 0), with(0x81, 0, 0xe0, 100)},
+		{"a service tag", with(0x88, 0xa8, 0x10, 0x64, 0x81, 0, 0, 9), with(0x81, 0, 0x10, 100, 0x81, 0, 0, 9)},
+		{"no tag", plain, with(0x81, 0, 0, 100)},
+	} {
+		far.send(far.inbound(a, false, c.received, nil))
+		if got := out.receive(); !bytes.Equal(got, c.want) {
+			t.Errorf("%s: %s", c.name, firstDifference(got, c.want))
+		}
+	}
+}
+
 // Without a session, or with a peer that does not listen, the device has no
 // carrier; a session that is removed leaves the pseudowire to the one before it.
 func TestCarrier(t *testing.T) {
