@@ -204,17 +204,6 @@ static __always_inline int strip(struct __sk_buff *skb, __u32 header, __u32 fram
 	return bpf_skb_store_bytes(skb, 0, inner, sizeof(*inner), 0);
 }
 
-/* Moves the frame's first tag into the metadata, where it does not count for the
- * length that a device takes. Popping a tag does so with the next one, if the skb
- * is of that tag's protocol: which it is once a tag of no meaning was there.
- */
-static __always_inline int lift_tag(struct __sk_buff *skb)
-{
-	return bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 1) ||
-	       bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 1) || bpf_skb_vlan_pop(skb) ||
-	       bpf_skb_vlan_pop(skb);
-}
-
 /* How a frame fits the pseudowire's device. */
 enum fit { FITS, FITS_LIFTED, TOO_LONG };
 
@@ -260,15 +249,97 @@ static __always_inline enum fit fit(struct __sk_buff *skb, const struct receive 
 	return FITS_LIFTED;
 }
 
+/* Where the frame is in a packet, and what it begins with. */
+struct content {
+	__u64 header;
+	__u64 frame;
+	struct ethhdr inner;
+};
+
+#define TAKEN_LIFTED 1
+#define NOT_TAKEN(event) (-1 - (event))
+
+/* Makes the packet the frame that is in it, with its tags where they were, but for a
+ * first one that is to be lifted. Negative is the reason why it is to be dropped.
+ */
+static __always_inline int take_out(struct __sk_buff *skb, const struct packet *p,
+				    const struct receive *rx, const struct content *c)
+{
+	enum fit fits = fit(skb, rx, c->header, c->inner.h_proto, c->frame);
+
+	if (fits == TOO_LONG)
+		return NOT_TAKEN(OVERSIZE);
+	/* A tag of the underlay's, VID 0, ends here. */
+	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
+		return NOT_TAKEN(ERROR);
+	if (strip(skb, c->header, c->frame, p->min_len, &c->inner))
+		return NOT_TAKEN(ERROR);
+	if ((rx->flags & RX_ECN) && p->ecn && merge_ecn(skb, p->ecn))
+		return NOT_TAKEN(CONGESTION);
+	clamp_frame(skb, c->inner.h_proto, rx->room);
+	if ((rx->flags & RX_KEEP_TAG) && is_tag(c->inner.h_proto) && rewrite_tag(skb, rx))
+		return NOT_TAKEN(ERROR);
+	return fits == FITS_LIFTED ? TAKEN_LIFTED : 0;
+}
+
+static __always_inline void count_taken(struct __sk_buff *skb, __u32 session, __u64 frame)
+{
+	count_received(session, frame);
+	if (skb->mark == LANE_REASSEMBLED)
+		count(session, REASSEMBLED);
+}
+
+/* Stores the frame that is in the skb now, in a packet that is not the next one, or is
+ * it while others are held; end_turn delivers what is in order then. Without keep the
+ * frame is dropped. In the lane alone.
+ */
+static __always_inline int deliver_in_turn(struct __sk_buff *skb, __u32 session, __u32 number,
+					   __u32 vlan, __u32 keep)
+{
+	struct order *o = bpf_map_lookup_elem(&orders, &session);
+	int all = 1;
+
+	if (!o)
+		return TC_ACT_SHOT;
+	if (store(skb, session, number, vlan, keep))
+		count(session, ERROR);
+	else
+		all = note_stored(o, session, number);
+	begin_turn(session, all, 0, 0);
+	return TC_ACT_SHOT;
+}
+
+/* Delivers a frame that cannot be stored, unless device is 0; end_turn delivers what is
+ * in order then.
+ */
+static __always_inline int deliver_first(struct __sk_buff *skb, __u32 session, __u32 device)
+{
+	if (device && bpf_clone_redirect(skb, device, 0))
+		count(session, ERROR);
+	begin_turn(session, 0, 0, 0);
+	return TC_ACT_SHOT;
+}
+
+/* Has end_turn deliver what is held before a packet, which comes again as the next one. */
+static __noinline int deliver_before(struct __sk_buff *skb, const struct receive *rx, __u32 session,
+				     __u32 number)
+{
+	int later = is_rewritable(skb) && !bpf_clone_redirect(skb, rx->lane, 0);
+
+	if (!later)
+		count(session, ERROR);
+	begin_turn(session, later, later, number);
+	return TC_ACT_SHOT;
+}
+
 static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p,
-				   const struct receive *rx)
+				   const struct receive *rx, int in_lane)
 {
 	__u32 session = p->session;
-	__u32 device = rx->device, lane = rx->lane;
-	__u64 header = p->header, frame;
+	__u32 device = rx->device, lane = rx->lane, number = 0, hold = 0, first = 0;
+	struct content c = {.header = p->header};
 	__be32 sublayer = 0;
-	struct ethhdr inner;
-	enum fit fits;
+	int taken;
 
 	/* Loaded here, lest the compiler share one load with two offsets below. */
 	same_value(device);
@@ -288,14 +359,13 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	if (((p->cookie ^ rx->cookie) & rx->cookie_mask) &&
 	    ((p->cookie ^ rx->previous) & rx->cookie_mask))
 		return drop(session, WRONG_COOKIE);
-	header += rx->cookie_len;
+	c.header += rx->cookie_len;
 	if (rx->flags & RX_SUBLAYER) {
-
 		/* RFC 5085, Section 3: VCCV that nobody asked for is discarded. */
-		if (bpf_skb_load_bytes(skb, header, &sublayer, sizeof(sublayer)) ||
+		if (bpf_skb_load_bytes(skb, c.header, &sublayer, sizeof(sublayer)) ||
 		    (sublayer & bpf_htonl(L2TP_SUBLAYER_V)))
 			return drop(session, ERROR);
-		header += L2TP_SUBLAYER_LEN;
+		c.header += L2TP_SUBLAYER_LEN;
 	}
 
 	if (ETH_HLEN + p->ip_len > skb->len)
@@ -303,49 +373,65 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	/* Links pad; the padding is no part of the frame. */
 	if (ETH_HLEN + p->ip_len < skb->len && bpf_skb_change_tail(skb, ETH_HLEN + p->ip_len, 0))
 		return drop(session, ERROR);
-	if (skb->len < header + ETH_HLEN)
+	if (skb->len < c.header + ETH_HLEN)
 		return drop(session, ERROR);
-	frame = skb->len - header;
-	if (bpf_skb_load_bytes(skb, header, &inner, sizeof(inner)))
+	c.frame = skb->len - c.header;
+	if (bpf_skb_load_bytes(skb, c.header, &c.inner, sizeof(c.inner)))
 		return drop(session, ERROR);
 	if (!(rx->flags & RX_UP))
 		return drop(session, NOT_ESTABLISHED);
+
 	if ((rx->flags & RX_NUMBERS) && (sublayer & bpf_htonl(L2TP_SUBLAYER_S))) {
 		struct order *order = bpf_map_lookup_elem(&orders, &session);
 
 		if (!order)
 			return drop(session, ERROR);
-		if (!is_new(order, bpf_ntohl(sublayer) & L2TP_NUMBER_MASK))
+		number = bpf_ntohl(sublayer) & L2TP_NUMBER_MASK;
+		switch (turn_of(order, number, c.frame + sizeof(struct vlan_tag) <= HELD_LEN,
+				in_lane)) {
+		case TURN_NOW:
+			break;
+		case TURN_OVER:
 			return drop(session, OUT_OF_SEQUENCE);
+		case TURN_LANE:
+			if (!in_lane)
+				skb->mark = LANE_DECAP;
+			return bpf_redirect(lane, 0);
+		case TURN_HOLD:
+			hold = 1;
+			break;
+		case TURN_FIRST:
+			first = 1;
+			break;
+		case TURN_LATER:
+			return in_lane ? deliver_before(skb, rx, session, number) : TC_ACT_SHOT;
+		}
 	}
 
-	fits = fit(skb, rx, header, inner.h_proto, frame);
-	if (fits == TOO_LONG)
-		return drop(session, OVERSIZE);
-
-	/* A tag of the underlay's, VID 0, ends here. */
-	if (skb->vlan_present && bpf_skb_vlan_pop(skb))
-		return drop(session, ERROR);
-	if (strip(skb, header, frame, p->min_len, &inner))
-		return drop(session, ERROR);
-	if ((rx->flags & RX_ECN) && p->ecn && merge_ecn(skb, p->ecn))
-		return drop(session, CONGESTION);
-	clamp_frame(skb, inner.h_proto, rx->room);
-	if ((rx->flags & RX_KEEP_TAG) && is_tag(inner.h_proto) && rewrite_tag(skb, rx))
-		return drop(session, ERROR);
-	if (fits == FITS_LIFTED && lift_tag(skb))
-		return drop(session, ERROR);
-	if (puts_vlan_on(rx, inner.h_proto) && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))
-		return drop(session, ERROR);
-	count_received(session, frame);
-	if (skb->mark == LANE_REASSEMBLED) {
-		count(session, REASSEMBLED);
+	taken = take_out(skb, p, rx, &c);
+	if (taken < 0)
+		count(session, NOT_TAKEN(taken));
+	else
+		count_taken(skb, session, c.frame);
+	if (in_lane && hold)
+		return deliver_in_turn(skb, session, number,
+				       puts_vlan_on(rx, c.inner.h_proto) ? rx->vlan : 0,
+				       taken >= 0);
+	if (taken < 0 || (taken == TAKEN_LIFTED && lift_tag(skb)) ||
+	    (puts_vlan_on(rx, c.inner.h_proto) &&
+	     bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))) {
+		if (taken >= 0)
+			count(session, ERROR);
+		return in_lane && first ? deliver_first(skb, session, 0) : TC_ACT_SHOT;
+	}
+	if (in_lane)
 		skb->mark = 0;
-	}
+	if (in_lane && first)
+		return deliver_first(skb, session, device);
 	return bpf_redirect(device, 0);
 }
 
-static __noinline int decap(struct __sk_buff *skb)
+static __always_inline int decap(struct __sk_buff *skb, int in_lane)
 {
 	struct receive *rx;
 	__u32 *tunnel;
@@ -370,7 +456,7 @@ static __noinline int decap(struct __sk_buff *skb)
 	key.session = p.session;
 	rx = bpf_map_lookup_elem(&sessions, &key.session);
 	if (rx && same_flow(&rx->flow, &p.flow))
-		return deliver(skb, &p, rx);
+		return deliver(skb, &p, rx, in_lane);
 	tunnel = bpf_map_lookup_elem(&tunnels, &p.flow);
 	if (!tunnel || !(*tunnel & TUNNEL_OURS))
 		return PASS;
@@ -378,10 +464,15 @@ static __noinline int decap(struct __sk_buff *skb)
 	return TC_ACT_SHOT;
 }
 
+static __noinline int decap_here(struct __sk_buff *skb)
+{
+	return decap(skb, 0);
+}
+
 SEC("tc")
 int pwd_decap(struct __sk_buff *skb)
 {
-	return skb->pkt_type == PACKET_HOST ? decap(skb) : PASS;
+	return skb->pkt_type == PACKET_HOST ? decap_here(skb) : PASS;
 }
 
 #endif

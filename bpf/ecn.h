@@ -8,8 +8,6 @@
 
 #include "maps.h"
 
-#define ECN_TAGS 4
-
 /* RFC 6040, Section 4.1, normal mode: the ECN field of the IP header behind the
  * Ethernet header of a frame without tags. What is not IP is not capable of ECN.
  */
@@ -54,7 +52,7 @@ __noinline int merge_ecn(struct __sk_buff *skb, __u32 outer)
 	if (bpf_skb_load_bytes(skb, l3 - 2, &ethertype, sizeof(ethertype)))
 		return 0;
 #pragma unroll
-	for (int i = 0; i < ECN_TAGS; i++) {
+	for (int i = 0; i < MAX_TAGS; i++) {
 		if (!is_tag(ethertype))
 			break;
 		if (bpf_skb_load_bytes(skb, l3, tag, sizeof(tag)))

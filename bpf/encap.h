@@ -18,7 +18,6 @@
 #include "mss.h"
 #include "order.h"
 
-#define MAX_TAGS 4
 /* Segments of less than this are not worth cutting: rather fragments. */
 #define LEAST_SEGMENT 256
 
@@ -182,9 +181,9 @@ static __always_inline int store_headers(struct __sk_buff *skb, const struct tra
 
 /* How a frame of several segments (GSO) is to be carried. */
 struct segments {
-	__u32 headers; /* octets before each segment's payload, without tags */
-	__u32 count;
-	__u32 lower; /* what its size has to come down by to fit, 0 if it fits */
+	__u64 headers; /* octets before each segment's payload, without tags */
+	__u64 count;
+	__u64 lower; /* what its size has to come down by to fit, 0 if it fits */
 };
 
 /* Says how a GSO frame can be carried as such; 0 if it cannot. */
@@ -196,49 +195,49 @@ static __noinline int plan_segments(struct __sk_buff *skb, const struct transmit
 		struct ipv6hdr ip6;
 	} ip;
 	struct tcphdr tcp;
-	__u32 size = skb->gso_size, longest;
+	__u64 size = skb->gso_size, longest, lower = 0, headers = ETH_HLEN;
 	__u8 protocol;
 
-	s->headers = ETH_HLEN;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
 		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip.ip4, sizeof(ip.ip4)))
 			return 0;
 		protocol = ip.ip4.protocol;
-		s->headers += ip.ip4.ihl * 4;
+		headers += ip.ip4.ihl * 4;
 	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
 		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip.ip6, sizeof(ip.ip6)))
 			return 0;
 		protocol = ip.ip6.nexthdr;
-		s->headers += sizeof(ip.ip6);
+		headers += sizeof(ip.ip6);
 	} else {
 		return 0;
 	}
 	if (protocol == IPPROTO_TCP) {
-		if (bpf_skb_load_bytes(skb, s->headers, &tcp, sizeof(tcp)))
+		if (bpf_skb_load_bytes(skb, headers, &tcp, sizeof(tcp)))
 			return 0;
-		s->headers += tcp.doff * 4;
+		headers += tcp.doff * 4;
 	} else if (protocol == IPPROTO_UDP) {
-		s->headers += sizeof(struct udphdr);
+		headers += sizeof(struct udphdr);
 	} else {
 		return 0;
 	}
-	if (s->headers >= skb->len)
+	if (headers >= skb->len)
 		return 0;
 
-	longest = outer_ip_len(tx, s->headers + tags_len + size);
-	s->lower = 0;
+	longest = outer_ip_len(tx, headers + tags_len + size);
 	if (longest > tx->mtu) {
 		/* A datagram's size is the sender's word: only TCP may be cut anew. */
 		if (protocol != IPPROTO_TCP)
 			return 0;
-		s->lower = longest - tx->mtu;
-		if (s->lower + LEAST_SEGMENT > size)
+		lower = longest - tx->mtu;
+		if (lower + LEAST_SEGMENT > size)
 			return 0;
-		size -= s->lower;
+		size -= lower;
 	}
 	if (!size)
 		return 0;
-	s->count = (skb->len - s->headers + size - 1) / size;
+	s->headers = headers;
+	s->lower = lower;
+	s->count = (skb->len - headers + size - 1) / size;
 	return 1;
 }
 
@@ -261,7 +260,7 @@ static __noinline int encap_segments(struct __sk_buff *skb, const struct transmi
 	__be16 tpid = skb->vlan_proto;
 	int tagged = skb->vlan_present;
 	struct inner inner = {};
-	struct segments s;
+	struct segments s = {};
 	__u32 ip_len;
 	__u64 octets;
 

@@ -72,7 +72,7 @@ __noinline int save_payload(struct __sk_buff *skb, __u32 at, __u32 len)
 	if (!s || last > PAYLOAD_MAX)
 		return -1;
 	*(__u32 *)(s->payload + last) = 0;
-	if (!len)
+	if (len < L2TP_IP_LEN)
 		return -1;
 	same_value(len);
 	if (len > PAYLOAD_MAX)
@@ -303,15 +303,26 @@ __noinline int encap_apart(struct __sk_buff *skb, __u32 device)
 				   : send_ip4_fragments(skb, device, len);
 }
 
+static __noinline int decap_in_lane(struct __sk_buff *skb)
+{
+	return decap(skb, 1);
+}
+
 SEC("tc")
 int pwd_lane(struct __sk_buff *skb)
 {
 	__u32 device = skb->mark;
 	int action;
 
+	if (device == LANE_RELEASE) {
+		release_late(skb);
+		end_turn(skb);
+		return TC_ACT_SHOT;
+	}
 	if (device != LANE_DECAP && device != LANE_REASSEMBLED)
 		return encap_apart(skb, device);
-	action = decap(skb);
+	action = decap_in_lane(skb);
+	end_turn(skb);
 	if (action != PASS)
 		return action;
 	/* Nothing that comes out here is for the host. */

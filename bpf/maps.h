@@ -17,6 +17,10 @@
  */
 #define LANE_DECAP 0
 #define LANE_REASSEMBLED 0x80000000
+/* The mark of the agent's packets: packets of the session that is named in it are held
+ * no longer (order.h).
+ */
+#define LANE_RELEASE 0x80000001
 
 enum event {
 	WRONG_COOKIE,
@@ -187,6 +191,12 @@ struct scratch {
 		__u32 ecn;
 		__u32 failed;
 	} fragment; /* the next one (lane.h) */
+	struct {
+		__u32 session; /* 0 is none */
+		__u32 later;
+		__u32 number;
+		__u32 all;
+	} turn; /* what is to be delivered from the store (order.h) */
 	/* What fragments have in their headers (lane.h). */
 	struct {
 		__be16 tot_len;

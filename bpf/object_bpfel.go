@@ -35,6 +35,12 @@ type objectFlow struct {
 	Ports  uint64
 }
 
+type objectHeldFrame struct {
+	_     structs.HostLayout
+	Len   uint64
+	Frame [1600]uint8
+}
+
 type objectOrder struct {
 	_    structs.HostLayout
 	Lock struct {
@@ -42,10 +48,15 @@ type objectOrder struct {
 		Val uint32
 	}
 	Started  uint32
+	Held     [8]uint64
+	Since    uint64
+	Hold     uint64
 	Expected uint32
 	Behind   uint32
 	Run      uint32
 	Resync   uint32
+	Busy     uint32
+	Count    uint32
 }
 
 type objectReceive struct {
@@ -88,6 +99,13 @@ type objectScratch struct {
 		Left   uint32
 		Ecn    uint32
 		Failed uint32
+	}
+	Turn struct {
+		_       structs.HostLayout
+		Session uint32
+		Later   uint32
+		Number  uint32
+		All     uint32
 	}
 	Ip4 struct {
 		_        structs.HostLayout
@@ -133,6 +151,12 @@ type objectTransmit struct {
 	Outer     [11]uint64
 }
 
+type objectTurnKey struct {
+	_       structs.HostLayout
+	Session uint64
+	Number  uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -140,12 +164,15 @@ const (
 	objectMapCounts       = "counts"
 	objectMapFragmentIds  = "fragment_ids"
 	objectMapGlobalCounts = "global_counts"
+	objectMapHeld         = "held"
+	objectMapKeeper       = "keeper"
 	objectMapNumbers      = "numbers"
 	objectMapOrders       = "orders"
 	objectMapPseudowires  = "pseudowires"
 	objectMapScratches    = "scratches"
 	objectMapSessions     = "sessions"
 	objectMapTunnels      = "tunnels"
+	objectMapWaits        = "waits"
 	objectProgPwdDecap    = "pwd_decap"
 	objectProgPwdEncap    = "pwd_encap"
 	objectProgPwdLane     = "pwd_lane"
@@ -205,12 +232,15 @@ type objectMapSpecs struct {
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	FragmentIds  *ebpf.MapSpec `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.MapSpec `ebpf:"global_counts"`
+	Held         *ebpf.MapSpec `ebpf:"held"`
+	Keeper       *ebpf.MapSpec `ebpf:"keeper"`
 	Numbers      *ebpf.MapSpec `ebpf:"numbers"`
 	Orders       *ebpf.MapSpec `ebpf:"orders"`
 	Pseudowires  *ebpf.MapSpec `ebpf:"pseudowires"`
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Sessions     *ebpf.MapSpec `ebpf:"sessions"`
 	Tunnels      *ebpf.MapSpec `ebpf:"tunnels"`
+	Waits        *ebpf.MapSpec `ebpf:"waits"`
 }
 
 // objectVariableSpecs contains global variables before they are loaded into the kernel.
@@ -242,12 +272,15 @@ type objectMaps struct {
 	Counts       *ebpf.Map `ebpf:"counts"`
 	FragmentIds  *ebpf.Map `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.Map `ebpf:"global_counts"`
+	Held         *ebpf.Map `ebpf:"held"`
+	Keeper       *ebpf.Map `ebpf:"keeper"`
 	Numbers      *ebpf.Map `ebpf:"numbers"`
 	Orders       *ebpf.Map `ebpf:"orders"`
 	Pseudowires  *ebpf.Map `ebpf:"pseudowires"`
 	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Sessions     *ebpf.Map `ebpf:"sessions"`
 	Tunnels      *ebpf.Map `ebpf:"tunnels"`
+	Waits        *ebpf.Map `ebpf:"waits"`
 }
 
 func (m *objectMaps) Close() error {
@@ -255,12 +288,15 @@ func (m *objectMaps) Close() error {
 		m.Counts,
 		m.FragmentIds,
 		m.GlobalCounts,
+		m.Held,
+		m.Keeper,
 		m.Numbers,
 		m.Orders,
 		m.Pseudowires,
 		m.Scratches,
 		m.Sessions,
 		m.Tunnels,
+		m.Waits,
 	)
 }
 

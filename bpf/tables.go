@@ -21,6 +21,9 @@ type (
 	Flow = objectFlow
 	// Counters of one session, or of one session on one CPU.
 	Counters = objectCounters
+	// HeldFrame is one that waits for its turn, TurnKey its session and number.
+	HeldFrame = objectHeldFrame
+	TurnKey   = objectTurnKey
 	// Order is what has come of a session's numbered packets.
 	Order = objectOrder
 )
@@ -55,7 +58,16 @@ const TunnelOurs uint32 = 1
 const (
 	LaneDecap       = 0
 	LaneReassembled = 1 << 31
+	LaneRelease     = 1<<31 + 1
 )
+
+// Waiting says that packets of a session are held, since when by CLOCK_MONOTONIC, and
+// is to be answered, when their time is over, by a packet with LaneRelease in the slow
+// lane that has the session's local ID behind its Ethernet header.
+type Waiting struct {
+	Since   uint64
+	Session uint64
+}
 
 // Event is what the programs count besides frames carried: an index of
 // Counters.Events and of the global counters.

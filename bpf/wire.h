@@ -42,6 +42,9 @@ struct l2tphdr {
 /* RFC 3931, Section 4.1.1: over IP there is the session ID alone. */
 #define L2TP_IP_LEN 4
 
+/* How many tags a frame may have. */
+#define MAX_TAGS 4
+
 struct vlan_tag {
 	__be16 tpid;
 	__be16 tci;

@@ -1,12 +1,14 @@
 package tcbpf
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -21,6 +23,14 @@ type Options struct {
 	// BPFDir is where maps and attachments are pinned; it has to be on a bpffs.
 	// If it is not, or empty, attachments still outlive the process.
 	BPFDir string
+	// Hold is how long packets ahead of a missing one are held in sessions that ask for
+	// order (RFC 3931, Appendix C); 0 is 10 ms, negative is not at all: those that come
+	// late are dropped then.
+	Hold time.Duration
+	// Resynchronise is how many packets behind the expected one, in sequence among
+	// themselves, make the receiver go on from there: a peer that has lost its state, as
+	// opposed to packets that were late (Appendix C); 0 is 8.
+	Resynchronise int
 	// Logger takes what is worth knowing; nil for none.
 	Logger *slog.Logger
 }
@@ -30,6 +40,12 @@ type Datapath struct {
 	log  *slog.Logger
 	nl   *netlink.Handle
 	objs *bpf.Objects
+
+	// hold and resync are those of the options; keeper is nil as long as no session
+	// asks for order.
+	hold   time.Duration
+	resync uint32
+	keeper *keeper
 
 	features *featureSocket
 	lane     pair
@@ -89,6 +105,8 @@ type session struct {
 func Open(opts Options) (*Datapath, error) {
 	d := &Datapath{
 		log:         opts.Logger,
+		hold:        max(0, cmp.Or(opts.Hold, defaultHold)),
+		resync:      uint32(cmp.Or(opts.Resynchronise, defaultResync)),
 		pseudowires: map[string]*device{},
 		tunnels:     map[string]*tunnel{},
 		sessions:    map[uint32]*session{},
@@ -413,7 +431,7 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 	if err := d.objs.Sessions.Delete(localID); err != nil {
 		return fail(err)
 	}
-	if err := d.deleteState(localID); err != nil {
+	if err := d.deleteState(localID, s.ReceiveSequencing != l2tpv3.SequencingNone); err != nil {
 		return fail(err)
 	}
 	return nil
@@ -422,6 +440,9 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 // Close gives up handles; the kernel objects stay.
 func (d *Datapath) Close() error {
 	var errs []error
+	if d.keeper != nil {
+		errs = append(errs, d.keeper.stop())
+	}
 	if d.features != nil {
 		errs = append(errs, d.features.Close())
 	}

@@ -18,7 +18,41 @@
 // the underlay get their checksums finished there, are encapsulated one by one
 // and leave in fragments; packets of many segments that come in are taken apart.
 // What comes in fragments the kernel puts together, and it reaches the owner of
-// the tunnel's socket, who gives it to Deliver.
+// the tunnel's socket, who gives it to Deliver, which puts it into the lane: there is
+// one place where packets are judged. The ECN field of fragments is lost on that way.
+//
+// # Protocol 115
+//
+// Directly over IP (RFC 3931, Section 4.1.1) there are no ports: all tunnels between two
+// addresses are one flow, and the session ID tells them apart. Where the kernel's l2tp_ip
+// is there, sessions that are not known here may be its own and are left to the stack.
+// The kernel knows no segmentation of such packets, so it cuts frames of several
+// segments before they enter the device; the slow lane would do it as well, but what
+// needs no cutting would overtake them. The same holds where all packets are numbered.
+//
+// # Order
+//
+// Sessions that ask for it have their packets numbered and the peer's numbers looked at
+// (RFC 3931, Section 4.6.1). Numbers are given in the order in which packets leave; senders
+// on several CPUs never share one, but their packets may pass each other after that. What
+// comes in order is delivered at once; what comes behind is dropped
+// (pseudowire.DropOutOfSequence). What is ahead of a missing packet is held for it, 10 ms
+// by default, up to 512 numbers ahead: bpf/order.h says how a program can do that. While
+// frames are held the session's packets go through the slow lane; when none is, nothing
+// is different from before. The first number of a session is expected to be 0, so what
+// was lost before the first one that comes is waited for as well. Once held, 2048 frames
+// of all sessions is the most there can be, each of 1600 octets at most: a longer one
+// waits for nobody. A goroutine has the last packets before a pause delivered; when it is
+// not there, because the process is not, nothing is held, and what is late is dropped.
+//
+// Both ends' state is in maps: with pins a restart changes nothing, without them numbers
+// begin anew, and a peer that looks at them drops the first 8.
+//
+// # Congestion
+//
+// Of tunnels with ECN (RFC 9601) the outer ECN field is that of IP inside, behind up to
+// four tags, and what the PSN did to it is merged in by RFC 6040. What is not IP counts as
+// not capable of ECN: 00 outside, and dropped where that has become CE.
 //
 // # UDP checksums
 //

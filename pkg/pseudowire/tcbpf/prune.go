@@ -176,6 +176,7 @@ func (d *Datapath) pruneMaps() error {
 		pruneTable(d.objs.Counts, func(k uint32) bool { return d.sessions[k] != nil }),
 		pruneTable(d.objs.Numbers, func(k uint32) bool { return d.sessions[k] != nil }),
 		pruneTable(d.objs.Orders, func(k uint32) bool { return d.sessions[k] != nil }),
+		pruneTable(d.objs.Held, func(k bpf.TurnKey) bool { return d.sessions[uint32(k.Session)] != nil }),
 	)
 }
 

@@ -235,7 +235,7 @@ func TestNumbersSurviveRestart(t *testing.T) {
 }
 
 // RFC 3931, Section 4.6.1 and Appendix C: what is taken of a peer's packets, by their
-// sublayers. A frame's second octet of payload is the packet's place.
+// sublayers, where none are held.
 func TestSequence(t *testing.T) {
 	type packets []uint32
 	s := func(numbers ...uint32) (p packets) {
@@ -248,6 +248,7 @@ func TestSequence(t *testing.T) {
 	for _, level := range []l2tpv3.DataSequencing{l2tpv3.SequencingAll, l2tpv3.SequencingNonIP, l2tpv3.SequencingNone} {
 		a, far := upAgainstTap(t, setting{cookie: 8}, func(s *site) {
 			s.session.ReceiveSublayer, s.session.ReceiveSequencing = l2tpv3.SublayerDefault, level
+			s.opts.Hold = -1
 		})
 		ends[level] = end{a, far, openPort(t, a.host, "eth0")}
 	}
@@ -275,11 +276,7 @@ func TestSequence(t *testing.T) {
 		for level, end := range ends {
 			t.Run(fmt.Sprintf("%s, level %v", c.name, level), func(t *testing.T) {
 				a, far, out := end.site, end.tap, end.out
-				// A new session of the same ID.
-				a.do(func() {
-					must(t, a.dp.RemoveSession(a.session.LocalID))
-					must(t, a.dp.SetSession(a.session))
-				})
+				a.anew()
 				before := a.counters()
 				for i, sublayer := range c.sent {
 					far.send(far.inbound(a, false, numbered(i), func(m *message) {

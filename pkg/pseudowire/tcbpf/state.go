@@ -2,16 +2,17 @@ package tcbpf
 
 import (
 	"errors"
+	"time"
 
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
-// resynchronise is how many packets behind the expected one, in sequence among
-// themselves, make the receiver go on from there: a peer that has lost its state, as
-// opposed to packets that were late (RFC 3931, Appendix C).
-const resynchronise = 8
+const (
+	defaultHold   = 10 * time.Millisecond
+	defaultResync = 8
+)
 
 // createState makes what the programs keep of a session, unless it is there: its
 // counters, and the numbers of its packets. RFC 3931, Section 4.6: they begin at 0.
@@ -24,12 +25,23 @@ func (d *Datapath) createState(s *pseudowire.Session) error {
 			return err
 		}
 	}
-	if s.ReceiveSequencing != l2tpv3.SequencingNone {
-		return d.objs.Orders.Create(s.LocalID, &bpf.Order{Resync: resynchronise})
+	if s.ReceiveSequencing == l2tpv3.SequencingNone {
+		return nil
 	}
-	return nil
+	if d.keeper == nil && d.hold > 0 {
+		var err error
+		if d.keeper, err = startKeeper(d.objs, d.lane.inner, d.hold); err != nil {
+			return err
+		}
+	}
+	return d.objs.Orders.Create(s.LocalID, &bpf.Order{Resync: d.resync, Hold: uint64(d.hold)})
 }
 
-func (d *Datapath) deleteState(localID uint32) error {
-	return errors.Join(d.objs.Counts.Delete(localID), d.objs.Numbers.Delete(localID), d.objs.Orders.Delete(localID))
+// deleteState forgets all that; ordered says that frames of the session may be held.
+func (d *Datapath) deleteState(localID uint32, ordered bool) error {
+	errs := []error{d.objs.Counts.Delete(localID), d.objs.Numbers.Delete(localID), d.objs.Orders.Delete(localID)}
+	if ordered {
+		errs = append(errs, pruneTable(d.objs.Held, func(k bpf.TurnKey) bool { return k.Session != uint64(localID) }))
+	}
+	return errors.Join(errs...)
 }
