@@ -30,7 +30,7 @@ func FuzzDeliver(f *testing.F) {
 			Tunnel: "t", Pseudowire: "x", LocalID: 7, LocalCookie: cookie,
 		}}
 		d := &Datapath{
-			log:      slog.New(slog.NewTextHandler(io.Discard, nil)),
+			log:         slog.New(slog.NewTextHandler(io.Discard, nil)),
 			reassembled: -1, // nothing can be sent
 			sessions:    map[uint32]*session{7: s},
 			tunnels:     map[string]*tunnel{"t": {Tunnel: pseudowire.Tunnel{Name: "t", Local: us, Remote: peer}}},
