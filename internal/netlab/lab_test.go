@@ -198,12 +198,12 @@ func TestCaptureStopTakesWhatHasCome(t *testing.T) {
 // Two hosts on one VLAN, without the kernel's VLAN devices: the wire has the tag, the hosts do not.
 func TestTagged(t *testing.T) {
 	_, a, b := pair(t)
+	a.Tagged(100)
+	b.Tagged(100)
 	capture, err := b.Capture(CaptureOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Tagged(100)
-	b.Tagged(100)
 	for _, to := range farAddresses {
 		if r, err := a.NS.Ping(limit(t, 5*time.Second), to, PingOptions{Size: 3000}); err != nil || r.Lost() != 0 {
 			t.Errorf("ping %v: %+v, %v", to, r, err)
