@@ -119,6 +119,9 @@ func (l *Link) Operational() *Link {
 		}
 		return l.NS.await(ctx, unix.RTNLGRP_IPV6_IFADDR, "the addresses of "+l.Name+" can be used", func() (bool, error) {
 			addrs, err := h.AddrList(link, netlink.FAMILY_V6)
+			if errors.Is(err, netlink.ErrDumpInterrupted) {
+				return false, nil // it changed meanwhile, which is news
+			}
 			return !slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Flags&unix.IFA_F_NODAD != 0 && a.Flags&unix.IFA_F_TENTATIVE != 0 }), err
 		})
 	})
