@@ -155,7 +155,11 @@ func (c *connection) prove(payload []byte) {
 // them (Section 5.3). While a secret is being replaced the peer may have one of
 // the two: what hides is the one that it has shown to have, and before that nothing
 // is hidden.
-func (c *connection) hide(avps []l2tpv3.AVP) []l2tpv3.AVP {
+func (c *connection) hide(t l2tpv3.MessageType, avps []l2tpv3.AVP) []l2tpv3.AVP {
+	// Section 5.4.3: who has not been told our ID finds the connection by it.
+	if t == l2tpv3.StopCCN && c.remoteID == 0 {
+		return avps
+	}
 	keys := c.keys()
 	if !c.t.cfg.Hide || !c.auth.on || len(keys) == 0 || !slices.ContainsFunc(avps, mayHide) {
 		return avps

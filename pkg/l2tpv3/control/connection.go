@@ -297,7 +297,7 @@ func (c *connection) push(t l2tpv3.MessageType, avps ...l2tpv3.AVP) { c.pushFor(
 // pushFor is push for a message of the session with that local ID, in place of
 // one of its kind that has not been sent yet.
 func (c *connection) pushFor(session uint32, t l2tpv3.MessageType, avps ...l2tpv3.AVP) {
-	octets, err := l2tpv3.NewMessage(t, c.hide(avps)...).Append(nil)
+	octets, err := l2tpv3.NewMessage(t, c.hide(t, avps)...).Append(nil)
 	if err != nil {
 		return // checked when the tunnel and the session were set
 	}

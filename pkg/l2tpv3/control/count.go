@@ -64,8 +64,10 @@ const discarded = 1<<countMalformed | 1<<countUnknownConnection | 1<<countUnknow
 // out to be about.
 type occasion struct {
 	received bool
-	d        Datagram
-	t        *tunnel
+	// anybody says that it is tried against the tunnels whose peers call from anywhere.
+	anybody bool
+	d       Datagram
+	t       *tunnel
 }
 
 // concerns says which tunnel the datagram being received is about.

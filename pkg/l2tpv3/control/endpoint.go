@@ -149,8 +149,13 @@ func (e *Endpoint) addressee(d Datagram) (c *connection, ok bool) {
 	}
 	id := binary.BigEndian.Uint32(d.Payload[4:])
 	if id == 0 {
-		if !e.knows(d.Remote.Addr()) && !e.mayCall(d) {
+		may, tooMany := e.mayCall(d)
+		e.occasion.anybody = may
+		if !may && !e.knows(d.Remote.Addr()) {
 			// A stranger gets nothing at all.
+			if tooMany {
+				e.count(countLimitedRequest)
+			}
 			e.count(countUnknownPeer)
 			return nil, false
 		}

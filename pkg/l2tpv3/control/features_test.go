@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"net/netip"
@@ -111,6 +112,87 @@ func TestDynamicStrangers(t *testing.T) {
 	receive(sign("s3cret", 2))
 	if answers() != 1 || e.Connections()[0].State != ConnectionWaitConnect {
 		t.Errorf("the peer got no answer: %v", e.Counters())
+	}
+}
+
+// TestDynamicForgedAddress: who forges the address of a known peer gets no more
+// digests verified than a stranger, and that peer itself is not kept out.
+func TestDynamicForgedAddress(t *testing.T) {
+	e := New(Config{Random: rand.NewChaCha8([32]byte{1})})
+	now := epoch
+	known := addrPort("192.0.2.2:4321")
+	for name, x := range map[string]struct {
+		remote netip.Addr
+		secret string
+	}{"gold/dc2": {known.Addr(), "known"}, "gold/dc3": {netip.Addr{}, "s3cret"}} {
+		if err := e.SetTunnel(now, Tunnel{
+			Name: name, Local: netip.MustParseAddr("192.0.2.1"), Remote: x.remote, HostName: "gold.dc1", PeerHostName: "gold." + name[5:],
+			Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet}, Secrets: [][]byte{[]byte(x.secret)},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := uint32(77)
+	receive := func(host, secret string) {
+		id++
+		m := l2tpv3.NewMessage(l2tpv3.SCCRQ, l2tpv3.NewMessageDigest(l2tpv3.HMACMD5), l2tpv3.HostName(host), l2tpv3.RouterID(3),
+			l2tpv3.AssignedControlConnectionID(id), l2tpv3.PseudowireCapabilities{l2tpv3.Ethernet}, l2tpv3.Nonce(binary.BigEndian.AppendUint32(nil, id)))
+		b, err := m.Append(nil)
+		if err == nil {
+			err = l2tpv3.Sign(b, nil, nil, l2tpv3.NewSecret([]byte(secret)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Receive(now, Datagram{Path: Path{Local: addrPort("192.0.2.1:1701"), Remote: known}, Payload: b})
+	}
+	states := func() (all [2]ConnectionState) {
+		for i, c := range e.Connections() {
+			all[i] = c.State
+		}
+		return all
+	}
+	for range strangers {
+		receive("gold.dc3", "guess")
+	}
+	receive("gold.dc3", "s3cret") // for now it is too late for
+	if got := states(); got != [2]ConnectionState{} {
+		t.Fatalf("states %v after a flood", got)
+	}
+	receive("gold.dc2", "known")
+	if got := states(); got != [2]ConnectionState{ConnectionWaitConnect, ConnectionIdle} {
+		t.Errorf("states %v, the known peer was kept out", got)
+	}
+	now = now.Add(time.Second)
+	receive("gold.dc3", "s3cret")
+	if got := states(); got != [2]ConnectionState{ConnectionWaitConnect, ConnectionWaitConnect} {
+		t.Errorf("states %v, the one that calls from anywhere was kept out", got)
+	}
+}
+
+// TestHideFromNobody: an attempt that ends before the peer has answered is known to
+// the peer by its Assigned Control Connection ID alone, which it has to be able to read.
+func TestHideFromNobody(t *testing.T) {
+	n := newNetwork(t, 1)
+	n.tunnel("gold", withSecret, func(t *Tunnel) { t.Hide = true })
+	h := n.hosts[0]
+	h.start()
+	n.run(1500 * time.Millisecond)
+	var ended bool
+	n.trace = func(_ *host, d Datagram) {
+		m, err := l2tpv3.Parse(d.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind, _ := m.Type(); kind == l2tpv3.StopCCN {
+			id, clear := l2tpv3.Find[l2tpv3.AssignedControlConnectionID](m)
+			ended = clear && id != 0
+		}
+	}
+	h.e.RemoveTunnel(n.now, h.tunnels[0].Name, l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral})
+	h.drain()
+	if !ended {
+		t.Error("no StopCCN with a readable Assigned Control Connection ID")
 	}
 }
 

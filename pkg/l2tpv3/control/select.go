@@ -66,7 +66,7 @@ func (e *Endpoint) revealRequest(d Datagram, m *l2tpv3.Message) {
 		return
 	}
 	for _, t := range e.sortedTunnels() {
-		if (t.cfg.Remote == d.Remote.Addr() || t.dynamic()) && len(t.cfg.Secrets) > 0 && t.verifyRequest(d.Payload, m) {
+		if t.mayBeFor(d) && len(t.cfg.Secrets) > 0 && t.verifyRequest(d.Payload, m) {
 			reveal(m, t.keys())
 			return
 		}
@@ -112,29 +112,38 @@ func (e *Endpoint) ours(host string) bool {
 	return false
 }
 
-// strangers is how many SCCRQs from unknown addresses are looked at within one
-// retransmission interval, for tunnels whose peers may call from anywhere: each
-// costs the verification of a digest for each such tunnel.
+// strangers is how many SCCRQs are tried against the secrets of tunnels whose peers
+// may call from anywhere, within one retransmission interval: each costs the
+// verification of a digest for each such tunnel, and anybody can send one, from any
+// address.
 const strangers = 64
 
-// mayCall reports whether a datagram from an unknown address, without a
-// connection, is worth a look: there are peers who call from anywhere, it is what
-// one of them may send, and there have not been too many.
-func (e *Endpoint) mayCall(d Datagram) bool {
-	anywhere := false
-	for _, t := range e.tunnels {
-		anywhere = anywhere || t.dynamic() && !t.removed
-	}
-	// Section 5.4.1: SCCRQ and StopCCN, by the Message Type AVP, which is the first.
+// mayCall reports whether a datagram without a connection is to be tried against
+// the tunnels whose peers call from anywhere: there are such, it is what one of
+// them may send, and there have not been too many.
+func (e *Endpoint) mayCall(d Datagram) (may, tooMany bool) {
+	// Section 5.4.1: the Message Type AVP is the first.
 	const kind = 12 + 6
-	if !anywhere || len(d.Payload) < kind+2 {
-		return false
+	if len(d.Payload) < kind+2 {
+		return false, false
 	}
 	switch l2tpv3.MessageType(binary.BigEndian.Uint16(d.Payload[kind:])) {
 	case l2tpv3.SCCRQ, l2tpv3.StopCCN:
-		return !e.anybody.overBy(e, strangers)
+	default:
+		return false, false
 	}
-	return false
+	for _, t := range e.tunnels {
+		if t.dynamic() && !t.removed {
+			tooMany = e.anybody.exceeded(e, strangers)
+			return !tooMany, tooMany
+		}
+	}
+	return false, false
+}
+
+// mayBeFor reports whether the tunnel's peer may have sent a datagram from where it came.
+func (t *tunnel) mayBeFor(d Datagram) bool {
+	return t.cfg.Remote == d.Remote.Addr() || t.dynamic() && t.e.occasion.anybody
 }
 
 // repeatedRequest handles an SCCRQ that this connection was started by, again.
@@ -219,7 +228,7 @@ func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunn
 		if t.removed {
 			continue
 		}
-		fits := (t.cfg.Remote == d.Remote.Addr() || t.dynamic()) && t.cfg.Encapsulation == d.Encapsulation &&
+		fits := t.mayBeFor(d) && t.cfg.Encapsulation == d.Encapsulation &&
 			(!t.cfg.Local.IsValid() || !d.Local.Addr().IsValid() || t.cfg.Local == d.Local.Addr())
 		if t.cfg.Remote == d.Remote.Addr() {
 			site = append(site, t)
@@ -428,18 +437,21 @@ type limit struct {
 	since time.Time
 }
 
-func (l *limit) over(e *Endpoint) bool { return l.overBy(e, maxRequests) }
+func (l *limit) over(e *Endpoint) bool {
+	over := l.exceeded(e, maxRequests)
+	if over {
+		e.count(countLimitedRequest)
+	}
+	return over
+}
 
-// overBy is over for another number.
-func (l *limit) overBy(e *Endpoint, most int) bool {
+// exceeded is over for another number, and counts nothing else.
+func (l *limit) exceeded(e *Endpoint, most int) bool {
 	if e.now.Sub(l.since) >= e.timers.Retransmit {
 		l.n, l.since = 0, e.now
 	}
-	if l.n++; l.n > most {
-		e.count(countLimitedRequest)
-		return true
-	}
-	return false
+	l.n++
+	return l.n > most
 }
 
 // heldRequest is an SCCRQ for a tunnel whose connection is established: the peer
