@@ -55,6 +55,9 @@ func forged(s, other *session) map[string][]byte {
 		"header without a session ID":      []byte(dataWord),
 		"three octets":                     []byte(dataWord)[:3],
 	}
+	if swapped := "session in the other byte order"; binary.BigEndian.Uint32(all[swapped][4:]) == s.peer {
+		delete(all, swapped) // the ID reads the same both ways: that is the session's own
+	}
 	k := len(s.peerCookie)
 	if k == 0 {
 		return all
