@@ -73,6 +73,8 @@ type shared struct {
 	tr      *transport.Transport
 	session pseudowire.Session
 	tunnel  pseudowire.Tunnel
+	// setups counts sessions: each setup is to have its own.
+	setups uint32
 
 	mu sync.Mutex          // a datapath belongs to one goroutine at a time
 	dp pseudowire.Datapath // nil at a static end
@@ -297,13 +299,15 @@ func (s *site) carry(x setup) {
 	s.lcce.Link(pwDevice).Master(s.bridge)
 }
 
-// sessionOf is the session of a setup at this site. Its numbers are those of the
-// control connection.
+// sessionOf is the session of a setup at this site, a new one: its IDs are those of
+// the control connection and how many there have been.
 func (s *site) sessionOf(x setup) pseudowire.Session {
 	local, remote := s.tunnel.LocalID, s.tunnel.RemoteID
+	s.setups++
+	base := s.setups << 16
 	return pseudowire.Session{
 		Tunnel: s.tunnel.Name, Pseudowire: pwName,
-		LocalID: 0x10000 + local, RemoteID: 0x10000 + remote,
+		LocalID: base + local, RemoteID: base + remote,
 		LocalCookie: cookie(local, x.cookie), RemoteCookie: cookie(remote, x.cookie),
 		ReceiveSublayer: x.sublayer, TransmitSublayer: x.sublayer,
 		ReceiveSequencing: x.sequencing, TransmitSequencing: x.sequencing,
