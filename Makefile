@@ -34,7 +34,7 @@ test: ## everything that can be tested, virtual machines included (as root)
 
 test-short: ## the tests that run on this host, without virtual machines
 	@$(BUILD) -o out/ ./test/report
-	$(GO) test -json -count=1 -timeout 10m ./... | out/report
+	@out/report -again 3 $(GO) test -json -count=1 -timeout 10m ./...
 
 generate: ## compile bpf/ again (needs clang 14)
 	test/setup.sh generate

@@ -1,27 +1,81 @@
-// Report reads `go test -json` and shows what a person wants of it: the packages,
+// Report runs `go test -json` and shows what a person wants of it: the packages,
 // what failed and with what words, what was skipped and why. It fails if a
 // test failed and, in CI, if one was skipped: there, what cannot be tested is not tested.
+//
+// With -again N, up to N tests that failed are run once more, alone. One that passes then
+// depends on the machine's load or on time: it is named as unsteady, and does not fail the rest.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 )
 
 func main() {
-	ok, err := report(os.Stdin, os.Stdout, os.Getenv("CI") != "")
+	again := flag.Int("again", 0, "run up to so many failed tests once more, alone")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: report [-again N] go test -json ...")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	if flag.NArg() == 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	strict := os.Getenv("CI") != ""
+	ok, err := all(flag.Args(), strict, *again)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 	}
 	if err != nil || !ok {
 		os.Exit(1)
 	}
+}
+
+// all runs the tests with command, and those that failed once more.
+func all(command []string, strict bool, again int) (bool, error) {
+	var r results
+	status, err := read(command, func(events io.Reader) (err error) {
+		r, err = report(events, os.Stdout, strict)
+		return err
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case r.ok(strict) && status != 0: // what failed is not among the events
+		return false, fmt.Errorf("%s: exit status %d", strings.Join(command, " "), status)
+	case r.ok(strict):
+		return true, nil
+	}
+	return retry(r, os.Stdout, again, strict, goTest)
+}
+
+// read runs a command, hands over its output, and returns its exit status.
+func read(command []string, output func(io.Reader) error) (int, error) {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	readErr := output(out)
+	waitErr := cmd.Wait()
+	if _, exited := errors.AsType[*exec.ExitError](waitErr); waitErr != nil && !exited {
+		return 0, waitErr
+	}
+	return cmd.ProcessState.ExitCode(), readErr
 }
 
 // event is one line of `go test -json`; see `go doc test2json`.
@@ -38,11 +92,36 @@ func (e event) name() string {
 	return e.Package + " " + e.Test
 }
 
-// report reads events until their end. It returns false if a test failed or, if strict, was skipped.
-func report(r io.Reader, w io.Writer, strict bool) (ok bool, err error) {
+// results is what became of the tests.
+type results struct {
+	passed, failed, skipped int
+	broken                  bool                       // something did not build
+	failures                map[string]map[string]bool // by package, top-level tests; none if all of it has to run again
+}
+
+func (r results) ok(strict bool) bool {
+	return r.failed == 0 && !r.broken && r.passed > 0 && (!strict || r.skipped == 0)
+}
+
+func (r *results) fail(e event) {
+	r.failed++
+	tests := r.failures[e.Package]
+	if tests == nil {
+		tests = map[string]bool{}
+		r.failures[e.Package] = tests
+	}
+	if e.Test != "" {
+		top, _, _ := strings.Cut(e.Test, "/")
+		tests[top] = true
+	}
+}
+
+// report reads events until their end.
+func report(r io.Reader, w io.Writer, strict bool) (results, error) {
 	output := map[string]*strings.Builder{} // of tests that have not ended
 	skipped := map[string]string{}          // why
-	passed, failed := 0, 0
+	crashed := map[string]bool{}            // packages: not all of their tests have run
+	out := results{failures: map[string]map[string]bool{}}
 	lines := bufio.NewReader(r)
 	for {
 		line, readErr := lines.ReadBytes('\n')
@@ -50,7 +129,7 @@ func report(r io.Reader, w io.Writer, strict bool) (ok bool, err error) {
 			break
 		}
 		if readErr != nil && readErr != io.EOF {
-			return false, readErr
+			return out, readErr
 		}
 		var e event
 		if json.Unmarshal(line, &e) != nil { // go's own words, about the build for one
@@ -61,8 +140,11 @@ func report(r io.Reader, w io.Writer, strict bool) (ok bool, err error) {
 		case "build-output":
 			io.WriteString(w, e.Output)
 		case "build-fail":
-			failed++
+			out.broken = true
 		case "output":
+			if strings.HasPrefix(e.Output, "panic: ") || strings.HasPrefix(e.Output, "fatal error: ") {
+				crashed[e.Package] = true
+			}
 			if output[e.name()] == nil {
 				output[e.name()] = &strings.Builder{}
 			}
@@ -75,7 +157,7 @@ func report(r io.Reader, w io.Writer, strict bool) (ok bool, err error) {
 			delete(output, e.name())
 			switch {
 			case e.Action == "fail":
-				failed++
+				out.fail(e)
 				fmt.Fprintf(w, "FAIL  %s (%.1f s)\n%s", e.name(), e.Elapsed, indent(text))
 			case e.Test == "" && e.Action == "pass":
 				fmt.Fprintf(w, "ok    %s (%.1f s)\n", e.name(), e.Elapsed)
@@ -83,18 +165,24 @@ func report(r io.Reader, w io.Writer, strict bool) (ok bool, err error) {
 			case e.Action == "skip":
 				skipped[e.name()] = text
 			default:
-				passed++
+				out.passed++
 			}
+		}
+	}
+	for p := range crashed {
+		if out.failures[p] != nil {
+			out.failures[p] = nil
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(skipped)) {
 		fmt.Fprintf(w, "skip  %s\n%s", name, indent(skipped[name]))
 	}
-	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", passed, failed, len(skipped))
-	if strict && len(skipped) > 0 {
+	out.skipped = len(skipped)
+	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", out.passed, out.failed, out.skipped)
+	if strict && out.skipped > 0 {
 		fmt.Fprintln(w, "In CI a test that is skipped counts as failed.")
 	}
-	return failed == 0 && passed > 0 && (!strict || len(skipped) == 0), nil
+	return out, nil
 }
 
 // indent leaves out the marks of the tests' beginning and end.

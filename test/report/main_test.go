@@ -30,7 +30,8 @@ func TestReport(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out strings.Builder
-			ok, err := report(strings.NewReader(tt.events), &out, tt.strict)
+			r, err := report(strings.NewReader(tt.events), &out, tt.strict)
+			ok := r.ok(tt.strict)
 			if err != nil || ok != tt.ok {
 				t.Errorf("report = %v, %v, want %v", ok, err, tt.ok)
 			}
