@@ -25,6 +25,8 @@ var defaultPatience = patience{fresh: 5 * time.Second, old: 20 * time.Second}
 
 // trial is a topology that is carried out and not final: what was in force before.
 type trial struct {
+	// confirm is for how long it is to stay without being confirmed, 0 for good.
+	confirm    time.Duration
 	generation *generation
 	local      *topology.Local
 	steps      []plan.Step
@@ -72,12 +74,16 @@ func applyError(title string, err error) error {
 
 // commit makes the topology on trial final.
 func (a *Agent) commit() error {
-	if err := a.store.setGeneration(a.generation); err != nil {
+	t := a.trial
+	if t.confirm > 0 {
+		by := time.Now().Add(t.confirm)
+		a.generation.Confirm, a.generation.Before = &by, t.generation.Number
+	}
+	if err := a.keep(t); err != nil {
 		return a.takeBack(err)
 	}
-	t := a.trial
 	a.endTrial()
-	a.event("info", "topology "+a.local.Topology, fmt.Sprintf("generation %d applied", a.generation.Number), describeSteps(t.steps))
+	a.event("info", "topology "+a.local.Topology, fmt.Sprintf("generation %d applied", a.generation.Number), describeSteps(t.steps)+a.toConfirm())
 	return nil
 }
 
@@ -102,10 +108,7 @@ func (a *Agent) takeBack(cause error) error {
 // endTrial lets in who waited for its end.
 func (a *Agent) endTrial() {
 	a.trial = nil
-	if a.fileDue {
-		a.fileDue = false
-		a.Reload()
-	}
+	a.readLater()
 }
 
 // restoreLocal carries out steps that lead to what is in force, and then sets all
@@ -133,6 +136,9 @@ func (a *Agent) Apply(ctx context.Context, r api.ApplyRequest) (*api.ApplyResult
 	begin := time.Now()
 	if r.Directory != "" && !filepath.IsAbs(r.Directory) {
 		return nil, &api.Error{Code: api.CodeBadRequest, Title: "bad request", Detail: "directory has to be an absolute path"}
+	}
+	if r.ConfirmSeconds < 0 || r.ConfirmSeconds > longestProbation.Seconds() {
+		return nil, &api.Error{Code: api.CodeBadRequest, Title: "bad request", Detail: fmt.Sprintf("the time to confirm in is from 0 to %v", longestProbation)}
 	}
 	d, err := parse(r.Name, r.Directory, r.Document, a.opt.Site)
 	if err == nil && !r.Untrusted {
@@ -192,12 +198,20 @@ func (a *Agent) begin(ctx context.Context, d *document, r *api.ApplyRequest) (re
 	derr := a.do(ctx, func() {
 		steps := a.difference(d.local)
 		g := a.generation
+		confirm := fromSeconds(r.ConfirmSeconds)
 		switch {
+		case a.unconfirmed():
+			err = unconfirmedError(g)
+		case confirm > 0 && g == nil:
+			err = &api.Error{Code: api.CodeNothingToDo, Title: "there is nothing to return to", Detail: "this is the first topology: apply it without --confirm"}
 		case plan.Disruptive(steps) && !r.Disruptive:
 			err = &api.Error{Code: api.CodeNeedsConfirmation, Title: "the change interrupts traffic", Detail: "confirm it, or give -y", Changes: changes(steps)}
 		case len(steps) == 0 && g != nil && g.Hash == hashOf([]byte(d.text)) && g.Dir == d.dir:
 		default:
-			t, err = a.change(d)
+			if t, err = a.change(d); err == nil {
+				t.confirm = confirm
+				a.generation.By, a.generation.Cause = r.By, "applied"
+			}
 		}
 		result = &api.ApplyResult{Generation: a.number(), Changes: changes(steps), Warnings: api.DiagnosticsOf(d.warnings)}
 	})
@@ -215,6 +229,7 @@ func (a *Agent) finish(ctx context.Context, t *trial, r *api.ApplyRequest, resul
 			err = a.takeBack(failed)
 		} else {
 			err = a.commit()
+			result.ConfirmBy = a.generation.Confirm
 		}
 	}); derr != nil {
 		return &api.Error{Code: api.CodeApplyFailed, Title: "the daemon stopped before the topology was verified",

@@ -70,6 +70,8 @@ func (a *Agent) choose() error {
 	}
 	changed := a.readFile()
 	switch {
+	case changed && applied != nil && a.unconfirmed():
+		a.file.hash, a.file.next, a.fileDue = a.generation.FileHash, nil, true
 	case a.file.next == nil && applied == nil:
 		return a.file.err
 	case applied == nil && a.generation != nil:
@@ -141,7 +143,10 @@ func (a *Agent) readAgain() {
 		a.log.Warn("nothing to read again: the daemon runs without --topology")
 		return
 	}
-	if a.trial != nil {
+	if a.unconfirmed() {
+		a.log.Info("the topology file is read again once the one in force is confirmed, or rolled back")
+	}
+	if a.trial != nil || a.unconfirmed() {
 		a.fileDue = true
 		return
 	}
@@ -168,6 +173,7 @@ func (a *Agent) applyFile() error {
 	a.file.next = nil
 	_, err := a.change(d)
 	if err == nil {
+		a.generation.Cause = "topology file"
 		err = a.commit()
 	}
 	if err != nil {

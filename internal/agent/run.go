@@ -62,6 +62,7 @@ func (a *Agent) loop(ctx context.Context) error {
 			a.receive(time.Now(), p)
 		case <-timer.C:
 			a.advance(time.Now())
+			a.expire(time.Now())
 		case <-a.kernel.wake:
 			look.after(a.rest)
 		case <-look.C:
@@ -76,7 +77,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		}
 		now := time.Now()
 		a.settle(now)
-		if d, ok := a.control.Deadline(); ok {
+		if d, ok := a.deadline(); ok {
 			timer.Reset(max(0, d.Sub(now)))
 		} else {
 			timer.Stop()

@@ -93,6 +93,7 @@ func (a *Agent) status(fileHash string) *api.Status {
 	}
 	if g := a.generation; g != nil {
 		s.Generation, s.Applied, s.AppliedHash = g.Number, g.Applied, g.Hash
+		s.ConfirmBy = g.Confirm
 		s.FileDiffers = fileHash != "" && fileHash != g.Hash
 	}
 	s.Problems = append(s.Problems, a.problems(s)...)

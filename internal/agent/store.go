@@ -66,6 +66,12 @@ type generation struct {
 	Name     string `json:"name"`
 	Document string `json:"document"`
 	Dir      string `json:"dir,omitempty"`
+	// By is who had it applied, Cause what made it so.
+	By    string `json:"by,omitempty"`
+	Cause string `json:"cause,omitempty"`
+	// Confirm is when generation Before is put back into force, nil if it is not.
+	Confirm *time.Time `json:"confirm,omitempty"`
+	Before  int        `json:"before,omitempty"`
 }
 
 // tunnelRecord is one tunnel's control connection, and the boot that it was

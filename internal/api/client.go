@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,30 +136,17 @@ func (c *Client) Classes(ctx context.Context) ([]Class, error) {
 // Apply applies a topology and waits for the result, however long it takes. An
 // apply that has begun goes on when ctx ends.
 func (c *Client) Apply(ctx context.Context, req ApplyRequest) (*ApplyResult, error) {
-	body, err := json.Marshal(req)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the request: %w", err)
-	}
-	res, err := c.do(ctx, http.MethodPost, "/v1/apply", bytes.NewReader(body))
-	if err != nil {
+	var out ApplyResult
+	if err := c.post(ctx, "/v1/apply", req, &out); err != nil {
 		return nil, err
 	}
-	var out ApplyResult
-	return &out, c.decode(res, &out)
+	return &out, nil
 }
 
 // RotateCookies gives pseudowires other cookies and waits for the result.
 func (c *Client) RotateCookies(ctx context.Context, req RotateRequest) ([]Rotation, error) {
-	body, err := json.Marshal(req)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the request: %w", err)
-	}
-	res, err := c.do(ctx, http.MethodPost, "/v1/rotate-cookies", bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
 	var out List[Rotation]
-	return out.Items, c.decode(res, &out)
+	return out.Items, c.post(ctx, "/v1/rotate-cookies", req, &out)
 }
 
 // Events calls emit with every event kept that is newer than since and, with

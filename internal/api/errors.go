@@ -6,6 +6,8 @@ import "net/http"
 const (
 	CodeInvalidTopology   = "invalid-topology"   // 422, with Diagnostics
 	CodeNeedsConfirmation = "needs-confirmation" // 409, with Changes
+	CodeUnconfirmed       = "unconfirmed"        // 409, a generation awaits confirmation
+	CodeNothingToDo       = "nothing-to-do"      // 409, none does, or there is none before
 	CodeApplyFailed       = "apply-failed"       // 500, what was changed is rolled back
 	CodeRollbackFailed    = "rollback-failed"    // 500, and so did the roll back
 	CodeNotFound          = "not-found"          // 404
@@ -20,7 +22,7 @@ func statusOf(code string) int {
 	switch code {
 	case CodeInvalidTopology:
 		return http.StatusUnprocessableEntity
-	case CodeNeedsConfirmation:
+	case CodeNeedsConfirmation, CodeUnconfirmed, CodeNothingToDo:
 		return http.StatusConflict
 	case CodeNotFound:
 		return http.StatusNotFound

@@ -134,6 +134,9 @@ func (s *Server) routes() []*route {
 		get("/v1/capture", s.capture, "tunnel", "peer", "count", "duration"),
 		{s: s, method: http.MethodPost, path: "/v1/apply", handle: s.apply},
 		{s: s, method: http.MethodPost, path: "/v1/rotate-cookies", handle: s.rotateCookies},
+		get("/v1/history", s.history),
+		{s: s, method: http.MethodPost, path: "/v1/confirm", handle: s.confirm},
+		{s: s, method: http.MethodPost, path: "/v1/rollback", handle: s.rollback},
 	}
 }
 
@@ -286,6 +289,9 @@ func (s *Server) apply(w http.ResponseWriter, r *http.Request) error {
 	} else if !trusted {
 		s.log.Warn("apply refused", who)
 		return notPermitted
+	}
+	if !req.DryRun {
+		req.By = peerName(peer)
 	}
 	start := time.Now()
 	res, err := s.backend.Apply(ctx, req)

@@ -132,7 +132,9 @@ type Status struct {
 	AppliedHash string    `json:"appliedHash"`
 	FileHash    string    `json:"fileHash,omitempty"`
 	FileDiffers bool      `json:"fileDiffers"`
-	Datapath    string    `json:"datapath"`
+	// ConfirmBy is when the topology before is put back unless this one is confirmed.
+	ConfirmBy *time.Time `json:"confirmBy,omitempty"`
+	Datapath  string     `json:"datapath"`
 	// Notes are facts worth knowing that are not problems, as "no bpffs".
 	Notes       []string          `json:"notes,omitempty"`
 	Tunnels     []Tunnel          `json:"tunnels"`
@@ -158,9 +160,14 @@ type ApplyRequest struct {
 	// Disruptive allows changes that interrupt traffic.
 	Disruptive   bool `json:"disruptive,omitempty"`
 	RequirePeers bool `json:"requirePeers,omitempty"`
+	// ConfirmSeconds is for how long the topology stays in force without being confirmed;
+	// 0 is for good.
+	ConfirmSeconds float64 `json:"confirmSeconds,omitempty"`
 	// Untrusted is set by the server: whoever asks may not change the site, so that
 	// nothing is to be found out about files for them.
 	Untrusted bool `json:"-"`
+	// By is set by the server: who asks.
+	By string `json:"-"`
 }
 
 // ApplyResult is what an apply did or, with DryRun, would do.
@@ -172,6 +179,8 @@ type ApplyResult struct {
 	// Warnings do not stand in the way.
 	Warnings []Diagnostic `json:"warnings,omitempty"`
 	Seconds  float64      `json:"seconds"`
+	// ConfirmBy is when the topology before is put back unless this one is confirmed.
+	ConfirmBy *time.Time `json:"confirmBy,omitempty"`
 }
 
 // RotateRequest names the pseudowires that are to get other cookies; none is all.
@@ -267,6 +276,7 @@ type Backend interface {
 	Attachments(context.Context) ([]Attachment, error)
 	Classes(context.Context) ([]Class, error)
 	Apply(context.Context, ApplyRequest) (*ApplyResult, error)
+	Keeper
 	// RotateCookies gives pseudowires other cookies, and waits a while for their peers.
 	RotateCookies(context.Context, RotateRequest) ([]Rotation, error)
 	// Events calls emit with every event kept that is newer than since, then, if

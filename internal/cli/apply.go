@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/pwd-project/pwd/internal/api"
@@ -123,6 +124,7 @@ type applyOptions struct {
 	file                               string
 	format                             string
 	yes, dryRun, requirePeers, waiting bool
+	confirm                            time.Duration
 }
 
 func (a *app) applyCommand() *cobra.Command {
@@ -135,11 +137,17 @@ func (a *app) applyCommand() *cobra.Command {
 			"everything is put back (exit code 5). Changes that interrupt traffic are asked about on a\n" +
 			"terminal; without one they need --yes.\n\n" +
 			"A new pseudowire whose peer does not know it yet is no failure: it is shown as waiting,\n" +
-			"unless --require-peers asks that it comes up.",
-		Example: "  pwctl apply -f two-sites.yaml\n  pwctl apply -f two-sites.yaml --dry-run\n  pwctl apply -f - -y < two-sites.yaml",
+			"unless --require-peers asks that it comes up.\n\n" +
+			"With --confirm the topology before comes back by itself unless `pwctl confirm` is run in\n" +
+			"time: for changes that may cut off whoever makes them. --wait then stays until it is known\n" +
+			"which (exit code 7: nobody confirmed).",
+		Example: "  pwctl apply -f two-sites.yaml\n  pwctl apply -f two-sites.yaml --confirm 120s\n  pwctl apply -f two-sites.yaml --dry-run\n  pwctl apply -f - -y < two-sites.yaml",
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.format = out.value
+			if err := checkConfirm(cmd, o.confirm); err != nil {
+				return err
+			}
 			return a.apply(cmd, o)
 		},
 	}
@@ -149,7 +157,8 @@ func (a *app) applyCommand() *cobra.Command {
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask before changes that interrupt traffic")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would change, and change nothing")
 	f.BoolVar(&o.requirePeers, "require-peers", false, "fail, and put everything back, unless new pseudowires come up too")
-	f.BoolVar(&o.waiting, "wait", false, "return when the apply is final; without a confirm timer it is so once verified")
+	f.DurationVar(&o.confirm, "confirm", 0, "put the topology before back unless `pwctl confirm` is run within this time")
+	f.BoolVar(&o.waiting, "wait", false, "return when the apply is final: with --confirm when it is confirmed or taken back")
 	return cmd
 }
 
@@ -161,7 +170,7 @@ func (a *app) apply(cmd *cobra.Command, o applyOptions) error {
 	ctx := cmd.Context()
 	c := a.client()
 	defer c.Close()
-	req := api.ApplyRequest{Name: name, Document: doc, Directory: directory(name), DryRun: o.dryRun, Disruptive: o.yes || o.dryRun, RequirePeers: o.requirePeers}
+	req := api.ApplyRequest{Name: name, Document: doc, Directory: directory(name), DryRun: o.dryRun, Disruptive: o.yes || o.dryRun, RequirePeers: o.requirePeers, ConfirmSeconds: o.confirm.Seconds()}
 	res, err := c.Apply(ctx, req)
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Code == api.CodeNeedsConfirmation {
@@ -180,7 +189,10 @@ func (a *app) apply(cmd *cobra.Command, o applyOptions) error {
 	if o.dryRun {
 		return a.showPlan(res, o.format)
 	}
-	return a.showApplied(res, o.format)
+	if err := a.showApplied(res, o.format); err != nil || !o.waiting || res.ConfirmBy == nil {
+		return err
+	}
+	return a.awaitConfirmation(ctx, c, res.Generation)
 }
 
 // fileError names the file that was refused.
@@ -259,6 +271,9 @@ func (a *app) showApplied(res *api.ApplyResult, format string) error {
 	}
 	for _, w := range res.Waiting {
 		fmt.Fprintln(a.Stdout, "not up yet: "+printable(w))
+	}
+	if res.ConfirmBy != nil {
+		fmt.Fprintf(a.Stdout, "run `pwctl confirm` within %s to keep it\n", left(a.Now(), *res.ConfirmBy))
 	}
 	return nil
 }

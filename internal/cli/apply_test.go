@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,7 +42,10 @@ func applied(t *testing.T) (socket string, requests *[]api.ApplyRequest) {
 		if here, _ := os.Getwd(); r.Name == "<stdin>" && r.Directory != here || r.Name != "<stdin>" && r.Directory != filepath.Dir(r.Name) {
 			t.Errorf("%s is sent with the directory %q", r.Name, r.Directory)
 		}
-		r.Directory = ""
+		if asks := fmt.Sprintf("uid %d", os.Getuid()); !r.DryRun && r.By != asks {
+			t.Errorf("asked by %q, want %q", r.By, asks)
+		}
+		r.Directory, r.By = "", ""
 		*requests = append(*requests, r)
 		switch code := strings.TrimPrefix(r.Document, "fail: "); {
 		case code != r.Document:

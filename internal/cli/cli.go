@@ -87,7 +87,7 @@ func (a *app) root() *cobra.Command {
 		Long: "pwctl talks to the pwd of this site: it shows tunnels, sessions and pseudowires,\n" +
 			"and applies topology files. Without a command it shows the status.\n\n" +
 			"Exit codes: 0 ok, 1 failed, 2 usage, 3 no daemon answers, 4 invalid topology, 5 apply\n" +
-			"failed and rolled back, 6 rolling back failed too, 8 not in time, 9 degraded (status),\n" +
+			"failed and rolled back, 6 rolling back failed too, 7 not confirmed, 8 not in time, 9 degraded (status),\n" +
 			"10 not permitted.",
 		Args:              knownCommand,
 		RunE:              func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context(), statusOptions{}) },
@@ -102,7 +102,7 @@ func (a *app) root() *cobra.Command {
 		def = filepath.Join(api.DefaultRunDir, api.SocketName)
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", def, "the daemon's socket, also $"+SocketVariable)
-	root.AddCommand(a.statusCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.diffCommand(), a.applyCommand(), a.rotateCommand(), a.eventsCommand(), a.captureCommand(), a.completionCommand(), a.versionCommand())
+	root.AddCommand(a.statusCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.diffCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.historyCommand(), a.rotateCommand(), a.eventsCommand(), a.captureCommand(), a.completionCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	return root
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/pwd-project/pwd/internal/api"
 )
 
-// Exit codes of every command. 7 is kept for an apply that nobody confirmed.
+// Exit codes of every command.
 const (
 	ExitOK             = 0
 	ExitFailed         = 1  // the operation failed; of diff: there are differences
@@ -18,6 +18,7 @@ const (
 	ExitInvalid        = 4  // the topology is invalid; nothing was changed
 	ExitRolledBack     = 5  // the apply failed and was rolled back
 	ExitRollbackFailed = 6  // the apply failed, and so did rolling back
+	ExitNotConfirmed   = 7  // of apply --wait: nobody confirmed it, it was rolled back
 	ExitTimeout        = 8  // what was waited for did not happen in time
 	ExitDegraded       = 9  // of status: something is wrong
 	ExitPermission     = 10 // not permitted

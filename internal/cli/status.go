@@ -132,6 +132,9 @@ func (a *app) statusHead(b *strings.Builder, st *api.Status) {
 	} else {
 		fmt.Fprintf(b, "generation %d applied %s ago\n", st.Generation, ago(now, st.Applied))
 	}
+	if st.ConfirmBy != nil {
+		fmt.Fprintf(b, "it is taken back in %s unless `pwctl confirm` is run\n", left(now, *st.ConfirmBy))
+	}
 	if st.FileDiffers {
 		fmt.Fprintf(b, "the topology file (%s) differs from what is in force (%s); `pwctl apply -f FILE` applies it\n",
 			hash(st.FileHash), hash(st.AppliedHash))

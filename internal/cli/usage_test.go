@@ -8,14 +8,16 @@ import (
 
 // A wrong command line ends with 2 and one line that says what would be right.
 func TestUsage(t *testing.T) {
-	const commands = "there are apply, capture, completion, describe, diff, events, get, rotate, status, validate, version"
+	const commands = "there are apply, capture, completion, confirm, describe, diff, events, get, history, rollback, rotate, status, validate, version"
 	const kinds = "tunnels, sessions, pseudowires, attachments, classes"
 	for args, message := range map[string]string{
-		"rollback":                  `unknown command "rollback"; ` + commands + "\n  help: see `pwctl --help`",
+		"undo":                      `unknown command "undo"; ` + commands + "\n  help: see `pwctl --help`",
 		"staus":                     `unknown command "staus"; ` + commands + "; did you mean status?\n  help: see `pwctl --help`",
-		"help rollback":             `unknown command "rollback"; ` + commands + "\n  help: see `pwctl --help`",
+		"help undo":                 `unknown command "undo"; ` + commands + "\n  help: see `pwctl --help`",
 		"--color":                   "unknown flag: --color\n  help: see `pwctl --help`",
-		"apply -f x --confirm 120s": "unknown flag: --confirm\n  help: see `pwctl apply --help`",
+		"apply -f x --confirm 2s":   "--confirm 2s is too short: give at least 5s\n  help: see `pwctl apply --help`",
+		"rollback first":            "\"first\" is no generation: a number from `pwctl history`\n  help: see `pwctl rollback --help`",
+		"apply -f x --colour":       "unknown flag: --colour\n  help: see `pwctl apply --help`",
 		"apply":                     "which file? -f FILE, or -f - for standard input\n  help: see `pwctl apply --help`",
 		"diff":                      "which file? -f FILE, or -f - for standard input\n  help: see `pwctl diff --help`",
 		"validate":                  "which file? -f FILE, or -f - for standard input\n  help: see `pwctl validate --help`",
@@ -89,12 +91,12 @@ func TestReference(t *testing.T) {
 		}
 		_, flags, _ := run(t, "", command{args: name + " --help"})
 		for _, word := range strings.Fields(flags) {
-			if strings.HasPrefix(word, "--") && len(word) > 2 && !strings.Contains(string(doc), strings.Trim(word, `.,)"`)) {
+			if strings.HasPrefix(word, "--") && len(word) > 2 && !strings.Contains(string(doc), strings.Trim(word, ".,)\"`")) {
 				t.Errorf("docs/cli.md does not tell of %s of pwctl %s", word, name)
 			}
 		}
 	}
-	for _, code := range []string{"0", "1", "2", "3", "4", "5", "6", "8", "9", "10"} {
+	for _, code := range []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"} {
 		if !strings.Contains(string(doc), "\n| "+code+" |") {
 			t.Errorf("docs/cli.md does not tell of exit code %s", code)
 		}

@@ -40,6 +40,10 @@ type Answers struct {
 	Err error
 	// Apply answers an apply.
 	Apply func(context.Context, api.ApplyRequest) (*api.ApplyResult, error)
+	// History answers what is kept, Confirm and Rollback what they are named after.
+	History  []api.Generation
+	Confirm  func(by string) (*api.Generation, error)
+	Rollback func(api.RollbackRequest) (*api.ApplyResult, error)
 	// Rotate answers a rotation of cookies.
 	Rotate func(api.RotateRequest) ([]api.Rotation, error)
 	// Capture answers a capture.
@@ -119,6 +123,30 @@ func (b *Backend) Apply(ctx context.Context, req api.ApplyRequest) (*api.ApplyRe
 		return nil, errors.New("this test expects no apply")
 	}
 	return a.Apply(ctx, req)
+}
+
+// History gives the History of the Answers.
+func (b *Backend) History(context.Context) ([]api.Generation, error) {
+	a := b.now()
+	return a.History, a.Err
+}
+
+// Confirm calls the Confirm of the Answers.
+func (b *Backend) Confirm(_ context.Context, by string) (*api.Generation, error) {
+	a := b.now()
+	if a.Confirm == nil {
+		return nil, errors.New("this test expects nothing to be confirmed")
+	}
+	return a.Confirm(by)
+}
+
+// Rollback calls the Rollback of the Answers.
+func (b *Backend) Rollback(_ context.Context, r api.RollbackRequest) (*api.ApplyResult, error) {
+	a := b.now()
+	if a.Rollback == nil {
+		return nil, errors.New("this test expects no rollback")
+	}
+	return a.Rollback(r)
 }
 
 // RotateCookies calls the Rotate of the Answers.
