@@ -110,14 +110,18 @@ func (a *Agent) readLater() {
 
 // keep writes the generation in force, and the one before into the history.
 func (a *Agent) keep(t *trial) error {
+	var missed error
 	if t.generation != nil {
-		err := a.store.keepGeneration(t.generation)
-		a.faults.set("the history of topologies", err)
-		if err != nil && a.unconfirmed() {
-			return err
-		}
+		missed = a.store.keepGeneration(t.generation)
 	}
-	return a.store.setGeneration(a.generation)
+	if missed != nil && a.unconfirmed() {
+		return missed
+	}
+	if err := a.store.setGeneration(a.generation); err != nil {
+		return err
+	}
+	a.faults.set("the history of topologies", missed)
+	return nil
 }
 
 // generationView is a generation as the API has it.

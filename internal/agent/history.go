@@ -22,7 +22,7 @@ func historyFile(number int) string {
 
 // keepGeneration writes an earlier generation, and removes the oldest.
 func (s *store) keepGeneration(g *generation) error {
-	if err := os.MkdirAll(filepath.Join(s.dir, historyDir), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(s.dir, historyDir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make the history's directory: %w", err)
 	}
 	g.Version = stateVersion
