@@ -28,7 +28,7 @@ func (s *source) clear(at spot, n *node) bool {
 
 // nameOf is a name that the file chooses; what is as "a site".
 func nameOf(what string) scalar {
-	return scalar{words: "the name of " + what, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "the name of " + what, form: pattern(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`), parse: func(s *source, at spot, n *node) (any, bool) {
 		if !s.clear(at, n) {
 			return nil, false
 		}
@@ -46,9 +46,12 @@ func nameOf(what string) scalar {
 	}}
 }
 
+// interfaceForm is the form of a netdev's name; the number of octets is the kernel's limit.
+var interfaceForm = form{"type": "string", "minLength": 1, "maxLength": maxInterfaceName, "pattern": `^[!-$&-.0-9;-~]+$`, "not": form{"pattern": `^(lo|\.|\.\.|pwo?-.*)$`}}
+
 // interfaceOf is the name of a netdev (the rules of the kernel's dev_valid_name).
 func interfaceOf(what string) scalar {
-	return scalar{words: "the name of " + what, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "the name of " + what, form: interfaceForm, parse: func(s *source, at spot, n *node) (any, bool) {
 		if !s.clear(at, n) {
 			return nil, false
 		}
@@ -91,7 +94,7 @@ type choice struct {
 // wordOf is the scalar of a choice; it reads to a string.
 func wordOf(c choice) scalar {
 	all := slices.Concat(c.words, slices.Sorted(maps.Keys(c.later)))
-	return scalar{words: strings.Join(all, " or "), usable: c.words, later: c.later, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: strings.Join(all, " or "), form: spelled(c.words), usable: c.words, later: c.later, parse: func(s *source, at spot, n *node) (any, bool) {
 		word := n.text
 		if help, ok := c.later[word]; ok {
 			return s.refuse(CodeNotSupported, at, fmt.Sprintf("`%s: %s` is not supported yet", lastKey(at.path), word), help)
@@ -124,7 +127,7 @@ func boolean(laterFalse string) scalar {
 		c.words, c.later = c.words[:1], map[string]string{"false": laterFalse}
 	}
 	word := wordOf(c)
-	return scalar{words: "true or false", usable: c.words, later: c.later, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "true or false", form: form{"type": "boolean"}, usable: c.words, later: c.later, parse: func(s *source, at spot, n *node) (any, bool) {
 		if n.quoted {
 			return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%q in quotes is text, not true or false", n.text), "write it without quotes")
 		}
@@ -136,7 +139,7 @@ func boolean(laterFalse string) scalar {
 // integer is a whole number; it reads to an int64. what is as "VLAN".
 func integer(what string, least, most int64) scalar {
 	words := fmt.Sprintf("a number from %d to %d", least, most)
-	return scalar{words: words, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: words, form: between(least, most), parse: func(s *source, at spot, n *node) (any, bool) {
 		v, fault := decimal(n)
 		if fault != "" {
 			return s.refuse(CodeNumber, at, fault, "write "+words)
@@ -175,7 +178,7 @@ func among(what string, values ...int64) scalar {
 		texts[i] = strconv.FormatInt(v, 10)
 	}
 	words := strings.Join(texts[:len(texts)-1], ", ") + " or " + texts[len(texts)-1]
-	return scalar{words: words, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: words, form: form{"enum": values}, parse: func(s *source, at spot, n *node) (any, bool) {
 		v, fault := decimal(n)
 		if fault != "" {
 			return s.refuse(CodeNumber, at, fault, "write "+words)
@@ -190,7 +193,7 @@ func among(what string, values ...int64) scalar {
 // duration is a time with its unit; it reads to a time.Duration.
 func duration(least, most time.Duration) scalar {
 	words := fmt.Sprintf("a time from %s to %s", short(least), short(most))
-	return scalar{words: words, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: words, form: pattern(`^([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$`), parse: func(s *source, at spot, n *node) (any, bool) {
 		if isDecimal(n.text) {
 			return s.refuse(CodeDuration, at, n.text+" has no unit", fmt.Sprintf("write %ss for seconds, or use ms, m or h", n.text))
 		}
@@ -257,7 +260,7 @@ func parseDuration(text string) (time.Duration, bool) {
 }
 
 // rate is a number of bits a second; it reads to a uint64.
-var rate = scalar{words: "a rate, as 10mbit", parse: func(s *source, at spot, n *node) (any, bool) {
+var rate = scalar{words: "a rate, as 10mbit", form: pattern(`^[1-9][0-9]*[kmgt]?bit$`), parse: func(s *source, at spot, n *node) (any, bool) {
 	units := map[string]uint64{"bit": 1, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9, "tbit": 1e12}
 	const help = "write a whole number and its unit: bit, kbit, mbit, gbit or tbit, as 10mbit"
 	end := strings.IndexFunc(n.text, func(r rune) bool { return r < '0' || r > '9' })
@@ -279,7 +282,7 @@ var rate = scalar{words: "a rate, as 10mbit", parse: func(s *source, at spot, n 
 }}
 
 // siteAddress is an address or the word dynamic, which reads to the zero netip.Addr.
-var siteAddress = scalar{words: "an IPv4 or IPv6 address, or dynamic", parse: func(s *source, at spot, n *node) (any, bool) {
+var siteAddress = scalar{words: "an IPv4 or IPv6 address, or dynamic", form: pattern(`^([0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|dynamic)$`), parse: func(s *source, at spot, n *node) (any, bool) {
 	if n.text == "dynamic" {
 		return netip.Addr{}, true
 	}
@@ -287,7 +290,7 @@ var siteAddress = scalar{words: "an IPv4 or IPv6 address, or dynamic", parse: fu
 }}
 
 // address is where a site's tunnels end; it reads to a netip.Addr.
-var address = scalar{words: "an IPv4 or IPv6 address", parse: func(s *source, at spot, n *node) (any, bool) {
+var address = scalar{words: "an IPv4 or IPv6 address", form: pattern(`^([0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$`), parse: func(s *source, at spot, n *node) (any, bool) {
 	bad := func(message, help string) (any, bool) { return s.refuse(CodeAddress, at, message, help) }
 	text := printable(n.text)
 	a, err := netip.ParseAddr(n.text)
@@ -321,7 +324,7 @@ var address = scalar{words: "an IPv4 or IPv6 address", parse: func(s *source, at
 }}
 
 // routerID is 32 bits as a number or in dotted form; it reads to a uint32.
-var routerID = scalar{words: "a router ID, as 192.0.2.1 or a number from 1 to 4294967295", parse: func(s *source, at spot, n *node) (any, bool) {
+var routerID = scalar{words: "a router ID, as 192.0.2.1 or a number from 1 to 4294967295", form: anyOf(between(1, 1<<32-1), pattern(`^[0-9]+(\.[0-9]+){3}$`)), parse: func(s *source, at spot, n *node) (any, bool) {
 	const help = "write 32 bits as 192.0.2.1 or as a number from 1 to 4294967295"
 	var id uint32
 	if a, err := netip.ParseAddr(n.text); err == nil && a.Is4() {
@@ -344,7 +347,7 @@ var routerID = scalar{words: "a router ID, as 192.0.2.1 or a number from 1 to 42
 // octets in network order, text its characters. It reads to a string of octets. what is
 // as "end ID".
 func identifier(what string) scalar {
-	return scalar{words: "a number (4 octets) or text in quotes (its characters)", parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "a number (4 octets) or text in quotes (its characters)", form: anyOf(between(0, 1<<32-1), form{"type": "string", "maxLength": 255, "pattern": "^[ -~]+$"}), parse: func(s *source, at spot, n *node) (any, bool) {
 		return parseIdentifier(what, s, at, n)
 	}}
 }
@@ -373,7 +376,7 @@ func parseIdentifier(what string, s *source, at spot, n *node) (any, bool) {
 }
 
 // vlanOrRange is one entry of a list of VLANs.
-var vlanOrRange = scalar{words: "VLANs, as 100 or 200-210", parse: func(s *source, at spot, n *node) (any, bool) {
+var vlanOrRange = scalar{words: "VLANs, as 100 or 200-210", form: anyOf(between(1, 4094), pattern(`^[0-9]+-[0-9]+$`)), parse: func(s *source, at spot, n *node) (any, bool) {
 	low, high, isRange := strings.Cut(n.text, "-")
 	if !isRange || low == "" {
 		return vlan.parse(s, at, n)
@@ -389,7 +392,7 @@ var vlanOrRange = scalar{words: "VLANs, as 100 or 200-210", parse: func(s *sourc
 var vlan = integer("VLAN", 1, 4094)
 
 // dscp is a code point, by name or number; it reads to a uint8.
-var dscp = scalar{words: "a DSCP by name, as ef, or a number from 0 to 63", parse: func(s *source, at spot, n *node) (any, bool) {
+var dscp = scalar{words: "a DSCP by name, as ef, or a number from 0 to 63", form: anyOf(between(0, 63), spelled(slices.Sorted(maps.Keys(dscpNames)))), parse: func(s *source, at spot, n *node) (any, bool) {
 	if v, named := dscpNames[n.text]; named && !n.quoted {
 		return v, true
 	}
@@ -402,7 +405,7 @@ var dscp = scalar{words: "a DSCP by name, as ef, or a number from 0 to 63", pars
 var laterCopy = map[string]string{"copy": "write a DSCP: that of the frame's packet is not copied yet"}
 
 // classDSCP is a class's: dscp, or copy.
-var classDSCP = scalar{words: dscp.words, later: laterCopy, parse: func(s *source, at spot, n *node) (any, bool) {
+var classDSCP = scalar{words: dscp.words, form: dscp.form, later: laterCopy, parse: func(s *source, at spot, n *node) (any, bool) {
 	if n.text == "copy" {
 		return s.refuse(CodeNotSupported, at, "`dscp: copy` is not supported yet", laterCopy["copy"])
 	}
@@ -417,9 +420,16 @@ var dscpNames = map[string]uint8{
 	"af31": 26, "af32": 28, "af33": 30, "af41": 34, "af42": 36, "af43": 38,
 }
 
+// fixed is a phrase that is the only one.
+func fixed(text string) scalar {
+	k := phrase(text)
+	k.form = form{"const": text}
+	return k
+}
+
 // phrase is text of no particular form.
 func phrase(what string) scalar {
-	return scalar{words: what, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: what, form: form{"type": "string", "minLength": 1}, parse: func(s *source, at spot, n *node) (any, bool) {
 		if !s.clear(at, n) {
 			return nil, false
 		}
@@ -432,7 +442,7 @@ func phrase(what string) scalar {
 
 // absolutePath is a path from the root, of at most so many octets.
 func absolutePath(most int) scalar {
-	return scalar{words: "an absolute path", parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "an absolute path", form: pattern("^/"), parse: func(s *source, at spot, n *node) (any, bool) {
 		switch {
 		case !strings.HasPrefix(n.text, "/") || strings.IndexFunc(n.text, unicode.IsControl) >= 0:
 			return s.refuse(CodePath, at, printable(n.text)+" is not an absolute path", "write it from the root: /…")

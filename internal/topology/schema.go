@@ -17,8 +17,8 @@ const (
 var topologyObject = &object{
 	name: "topology", where: "",
 	fields: []field{
-		{key: "apiVersion", shape: phrase("pwd/v1"), required: true, about: "The version of this format: `pwd/v1`."},
-		{key: "kind", shape: phrase("Topology"), required: true, about: "`Topology`."},
+		{key: "apiVersion", shape: fixed("pwd/v1"), required: true, about: "The version of this format: `pwd/v1`."},
+		{key: "kind", shape: fixed("Topology"), required: true, about: "`Topology`."},
 		{key: "metadata", shape: metadataObject, required: true, about: "What the topology is called."},
 		{key: "sites", shape: table{"SITE", nameOf("a site"), siteObject}, required: true, about: "The places that are joined. Each runs one daemon, with this very file, unless it is foreign."},
 		{key: "tunnels", shape: table{"TUNNEL", nameOf("a tunnel"), tunnelObject}, about: "Control connections between sites. Several between the same pair are the normal case."},
@@ -164,8 +164,8 @@ var attachmentObject = &object{
 var configObject = &object{
 	name: "configuration", where: "",
 	fields: []field{
-		{key: "apiVersion", shape: phrase("pwd/v1"), required: true, about: "The version of this format: `pwd/v1`."},
-		{key: "kind", shape: phrase("Config"), required: true, about: "`Config`."},
+		{key: "apiVersion", shape: fixed("pwd/v1"), required: true, about: "The version of this format: `pwd/v1`."},
+		{key: "kind", shape: fixed("Config"), required: true, about: "`Config`."},
 		{key: "site", shape: nameOf("a site"), about: "This host's name in the topology (`--site`)."},
 		{key: "topology", shape: absolutePath(4095), about: "The topology file (`--topology`)."},
 		{key: "on-stop", shape: wordOf(choice{words: []string{"leave", "teardown"}}), standard: "leave", about: "What SIGTERM leaves behind. `leave`: connections and forwarding go on, for the next start to take up. `teardown`: all is closed and removed."},

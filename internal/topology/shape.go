@@ -21,6 +21,8 @@ type shape interface {
 type scalar struct {
 	words string
 	parse func(s *source, at spot, n *node) (any, bool)
+	// form is what the JSON Schema says of it.
+	form form
 	// usable are the words that it can be, later those that are not supported
 	// yet and what to do instead; for the reference.
 	usable []string

@@ -181,7 +181,7 @@ func TestPositionsWithCRLF(t *testing.T) {
 func TestForeignSite(t *testing.T) {
 	topology, _ := parseFile(t, "../../examples/foreign.yaml")
 	l, diagnostics := topology.Local("mikrotik")
-	want := "foreign.yaml:23:3: error: sites.mikrotik: site mikrotik is foreign (`managed: false`): this daemon does not run there [PW0223]\n" +
+	want := "foreign.yaml:24:3: error: sites.mikrotik: site mikrotik is foreign (`managed: false`): this daemon does not run there [PW0223]\n" +
 		"  mikrotik:\n  ^\nhelp: name the site that this host is: dc1\n"
 	if l != nil || diagnostics.String() != want {
 		t.Errorf("got %v,\n%s", l, diagnostics)
@@ -191,7 +191,7 @@ func TestForeignSite(t *testing.T) {
 func TestUnknownSite(t *testing.T) {
 	topology, _ := parseFile(t, "../../examples/three-sites.yaml")
 	l, diagnostics := topology.Local("dc4")
-	want := `three-sites.yaml:15:1: error: sites: there is no site dc4 [PW0201]
+	want := `three-sites.yaml:16:1: error: sites: there is no site dc4 [PW0201]
 sites:
 ^
 help: did you mean dc1? (sites: dc1, dc2, dc3)
@@ -203,7 +203,7 @@ help: did you mean dc1? (sites: dc1, dc2, dc3)
 		t.Error(diff)
 	}
 	err := diagnostics.Err()
-	if err == nil || err.Error() != "three-sites.yaml:15:1: sites: there is no site dc4" {
+	if err == nil || err.Error() != "three-sites.yaml:16:1: sites: there is no site dc4" {
 		t.Errorf("error %v", err)
 	}
 }
