@@ -15,6 +15,9 @@ const (
 	formatWide = "wide"
 	formatJSON = "json"
 	formatYAML = "yaml"
+
+	formatMermaid = "mermaid"
+	formatDot     = "dot"
 )
 
 // format is the value of -o: one of those that a command knows, its first by

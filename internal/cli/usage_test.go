@@ -8,7 +8,7 @@ import (
 
 // A wrong command line ends with 2 and one line that says what would be right.
 func TestUsage(t *testing.T) {
-	const commands = "there are apply, capture, completion, confirm, describe, diff, events, get, history, rollback, rotate, schema, status, validate, version"
+	const commands = "there are apply, capture, completion, confirm, describe, diff, events, get, graph, history, rollback, rotate, schema, status, validate, version"
 	const kinds = "tunnels, sessions, pseudowires, attachments, classes"
 	for args, message := range map[string]string{
 		"undo":                      `unknown command "undo"; ` + commands + "\n  help: see `pwctl --help`",
@@ -32,6 +32,7 @@ func TestUsage(t *testing.T) {
 		"capture":                   "accepts 1 arg(s), received 0\n  help: see `pwctl capture --help`",
 		"capture gold -c -1":        "--count -1 is less than one message\n  help: see `pwctl capture --help`",
 		"capture gold --duration x": "invalid argument \"x\" for \"--duration\" flag: time: invalid duration \"x\"\n  help: see `pwctl capture --help`",
+		"graph":                     "which file? -f FILE, or -f - for standard input\n  help: see `pwctl graph --help`",
 		"schema tunnels":            "invalid argument \"tunnels\" for \"pwctl schema\"\n  help: see `pwctl schema --help`",
 		"completion tcsh":           "invalid argument \"tcsh\" for \"pwctl completion\"\n  help: see `pwctl completion --help`",
 	} {
