@@ -7,11 +7,16 @@ BUILD := $(GO) build -trimpath $(shell git rev-parse HEAD >/dev/null 2>&1 || ech
 export CGO_ENABLED := 0
 # Where `make install` puts things; DESTDIR goes before it, for packages.
 PREFIX ?= /usr
+# Where units and the like are looked for.
+SYSTEMD ?= /usr/lib
+UNITDIR ?= $(SYSTEMD)/systemd/system
+# What packages and manual pages say that this is.
+VERSION ?= 0.1.0
 # How long `make fuzz` gives each fuzz target.
 T ?= 30s
 
 .DEFAULT_GOAL := build
-.PHONY: help build install demo test test-short generate lint fuzz clean
+.PHONY: help build man install demo test test-short generate lint fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -19,9 +24,25 @@ help: ## list the targets
 build: ## bin/pwd and bin/pwctl
 	$(BUILD) -o bin/ ./cmd/pwd ./cmd/pwctl
 
-install: build ## pwctl into PREFIX/bin, the daemon into PREFIX/libexec/pwd
+man: ## manual pages and completions, into out/man
+	rm -rf out/man
+	$(GO) run ./internal/man/generate -o out/man -version '$(VERSION)'
+
+install: build man ## programs, service, manual, completions and examples, below PREFIX and /etc
 	install -D -m 755 bin/pwctl $(DESTDIR)$(PREFIX)/bin/pwctl
 	install -D -m 755 bin/pwd $(DESTDIR)$(PREFIX)/libexec/pwd/pwd
+	install -d -m 755 $(DESTDIR)/etc/pwd $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/doc/pwd/examples
+	sed 's|/usr/libexec/pwd/pwd|$(PREFIX)/libexec/pwd/pwd|' configs/systemd/pwd.service > $(DESTDIR)$(UNITDIR)/pwd.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/pwd.service
+	install -D -m 644 configs/systemd/sysusers.conf $(DESTDIR)$(SYSTEMD)/sysusers.d/pwd.conf
+	install -D -m 644 configs/systemd/tmpfiles.conf $(DESTDIR)$(SYSTEMD)/tmpfiles.d/pwd.conf
+	install -D -m 644 configs/systemd/modules-load.conf $(DESTDIR)$(SYSTEMD)/modules-load.d/pwd.conf
+	install -m 644 out/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1
+	install -D -m 644 configs/man/pwd.8 $(DESTDIR)$(PREFIX)/share/man/man8/pwd.8
+	install -D -m 644 out/man/bash-completion/pwctl $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pwctl
+	install -D -m 644 out/man/zsh/_pwctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pwctl
+	install -D -m 644 out/man/fish/pwctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pwctl.fish
+	install -m 644 configs/pwd.yaml configs/*.schema.json examples/*.yaml $(DESTDIR)$(PREFIX)/share/doc/pwd/examples
 
 demo: build ## two sites on this machine become one Ethernet (as root)
 	@$(BUILD) -o out/ ./test/demo

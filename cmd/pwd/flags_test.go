@@ -113,6 +113,7 @@ pseudowires: {a: {tunnel: gold, attach: {dc1: {interface: eth1}, dc2: {interface
 	bad := write(t, "bad.yaml", strings.NewReplacer("tunnel: gold", "tunel: gold", "192.0.2.2", "192.0.2.256").Replace(readFile(t, good)))
 	badConfig := write(t, "pwd.yaml", config+"datapath: fast\non-stop: never\n")
 	configured := write(t, "pwd.yaml", config+"site: dc1\ntopology: "+good+"\n")
+	noTopology := write(t, "pwd.yaml", config+"site: dc1\n")
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
 	for _, tt := range []struct {
 		name   string
@@ -135,6 +136,7 @@ pseudowires: {a: {tunnel: gold, attach: {dc1: {interface: eth1}, dc2: {interface
 		{"check", []string{"--site", "dc1", "--topology", good, "--check"}, 0, good + ": valid for site dc1\n", nil},
 		{"check what the configuration names", []string{"--config", configured, "--check"}, 0, good + ": valid for site dc1\n", nil},
 		{"check with a warning", []string{"--site", "dc1", "--topology", warned, "--check"}, 0, warned + ": valid for site dc1\n", []string{"warning: ", "[PW0303]"}},
+		{"check a configuration without a topology", []string{"--config", noTopology, "--check"}, 0, noTopology + ": valid; it names no topology\n", nil},
 		{"check an invalid one", []string{"--site", "dc1", "--topology", bad, "--check"}, 4, "", []string{bad + ":6:", "192.0.2.256", bad + ":8:", "tunel"}},
 		{"check for another site", []string{"--site", "dc9", "--topology", good, "--check"}, 4, "", []string{"there is no site dc9"}},
 		{"check nothing", []string{"--site", "dc1", "--check"}, 2, "", []string{"--check needs --topology"}},

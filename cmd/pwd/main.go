@@ -89,14 +89,22 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
-	a, err := agent.New(s.agent(log))
+	service := newManager(log)
+	options := s.agent(log)
+	options.Reloaded = func() { service.try(service.Ready()) }
+	a, err := agent.New(options)
 	if err != nil {
 		return err
 	}
 
 	group, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, func() { service.try(service.Stopping()) })()
 	group.Go(func() error {
-		return a.Run(ctx, func() { log.Info("running", "site", s.site, "version", build.Version(), "socket", listener.Addr()) })
+		return a.Run(ctx, func() {
+			log.Info("running", "site", s.site, "version", build.Version(), "socket", listener.Addr())
+			service.try(service.Ready())
+			group.Go(func() error { return service.feed(ctx, a) })
+		})
 	})
 	group.Go(func() error {
 		return api.NewServer(a, api.Options{Logger: log, Version: build.Version()}).Serve(ctx, listener)
@@ -107,6 +115,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 			case <-ctx.Done():
 				return nil
 			case <-hangups:
+				service.try(service.Reloading())
 				a.Reload()
 			}
 		}
@@ -114,8 +123,12 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	return group.Wait()
 }
 
-// check validates the topology and says so.
+// check validates the topology and says so. A configuration that names none leaves it to pwctl apply.
 func check(s *settings, stdout, stderr io.Writer) int {
+	if s.topology == "" && s.config != "" {
+		fmt.Fprintf(stdout, "%s: valid; it names no topology\n", s.config)
+		return 0
+	}
 	if s.topology == "" {
 		fmt.Fprintln(stderr, "pwd: --check needs --topology FILE")
 		return exitUsage

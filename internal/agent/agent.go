@@ -62,6 +62,8 @@ type Options struct {
 	Timers control.Timers
 	// OnStopTeardown closes connections and removes everything at a stop.
 	OnStopTeardown bool
+	// Reloaded, if set, is called by Run's goroutine each time a Reload has been carried out.
+	Reloaded func()
 	// Logger takes what happens; nil is silent.
 	Logger *slog.Logger
 }

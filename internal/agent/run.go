@@ -74,6 +74,9 @@ func (a *Agent) loop(ctx context.Context) error {
 			f()
 		case <-a.reload:
 			a.readAgain()
+			if a.opt.Reloaded != nil {
+				a.opt.Reloaded()
+			}
 		}
 		now := time.Now()
 		a.settle(now)

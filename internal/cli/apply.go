@@ -138,7 +138,7 @@ func (a *app) applyCommand() *cobra.Command {
 			"terminal; without one they need --yes.\n\n" +
 			"A new pseudowire whose peer does not know it yet is no failure: it is shown as waiting,\n" +
 			"unless --require-peers asks that it comes up.\n\n" +
-			"With --confirm the topology before comes back by itself unless `pwctl confirm` is run in\n" +
+			"With --confirm the topology before comes back by itself unless pwctl confirm is run in\n" +
 			"time: for changes that may cut off whoever makes them. --wait then stays until it is known\n" +
 			"which (exit code 7: nobody confirmed).",
 		Example: "  pwctl apply -f two-sites.yaml\n  pwctl apply -f two-sites.yaml --confirm 120s\n  pwctl apply -f two-sites.yaml --dry-run\n  pwctl apply -f - -y < two-sites.yaml",
@@ -157,7 +157,7 @@ func (a *app) applyCommand() *cobra.Command {
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask before changes that interrupt traffic")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would change, and change nothing")
 	f.BoolVar(&o.requirePeers, "require-peers", false, "fail, and put everything back, unless new pseudowires come up too")
-	f.DurationVar(&o.confirm, "confirm", 0, "put the topology before back unless `pwctl confirm` is run within this time")
+	f.DurationVar(&o.confirm, "confirm", 0, "put the topology before back unless pwctl confirm is run within this time")
 	f.BoolVar(&o.waiting, "wait", false, "return when the apply is final: with --confirm when it is confirmed or taken back")
 	return cmd
 }

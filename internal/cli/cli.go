@@ -79,6 +79,9 @@ func Run(ctx context.Context, e Env, args []string) int {
 	return exitCode(err)
 }
 
+// Commands is the command tree, for those who document it. Its commands are not to be run.
+func Commands(e Env) *cobra.Command { return (&app{Env: e}).root() }
+
 // root is the command tree.
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
