@@ -70,7 +70,7 @@ func TestPagesAreWellFormed(t *testing.T) {
 
 func TestEscape(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain": "plain", "-o wide": `\-o wide`, `a\b`: `a\eb`, ".TH": `\&.TH`, "'quoted'": `\&'quoted'`, "…": "...", "ü": `\[u00FC]`,
+		"plain": "plain", "-o wide": `\-o wide`, `a\b`: `a\eb`, ".TH": `\&.TH`, "'quoted'": `\&'quoted'`, "a…": "a...", "ü": `\[u00FC]`,
 	} {
 		if got := man.Escape(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
