@@ -63,6 +63,7 @@ func Load(dir string) (*Objects, error) {
 	if err != nil {
 		return nil, &LoadError{"read the programs", err}
 	}
+	withoutClamp(spec)
 	var o Objects
 	replaced := map[string]*ebpf.Map{}
 	defer func() {

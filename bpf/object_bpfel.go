@@ -161,6 +161,7 @@ type objectTurnKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	objectMapClamps       = "clamps"
 	objectMapCounts       = "counts"
 	objectMapFragmentIds  = "fragment_ids"
 	objectMapGlobalCounts = "global_counts"
@@ -173,6 +174,7 @@ const (
 	objectMapSessions     = "sessions"
 	objectMapTunnels      = "tunnels"
 	objectMapWaits        = "waits"
+	objectProgPwdClamp    = "pwd_clamp"
 	objectProgPwdDecap    = "pwd_decap"
 	objectProgPwdEncap    = "pwd_encap"
 	objectProgPwdLane     = "pwd_lane"
@@ -220,6 +222,7 @@ type objectSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectProgramSpecs struct {
+	PwdClamp *ebpf.ProgramSpec `ebpf:"pwd_clamp"`
 	PwdDecap *ebpf.ProgramSpec `ebpf:"pwd_decap"`
 	PwdEncap *ebpf.ProgramSpec `ebpf:"pwd_encap"`
 	PwdLane  *ebpf.ProgramSpec `ebpf:"pwd_lane"`
@@ -229,6 +232,7 @@ type objectProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectMapSpecs struct {
+	Clamps       *ebpf.MapSpec `ebpf:"clamps"`
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	FragmentIds  *ebpf.MapSpec `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.MapSpec `ebpf:"global_counts"`
@@ -269,6 +273,7 @@ func (o *objectObjects) Close() error {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectMaps struct {
+	Clamps       *ebpf.Map `ebpf:"clamps"`
 	Counts       *ebpf.Map `ebpf:"counts"`
 	FragmentIds  *ebpf.Map `ebpf:"fragment_ids"`
 	GlobalCounts *ebpf.Map `ebpf:"global_counts"`
@@ -285,6 +290,7 @@ type objectMaps struct {
 
 func (m *objectMaps) Close() error {
 	return _ObjectClose(
+		m.Clamps,
 		m.Counts,
 		m.FragmentIds,
 		m.GlobalCounts,
@@ -310,6 +316,7 @@ type objectVariables struct {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectPrograms struct {
+	PwdClamp *ebpf.Program `ebpf:"pwd_clamp"`
 	PwdDecap *ebpf.Program `ebpf:"pwd_decap"`
 	PwdEncap *ebpf.Program `ebpf:"pwd_encap"`
 	PwdLane  *ebpf.Program `ebpf:"pwd_lane"`
@@ -317,6 +324,7 @@ type objectPrograms struct {
 
 func (p *objectPrograms) Close() error {
 	return _ObjectClose(
+		p.PwdClamp,
 		p.PwdDecap,
 		p.PwdEncap,
 		p.PwdLane,

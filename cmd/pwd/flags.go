@@ -14,6 +14,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
+	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
 )
 
@@ -144,7 +145,13 @@ func openKernel(log *slog.Logger) (pseudowire.Datapath, error) {
 	if err != nil {
 		return nil, unsupported(err, errors.As(err, new(*l2tpeth.UnsupportedError)))
 	}
-	return dp, nil
+	clamped, err := mssclamp.Wrap(dp, mssclamp.Options{Logger: log})
+	if err != nil {
+		// Where eBPF programs do not load the kernel's datapath carries frames all the same.
+		log.Warn("the MSS of TCP through the kernel's datapath is not clamped: full segments may travel in fragments", "err", err)
+		return dp, nil
+	}
+	return clamped, nil
 }
 
 // unsupported makes an error errors.ErrUnsupported too if it is about what the host lacks.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 // apply brings the maps and the carrier of a pseudowire in line with its
@@ -212,6 +213,5 @@ func room(dev *device, t *tunnel, s *session) int {
 	if t.path.mtu == 0 {
 		return dev.MTU
 	}
-	// The outer link header is no part of the underlay's MTU, the inner one is.
-	return max(min(dev.MTU, t.path.mtu-outerLen(&t.Tunnel, &s.Session)), leastMTU)
+	return max(min(dev.MTU, t.path.mtu-pseudowire.Overhead(&t.Tunnel, &s.Session)), leastMTU)
 }

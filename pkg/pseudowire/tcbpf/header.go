@@ -13,7 +13,6 @@ import (
 const (
 	ethernetLen = 14
 	ipv4Len     = 20
-	ipv6Len     = 40
 	udpLen      = 8
 	l2tpLen     = 8 // over UDP: flags, reserved, session ID
 	l2tpIPLen   = 4 // over IP: session ID
@@ -94,21 +93,6 @@ func appendSession(b []byte, s *pseudowire.Session) []byte {
 		b = append(b, make([]byte, sublayerLen)...)
 	}
 	return b
-}
-
-// outerLen is how long putOuter's headers are.
-func outerLen(tun *pseudowire.Tunnel, s *pseudowire.Session) int {
-	n := ethernetLen + ipv6Len + udpLen + l2tpLen + len(s.RemoteCookie)
-	if overIP(tun) {
-		n -= udpLen + l2tpLen - l2tpIPLen
-	}
-	if tun.Remote.Addr().Unmap().Is4() {
-		n -= ipv6Len - ipv4Len
-	}
-	if s.TransmitSublayer == l2tpv3.SublayerDefault {
-		n += sublayerLen
-	}
-	return n
 }
 
 // sum16 adds up 16-bit words as they stand in memory, the way the program goes

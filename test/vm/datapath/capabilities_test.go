@@ -18,6 +18,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
+	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
 )
 
@@ -84,7 +85,9 @@ func tryDatapath(kind pseudowire.Kind) (err error) {
 	}
 	var dp pseudowire.Datapath
 	if kind == pseudowire.Kernel {
-		dp, err = l2tpeth.Open(l2tpeth.Options{})
+		if dp, err = l2tpeth.Open(l2tpeth.Options{}); err == nil {
+			dp, err = mssclamp.Wrap(dp, mssclamp.Options{})
+		}
 	} else {
 		dp, err = tcbpf.Open(tcbpf.Options{BPFDir: "/sys/fs/bpf/pwd"})
 	}

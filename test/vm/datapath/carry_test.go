@@ -80,6 +80,10 @@ func TestCarry(t *testing.T) {
 					step("tag in the payload", s, tagInThePayload)
 				case pair[1] == kernel:
 					step("some of all", s, someOfAll)
+					step("segments that fit", s, segmentsFit)
+					tunnelled := s
+					tunnelled.encapsulation = l2tpv3.IP
+					step("segments that fit, over IP", tunnelled, segmentsFit)
 				}
 				for _, v := range variants {
 					if !a.can(v) || !b.can(v) {
@@ -193,6 +197,18 @@ func ordinaryUnderlay(t *testing.T, a, b *site) {
 			t.Errorf("%d of %d packets to %s were fragments; want the large ones", fragments, packets, to.lcce.Name)
 		}
 		transfer(t, from, to, 16*mebi)
+	}
+}
+
+// TCP between hosts of 1500 octets agrees on segments that need no fragments.
+func segmentsFit(t *testing.T, a, b *site) {
+	for _, d := range [][2]*site{{a, b}, {b, a}} {
+		from, to := d[0], d[1]
+		watch := watchUnderlay(t, to)
+		transfer(t, from, to, 2*mebi)
+		if packets, fragments := watch.stop(t); packets < 1000 || fragments != 0 {
+			t.Errorf("%d of %d packets to %s were fragments", fragments, packets, to.lcce.Name)
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func TestKernelDevice(t *testing.T) {
 	}
 	taken := func(id uint32) (taken bool) {
 		a.must("look for a session ID", func(dp pseudowire.Datapath) (err error) {
-			taken, err = dp.(*l2tpeth.Datapath).SessionTaken(id)
+			taken, err = dp.(interface{ SessionTaken(uint32) (bool, error) }).SessionTaken(id)
 			return err
 		})
 		return taken

@@ -15,6 +15,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
+	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
 )
 
@@ -179,7 +180,11 @@ func (s *site) open(kind pseudowire.Kind) {
 	var dp pseudowire.Datapath
 	err := s.lcce.Do(func() (err error) {
 		if kind == pseudowire.Kernel {
-			dp, err = l2tpeth.Open(l2tpeth.Options{})
+			kernel, err := l2tpeth.Open(l2tpeth.Options{})
+			if err != nil {
+				return err
+			}
+			dp, err = mssclamp.Wrap(kernel, mssclamp.Options{})
 			return err
 		}
 		dp, err = tcbpf.Open(tcbpf.Options{})

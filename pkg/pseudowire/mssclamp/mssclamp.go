@@ -1,0 +1,309 @@
+// Package mssclamp lowers the MSS of TCP connections through the devices of a datapath
+// that does not do so by itself, the kernel's l2tp_eth: with segments that fit the underlay
+// no outer packet of theirs is fragmented (RFC 4459, Section 3.5). It is an eBPF program at
+// both hooks of each device, which goes with the device.
+package mssclamp
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+const (
+	filterPriority = 0x7064
+	filterName     = "pwd_clamp"
+	// leastRoom is the least MTU that IPv4 knows (RFC 791, Section 3.2).
+	leastRoom  = 68
+	defaultMTU = 1500
+)
+
+// ErrUnsupported is what an error of Wrap matches where the kernel cannot load the program.
+var ErrUnsupported = ebpf.ErrNotSupported
+
+// Options of a clamp. The zero value is usable.
+type Options struct {
+	// Logger gets why a device goes without; nil discards it.
+	Logger *slog.Logger
+}
+
+// Datapath is another one whose devices are clamped. A device that cannot be is logged
+// and carries frames all the same.
+type Datapath struct {
+	pseudowire.Datapath
+	log   *slog.Logger
+	clamp *bpf.Clamp
+	nl    *netlink.Handle
+
+	pseudowires map[string]pseudowire.Pseudowire
+	tunnels     map[string]pseudowire.Tunnel
+	sessions    map[uint32]*session
+}
+
+// session is one that was set, the device that is clamped for it, and to what.
+type session struct {
+	pseudowire.Session
+	device uint32
+	room   uint32
+}
+
+// Wrap clamps the devices of a datapath, in the namespace of the calling thread. On an
+// error the datapath is as it was, and the caller's.
+func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink for the MSS clamp: %w", err)
+	}
+	clamp, err := bpf.LoadClamp()
+	if err != nil {
+		nl.Close()
+		return nil, err
+	}
+	return &Datapath{
+		Datapath: dp, log: o.Logger, clamp: clamp, nl: nl,
+		pseudowires: map[string]pseudowire.Pseudowire{}, tunnels: map[string]pseudowire.Tunnel{}, sessions: map[uint32]*session{},
+	}, nil
+}
+
+// SetPseudowire is the datapath's; its session is clamped anew.
+func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
+	if err := d.Datapath.SetPseudowire(p); err != nil {
+		return err
+	}
+	d.pseudowires[p.Name] = p
+	d.each(func(s *session) bool { return s.Pseudowire == p.Name })
+	return nil
+}
+
+// RemovePseudowire is the datapath's, its session goes along.
+func (d *Datapath) RemovePseudowire(name string) error {
+	if err := d.Datapath.RemovePseudowire(name); err != nil {
+		return err
+	}
+	delete(d.pseudowires, name)
+	for id, s := range d.sessions {
+		if s.Pseudowire == name {
+			d.forget(id)
+		}
+	}
+	return nil
+}
+
+// SetTunnel is the datapath's; its sessions are clamped anew.
+func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
+	if err := d.Datapath.SetTunnel(t); err != nil {
+		return err
+	}
+	d.tunnels[t.Name] = t
+	d.each(func(s *session) bool { return s.Tunnel == t.Name })
+	return nil
+}
+
+// RemoveTunnel is the datapath's.
+func (d *Datapath) RemoveTunnel(name string) error {
+	if err := d.Datapath.RemoveTunnel(name); err != nil {
+		return err
+	}
+	delete(d.tunnels, name)
+	for id, s := range d.sessions {
+		if s.Tunnel == name {
+			d.forget(id)
+		}
+	}
+	return nil
+}
+
+// SetSession is the datapath's, and clamps its device.
+func (d *Datapath) SetSession(s pseudowire.Session) error {
+	if err := d.Datapath.SetSession(s); err != nil {
+		return err
+	}
+	for id, old := range d.sessions {
+		if old.Pseudowire == s.Pseudowire && id != s.LocalID {
+			d.forget(id) // it took the device over
+		}
+	}
+	known := d.sessions[s.LocalID]
+	if known == nil {
+		known = new(session)
+		d.sessions[s.LocalID] = known
+	}
+	known.Session = s
+	d.apply(known)
+	return nil
+}
+
+// RemoveSession is the datapath's.
+func (d *Datapath) RemoveSession(localID uint32) error {
+	if err := d.Datapath.RemoveSession(localID); err != nil {
+		return err
+	}
+	d.forget(localID)
+	return nil
+}
+
+// Refresh is the datapath's, and looks at the MTUs of the ways to the peers.
+func (d *Datapath) Refresh() error {
+	err := d.Datapath.Refresh()
+	d.each(func(*session) bool { return true })
+	return err
+}
+
+// Close gives up handles; what is attached stays.
+func (d *Datapath) Close() error { return errors.Join(d.Datapath.Close(), d.close()) }
+
+// Cleanup is the datapath's: the programs go with the devices.
+func (d *Datapath) Cleanup() error { return errors.Join(d.Datapath.Cleanup(), d.close()) }
+
+func (d *Datapath) close() error {
+	d.nl.Close()
+	return d.clamp.Close()
+}
+
+func (d *Datapath) each(concerned func(*session) bool) {
+	for _, s := range d.sessions {
+		if concerned(s) {
+			d.apply(s)
+		}
+	}
+}
+
+func (d *Datapath) forget(id uint32) {
+	s := d.sessions[id]
+	if s == nil {
+		return
+	}
+	delete(d.sessions, id)
+	if s.device == 0 {
+		return
+	}
+	if err := d.clamp.Rooms.Delete(s.device); err != nil {
+		d.log.Warn("cannot take a device from the MSS clamp", "pseudowire", s.Pseudowire, "err", err)
+	}
+}
+
+// apply clamps a session's device, if that differs from how it is.
+func (d *Datapath) apply(s *session) {
+	p, known := d.pseudowires[s.Pseudowire]
+	t, there := d.tunnels[s.Tunnel]
+	if !known || !there {
+		return
+	}
+	if err := d.set(s, &p, &t); err != nil {
+		d.log.Warn("TCP through a device may be sent in fragments: its MSS is not clamped", "device", p.Device, "err", err)
+	}
+}
+
+func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunnel) error {
+	link, err := d.nl.LinkByName(p.Device)
+	if err != nil {
+		return err
+	}
+	path, err := d.pathMTU(t)
+	if err != nil {
+		return err
+	}
+	device := uint32(link.Attrs().Index)
+	room := uint32(roomOf(p, t, &s.Session, path))
+	if s.device == device && s.room == room {
+		return nil
+	}
+	if s.device != 0 && s.device != device {
+		// The device was made anew under another number.
+		if err := d.clamp.Rooms.Delete(s.device); err != nil {
+			return err
+		}
+	}
+	if err := d.clamp.Rooms.Put(device, &room); err != nil {
+		return err
+	}
+	if s.device != device {
+		if err := d.attach(link); err != nil {
+			return err
+		}
+	}
+	s.device, s.room = device, room
+	return nil
+}
+
+// roomOf is the longest IP packet that untagged frames can carry in one outer packet
+// and through the device.
+func roomOf(p *pseudowire.Pseudowire, t *pseudowire.Tunnel, s *pseudowire.Session, path int) int {
+	room := p.MTU
+	if room == 0 {
+		room = defaultMTU
+	}
+	if path > 0 {
+		room = min(room, path-pseudowire.Overhead(t, s))
+	}
+	return max(room, leastRoom)
+}
+
+// pathMTU is the longest packet on the way to the peer that this host knows of, 0 if there
+// is no way.
+func (d *Datapath) pathMTU(t *pseudowire.Tunnel) (int, error) {
+	local, remote := t.Local.Addr().Unmap(), t.Remote.Addr().Unmap()
+	routes, err := d.nl.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: addressOf(local)})
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EINVAL), err == nil && len(routes) == 0:
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("look up the route to %v: %w", remote, err)
+	}
+	link, err := d.nl.LinkByIndex(routes[0].LinkIndex)
+	if err != nil {
+		return 0, fmt.Errorf("look up the link of the route to %v: %w", remote, err)
+	}
+	if mtu := routes[0].MTU; mtu > 0 {
+		return min(mtu, link.Attrs().MTU), nil
+	}
+	return link.Attrs().MTU, nil
+}
+
+func addressOf(a netip.Addr) []byte {
+	if !a.IsValid() || a.IsUnspecified() {
+		return nil
+	}
+	return a.AsSlice()
+}
+
+// attach puts the program at both hooks of a device.
+func (d *Datapath) attach(link netlink.Link) error {
+	index := link.Attrs().Index
+	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := d.nl.QdiscAdd(clsact); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add the clsact qdisc: %w", err)
+	}
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		filter := &netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parent, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: filterPriority},
+			Fd:          d.clamp.Program.FD(), Name: filterName, DirectAction: true,
+		}
+		if err := d.nl.FilterReplace(filter); err != nil {
+			return fmt.Errorf("attach the MSS clamp: %w", err)
+		}
+	}
+	return nil
+}
+
+// SessionTaken is the datapath's, where it has one: whether the namespace has a session of
+// that local ID that is somebody else's.
+func (d *Datapath) SessionTaken(id uint32) (bool, error) {
+	if t, ok := d.Datapath.(interface{ SessionTaken(uint32) (bool, error) }); ok {
+		return t.SessionTaken(id)
+	}
+	return false, nil
+}
