@@ -68,7 +68,7 @@ func TestClamp(t *testing.T) {
 			check(name+", less", segment(v6, tags, syn, 536), segment(v6, tags, syn, 536))
 			check(name+", no SYN", segment(v6, tags, ack, 1460), segment(v6, tags, ack, 1460))
 			whole := segment(v6, tags, syn, 1460)
-			for cut := 15; cut < len(whole); cut++ {
+			for cut := len(whole) - 23; cut < len(whole); cut++ {
 				check(fmt.Sprintf("%s, cut to %d", name, cut), whole[:cut], whole[:cut])
 			}
 		}
