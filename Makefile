@@ -3,7 +3,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 GO ?= go
 # Git may refuse to tell root of another user's checkout; the build then goes without a revision.
-BUILD := $(GO) build -trimpath $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false)
+BUILD := $(GO) build -trimpath $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false) \
+	$(if $(RELEASE),-ldflags '-s -w -X github.com/pwd-project/pwd/internal/build.version=$(RELEASE)')
 export CGO_ENABLED := 0
 # Where `make install` puts things; DESTDIR goes before it, for packages.
 PREFIX ?= /usr
@@ -16,7 +17,7 @@ VERSION ?= 0.1.0
 T ?= 30s
 
 .DEFAULT_GOAL := build
-.PHONY: help build man install demo test test-short generate lint fuzz clean
+.PHONY: help build man install install-programs package demo test test-short generate lint fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,23 +27,32 @@ build: ## bin/pwd and bin/pwctl
 
 man: ## manual pages and completions, into out/man
 	rm -rf out/man
-	$(GO) run ./internal/man/generate -o out/man -version '$(VERSION)'
+	GOOS= GOARCH= $(GO) run ./internal/man/generate -o out/man -version '$(VERSION)'
 
-install: build man ## programs, service, manual, completions and examples, below PREFIX and /etc
+install-programs: build ## programs alone, below PREFIX
 	install -D -m 755 bin/pwctl $(DESTDIR)$(PREFIX)/bin/pwctl
 	install -D -m 755 bin/pwd $(DESTDIR)$(PREFIX)/libexec/pwd/pwd
+
+install: install-programs man ## programs, service, manual, completions and examples, below PREFIX and /etc
 	install -d -m 755 $(DESTDIR)/etc/pwd $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/doc/pwd/examples
 	sed 's|/usr/libexec/pwd/pwd|$(PREFIX)/libexec/pwd/pwd|' configs/systemd/pwd.service > $(DESTDIR)$(UNITDIR)/pwd.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/pwd.service
 	install -D -m 644 configs/systemd/sysusers.conf $(DESTDIR)$(SYSTEMD)/sysusers.d/pwd.conf
 	install -D -m 644 configs/systemd/tmpfiles.conf $(DESTDIR)$(SYSTEMD)/tmpfiles.d/pwd.conf
-	install -D -m 644 configs/systemd/modules-load.conf $(DESTDIR)$(SYSTEMD)/modules-load.d/pwd.conf
 	install -m 644 out/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1
 	install -D -m 644 configs/man/pwd.8 $(DESTDIR)$(PREFIX)/share/man/man8/pwd.8
 	install -D -m 644 out/man/bash-completion/pwctl $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pwctl
 	install -D -m 644 out/man/zsh/_pwctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pwctl
 	install -D -m 644 out/man/fish/pwctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pwctl.fish
 	install -m 644 configs/pwd.yaml configs/*.schema.json examples/*.yaml $(DESTDIR)$(PREFIX)/share/doc/pwd/examples
+
+package: ## out/pwd_VERSION-1_ARCH.deb and out/pwd-VERSION-1.ARCH.rpm
+	rm -rf out/package out/pwd_*.deb out/pwd-*.rpm
+	@umask 022; $(MAKE) --no-print-directory install DESTDIR=out/package PREFIX=/usr SYSTEMD=/usr/lib RELEASE=$(VERSION)
+	cd tools && GOOS= GOARCH= $(GO) build -o ../out/ github.com/goreleaser/nfpm/v2/cmd/nfpm
+	for kind in deb rpm; do \
+		VERSION=$(VERSION) ARCH=$$($(GO) env GOARCH) out/nfpm package -f configs/package/nfpm.yaml -p $$kind -t out/; \
+	done
 
 demo: build ## two sites on this machine become one Ethernet (as root)
 	@$(BUILD) -o out/ ./test/demo
