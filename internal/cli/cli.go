@@ -42,6 +42,8 @@ type Env struct {
 	Version string
 	// Validate gives the diagnostics of a topology file.
 	Validate func(name string, document []byte) []api.Diagnostic
+	// Command runs a program of the host and returns what it said.
+	Command func(ctx context.Context, args ...string) ([]byte, error)
 }
 
 // System is the process's own Env.
@@ -50,7 +52,7 @@ func System(version string) Env {
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		StdinTerminal: isTerminal(os.Stdin), StdoutTerminal: isTerminal(os.Stdout),
 		Getenv: os.Getenv, Now: time.Now, After: time.After, Location: time.Local,
-		Version: version, Validate: validateTopology,
+		Version: version, Validate: validateTopology, Command: runCommand,
 	}
 }
 
@@ -105,7 +107,7 @@ func (a *app) root() *cobra.Command {
 		def = filepath.Join(api.DefaultRunDir, api.SocketName)
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", def, "the daemon's socket, also $"+SocketVariable)
-	root.AddCommand(a.statusCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.schemaCommand(), a.graphCommand(), a.diffCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.historyCommand(), a.rotateCommand(), a.eventsCommand(), a.captureCommand(), a.completionCommand(), a.versionCommand())
+	root.AddCommand(a.statusCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.schemaCommand(), a.graphCommand(), a.diffCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.historyCommand(), a.rotateCommand(), a.eventsCommand(), a.captureCommand(), a.sysdumpCommand(), a.completionCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	return root
 }

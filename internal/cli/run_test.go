@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -111,6 +112,12 @@ func run(t *testing.T, socket string, c command) (code int, stdout, stderr strin
 		e.Validate = c.validate
 	}
 	e.Location = time.UTC
+	e.Command = func(_ context.Context, args ...string) ([]byte, error) {
+		if args[0] == "nft" {
+			return nil, errors.New("not installed")
+		}
+		return []byte("said by " + strings.Join(args, " ") + "\n"), nil
+	}
 	ctx := c.ctx
 	if ctx == nil {
 		ctx = t.Context()

@@ -8,7 +8,7 @@ import (
 
 // A wrong command line ends with 2 and one line that says what would be right.
 func TestUsage(t *testing.T) {
-	const commands = "there are apply, capture, completion, confirm, describe, diff, events, get, graph, history, rollback, rotate, schema, status, validate, version"
+	const commands = "there are apply, capture, completion, confirm, describe, diff, events, get, graph, history, rollback, rotate, schema, status, sysdump, validate, version"
 	const kinds = "tunnels, sessions, pseudowires, attachments, classes"
 	for args, message := range map[string]string{
 		"undo":                      `unknown command "undo"; ` + commands + "\n  help: see `pwctl --help`",
@@ -29,6 +29,7 @@ func TestUsage(t *testing.T) {
 		"describe tunnel a b":       "want a kind and one name, got 3 arguments\n  help: see `pwctl describe --help`",
 		"events --since yesterday":  "--since \"yesterday\" is neither a duration, as 10m, nor an event's sequence number\n  help: see `pwctl events --help`",
 		"events --since -5m":        "--since \"-5m\" is neither a duration, as 10m, nor an event's sequence number\n  help: see `pwctl events --help`",
+		"sysdump":                   "which file? -w FILE, or -w - for standard output\n  help: see `pwctl sysdump --help`",
 		"capture":                   "accepts 1 arg(s), received 0\n  help: see `pwctl capture --help`",
 		"capture gold -c -1":        "--count -1 is less than one message\n  help: see `pwctl capture --help`",
 		"capture gold --duration x": "invalid argument \"x\" for \"--duration\" flag: time: invalid duration \"x\"\n  help: see `pwctl capture --help`",
