@@ -1,6 +1,9 @@
 package l2tpv3
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Result Codes of StopCCN (Section 5.4.2; 8: RFC 3308).
 const (
@@ -140,9 +143,27 @@ func (e ErrorCode) String() string {
 	return fmt.Sprintf("error code %d", uint16(e))
 }
 
-// Describe says in words what the code means in a message of type t, StopCCN or
-// CDN: their tables differ.
-func (r ResultCode) Describe(t MessageType) string {
+// longestMessage bounds the Error Message that Explained gives: it is for people.
+const longestMessage = 200
+
+// Explained is the result with an Error Message for the people at the other end
+// (Section 5.4.2: "human-readable text"): why or, without it, what the code means in
+// a message of type t. A message that is there already stays. The Error Code has to
+// precede it, and is 0 where there is no error of the general kind.
+func (r ResultCode) Explained(t MessageType, why string) ResultCode {
+	if r.Message != "" {
+		return r
+	}
+	if why == "" {
+		why = r.meaning(t)
+	}
+	r.HasError = true
+	r.Message = strings.ToValidUTF8(why[:min(len(why), longestMessage)], "")
+	return r
+}
+
+// meaning is the registry's text for the Result Code.
+func (r ResultCode) meaning(t MessageType) string {
 	var table map[uint16]string
 	switch t {
 	case StopCCN:
@@ -150,10 +171,17 @@ func (r ResultCode) Describe(t MessageType) string {
 	case CDN:
 		table = cdnResults
 	}
-	s, ok := table[r.Result]
-	if !ok {
-		s = fmt.Sprintf("result code %d", r.Result)
+	if s, ok := table[r.Result]; ok {
+		return s
 	}
+	return fmt.Sprintf("result code %d", r.Result)
+}
+
+// Describe says in words what the code means in a message of type t, StopCCN or
+// CDN: their tables differ.
+func (r ResultCode) Describe(t MessageType) string {
+	s := r.meaning(t)
+	said := r.Message != "" && r.Message != s
 	switch {
 	case !r.HasError && r.Error == 0:
 	case t == StopCCN && r.Result == StopCCNVersion:
@@ -163,7 +191,7 @@ func (r ResultCode) Describe(t MessageType) string {
 	case r.Result == resultGeneralError || r.Error != 0:
 		s += ": " + r.Error.String()
 	}
-	if r.Message != "" {
+	if said {
 		s += fmt.Sprintf(" (%q)", r.Message)
 	}
 	return s

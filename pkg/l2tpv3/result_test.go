@@ -52,3 +52,30 @@ func TestCodesHaveWords(t *testing.T) {
 		}
 	}
 }
+
+// TestExplained: a result gets words for the other end, which shows them (Section
+// 5.4.2: the Error Message is preceded by an Error Code).
+func TestExplained(t *testing.T) {
+	for _, row := range []struct {
+		result ResultCode
+		kind   MessageType
+		why    string
+		want   ResultCode
+		shown  string
+	}{
+		{ResultCode{Result: StopCCNShutdown}, StopCCN, "tunnel removed", ResultCode{StopCCNShutdown, true, 0, "tunnel removed"}, `shutting down ("tunnel removed")`},
+		{ResultCode{Result: CDNMTU}, CDN, "", ResultCode{CDNMTU, true, 0, "mismatching interface MTU"}, "mismatching interface MTU"},
+		{ResultCode{Result: CDNError, HasError: true, Error: ErrorValue}, CDN, "Data Sequencing", ResultCode{CDNError, true, ErrorValue, "Data Sequencing"}, `general error: value out of range ("Data Sequencing")`},
+		{ResultCode{Result: StopCCNExists, HasError: true, Message: "tie breaker lost"}, StopCCN, "other", ResultCode{StopCCNExists, true, 0, "tie breaker lost"}, `control connection already exists ("tie breaker lost")`},
+		{ResultCode{Result: 999}, CDN, "", ResultCode{999, true, 0, "result code 999"}, "result code 999"},
+		{ResultCode{Result: CDNError}, CDN, strings.Repeat("a", longestMessage-1) + "é", ResultCode{CDNError, true, 0, strings.Repeat("a", longestMessage-1)}, ""},
+	} {
+		got := row.result.Explained(row.kind, row.why)
+		if got != row.want {
+			t.Errorf("%v, %q: %+v, not %+v", row.result, row.why, got, row.want)
+		}
+		if s := got.Describe(row.kind); row.shown != "" && s != row.shown {
+			t.Errorf("%v, %q: shown as %s, not %s", row.result, row.why, s, row.shown)
+		}
+	}
+}

@@ -284,5 +284,5 @@ func (t *tunnel) refuseSession(in sessionInput) {
 	if in.remoteID == 0 {
 		return // nobody would know what it is about
 	}
-	t.conn.push(l2tpv3.CDN, in.result, l2tpv3.LocalSessionID(t.e.newSessionID()), l2tpv3.RemoteSessionID(in.remoteID))
+	t.conn.push(l2tpv3.CDN, in.result.Explained(l2tpv3.CDN, in.reason), l2tpv3.LocalSessionID(t.e.newSessionID()), l2tpv3.RemoteSessionID(in.remoteID))
 }

@@ -171,14 +171,14 @@ func (c *connection) handle(ev connectionEvent, in input) {
 		c.t.receiveSession(c, in.m)
 	case refusePeersRequest, doNothing:
 	case stop:
-		c.stop(in.result, from == ConnectionWaitReply)
+		c.stop(in.result, in.reason, from == ConnectionWaitReply)
 		c.t.over(c, from, in.reason)
 	case refuse:
 		if c.phase == alive || c.phase == lingering && c.rel.idle() {
 			if in.result.Result == 0 {
 				in.result.Result = l2tpv3.StopCCNStateMachine
 			}
-			c.stop(in.result, false)
+			c.stop(in.result, in.reason, false)
 		}
 	case giveWay:
 		c.rel.abandon()
@@ -211,8 +211,8 @@ func (c *connection) established(from ConnectionState, in input) {
 
 // stop sends StopCCN and keeps delivery going until it is acknowledged (Section
 // 4.2). What the peer has not seen is dropped; so is an SCCRQ without an answer,
-// which would only make the peer begin.
-func (c *connection) stop(result l2tpv3.ResultCode, unanswered bool) {
+// which would only make the peer begin. The peer is told why, in words.
+func (c *connection) stop(result l2tpv3.ResultCode, why string, unanswered bool) {
 	if unanswered && c.remoteID == 0 {
 		c.rel.abandon()
 	} else {
@@ -221,7 +221,7 @@ func (c *connection) stop(result l2tpv3.ResultCode, unanswered bool) {
 	c.phase, c.lingerEnd = closing, time.Time{}
 	// Section 5.4.3: the Assigned Control Connection ID lets a peer that has not
 	// told its own find the connection.
-	c.push(l2tpv3.StopCCN, result, l2tpv3.AssignedControlConnectionID(c.localID))
+	c.push(l2tpv3.StopCCN, result.Explained(l2tpv3.StopCCN, why), l2tpv3.AssignedControlConnectionID(c.localID))
 	c.t.bury(c)
 	c.changed()
 }

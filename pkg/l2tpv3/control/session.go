@@ -165,7 +165,7 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 		s.t.refuseSession(in)
 		return
 	case disconnect:
-		s.disconnect(in.result)
+		s.disconnect(in.result.Explained(l2tpv3.CDN, in.reason))
 		s.retry(in)
 	case cleanUp:
 		s.release()
@@ -176,7 +176,7 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 		s.retry(in)
 	case closeBoth:
 		s.t.refuseSession(in)
-		s.disconnect(in.result)
+		s.disconnect(in.result.Explained(l2tpv3.CDN, in.reason))
 		s.retry(in)
 	case takeStatus:
 		s.takeStatus(in.m)
@@ -527,7 +527,8 @@ func (e *Endpoint) InstallFailed(now time.Time, localSessionID uint32, err error
 	if s := e.sessions[localSessionID]; s != nil {
 		defer e.settle()
 		s.handle(installFailed, sessionInput{
-			result: l2tpv3.ResultCode{Result: l2tpv3.CDNTemporarilyUnavailable},
+			// What failed in this host's kernel is no matter of the peer's.
+			result: l2tpv3.ResultCode{Result: l2tpv3.CDNTemporarilyUnavailable, HasError: true, Message: "the data plane refused it"},
 			reason: "the data plane refused it: " + err.Error(),
 		})
 	}

@@ -426,7 +426,7 @@ func (t *tunnel) yield(r request, reason string) {
 	if old.remoteID == r.id && old.path.Remote == r.remote {
 		old.handle(peerSilent, input{}) // the peer would take a StopCCN for the new one's
 	} else {
-		old.handle(closeConnection, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}})
+		old.handle(closeConnection, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}.Explained(l2tpv3.StopCCN, reason)})
 	}
 	t.log.cause = CauseReplaced
 	t.note(from, ConnectionIdle, reason)
