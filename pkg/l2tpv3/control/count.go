@@ -24,6 +24,8 @@ const (
 	countUnknownSession
 	countRefusedRequest
 	countLimitedRequest
+	countLimitedSource
+	countLimitedStranger
 	countHello
 	countLost
 	counters
@@ -50,6 +52,8 @@ var counterNames = [counters]string{
 	countUnknownSession:    "unknown-session",
 	countRefusedRequest:    "refused-request",
 	countLimitedRequest:    "limited-request",
+	countLimitedSource:     "limited-source",
+	countLimitedStranger:   "limited-stranger",
 	countHello:             "hello-sent",
 	countLost:              "connections-lost",
 }
@@ -58,7 +62,8 @@ var counterNames = [counters]string{
 // has sent in vain.
 const discarded = 1<<countMalformed | 1<<countUnknownConnection | 1<<countUnknownPeer | 1<<countWrongPeer |
 	1<<countWrongPort | 1<<countWrongVersion | 1<<countWrongNr | 1<<countUnauthenticated | 1<<countUnexpected |
-	1<<countOutOfWindow | 1<<countOverload | 1<<countLimitedRequest
+	1<<countOutOfWindow | 1<<countOverload | 1<<countLimitedRequest |
+	1<<countLimitedSource | 1<<countLimitedStranger
 
 // occasion is the datagram that is being received, and the tunnel that it turned
 // out to be about.
@@ -154,6 +159,9 @@ func (t *tally) names() map[string]uint64 {
 //	unknown-session     a session message for no session of ours
 //	refused-request     SCCRQ answered by StopCCN
 //	limited-request     SCCRQ not answered: too many at once from that peer
+//	limited-source      SCCRQ from an address that no tunnel has, not looked at: too
+//	                    many at once from there (from its /64, of IPv6)
+//	limited-stranger    the same: too many at once from all such addresses
 //	hello-sent          HELLOs
 //	connections-lost    connections that ended because the peer did not answer
 func (e *Endpoint) Counters() map[string]uint64 { return e.tally.names() }

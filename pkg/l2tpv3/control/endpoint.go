@@ -36,8 +36,8 @@ type Endpoint struct {
 	// occasion is empty but while a datagram is received.
 	occasion occasion
 	serial   uint32
-	// anybody limits what is looked at of unknown addresses.
-	anybody limit
+	// callers limits what is looked at of unknown addresses.
+	callers callers
 	// parser's storage is used again for each message that is received.
 	parser l2tpv3.Parser
 	// integrity is the empty secret of messages without authentication (Section 4.3).
@@ -149,14 +149,11 @@ func (e *Endpoint) addressee(d Datagram) (c *connection, ok bool) {
 	}
 	id := binary.BigEndian.Uint32(d.Payload[4:])
 	if id == 0 {
-		may, tooMany := e.mayCall(d)
+		limit, may := e.mayCall(d)
 		e.occasion.anybody = may
 		if !may && !e.knows(d.Remote.Addr()) {
 			// A stranger gets nothing at all.
-			if tooMany {
-				e.count(countLimitedRequest)
-			}
-			e.count(countUnknownPeer)
+			e.count(limit)
 			return nil, false
 		}
 		return nil, true

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"testing"
@@ -88,8 +89,9 @@ func TestDynamicStrangers(t *testing.T) {
 		}
 		return b
 	}
+	from := addrPort("198.51.100.7:4321")
 	receive := func(b []byte) {
-		e.Receive(now, Datagram{Path: Path{Local: addrPort("192.0.2.1:1701"), Remote: addrPort("198.51.100.7:4321")}, Payload: b})
+		e.Receive(now, Datagram{Path: Path{Local: addrPort("192.0.2.1:1701"), Remote: from}, Payload: b})
 	}
 	answers := func() (n int) {
 		for o, ok := e.Next(); ok; o, ok = e.Next() {
@@ -104,15 +106,56 @@ func TestDynamicStrangers(t *testing.T) {
 	for range 1000 {
 		receive(forged)
 	}
-	if c := e.Counters(); answers() != 0 || c["unauthenticated"] != strangers || c["unknown-peer"] != 1000-strangers || c["limited-request"] != 1000-strangers {
+	if c := e.Counters(); answers() != 0 || c["unauthenticated"] != fromSource || c["limited-source"] != 1000-fromSource ||
+		c["limited-stranger"]+c["unknown-peer"]+c["limited-request"] != 0 {
 		t.Errorf("after a flood: %v", c)
 	}
-	// A second later the peer itself gets through.
-	now = now.Add(time.Second)
+	// From elsewhere the peer itself gets through at once.
+	from = addrPort("203.0.113.9:4321")
 	receive(sign("s3cret", 2))
 	if answers() != 1 || e.Connections()[0].State != ConnectionWaitConnect {
 		t.Errorf("the peer got no answer: %v", e.Counters())
 	}
+}
+
+// TestCallers: a source has its own limit, beside that of all; what is refused uses
+// up neither. No more sources are remembered than all may try.
+func TestCallers(t *testing.T) {
+	var c callers
+	now := epoch
+	try := func(times int, address func(i int) string) (counts [counters]int, admitted int) {
+		for i := range times {
+			if limit, ok := c.admit(now, time.Second, netip.MustParseAddr(address(i))); ok {
+				admitted++
+			} else {
+				counts[limit]++
+			}
+		}
+		return counts, admitted
+	}
+	check := func(what string, times int, address func(i int) string, admitted, source, stranger int) {
+		t.Helper()
+		counts, n := try(times, address)
+		if n != admitted || counts[countLimitedSource] != source || counts[countLimitedStranger] != stranger {
+			t.Errorf("%s: %d admitted, limited by source %d, by all %d; want %d, %d, %d",
+				what, n, counts[countLimitedSource], counts[countLimitedStranger], admitted, source, stranger)
+		}
+		if len(c.sources) > strangers {
+			t.Errorf("%s: %d sources", what, len(c.sources))
+		}
+	}
+	always := func(a string) func(int) string { return func(int) string { return a } }
+	check("one address", 1000, always("198.51.100.7"), fromSource, 1000-fromSource, 0)
+	check("a /64", 1000, func(i int) string { return fmt.Sprintf("2001:db8::%x", i+1) }, fromSource, 1000-fromSource, 0)
+	check("another /64", 1, always("2001:db8:0:1::1"), 1, 0, 0)
+	check("another address", 1, always("203.0.113.9"), 1, 0, 0)
+	left := strangers - 2*fromSource - 2
+	check("many addresses", 200, func(i int) string { return fmt.Sprintf("198.18.0.%d", i) }, left, 0, 200-left)
+	check("the first again", 1, always("198.51.100.7"), 0, 1, 0)
+	now = now.Add(time.Second)
+	check("the next interval", 10, always("198.51.100.7"), fromSource, 10-fromSource, 0)
+	now = now.Add(-time.Hour)
+	check("a clock set back", 1, always("198.51.100.7"), 1, 0, 0)
 }
 
 // TestDynamicForgedAddress: who forges the address of a known peer gets no more

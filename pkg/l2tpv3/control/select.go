@@ -112,33 +112,27 @@ func (e *Endpoint) ours(host string) bool {
 	return false
 }
 
-// strangers is how many SCCRQs are tried against the secrets of tunnels whose peers
-// may call from anywhere, within one retransmission interval: each costs the
-// verification of a digest for each such tunnel, and anybody can send one, from any
-// address.
-const strangers = 64
-
 // mayCall reports whether a datagram without a connection is to be tried against
 // the tunnels whose peers call from anywhere: there are such, it is what one of
-// them may send, and there have not been too many.
-func (e *Endpoint) mayCall(d Datagram) (may, tooMany bool) {
+// them may send, and there have not been too many. What it counts as if it is not
+// is limit.
+func (e *Endpoint) mayCall(d Datagram) (limit counter, may bool) {
 	// Section 5.4.1: the Message Type AVP is the first.
 	const kind = 12 + 6
 	if len(d.Payload) < kind+2 {
-		return false, false
+		return countUnknownPeer, false
 	}
 	switch l2tpv3.MessageType(binary.BigEndian.Uint16(d.Payload[kind:])) {
 	case l2tpv3.SCCRQ, l2tpv3.StopCCN:
 	default:
-		return false, false
+		return countUnknownPeer, false
 	}
 	for _, t := range e.tunnels {
 		if t.dynamic() && !t.removed {
-			tooMany = e.anybody.exceeded(e, strangers)
-			return !tooMany, tooMany
+			return e.callers.admit(e.now, e.timers.Retransmit, d.Remote.Addr())
 		}
 	}
-	return false, false
+	return countUnknownPeer, false
 }
 
 // mayBeFor reports whether the tunnel's peer may have sent a datagram from where it came.
@@ -438,20 +432,15 @@ type limit struct {
 }
 
 func (l *limit) over(e *Endpoint) bool {
-	over := l.exceeded(e, maxRequests)
-	if over {
-		e.count(countLimitedRequest)
-	}
-	return over
-}
-
-// exceeded is over for another number, and counts nothing else.
-func (l *limit) exceeded(e *Endpoint, most int) bool {
 	if e.now.Sub(l.since) >= e.timers.Retransmit {
 		l.n, l.since = 0, e.now
 	}
 	l.n++
-	return l.n > most
+	over := l.n > maxRequests
+	if over {
+		e.count(countLimitedRequest)
+	}
+	return over
 }
 
 // heldRequest is an SCCRQ for a tunnel whose connection is established: the peer
