@@ -89,7 +89,9 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 // join their networks.
 func (a *Agent) vacate(w *wire) error {
 	for o := range a.places[placeOf(&w.Attachment)] {
-		if o == w || !overlap(&o.Attachment, &w.Attachment) {
+		// Those of one network share their attachment circuit.
+		together := o.Network != "" && o.Network == w.Network
+		if o == w || together || !overlap(&o.Attachment, &w.Attachment) {
 			continue
 		}
 		if err := a.bridges.RemoveAttachment(o.Name); err != nil {
@@ -186,6 +188,7 @@ func (a *Agent) attach(w *wire) error {
 		Pseudowire: w.Name, Device: w.Device,
 		Bridge: w.Attachment.Bridge, Interface: w.Attachment.Interface,
 		VLAN: w.Attachment.VLAN, Tagged: tagged, AnyTag: tagged && !dp.Abilities().RewritesTags,
+		Isolated: w.Isolated,
 	})
 	missing, rest := absent(err)
 	if !dp.Abilities().DeviceWithoutSession {

@@ -256,6 +256,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"bridge", Live, a.Attachment.Bridge, b.Attachment.Bridge},
 		{"interface", Live, a.Attachment.Interface, b.Attachment.Interface},
 		{"vlan", Live, a.Attachment.VLAN, b.Attachment.VLAN},
+		{"split horizon", Live, a.Isolated, b.Isolated},
 		{"vlan at the peer", Live, a.PeerVLAN, b.PeerVLAN},
 	})
 }

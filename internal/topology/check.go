@@ -16,7 +16,7 @@ func (b *builder) check() {
 		circuits[s] = newCircuits()
 		b.checkPorts(s, circuits[s])
 	}
-	for _, p := range b.t.pseudowires {
+	for _, p := range b.t.services() {
 		for _, e := range p.ends {
 			if !e.broken && !e.site.foreign && !b.full() {
 				b.checkCircuit(p, e, circuits[e.site])
@@ -105,15 +105,15 @@ func (b *builder) interfaceClash(at spot, name string, other use) {
 // checkCircuit takes the end's attachment circuit.
 func (b *builder) checkCircuit(p *pseudowire, e end, c *circuits) {
 	a := e.attachment
-	by := use{"attached to pseudowire " + p.name, e.circuitAt}
-	vlanBy := use{p.name, e.vlanAt}
+	by := use{"attached to " + p.title(), e.circuitAt}
+	vlanBy := use{p.title(), e.vlanAt}
 	if a.VLAN == 0 {
 		vlanBy.at = e.circuitAt
 	}
 	if a.Bridge != "" {
 		key := bridgeVLAN{a.Bridge, a.VLAN}
 		if other, taken := c.bridges[key]; taken {
-			b.clash(CodeVLANClash, vlanBy.at, fmt.Sprintf("%s of bridge %s is already carried by pseudowire %s", vlanWords(a.VLAN), a.Bridge, other.by), other.at, "first used here", "use another VLAN or another bridge")
+			b.clash(CodeVLANClash, vlanBy.at, fmt.Sprintf("%s of bridge %s is already carried by %s", vlanWords(a.VLAN), a.Bridge, other.by), other.at, "first used here", "use another VLAN or another bridge")
 			return
 		}
 		c.bridges[key] = vlanBy
@@ -128,12 +128,12 @@ func (b *builder) checkCircuit(p *pseudowire, e end, c *circuits) {
 	case u.whole.by != "":
 		b.interfaceClash(e.circuitAt, a.Interface, u.whole)
 	case a.VLAN == 0 && u.any.by != "":
-		b.clash(CodeInterfaceClash, e.circuitAt, fmt.Sprintf("a VLAN of interface %s is already carried by pseudowire %s", a.Interface, u.any.by), u.any.at, "first used here", "attach VLANs of the interface, or the whole of it")
+		b.clash(CodeInterfaceClash, e.circuitAt, fmt.Sprintf("a VLAN of interface %s is already carried by %s", a.Interface, u.any.by), u.any.at, "first used here", "attach VLANs of the interface, or the whole of it")
 	case a.VLAN == 0:
 		u.whole = by
 	default:
 		if other, taken := u.vlans[a.VLAN]; taken {
-			b.clash(CodeVLANClash, e.vlanAt, fmt.Sprintf("VLAN %d of interface %s is already carried by pseudowire %s", a.VLAN, a.Interface, other.by), other.at, "first used here", "use another VLAN or another interface")
+			b.clash(CodeVLANClash, e.vlanAt, fmt.Sprintf("VLAN %d of interface %s is already carried by %s", a.VLAN, a.Interface, other.by), other.at, "first used here", "use another VLAN or another interface")
 			return
 		}
 		u.vlans[a.VLAN] = vlanBy
@@ -157,14 +157,22 @@ func (b *builder) checkDevices() {
 		name string
 	}
 	taken := map[device]*pseudowire{}
-	for _, p := range b.t.pseudowires {
-		for _, e := range p.ends {
-			if e.site.foreign {
+	for _, p := range b.t.wires() {
+		for i, e := range p.ends {
+			name := p.name
+			if p.network != nil {
+				name = p.nameTo(p.ends[1-i].site)
+			}
+			if e.site.foreign || b.full() {
 				continue
 			}
-			key := device{e.site, DeviceName(p.name)}
+			key := device{e.site, DeviceName(name)}
 			if other := taken[key]; other != nil && other != p {
-				b.clash(CodeDeviceClash, p.at, fmt.Sprintf("the device of this pseudowire would be %s, as that of %s", key.name, other.name), other.at, "that one is here", "rename one of them: names of up to 12 characters are used as they are")
+				help := "rename one of them: names of up to 12 characters are used as they are"
+				if p.network != nil {
+					help = "rename one of them"
+				}
+				b.clash(CodeDeviceClash, p.at, fmt.Sprintf("the device of this %s would be %s, as that of %s", p.kindOfService(), key.name, other.name), other.at, "that one is here", help)
 				continue
 			}
 			taken[key] = p
@@ -185,11 +193,11 @@ func (b *builder) checkEndIDs() {
 		to *site
 	}
 	type holder struct {
-		pseudowire string
-		at         spot
+		service string
+		at      spot
 	}
 	taken := map[identity]holder{}
-	for _, p := range b.t.pseudowires {
+	for _, p := range b.t.wires() {
 		if p.tunnel == nil || len(p.ends) != 2 || p.endID == nil {
 			continue
 		}
@@ -200,11 +208,11 @@ func (b *builder) checkEndIDs() {
 				id, at = e.endID, e.endIDAt
 			}
 			key := identity{p.tunnel, min(low, high), max(low, high), p.kind, string(p.agi), string(id), e.site}
-			if other, clash := taken[key]; clash && other.pseudowire != p.name {
-				b.clash(CodeEndIDClash, at, fmt.Sprintf("the end ID %s is that of pseudowire %s, on the same tunnel between the same sites", endIDWords(id), other.pseudowire), other.at, "first used here", "set another `end-id:`")
+			if other, clash := taken[key]; clash && other.service != p.title() {
+				b.clash(CodeEndIDClash, at, fmt.Sprintf("the end ID %s is that of %s, on the same tunnel between the same sites", endIDWords(id), other.service), other.at, "first used here", "set another `end-id:`")
 				break
 			}
-			taken[key] = holder{p.name, at}
+			taken[key] = holder{p.title(), at}
 		}
 	}
 }
@@ -228,7 +236,7 @@ func (b *builder) warnings() {
 			reached[s] = true
 		}
 	}
-	for _, p := range b.t.pseudowires {
+	for _, p := range b.t.services() {
 		used[p.tunnel] = true
 	}
 	for _, s := range b.t.sites {
@@ -238,7 +246,7 @@ func (b *builder) warnings() {
 	}
 	for _, t := range b.t.tunnels {
 		if !used[t] && !b.full() {
-			b.warn(CodeUnusedTunnel, t.at, fmt.Sprintf("no pseudowire uses tunnel %s", t.name), "add a pseudowire with `tunnel: "+t.name+"`, or remove it")
+			b.warn(CodeUnusedTunnel, t.at, fmt.Sprintf("no pseudowire and no network uses tunnel %s", t.name), "add a pseudowire with `tunnel: "+t.name+"`, or remove it")
 		}
 	}
 	b.mixedBridges()
@@ -253,7 +261,7 @@ func (b *builder) mixedBridges() {
 	}
 	whole := map[key]end{}
 	each := func(visit func(p *pseudowire, e end, k key)) {
-		for _, p := range b.t.pseudowires {
+		for _, p := range b.t.services() {
 			for _, e := range p.ends {
 				if br := e.site.bridge(e.attachment.Bridge); br != nil && br.VLANAware == VLANOff {
 					visit(p, e, key{e.site, br.Name})

@@ -67,6 +67,7 @@ const (
 	CodeForeign        Code = "PW0223"
 	CodeUnknownClass   Code = "PW0224"
 	CodeTags           Code = "PW0225"
+	CodeHub            Code = "PW0226"
 
 	CodeUnusedSite   Code = "PW0301"
 	CodeUnusedTunnel Code = "PW0302"
@@ -133,7 +134,7 @@ var codes = []codeMeaning{
 	{CodeSameSite, "a tunnel between a site and itself"},
 	{CodeFamilies, "a tunnel between IPv4 and IPv6"},
 	{CodeNotMember, "a pseudowire ends at a site that its tunnel does not reach"},
-	{CodeEnds, "a pseudowire with other than two ends"},
+	{CodeEnds, "a pseudowire with other than two ends, or a network with fewer"},
 	{CodeExclusive, "two keys of which only one can be there"},
 	{CodeExternalBridge, "an external bridge is to be changed"},
 	{CodeBridgeAsPort, "a bridge is used as an interface"},
@@ -145,6 +146,7 @@ var codes = []codeMeaning{
 	{CodeForeign, "something that a foreign site cannot have, or that only a foreign one can"},
 	{CodeUnknownClass, "a class that is not among `classes`"},
 	{CodeTags, "an Ethernet VLAN pseudowire with a VLAN at one end only"},
+	{CodeHub, "a hub that is not one of the network's sites"},
 
 	{CodeUnusedSite, "no tunnel reaches the site"},
 	{CodeUnusedTunnel, "no pseudowire uses the tunnel"},

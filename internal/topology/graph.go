@@ -33,7 +33,7 @@ func (t *Topology) Graph() Graph {
 			}
 		}
 	}
-	for _, p := range t.pseudowires {
+	for _, p := range t.wires() {
 		if len(p.ends) != 2 {
 			continue
 		}

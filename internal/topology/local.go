@@ -42,7 +42,7 @@ func (t *Topology) Local(name string) (*Local, Diagnostics) {
 			}
 		}
 	}
-	for _, p := range t.pseudowires {
+	for _, p := range t.wires() {
 		if own, ok := p.local(s); ok {
 			l.Pseudowires = append(l.Pseudowires, own)
 		}
@@ -111,12 +111,15 @@ func (p *pseudowire) local(s *site) (Pseudowire, bool) {
 		}
 		there := p.ends[1-i]
 		own := Pseudowire{
-			Name: p.name, Peer: there.site.name, Device: DeviceName(p.name),
+			Name: p.nameTo(there.site), Peer: there.site.name, Device: DeviceName(p.nameTo(there.site)),
 			Tunnel: tunnelKey(p.tunnel, there.site),
 			Type:   p.kind, EndID: slices.Clone(p.endID), AGI: slices.Clone(p.agi),
 			CookieLength: p.wishes.cookie, Sublayer: p.wishes.sublayer, Sequencing: p.wishes.sequencing,
 			MTU: p.mtu, Datapath: p.datapath,
 			Attachment: e.attachment,
+		}
+		if n := p.network; n != nil {
+			own.Network, own.Isolated = n.name, n.hub == nil
 		}
 		if p.kind == l2tpv3.EthernetVLAN {
 			own.PeerVLAN = there.attachment.VLAN

@@ -81,7 +81,12 @@ type Tunnel struct {
 
 // Pseudowire is the site's end of one pseudowire.
 type Pseudowire struct {
+	// Name is NETWORK/PEER for one of a network.
 	Name, Peer string
+	// Network is the network that it is one of, empty for none. Isolated says that no
+	// frame goes from it to another of them: its split horizon.
+	Network  string
+	Isolated bool
 	// Device is the netdev's name: pw-NAME or its short form.
 	Device string
 	// Tunnel is the Key of the tunnel that carries it.

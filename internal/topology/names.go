@@ -12,13 +12,15 @@ const maxInterfaceName = 15
 
 // DeviceName is the netdev of the pseudowire with that name: pw-NAME if that
 // fits 15 octets, else pw-, the first 7 octets of the name, a hyphen and the
-// first 4 characters of base32(SHA-256(name)), in lower case.
+// first 4 characters of base32(SHA-256(name)), in lower case. NETWORK/PEER never
+// fits, as no netdev's name has a slash: of that the first 7 octets are the network's.
 func DeviceName(name string) string {
-	if device := "pw-" + name; len(device) <= maxInterfaceName {
+	network, _, isNetwork := strings.Cut(name, "/")
+	if device := "pw-" + name; len(device) <= maxInterfaceName && !isNetwork {
 		return device
 	}
 	sum := sha256.Sum256([]byte(name))
-	return "pw-" + name[:7] + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:4])
+	return "pw-" + network[:min(7, len(network))] + "-" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:4])
 }
 
 // HostName is the Host Name AVP of a tunnel's end at a site (RFC 3931, Section

@@ -14,6 +14,8 @@ func TestDeviceName(t *testing.T) {
 		"thirteen-char":             "pw-thirtee-hlog",
 		"tenant-of-the-third-floor": "pw-tenant--cumg",
 		strings.Repeat("a", 63):     "pw-aaaaaaa-pu7h",
+		"storage/dc2":               "pw-storage-7irq",
+		"lan/dc2":                   "pw-lan-dgzn",
 	} {
 		if got := DeviceName(name); got != want || len(got) > 15 {
 			t.Errorf("DeviceName(%q) = %q, want %q", name, got, want)

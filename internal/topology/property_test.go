@@ -63,14 +63,14 @@ func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
 				devices[p.Device] = true
 				continue
 			}
-			peer := find(sites[p.Peer].Pseudowires, func(o Pseudowire) bool { return o.Name == p.Name })
+			peer := find(sites[p.Peer].Pseudowires, func(o Pseudowire) bool { return o.Name == mirrored(p, name) })
 			if peer == nil || !keys[p.Tunnel] || devices[p.Device] || endIDs[identity(p)] {
 				t.Errorf("site %s: pseudowire %+v\nits peer has %+v", name, p, peer)
 				continue
 			}
 			// All but where it is, and whom it is towards, is the same.
 			there := *peer
-			there.Peer, there.Tunnel, there.Attachment, there.PeerVLAN = p.Peer, p.Tunnel, p.Attachment, p.PeerVLAN
+			there.Name, there.Device, there.Peer, there.Tunnel, there.Attachment, there.PeerVLAN = p.Name, p.Device, p.Peer, p.Tunnel, p.Attachment, p.PeerVLAN
 			carrier, _, _ := strings.Cut(p.Tunnel, "/")
 			if peer.Peer != name || peer.Tunnel != carrier+"/"+name || !reflect.DeepEqual(there, p) || p.Type == l2tpv3.EthernetVLAN && p.PeerVLAN != peer.Attachment.VLAN {
 				t.Errorf("site %s: pseudowire %+v\nits peer has %+v", name, p, peer)
@@ -81,6 +81,14 @@ func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
 			devices[p.Device], endIDs[identity(p)] = true, true
 		}
 	}
+}
+
+// mirrored is what the peer calls the pseudowire, at which the site is the peer.
+func mirrored(p Pseudowire, site string) string {
+	if p.Network != "" {
+		return p.Network + "/" + site
+	}
+	return p.Name
 }
 
 // identity is what an ICRQ names a pseudowire by.

@@ -9,7 +9,6 @@ const (
 	laterQoS      = "remove it: quality of service comes with a later version"
 	laterOne      = "remove it, and give the site one `address:`"
 	laterSteer    = "remove it: a pseudowire rides one tunnel, named by `tunnel:`"
-	laterNetworks = "remove it: name a pseudowire for each pair of sites under `pseudowires:`"
 	laterVLAN     = "remove it: attach one VLAN with `vlan:`, or a whole port without it"
 	laterDatagram = "remove it: the datapath chooses for now"
 )
@@ -25,7 +24,7 @@ var topologyObject = &object{
 		{key: "pseudowires", shape: table{"PSEUDOWIRE", nameOf("a pseudowire"), pseudowireObject}, about: "Ethernet services from one site to another. Pseudowires and networks share one name space."},
 		{key: "classes", shape: table{"CLASS", nameOf("a class"), classObject}, about: "Classes of service, for tunnels."},
 		{key: "pairs", shape: anything{"a mapping"}, later: laterQoS, about: "Rates of all tunnels of one pair of sites together."},
-		{key: "networks", shape: table{"NETWORK", nameOf("a network"), networkObject}, later: laterNetworks, about: "Ethernet services among many sites."},
+		{key: "networks", shape: table{"NETWORK", nameOf("a network"), networkObject}, about: "Ethernet services among many sites: a pseudowire for each pair of them."},
 	},
 }
 
@@ -122,8 +121,10 @@ var pseudowireObject = &object{
 }
 
 var networkObject = &object{
-	name: "network", where: "networks.NETWORK", later: true,
-	fields: serviceFields,
+	name: "network", where: "networks.NETWORK",
+	fields: append(serviceFields[:len(serviceFields):len(serviceFields)],
+		field{key: "hub", shape: nameOf("a site"), standard: "none", about: "The site that all others have their only pseudowire to, and which passes frames between them. Without it there is one between every two sites."},
+	),
 }
 
 var steerObject = &object{
@@ -193,8 +194,8 @@ const maxSocketPath = 107
 // objects are those of the topology, in the order of the reference.
 func objects() []*object {
 	return []*object{
-		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, classObject, pseudowireObject, attachmentObject,
-		underlayObject, networkObject, steerObject, redundancyObject,
+		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, classObject, pseudowireObject, networkObject, attachmentObject,
+		underlayObject, steerObject, redundancyObject,
 	}
 }
 

@@ -19,6 +19,7 @@ type Topology struct {
 	classes     []*class
 	tunnels     []*tunnel
 	pseudowires []*pseudowire
+	networks    []*network
 	// sitesPlace is where the sites are, for messages.
 	sitesPlace Place
 }
@@ -79,12 +80,14 @@ func (t *tunnel) secretFiles() []string {
 }
 
 type pseudowire struct {
-	name   string
-	at     spot
-	tunnel *tunnel
-	kind   l2tpv3.PseudowireType
-	endID  []byte
-	agi    []byte
+	name string
+	// network is the one that it is of, nil for none.
+	network *network
+	at      spot
+	tunnel  *tunnel
+	kind    l2tpv3.PseudowireType
+	endID   []byte
+	agi     []byte
 	// endIDAt is the place of end-id, of the name where that is not set.
 	endIDAt  spot
 	wishes   wishes
@@ -217,6 +220,11 @@ func (b *builder) build(rec *record) {
 	for _, r := range rows(rec, "pseudowires") {
 		if r.named && !b.full() {
 			b.pseudowire(r)
+		}
+	}
+	for _, r := range rows(rec, "networks") {
+		if r.named && !b.full() {
+			b.network(r)
 		}
 	}
 	b.nameSpace(rec)
@@ -467,8 +475,15 @@ func (b *builder) pseudowire(r row) {
 	if rec == nil {
 		return
 	}
-	p := &pseudowire{name: r.name, at: r.at, kind: l2tpv3.Ethernet, endID: []byte(r.name), endIDAt: r.at, wishes: wishes{cookie: 8}}
+	p := b.serviceOf(r, rec)
 	b.t.pseudowires = append(b.t.pseudowires, p)
+	b.ends(p, rec)
+	b.tags(p)
+}
+
+// serviceOf reads what pseudowires and networks have in common, but for the ends.
+func (b *builder) serviceOf(r row, rec *record) *pseudowire {
+	p := &pseudowire{name: r.name, at: r.at, kind: l2tpv3.Ethernet, endID: []byte(r.name), endIDAt: r.at, wishes: wishes{cookie: 8}}
 	p.tunnel = b.tunnelOf(r, rec)
 	if id, at, ok := get[string](rec, "end-id"); ok {
 		p.endID, p.endIDAt = []byte(id), at
@@ -493,8 +508,7 @@ func (b *builder) pseudowire(r row) {
 	if word, _, _ := get[string](rec, "datapath"); word != "auto" {
 		p.datapath = word
 	}
-	b.ends(p, rec)
-	b.tags(p)
+	return p
 }
 
 // wishes reads how the peer is to send, with what holds where a key is absent.
@@ -533,7 +547,7 @@ func (b *builder) tags(p *pseudowire) {
 		}
 	}
 	if p.kind == l2tpv3.EthernetVLAN && with != nil && without != nil && !b.full() {
-		b.clash(CodeTags, without.circuitAt, "an Ethernet VLAN pseudowire with a VLAN at one end and none at the other", with.vlanAt, "there is one here", "add `vlan:`, remove the other one, or use `type: ethernet`")
+		b.clash(CodeTags, without.circuitAt, fmt.Sprintf("an Ethernet VLAN %s with a VLAN at one end and none at the other", p.kindOfService()), with.vlanAt, "there is one here", "add `vlan:`, remove the other one, or use `type: ethernet`")
 	}
 }
 
@@ -593,10 +607,12 @@ func (b *builder) ends(p *pseudowire, rec *record) {
 	if !ok {
 		return
 	}
-	if len(attach) != 2 {
+	if p.network != nil {
+		b.networkEnds(p.network, rec, attach)
+	} else if len(attach) != 2 {
 		help := "name both sites, each with what it attaches there"
 		if len(attach) > 2 {
-			help = "name a pseudowire for each pair of sites"
+			help = "make it a network, under `networks:`"
 		}
 		b.fault(CodeEnds, rec.values["attach"].key, fmt.Sprintf("a pseudowire has two ends; this has %d", len(attach)), help)
 	}

@@ -1,0 +1,186 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/test/site"
+)
+
+// mesh is three sites of one network around a switch, with a host behind each.
+//
+//	host 0 ── eth1 dc1 eth0 ──┐
+//	host 1 ── eth1 dc2 eth0 ──┼── underlay
+//	host 2 ── eth1 dc3 eth0 ──┘
+type mesh struct {
+	t     *testing.T
+	lab   *netlab.Lab
+	sites [3]*site.Site
+	hosts [3]*netlab.Link
+	addr  [3]netip.Addr
+}
+
+// buildMesh draws it and starts the daemons; also is a further line of the network's,
+// wires how many pseudowires each site then has.
+func buildMesh(t *testing.T, also string, wires [3]int) *mesh {
+	t.Helper()
+	dir := t.TempDir()
+	m := &mesh{t: t, lab: netlab.New(t)}
+	file := filepath.Join(dir, "topology.yaml")
+	text := "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: mesh}\nsites:\n"
+	attach := ""
+	for i := range m.sites {
+		text += fmt.Sprintf("  dc%d: {address: 192.0.2.%d, bridges: {br-lan: {ports: [eth1]}}}\n", i+1, i+1)
+		attach += fmt.Sprintf("      dc%d: {bridge: br-lan}\n", i+1)
+	}
+	text += "tunnels:\n  core: {sites: [dc1, dc2, dc3]}\nnetworks:\n  office:\n    tunnel: core\n" + also + "    attach:\n" + attach
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	underlay := m.lab.Namespace("underlay")
+	var ports []*netlab.Link
+	for i := range m.sites {
+		name := fmt.Sprintf("dc%d", i+1)
+		s := &site.Site{
+			Name: name, NS: m.lab.Namespace(name), Bin: bin, Dir: filepath.Join(dir, name), Topology: file,
+			Flags: []string{"--datapath", datapaths()[0][0]}, Links: []string{"eth0", "eth1"},
+		}
+		m.sites[i] = s
+		t.Cleanup(s.Close)
+		port, nic := m.lab.Veth(underlay, fmt.Sprintf("port%d", i), s.NS, "eth0")
+		ports = append(ports, port.Silent().Up())
+		if inVM {
+			nic.Feature("tx-checksum-*", false)
+		}
+		nic.Addr(fmt.Sprintf("192.0.2.%d/24", i+1)).Up()
+		m.addr[i] = netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)})
+		lan, host := m.lab.Veth(s.NS, "eth1", m.lab.Namespace(fmt.Sprintf("host %d", i)), "eth0")
+		lan.Silent().Up()
+		m.hosts[i] = host.Silent().Addr(m.addr[i].String() + "/24").Up()
+	}
+	underlay.Bridge("switch", ports...).Silent().Up()
+	for _, s := range m.sites {
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, s := range m.sites {
+		if err := s.AwaitUp(within(t, 2*upWithin), 2, wires[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m
+}
+
+// Every site of a network reaches every other, and each broadcast comes once: with a
+// pseudowire for each pair, and by way of a hub.
+func TestNetwork(t *testing.T) {
+	for name, n := range map[string]struct {
+		also  string
+		wires [3]int
+	}{"full mesh": {"", [3]int{2, 2, 2}}, "hub": {"    hub: dc1\n", [3]int{2, 1, 1}}} {
+		t.Run(name, func(t *testing.T) {
+			m := buildMesh(t, n.also, n.wires)
+			captures := [3]*netlab.Capture{}
+			for i, h := range m.hosts {
+				var err error
+				if captures[i], err = h.Capture(netlab.CaptureOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, h := range m.hosts {
+				for k, to := range m.addr {
+					if i == k {
+						continue
+					}
+					r, err := h.NS.Ping(within(t, 30*time.Second), to, netlab.PingOptions{Count: 2})
+					if err != nil || r.Lost() > 0 {
+						t.Errorf("host %d to host %d: %d of %d lost, %v", i, k, r.Lost(), r.Sent, err)
+					}
+				}
+			}
+			for i, c := range captures {
+				frames, err := c.Stop()
+				if err != nil {
+					t.Fatal(err)
+				}
+				// Each echo has its number: no frame is like another but one that came twice.
+				seen := map[string]bool{}
+				for _, f := range frames {
+					if len(f.Data) < 24 || f.Data[12] != 0x08 || f.Data[13] != 0x00 || string(f.Data[:6]) != string(m.hosts[i].MAC) {
+						continue
+					}
+					if seen[string(f.Data)] {
+						t.Errorf("host %d: a frame came twice: % x", i, f.Data)
+					}
+					seen[string(f.Data)] = true
+				}
+				if len(seen) != 8 {
+					t.Errorf("host %d got %d of its 8 echoes and replies", i, len(seen))
+				}
+			}
+		})
+	}
+}
+
+// A host moves to another site during transfers in both directions: they go on. It is a
+// namespace with an interface at two sites, of which it uses one at a time, with one
+// MAC address.
+func TestHostMoves(t *testing.T) {
+	m := buildMesh(t, "", [3]int{2, 2, 2})
+	vm := m.lab.Namespace("vm")
+	var ports, nics [2]*netlab.Link
+	for i := range 2 {
+		nics[i], ports[i] = m.lab.Veth(vm, fmt.Sprintf("eth%d", i), m.sites[i].NS, "eth9")
+		ports[i].Silent().Master(m.sites[i].NS.Link("br-lan")).Up()
+		nics[i].Silent()
+	}
+	addr := netip.MustParseAddr("198.51.100.9")
+	// The kernel may take a second to notice that a carrier came: all links have theirs all
+	// the time, the bridge by a port that leads nowhere.
+	carrier, nowhere := m.lab.Veth(vm, "carrier", vm, "nowhere")
+	nowhere.Silent().Up()
+	nic := vm.Bridge("nic", carrier.Silent().Up(), nics[0].Up()).Silent().Address("02:00:00:00:00:09").Addr(addr.String() + "/24").Up()
+	away := [2]*netlab.Link{vm.Bridge("away0").Silent(), vm.Bridge("away1", nics[1].Up()).Silent()}
+	far := m.hosts[2].NS
+	if _, err := vm.Ping(within(t, 30*time.Second), m.addr[2], netlab.PingOptions{Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := vm.Flow(far, m.addr[2], netlab.FlowOptions{Rate: steady})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := far.Flow(vm, addr, netlab.FlowOptions{Rate: steady})
+	if err != nil {
+		t.Fatal(err)
+	}
+	flows := map[string]*netlab.Flow{"from the host": out, "to the host": in}
+	await := func(n uint64) {
+		for name, f := range flows {
+			if err := f.WaitReceived(within(t, 30*time.Second), n); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+	}
+	await(uint64(steady) / 2)
+	nics[0].Master(away[0])
+	nics[1].Master(nic)
+	await(uint64(steady) / 2)
+	attrs, err := nics[1].Attrs()
+	if err != nil || attrs.Statistics == nil || attrs.Statistics.RxPackets < uint64(steady)/4 || attrs.Statistics.TxPackets < uint64(steady)/4 {
+		t.Errorf("where it moved to: %+v, %v", attrs, err)
+	}
+	for name, f := range flows {
+		r, err := f.Stop()
+		if err != nil || r.Duplicated+r.Damaged > 0 {
+			t.Errorf("%s: %v, %v", name, r, err)
+			continue
+		}
+		t.Logf("%s: %v", name, r)
+	}
+}
