@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 
@@ -55,9 +56,11 @@ func forged(s, other *session) map[string][]byte {
 		"header without a session ID":      []byte(dataWord),
 		"three octets":                     []byte(dataWord)[:3],
 	}
-	if swapped := "session in the other byte order"; binary.BigEndian.Uint32(all[swapped][4:]) == s.peer {
-		delete(all, swapped) // the ID reads the same both ways: that is the session's own
-	}
+	// What is the session's own by chance is no forgery: an ID that reads the same both
+	// ways, a cookie that ends as the frame begins and is cut there.
+	defer maps.DeleteFunc(all, func(_ string, b []byte) bool {
+		return bytes.HasPrefix(b, dataMessage(s.peer, s.peerCookie, nil))
+	})
 	k := len(s.peerCookie)
 	if k == 0 {
 		return all
@@ -77,6 +80,33 @@ func forged(s, other *session) map[string][]byte {
 	slices.Reverse(reversed)
 	all["cookie in the other byte order"] = dataMessage(s.peer, reversed, f)
 	return all
+}
+
+// A cookie that ends as frames begin, and IDs that read the same both ways, are not taken
+// for forged ones: what is left has no header that is the session's.
+func TestForgedPacketsAreForged(t *testing.T) {
+	for _, tt := range []struct {
+		peer   uint32
+		cookie []byte
+		want   int // as many as are left
+	}{
+		{0x12345678, []byte{1, 2, 3, 4, 5, 6, 7, 8}, 8 + 64 + 16 + 3},
+		{0x12345678, []byte{1, 2, 3, 4, 5, 6, 7, 0xff}, 8 + 64 + 16 + 3 - 1},
+		{0x12345678, []byte{1, 2, 3, 4, 5, 6, 0xff, 0xff}, 8 + 64 + 16 + 3 - 2},
+		{0x12344321, []byte{1, 2, 3, 4}, 8 + 32 + 8 + 3},
+		{0x12343412, nil, 8 - 1},
+	} {
+		s := &session{local: 7, peer: tt.peer, peerCookie: tt.cookie, cookie: []byte{9}}
+		all := forged(s, &session{peerCookie: bytes.Repeat([]byte{0xaa}, len(tt.cookie))})
+		for name, b := range all {
+			if bytes.HasPrefix(b, dataMessage(s.peer, s.peerCookie, nil)) {
+				t.Errorf("session %x, cookie %x: %s is the session's own", tt.peer, tt.cookie, name)
+			}
+		}
+		if len(all) != tt.want {
+			t.Errorf("session %x, cookie %x: %d forged packets, want %d", tt.peer, tt.cookie, len(all), tt.want)
+		}
+	}
 }
 
 func TestRule36_4_1_2_1_ReservedBitsOfDataAreIgnored(t *testing.T) {
