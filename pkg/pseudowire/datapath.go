@@ -40,6 +40,10 @@ type Tunnel struct {
 	// an IP packet inside is copied outside, and what the PSN did to it is brought
 	// back in (RFC 6040). Otherwise that of outer packets is 00.
 	ECN bool
+	// Checksum says that data packets over UDP have a UDP checksum (RFC 3931, Section
+	// 4.1.2.3). Otherwise a datapath may leave it out, over IPv6 too (RFC 6935); packets
+	// that leave in fragments have one all the same. What comes in may be without.
+	Checksum bool
 }
 
 // Pseudowire is a device to be: one netdev towards the attachment circuit.
@@ -129,6 +133,9 @@ type Abilities struct {
 	ChangesCookies bool
 	// DSCP and ECN say that Session.DSCP and Tunnel.ECN are honoured.
 	DSCP, ECN bool
+	// Checksum says that Tunnel.Checksum is honoured; otherwise data packets over UDP
+	// have checksums always.
+	Checksum bool
 }
 
 // Datapath carries Ethernet frames of sessions between devices and the PSN.

@@ -187,6 +187,9 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	if t.ECN {
 		tx.Flags |= bpf.TransmitECN
 	}
+	if t.Checksum && !overIP(&t.Tunnel) {
+		tx.Flags |= bpf.TransmitChecksum
+	}
 	if dev.KeepTag && dev.VLAN != 0 {
 		tx.Flags |= bpf.TransmitKeepTag
 	}

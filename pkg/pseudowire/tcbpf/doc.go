@@ -56,9 +56,10 @@
 //
 // # UDP checksums
 //
-// Packets that leave whole have none, over IPv6 too (RFC 6935); a peer that is
-// Linux has to allow that on its socket (UDP_NO_CHECK6_RX). Those in fragments
-// have one, because identifications wrap (RFC 4963). In what comes in, a checksum
+// Packets that leave whole have none, over IPv6 too (RFC 6935), unless the tunnel is to
+// have them; a peer that is Linux has to allow that on its socket (UDP_NO_CHECK6_RX).
+// Those in fragments have one, because identifications wrap (RFC 4963). Packets with
+// a checksum all go through the slow lane, where it is computed. In what comes in, a checksum
 // that the device has not verified is verified only by the stack, in fragments:
 // links guard their frames, and IP inside guards itself.
 //
