@@ -260,3 +260,47 @@ func TestCookiesAreRotated(t *testing.T) {
 		t.Error("a pseudowire that is not there has another cookie")
 	}
 }
+
+// Whether data has UDP checksums changes under a session, which stays.
+func TestChecksumChangesLive(t *testing.T) {
+	dc1, dc2 := places(t)
+	doc := func(also string) string {
+		return topo("gold: {sites: [dc1, dc2]"+also+"}\n", wireTo("a", "gold", 7)+
+			"b: {tunnel: gold, datapath: kernel, attach: {dc1: {interface: eth2}, dc2: {interface: eth2}}}\n")
+	}
+	for _, p := range []*place{dc1, dc2} {
+		p.can = everything
+		p.write(doc(""))
+		p.start()
+	}
+	dc1.awaitUp()
+	dc2.awaitUp()
+	sessions := func() []api.Session {
+		all, err := dc1.a.Sessions(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	before := sessions()
+	for _, tt := range []struct {
+		also string
+		want bool
+	}{{"", false}, {", udp-checksum: on", true}, {", udp-checksum: off", false}, {", udp-checksum: on", true}} {
+		dc1.mustApply(doc(tt.also))
+		dc1.do(func() {
+			for kind, dp := range dc1.a.datapaths {
+				got, want := dp.(*fakeDatapath).kernel.tunnels["gold/dc2"].Checksum, tt.want && dp.Abilities().Checksum
+				if got != want {
+					t.Errorf("%s: the %s datapath was told %v, want %v", tt.also, kind, got, want)
+				}
+			}
+		})
+		after := sessions()
+		for i := range before {
+			if len(after) != len(before) || after[i].LocalSessionID != before[i].LocalSessionID || after[i].State != before[i].State {
+				t.Errorf("%s: sessions %+v, before %+v", tt.also, after, before)
+			}
+		}
+	}
+}

@@ -28,6 +28,8 @@ type tunnel struct {
 	told string
 	// fault is why the control machine was not told of the tunnel.
 	fault error
+	// set is what each datapath was told of it last.
+	set map[pseudowire.Kind]pseudowire.Tunnel
 }
 
 // carrier is a tunnel in a datapath.
@@ -63,7 +65,24 @@ func (a *Agent) setTunnel(t *topology.Tunnel) error {
 	if err != nil {
 		return err
 	}
-	return a.review(t.Key)
+	return errors.Join(a.recarry(known), a.review(t.Key))
+}
+
+// recarry tells the datapaths that have sessions of a tunnel what can change under them.
+func (a *Agent) recarry(t *tunnel) error {
+	for kind, c := range t.set {
+		dp := a.datapaths[kind]
+		if dp == nil || c.Encapsulation != t.Encapsulation || c.Checksum == (t.Checksum && dp.Abilities().Checksum) {
+			continue
+		}
+		c.Checksum = t.Checksum
+		if err := dp.SetTunnel(c); err != nil {
+			return err
+		}
+		t.set[kind] = c
+		delete(a.carried, carrier{kind, t.Key})
+	}
+	return nil
 }
 
 func octets(secrets []topology.Secret) [][]byte {
@@ -97,7 +116,7 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 	t := pseudowire.Tunnel{
 		Name: s.Tunnel, LocalID: s.Connection, RemoteID: s.RemoteConnection,
 		Encapsulation: a.tunnels[s.Tunnel].Encapsulation, Local: local, Remote: remote, Socket: -1,
-		ECN: s.ECN,
+		ECN: s.ECN, Checksum: a.tunnels[s.Tunnel].Checksum && dp.Abilities().Checksum,
 	}
 	if dp.Kind() == pseudowire.Kernel {
 		var err error
@@ -114,6 +133,11 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 		return err
 	}
 	a.carried[key] = t
+	if known := a.tunnels[s.Tunnel]; known.set == nil {
+		known.set = map[pseudowire.Kind]pseudowire.Tunnel{dp.Kind(): t}
+	} else {
+		known.set[dp.Kind()] = t
+	}
 	return nil
 }
 

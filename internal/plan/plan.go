@@ -216,6 +216,7 @@ func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
 		{"hide", Live, a.Hide, b.Hide},
 		{"class", Live, a.Class, b.Class},
 		{"ecn", ResetsSession, a.ECN, b.ECN},
+		{"udp-checksum", Live, onOff(a.Checksum), onOff(b.Checksum)},
 		{"foreign peer", ResetsSession, a.Foreign, b.Foreign},
 	}
 	if len(a.SecretFiles) > 0 && len(b.SecretFiles) > 0 {
@@ -232,7 +233,11 @@ func address(a netip.Addr) string {
 }
 
 func authentication(t *topology.Tunnel) string {
-	if len(t.SecretFiles) > 0 {
+	return onOff(len(t.SecretFiles) > 0)
+}
+
+func onOff(on bool) string {
+	if on {
 		return "on"
 	}
 	return "off"

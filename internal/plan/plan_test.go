@@ -62,6 +62,9 @@ func TestStepsReadAsAPlan(t *testing.T) {
 		{"a hello interval is live, an address is not", base, with(func(l *topology.Local) { l.Tunnels[0].Hello = 10 * time.Second }), []string{
 			"change tunnel gold/dc2 live hello 0s -> 10s",
 		}},
+		{"UDP checksums are live", base, with(func(l *topology.Local) { l.Tunnels[0].Checksum = true }), []string{
+			"change tunnel gold/dc2 live udp-checksum off -> on",
+		}},
 		{"another peer address", base, with(func(l *topology.Local) { l.Tunnels[0].Remote = addr("192.0.2.3") }), []string{
 			"change tunnel gold/dc2 resets-session remote address 192.0.2.2 -> 192.0.2.3",
 		}},

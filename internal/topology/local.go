@@ -76,7 +76,7 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				RouterID:    RouterID(tn.name, s.name),
 				Hello:       tn.hello,
 				SecretFiles: tn.secretFiles(), Digest: tn.digest, Hide: tn.hide,
-				ECN: tn.ecn, Foreign: peer.foreign,
+				ECN: tn.ecn, Checksum: tn.checksums(peer), Foreign: peer.foreign,
 			}
 			if tn.class != nil {
 				own.Class = tn.class.Name

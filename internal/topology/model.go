@@ -75,6 +75,8 @@ type Tunnel struct {
 	Class string
 	// ECN says that congestion marks are passed on where the datapaths can.
 	ECN bool
+	// Checksum says that data packets over UDP have checksums.
+	Checksum bool
 	// Foreign peers do not run this daemon; PeerHostName is empty where any will do.
 	Foreign bool
 }

@@ -47,7 +47,7 @@ func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
 			mirrored := peer != nil && !keys[tn.Key] && tn.Key == tn.Name+"/"+tn.Peer && peer.Peer == name &&
 				peer.HostName == tn.PeerHostName && peer.PeerHostName == tn.HostName &&
 				peer.Local == tn.Remote && peer.Remote == tn.Local && peer.Local != peer.Remote && (tn.Local.IsValid() && tn.Remote.IsValid() || len(tn.SecretFiles) > 0) &&
-				peer.Class == tn.Class && peer.ECN == tn.ECN && peer.Digest == tn.Digest && peer.Hide == tn.Hide && slices.Equal(peer.SecretFiles, tn.SecretFiles) &&
+				peer.Class == tn.Class && peer.ECN == tn.ECN && peer.Checksum == tn.Checksum && peer.Digest == tn.Digest && peer.Hide == tn.Hide && slices.Equal(peer.SecretFiles, tn.SecretFiles) &&
 				peer.Hello == tn.Hello && peer.Encapsulation == tn.Encapsulation &&
 				tn.RouterID != 0 && tn.RouterID != peer.RouterID
 			if !mirrored {
@@ -149,7 +149,7 @@ func drawTopology(t *rapid.T) string {
 	members := map[string][]string{}
 	for _, tn := range tunnels {
 		members[tn] = rapid.Permutation(sites).Draw(t, "order")[:rapid.IntRange(2, len(sites)).Draw(t, "members")]
-		also := rapid.SampledFrom([]string{"", ", encapsulation: ip", ", class: bulk, ecn: false"}).Draw(t, "also")
+		also := rapid.SampledFrom([]string{"", ", encapsulation: ip", ", class: bulk, ecn: false", ", udp-checksum: on"}).Draw(t, "also")
 		if dynamic || rapid.Bool().Draw(t, "authenticated") {
 			also += ", secret-file: a, digest: sha1"
 		}

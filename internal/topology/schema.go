@@ -87,7 +87,7 @@ var tunnelObject = &object{
 		{key: "hide", shape: boolean(""), standard: "false", about: "Whether control messages hide what they may (RFC 3931, Section 5.3). It takes a secret."},
 		{key: "class", shape: nameOf("a class"), standard: "none", about: "The tunnel's class of service, one of `classes`."},
 		{key: "ecn", shape: boolean(""), standard: "true", about: "Whether congestion marks of the network between are passed on to the packets inside, where both ends' datapaths can (RFC 9601, RFC 6040)."},
-		{key: "udp-checksum", shape: wordOf(choice{words: []string{"on", "off"}, yes: "on", no: "off"}), later: laterDatagram, about: "Whether data has UDP checksums."},
+		{key: "udp-checksum", shape: wordOf(choice{words: []string{"on", "off"}, yes: "on", no: "off"}), standard: "`on` towards foreign sites, else `off`", about: "Whether data packets over UDP have UDP checksums. `off`: whole packets of the eBPF datapath have none, over IPv6 neither (RFC 6935), which is faster; those in fragments and those of the kernel datapath have one all the same. Both kinds are accepted."},
 		{key: "df", shape: boolean(""), later: laterDatagram, about: "Whether outer packets may not be fragmented."},
 	},
 }

@@ -66,6 +66,7 @@ type tunnel struct {
 	digest        l2tpv3.DigestAlgorithm
 	hide          bool
 	ecn           bool
+	checksum      string // on, off, or empty for what suits the peer
 	class         *class
 	broken        bool
 }
@@ -77,6 +78,15 @@ func (t *tunnel) secretFiles() []string {
 		names = append(names, f.Name)
 	}
 	return names
+}
+
+// checksums says whether data packets to a peer have UDP checksums. Where RFC 6935,
+// Section 5 wants both ends to know that they have none, we know it of ourselves.
+func (t *tunnel) checksums(peer *site) bool {
+	if t.encapsulation == l2tpv3.IP {
+		return false
+	}
+	return t.checksum == "on" || t.checksum == "" && peer.foreign
 }
 
 type pseudowire struct {
@@ -363,6 +373,10 @@ func (b *builder) tunnel(r row) {
 func (b *builder) service(t *tunnel, rec *record) {
 	if on, _, ok := get[bool](rec, "ecn"); ok {
 		t.ecn = on
+	}
+	var checksumAt spot
+	if t.checksum, checksumAt, _ = get[string](rec, "udp-checksum"); t.checksum != "" && t.encapsulation == l2tpv3.IP {
+		b.clash(CodeExclusive, checksumAt, "there is no UDP in L2TP directly over IP", rec.values["encapsulation"].at, "`ip` here", "remove one of the two")
 	}
 	name, at, ok := get[string](rec, "class")
 	if !ok {

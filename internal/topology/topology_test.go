@@ -74,7 +74,7 @@ func TestLocal(t *testing.T) {
 			Topology: "foreign", Site: "dc1",
 			Tunnels: []Tunnel{
 				{Key: "to-cisco/cisco", Name: "to-cisco", Peer: "cisco", ECN: true, Encapsulation: l2tpv3.IP, Local: v4a, Remote: netip.MustParseAddr("198.51.100.9"), HostName: "to-cisco.dc1", PeerHostName: "pe9", RouterID: 0xc0000201, SecretFiles: []string{"cisco.secret"}, Digest: l2tpv3.HMACSHA1, Foreign: true},
-				{Key: "to-mikrotik/mikrotik", Name: "to-mikrotik", Peer: "mikrotik", ECN: true, Local: v4a, Remote: netip.MustParseAddr("203.0.113.9"), HostName: "to-mikrotik.dc1", RouterID: 0xc0000201, Hello: 30 * time.Second, Foreign: true},
+				{Key: "to-mikrotik/mikrotik", Name: "to-mikrotik", Peer: "mikrotik", ECN: true, Local: v4a, Remote: netip.MustParseAddr("203.0.113.9"), HostName: "to-mikrotik.dc1", RouterID: 0xc0000201, Hello: 30 * time.Second, Checksum: true, Foreign: true},
 			},
 			Pseudowires: []Pseudowire{
 				{Name: "tenant-a", Peer: "cisco", Device: "pw-tenant-a", Tunnel: "to-cisco/cisco", Type: l2tpv3.Ethernet, EndID: []byte("10"), CookieLength: 8, Attachment: Attachment{Interface: "eth1", VLAN: 10}},
