@@ -304,3 +304,29 @@ func TestChecksumChangesLive(t *testing.T) {
 		}
 	}
 }
+
+// What the path to the peer takes is shown, as it changes.
+func TestPathMTUIsShown(t *testing.T) {
+	dc1, dc2 := places(t)
+	for _, p := range []*place{dc1, dc2} {
+		p.write(topo(gold, wireTo("a", "gold", 7)))
+		p.start()
+	}
+	dc1.awaitUp()
+	nl := dc1.ns.Netlink()
+	underlay, err := nl.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mtu := range []int{1500, 1400, 1600} {
+		if err := nl.LinkSetMTU(underlay, mtu); err != nil {
+			t.Fatal(err)
+		}
+		dc1.await("the tunnel shows the path's MTU", func(a *Agent) error {
+			if v := a.tunnelViews()[0]; v.PathMTU != mtu {
+				return fmt.Errorf("it is %d, want %d", v.PathMTU, mtu)
+			}
+			return nil
+		})
+	}
+}

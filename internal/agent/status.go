@@ -208,6 +208,7 @@ func (a *Agent) tunnelViews() []api.Tunnel {
 		if known := a.tunnels[t.Key]; known != nil {
 			v.Reason = known.why()
 		}
+		v.PathMTU = a.transport.PathMTU(c.LocalID)
 		views = append(views, v)
 	}
 	return views

@@ -25,7 +25,10 @@ type Tunnel struct {
 	Local         string `json:"local"`  // address:port
 	Remote        string `json:"remote"` // address:port
 	Encapsulation string `json:"encapsulation"`
-	Reason        string `json:"reason,omitempty"`
+	// PathMTU is the longest packet to the peer, IP header included, that is not
+	// fragmented, as far as this host knows; 0 is not known.
+	PathMTU int    `json:"pathMTU,omitempty"`
+	Reason  string `json:"reason,omitempty"`
 	// SinceSeconds is how long the state has lasted.
 	SinceSeconds      int64        `json:"sinceSeconds"`
 	HostName          string       `json:"hostName"`

@@ -169,6 +169,7 @@ func describeTunnel(ctx context.Context, c *api.Client, it item, p *page) error 
 	}
 	p.title("Tunnel "+t.Name+" to "+t.Peer, t.State, t.SinceSeconds, t.Reason)
 	p.field("Encapsulation", t.Encapsulation)
+	p.field("Path MTU", number(uint32(t.PathMTU)))
 	p.field("Hello", strconv.FormatFloat(t.HelloSeconds, 'g', -1, 64)+"s")
 	p.section("This end")
 	p.field("Address", t.Local)

@@ -339,6 +339,7 @@ func TestDescribe(t *testing.T) {
 		"describe tunnel gold/dc2": {stdout: `
 Tunnel gold to dc2: established for 3m12s, SCCRP received
   Encapsulation  udp
+  Path MTU       1400
   Hello          10s
 
 This end
