@@ -67,6 +67,10 @@ func TestSetAgain(t *testing.T) {
 		{"AGI", func(s *Session) { s.AGI = []byte("x") }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
 		{"MTU", func(s *Session) { s.MTU = 1400 }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
 		{"sublayer", func(s *Session) { s.Sublayer = l2tpv3.SublayerDefault }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
+		{"abilities that nothing was agreed on about", func(s *Session) {
+			s.CanSequence, s.CanSublayer, s.CanChangeCookies = !s.CanSequence, !s.CanSublayer, !s.CanChangeCookies
+		}, nil},
+		{"abilities and more", func(s *Session) { s.CanSequence, s.MTU = !s.CanSequence, 1400 }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
 		{"type", func(s *Session) { s.Type = l2tpv3.EthernetVLAN }, []l2tpv3.MessageType{l2tpv3.CDN}}, // the peer has no such
 	} {
 		s := established(t)
@@ -131,6 +135,110 @@ func TestRotateSecrets(t *testing.T) {
 	b1, err := json.Marshal(a.e.Save())
 	if err != nil || strings.Contains(string(b1), "bmV3") || strings.Contains(string(b1), `"new"`) {
 		t.Error("the state has secrets")
+	}
+}
+
+// TestLostAbility: a session for which an ability was agreed on begins anew without
+// it; one that gains or loses what it does not use lives on, and is saved so.
+func TestLostAbility(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		// used is what the session has agreed on.
+		used func(s *session)
+		lose func(s *Session)
+	}{
+		{"sequencing", func(s *session) { s.wishes.Sequencing = l2tpv3.SequencingAll }, func(s *Session) { s.CanSequence = false }},
+		{"another sublayer in each direction", func(s *session) { s.receive, s.wishes.Sublayer = l2tpv3.SublayerDefault, l2tpv3.SublayerNone }, func(s *Session) { s.CanSublayer = false }},
+		{"two cookies", func(s *session) { s.change.previous = []byte("1234") }, func(s *Session) { s.CanChangeCookies = false }},
+	} {
+		for _, used := range []bool{false, true} {
+			s := established(t)
+			cfg := s.sessions[0]
+			cfg.CanSequence, cfg.CanSublayer, cfg.CanChangeCookies = true, true, true
+			if err := s.e.SetSession(s.now, cfg); err != nil {
+				t.Fatal(err)
+			}
+			x := s.e.tunnels[cfg.Tunnel].sessions[cfg.Name]
+			if x.state != SessionEstablished {
+				t.Fatalf("%s: to gain it ended the session: %s", row.name, x.log.reason)
+			}
+			if used {
+				row.used(x)
+			}
+			row.lose(&cfg)
+			if err := s.e.SetSession(s.now, cfg); err != nil {
+				t.Fatal(err)
+			}
+			now := s.e.tunnels[cfg.Tunnel].sessions[cfg.Name]
+			if up := now == x && now.state == SessionEstablished; up == used {
+				t.Errorf("%s, used %v: lives %v", row.name, used, up)
+			}
+			if !now.cfg.equal(cfg) {
+				t.Errorf("%s, used %v: the configuration is %+v", row.name, used, now.cfg)
+			}
+			if d := s.e.TakeDirty(); !slices.Contains(d, cfg.Tunnel) {
+				t.Errorf("%s, used %v: not to be saved", row.name, used)
+			}
+		}
+	}
+}
+
+// TestSecretReachesOneEndFirst: one end has the secret minutes before the other, and
+// has gone over to long pauses. When the other gets it, the tunnel is up at once,
+// whichever end that is and wherever the one calls from.
+func TestSecretReachesOneEndFirst(t *testing.T) {
+	for _, row := range []struct {
+		name        string
+		first, then int // the end that gets it first, and then
+		before      string
+		dynamic     bool // the end 0 does not know where the end 1 is
+	}{
+		{"none before, dc1 first", 0, 1, "", false},
+		{"none before, dc2 first", 1, 0, "", false},
+		{"another before, dc1 first", 0, 1, "old", false},
+		{"another before, dc2 first", 1, 0, "old", false},
+		{"another before, the dynamic end last", 0, 1, "old", true},
+	} {
+		runs(t, 10, func(t testing.TB, seed uint64) {
+			n := newNetwork(t, seed)
+			n.tunnel("gold", func(c *Tunnel) {
+				if row.before != "" {
+					c.Secrets = [][]byte{[]byte(row.before)}
+				}
+			})
+			if row.dynamic {
+				n.hosts[0].tunnels[0].Remote = netip.Addr{}
+			}
+			n.session("gold", "tenant-a")
+			n.start()
+			if !n.until(5*time.Second, n.up) {
+				t.Fatalf("%s: %s", row.name, n.disagreement())
+			}
+			give := func(h *host) {
+				h.tunnels[0].Secrets = [][]byte{[]byte("new")}
+				h.apply()
+				h.drain()
+			}
+			give(n.hosts[row.first])
+			if row.before != "" { // by itself that is a live change
+				first := n.hosts[row.first]
+				first.e.RemoveTunnel(n.now, first.tunnels[0].Name, l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral})
+				first.apply()
+				first.drain()
+			}
+			n.run(10 * time.Minute)
+			if row.before != "" {
+				for _, h := range n.hosts {
+					if h.e.Connections()[0].State == ConnectionEstablished {
+						t.Fatalf("%s: %s is up without the secret", row.name, h.name)
+					}
+				}
+			}
+			give(n.hosts[row.then])
+			if !n.until(5*time.Second, n.up) {
+				t.Fatalf("%s: %s", row.name, n.disagreement())
+			}
+		})
 	}
 }
 

@@ -493,7 +493,7 @@ func (e *Endpoint) SetSession(now time.Time, cfg Session) error {
 	if s != nil {
 		circuit := cfg.Circuit
 		cfg.Circuit = s.cfg.Circuit
-		if s.cfg.equal(cfg) {
+		if s.cfg.equal(cfg) || s.adopt(cfg) {
 			if circuit != s.cfg.Circuit {
 				s.setCircuit(circuit)
 			}
@@ -509,6 +509,30 @@ func (e *Endpoint) SetSession(now time.Time, cfg Session) error {
 	s.handle(callLocal, sessionInput{reason: "waiting for the control connection"})
 	s.open()
 	return nil
+}
+
+// adopt takes over other abilities of the data plane, where they are all that differs
+// and the session lives: a peer need not hear of what nothing was agreed on about. It
+// is false if the session has to begin anew, which one that waits to be tried again
+// does better, too.
+func (s *session) adopt(cfg Session) bool {
+	next := s.cfg
+	next.CanSequence, next.CanSublayer, next.CanChangeCookies = cfg.CanSequence, cfg.CanSublayer, cfg.CanChangeCookies
+	if !next.equal(cfg) || s.localID == 0 {
+		return false
+	}
+	// What the peer wishes is known after its ICRQ or ICRP, which judge has passed by
+	// the abilities before. The sublayers are one if there is one for each direction only.
+	agreed := s.state == SessionWaitConnect || s.state == SessionEstablished
+	switch {
+	case agreed && !cfg.CanSequence && s.wishes.Sequencing != l2tpv3.SequencingNone,
+		agreed && !cfg.CanSublayer && s.wishes.Sublayer != s.receive,
+		!cfg.CanChangeCookies && s.change.previous != nil:
+		return false
+	}
+	s.cfg = next
+	s.changed()
+	return true
 }
 
 // RemoveSession closes the session with a CDN. Unknown names are no matter.

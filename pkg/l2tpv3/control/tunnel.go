@@ -209,15 +209,25 @@ func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 		t.openAfter(e.jitter(e.timers.OpenDelay))
 	case t.removed:
 		t.keepKeys()
+		t.forgetRefusals(cfg)
 		t.cfg, t.derived, t.secretsDue, t.removed, t.failures = cfg, nil, false, false, 0
 		t.openAfter(e.jitter(e.timers.OpenDelay))
 	case !t.live(cfg):
 		t.close(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, "configuration changed")
 		t.keepKeys()
+		t.forgetRefusals(cfg)
 		t.cfg, t.derived, t.secretsDue, t.failures = cfg, nil, false, 0
 		t.openAfter(e.jitter(e.timers.OpenDelay))
 	case !t.cfg.equal(cfg):
-		t.cfg, t.derived, t.secretsDue = cfg, nil, false
+		t.cfg, t.derived, t.secretsDue, t.failures = cfg, nil, false, 0
+		// What failed may have failed for want of just this: neither the next attempt
+		// nor the next repetition of a request waits for the end of a long pause.
+		switch t.state() {
+		case ConnectionIdle:
+			t.openAfter(e.jitter(e.timers.OpenDelay))
+		case ConnectionWaitReply:
+			t.conn.rel.repeat()
+		}
 		for _, c := range t.ended {
 			e.touch(c) // it may have been waiting for the secrets
 		}
@@ -228,6 +238,21 @@ func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 		t.changed()
 	}
 	return nil
+}
+
+// forgetRefusals lets requests be looked at again, as their sender repeats them, that
+// were refused because they were authenticated and the tunnel had no secret: now it
+// gets one. No request has been authenticated before, so that none is a replay.
+func (t *tunnel) forgetRefusals(next Tunnel) {
+	if len(t.cfg.Secrets) > 0 || t.secretsDue || len(next.Secrets) == 0 {
+		return
+	}
+	t.answered = nil
+	for _, c := range t.ended {
+		if c.stranger && t.e.requests[c.request] == c {
+			delete(t.e.requests, c.request)
+		}
+	}
 }
 
 // RemoveTunnel closes the tunnel's connection with StopCCN and ends its sessions
