@@ -9,20 +9,33 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+const statesIntroduction = `# State machines
+
+What a control connection and a session do about each event in each state: the tables of
+RFC 3931, Sections 7.2 to 7.4, as the daemon goes by them, complete. This page is written from
+the code (` + "`go test ./pkg/l2tpv3/control -run TestTablesAreComplete -update`" + `).
+
+*idle* is a connection that has not begun, or one that is over and acknowledges what is repeated.
+Repetitions of messages are no events; they end in the reliable delivery. Outgoing calls
+(Section 7.4) are refused: pseudowires do not use them.
+`
+
 // printTables writes the transition tables as Section 7 writes them.
 func printTables() string {
 	var b strings.Builder
 	row := func(state, event, action, next fmt.Stringer) {
-		fmt.Fprintf(&b, "%-17s  %-27s  %-46s  %s\n", state, event, action, next)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", state, event, action, next)
 	}
-	fmt.Fprintf(&b, "Control connections (RFC 3931, Section 7.2)\n\n")
+	const head = "\n| State | Event | Action | New state |\n|---|---|---|---|\n"
+	b.WriteString(statesIntroduction)
+	b.WriteString("\n## Control connections (RFC 3931, Section 7.2)\n" + head)
 	for s := range connectionStates {
 		for e := range connectionEvents {
 			step := connectionTable[s][e]
 			row(s, e, step.action, step.next)
 		}
 	}
-	fmt.Fprintf(&b, "\nSessions (RFC 3931, Sections 7.3 and 7.4)\n\n")
+	b.WriteString("\n## Sessions (RFC 3931, Sections 7.3 and 7.4)\n" + head)
 	for s := range sessionStates {
 		for e := range sessionEvents {
 			step := sessionTable[s][e]
@@ -33,7 +46,7 @@ func printTables() string {
 }
 
 // TestTablesAreComplete: every state has an answer to every event. The tables
-// are kept in testdata for people to read.
+// are a page of the documentation, which is fresh.
 func TestTablesAreComplete(t *testing.T) {
 	for s := range connectionStates {
 		for e := range connectionEvents {
@@ -49,7 +62,7 @@ func TestTablesAreComplete(t *testing.T) {
 			}
 		}
 	}
-	const file = "testdata/tables"
+	const file = "../../../docs/states.md"
 	if *updateFlag {
 		if err := os.WriteFile(file, []byte(printTables()), 0o644); err != nil {
 			t.Fatal(err)
