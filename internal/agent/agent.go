@@ -83,6 +83,8 @@ type circuits interface {
 	SetAttachment(bridge.Attachment) error
 	RemoveAttachment(pseudowire string) error
 	AttachmentStates() map[string]bridge.State
+	MACs() ([]bridge.MAC, error)
+	Announce(pseudowire string) (int, error)
 	Refresh() error
 	Prune() error
 	Close() error
@@ -104,6 +106,7 @@ type Agent struct {
 	control   *control.Endpoint
 	transport *transport.Transport
 	bridges   circuits
+	macs      *macWatch
 	datapaths map[pseudowire.Kind]pseudowire.Datapath
 	standard  pseudowire.Kind
 	// notes are facts about this host for the status.
@@ -250,6 +253,9 @@ func (a *Agent) openHost() error {
 		return fmt.Errorf("open bridges: %w", err)
 	}
 	a.bridges = bridges
+	if a.macs, err = watchMACs(bridges); err != nil {
+		return err
+	}
 	if a.transport, err = transport.Open(transport.Options{Logger: a.log}); err != nil {
 		return fmt.Errorf("open transport: %w", err)
 	}
@@ -278,6 +284,9 @@ func (a *Agent) Close() error {
 	}
 	if a.bridges != nil {
 		errs = append(errs, a.bridges.Close())
+	}
+	if a.macs != nil {
+		a.macs.news.Close()
 	}
 	if a.kernel != nil {
 		a.kernel.close()

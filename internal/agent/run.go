@@ -63,6 +63,8 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-timer.C:
 			a.advance(time.Now())
 			a.expire(time.Now())
+		case <-a.macs.wake():
+			a.faults.set("what bridges learn", a.macs.follow(a.bridges))
 		case <-a.kernel.wake:
 			look.after(a.rest)
 		case <-look.C:

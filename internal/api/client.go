@@ -133,6 +133,17 @@ func (c *Client) Classes(ctx context.Context) ([]Class, error) {
 	return items[Class](ctx, c, "/v1/classes")
 }
 
+// MACs asks for the addresses that bridges have learned, sorted by bridge, VLAN and address.
+func (c *Client) MACs(ctx context.Context) ([]MAC, error) {
+	return items[MAC](ctx, c, "/v1/macs")
+}
+
+// Announce tells peers which addresses are at this site.
+func (c *Client) Announce(ctx context.Context, req AnnounceRequest) ([]Announcement, error) {
+	var out List[Announcement]
+	return out.Items, c.post(ctx, "/v1/announce", req, &out)
+}
+
 // Apply applies a topology and waits for the result, however long it takes. An
 // apply that has begun goes on when ctx ends.
 func (c *Client) Apply(ctx context.Context, req ApplyRequest) (*ApplyResult, error) {

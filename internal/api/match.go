@@ -20,6 +20,10 @@ func compareAttachments(a, b Attachment) int { return cmp.Compare(a.Pseudowire, 
 
 func compareClasses(a, b Class) int { return cmp.Compare(a.Name, b.Name) }
 
+func compareMACs(a, b MAC) int {
+	return cmp.Or(cmp.Compare(a.Bridge, b.Bridge), cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
+}
+
 // matches says whether value is what the query asks for under key, if it does.
 func matches(q url.Values, key, value string) bool { return !q.Has(key) || q.Get(key) == value }
 

@@ -130,10 +130,12 @@ func (s *Server) routes() []*route {
 		get("/v1/pseudowires/{name...}", s.pseudowire),
 		get("/v1/attachments", collection(s, Backend.Attachments, compareAttachments, matchAttachment), "pseudowire"),
 		get("/v1/classes", collection(s, Backend.Classes, compareClasses, nil)),
+		get("/v1/macs", collection(s, Backend.MACs, compareMACs, nil)),
 		get("/v1/events", s.events, "since", "follow"),
 		get("/v1/capture", s.capture, "tunnel", "peer", "count", "duration"),
 		{s: s, method: http.MethodPost, path: "/v1/apply", handle: s.apply},
 		{s: s, method: http.MethodPost, path: "/v1/rotate-cookies", handle: s.rotateCookies},
+		{s: s, method: http.MethodPost, path: "/v1/announce", handle: s.announce},
 		get("/v1/history", s.history),
 		{s: s, method: http.MethodPost, path: "/v1/confirm", handle: s.confirm},
 		{s: s, method: http.MethodPost, path: "/v1/rollback", handle: s.rollback},
@@ -328,6 +330,22 @@ func (s *Server) rotateCookies(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.log.Info("cookies rotated", who, "pseudowires", len(all))
 	return s.answer(w, List[Rotation]{Items: append([]Rotation{}, all...)})
+}
+
+// announce sends frames to other sites: only who may change this one may ask for it.
+func (s *Server) announce(w http.ResponseWriter, r *http.Request) error {
+	var req AnnounceRequest
+	if err := decodeBody(w, r, &req); err != nil {
+		return err
+	}
+	if peer, known := PeerFrom(r.Context()); !known || !s.mayChange(peer) {
+		return notPermitted
+	}
+	all, err := s.backend.Announce(r.Context(), req)
+	if err != nil {
+		return err
+	}
+	return s.answer(w, List[Announcement]{Items: append([]Announcement{}, all...)})
 }
 
 // notPermitted answers who may only look.

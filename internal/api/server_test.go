@@ -37,6 +37,7 @@ func threeSites() apitest.Answers {
 		Pseudowires: []api.Pseudowire{{Name: "tenant", Peer: "dc2"}, {Name: "storage/dc3", Peer: "dc3"}, {Name: "storage/dc2", Peer: "dc2"}},
 		Attachments: []api.Attachment{{Pseudowire: "tenant"}, {Pseudowire: "a"}},
 		Classes:     []api.Class{{Name: "voice"}, {Name: "bulk"}},
+		MACs:        []api.MAC{{Address: "b"}, {Address: "a"}},
 	}
 }
 
@@ -100,6 +101,7 @@ func TestCollectionsAreSortedAndFiltered(t *testing.T) {
 		{"/v1/attachments", "pseudowire", "a tenant"},
 		{"/v1/attachments?pseudowire=tenant", "pseudowire", "tenant"},
 		{"/v1/classes", "name", "bulk voice"},
+		{"/v1/macs", "address", "a b"},
 	} {
 		res, body := ask(t, socket, "GET", tt.path, "")
 		if res.StatusCode != 200 || res.Header.Get("Content-Type") != "application/json" || res.Header.Get("Server") != "pwd/1.2" {

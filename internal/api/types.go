@@ -112,6 +112,35 @@ type Attachment struct {
 	Reason     string `json:"reason,omitempty"`
 }
 
+// MAC is an address that a bridge of the site has learned, and where it is.
+type MAC struct {
+	Address string `json:"address"`
+	Bridge  string `json:"bridge"`
+	VLAN    uint16 `json:"vlan,omitempty"`
+	Port    string `json:"port"`
+	// Pseudowire and Peer are empty where it is at this site.
+	Pseudowire string `json:"pseudowire,omitempty"`
+	Peer       string `json:"peer,omitempty"`
+	// SinceSeconds is for how long it has been there, as far as the daemon has seen;
+	// IdleSeconds for how long it has sent nothing.
+	SinceSeconds int64 `json:"sinceSeconds"`
+	IdleSeconds  int64 `json:"idleSeconds"`
+}
+
+// AnnounceRequest names the pseudowires to announce on; none is all.
+type AnnounceRequest struct {
+	Pseudowires []string `json:"pseudowires,omitempty"`
+}
+
+// Announcement is how many of the site's addresses were announced on a pseudowire.
+// Reason is why none or not all were.
+type Announcement struct {
+	Pseudowire string `json:"pseudowire"`
+	Peer       string `json:"peer"`
+	Addresses  int    `json:"addresses"`
+	Reason     string `json:"reason,omitempty"`
+}
+
 // Class is one class of service.
 type Class struct {
 	Name string `json:"name"`
@@ -278,6 +307,9 @@ type Backend interface {
 	Pseudowires(context.Context) ([]Pseudowire, error)
 	Attachments(context.Context) ([]Attachment, error)
 	Classes(context.Context) ([]Class, error)
+	MACs(context.Context) ([]MAC, error)
+	// Announce tells peers which addresses are at this site.
+	Announce(context.Context, AnnounceRequest) ([]Announcement, error)
 	Apply(context.Context, ApplyRequest) (*ApplyResult, error)
 	Keeper
 	// RotateCookies gives pseudowires other cookies, and waits a while for their peers.

@@ -264,6 +264,19 @@ func describeAttachment(_ context.Context, _ *api.Client, it item, p *page) erro
 	return nil
 }
 
+func describeMAC(_ context.Context, _ *api.Client, it item, p *page) error {
+	m := it.value.(api.MAC)
+	p.title("MAC address "+m.Address, "", 0, "")
+	p.field("Bridge", m.Bridge)
+	p.field("VLAN", number(m.VLAN))
+	p.field("Port", m.Port)
+	p.field("Peer", m.Peer)
+	p.field("Pseudowire", m.Pseudowire)
+	p.field("Since", lasted(m.SinceSeconds))
+	p.field("Idle", lasted(m.IdleSeconds))
+	return nil
+}
+
 func attachmentFields(p *page, ac api.Attachment) {
 	p.field("Bridge", ac.Bridge)
 	p.field("Interface", ac.Interface)

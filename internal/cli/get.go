@@ -20,7 +20,7 @@ func (a *app) getCommand() *cobra.Command {
 	watch := false
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME…]",
-		Short: "Show tunnels, sessions, pseudowires, attachments or classes",
+		Short: "Show tunnels, sessions, pseudowires, attachments, classes or macs",
 		Long: "Show what this site has of a kind: " + strings.Join(kinds(), ", ") + ".\n" +
 			"A tunnel of several peers is named NAME/PEER, a network's pseudowire NETWORK/PEER.\n\n" +
 			"JSON and YAML are {\"items\": [...]}, however many there are. With --watch it shows them\n" +

@@ -56,6 +56,7 @@ PSEUDOWIRE   STATE  BRIDGE  INTERFACE  VLAN  DEVICE       REASON
 storage/dc3  down   -       eth4       -     eth4         no carrier on eth4
 tenant-a     up     br-lan  -          100   pw-tenant-a  -
 `},
+		"get macs":    {stdout: "ADDRESS            BRIDGE  VLAN  PORT            PEER  PSEUDOWIRE  SINCE  IDLE\n02:00:00:00:00:09  br-lan  -     pw-office-s5ke  dc2   office/dc2  3m10s  2s\n"},
 		"get classes": {stdout: "NAME   DSCP\nbulk   0\nvoice  0\n"},
 		"get attachments storage/dc3 -o json": {stdout: `
 {
@@ -96,7 +97,7 @@ pwctl: this site has no tunnel "lead"
 
 func TestGetOfNothing(t *testing.T) {
 	socket, _ := serve(t, apitest.Answers{})
-	for _, kind := range []string{"tunnels", "sessions", "pseudowires", "attachments", "classes"} {
+	for _, kind := range []string{"tunnels", "sessions", "pseudowires", "attachments", "classes", "macs"} {
 		check(t, socket, command{args: "get " + kind}, want{stderr: "no " + kind + "\n"})
 		check(t, socket, command{args: "get " + kind + " -o json"}, want{stdout: "{\n  \"items\": []\n}\n"})
 		check(t, socket, command{args: "get " + kind + " -o yaml"}, want{stdout: "items: []\n"})

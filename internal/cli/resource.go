@@ -43,7 +43,7 @@ type item struct {
 
 // resources are all kinds, in the order of the help.
 func resources() []resource {
-	return []resource{tunnels(), sessions(), pseudowires(), attachments(), classes()}
+	return []resource{tunnels(), sessions(), pseudowires(), attachments(), classes(), macs()}
 }
 
 func kinds() []string {
@@ -198,6 +198,18 @@ func attachments() resource {
 			return item{value: c, names: []string{c.Pseudowire, network(c.Pseudowire)}, cells: []string{
 				c.Pseudowire, orNone(c.State), orNone(c.Bridge), orNone(c.Interface),
 				number(c.VLAN), orNone(c.Device), orNone(c.Reason)}}
+		}),
+	}
+}
+
+func macs() resource {
+	return resource{
+		plural: "macs", singular: "mac", describe: describeMAC,
+		columns: []column{{title: "ADDRESS"}, {title: "BRIDGE"}, {title: "VLAN"}, {title: "PORT"}, {title: "PEER"},
+			{title: "PSEUDOWIRE"}, {title: "SINCE", moving: true}, {title: "IDLE", moving: true}},
+		list: items((*api.Client).MACs, func(m api.MAC) item {
+			return item{value: m, names: []string{m.Address}, cells: []string{
+				m.Address, m.Bridge, number(m.VLAN), m.Port, orNone(m.Peer), orNone(m.Pseudowire), lasted(m.SinceSeconds), lasted(m.IdleSeconds)}}
 		}),
 	}
 }

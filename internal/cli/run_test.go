@@ -67,6 +67,7 @@ func site() apitest.Answers {
 			{Pseudowire: "storage/dc3", Interface: "eth4", Device: "eth4", State: "down", Reason: "no carrier on eth4"},
 		},
 		Classes: []api.Class{{Name: "voice"}, {Name: "bulk"}},
+		MACs:    []api.MAC{{Address: "02:00:00:00:00:09", Bridge: "br-lan", Port: "pw-office-s5ke", Pseudowire: "office/dc2", Peer: "dc2", SinceSeconds: 190, IdleSeconds: 2}},
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 
 // A wrong command line ends with 2 and one line that says what would be right.
 func TestUsage(t *testing.T) {
-	const commands = "there are apply, capture, completion, confirm, describe, diff, events, get, graph, history, rollback, rotate, schema, status, sysdump, validate, version"
-	const kinds = "tunnels, sessions, pseudowires, attachments, classes"
+	const commands = "there are announce, apply, capture, completion, confirm, describe, diff, events, get, graph, history, rollback, rotate, schema, status, sysdump, validate, version"
+	const kinds = "tunnels, sessions, pseudowires, attachments, classes, macs"
 	for args, message := range map[string]string{
 		"undo":                      `unknown command "undo"; ` + commands + "\n  help: see `pwctl --help`",
 		"staus":                     `unknown command "staus"; ` + commands + "; did you mean status?\n  help: see `pwctl --help`",
@@ -55,12 +55,12 @@ func TestCompletion(t *testing.T) {
 	}
 	socket, _ := serve(t, site())
 	for args, want := range map[string]string{
-		"__complete get tunnels":            "tunnels sessions pseudowires attachments classes", // the word itself
+		"__complete get tunnels":            "tunnels sessions pseudowires attachments classes macs", // the word itself
 		"__complete get tunnels x":          "gold/dc2 gold/dc3 silver/dc2",
 		"__complete get tunnels gold/dc2 x": "gold/dc3 silver/dc2",
 		"__complete describe pw x":          "storage/dc3 tenant-a",
 		"__complete capture x":              "gold/dc2 gold/dc3 silver/dc2",
-		"__complete get t":                  "tunnels sessions pseudowires attachments classes",
+		"__complete get t":                  "tunnels sessions pseudowires attachments classes macs",
 		"__complete get bridges x":          "",
 		"__complete get tunnels -o x":       "text wide json yaml",
 	} {
@@ -104,7 +104,7 @@ func TestReference(t *testing.T) {
 			t.Errorf("docs/cli.md does not tell of exit code %s", code)
 		}
 	}
-	for _, path := range []string{"/v1/status", "/v1/tunnels", "/v1/sessions", "/v1/pseudowires", "/v1/attachments", "/v1/classes", "/v1/apply", "/v1/rotate-cookies", "/v1/events", "/healthz"} {
+	for _, path := range []string{"/v1/status", "/v1/tunnels", "/v1/sessions", "/v1/pseudowires", "/v1/attachments", "/v1/classes", "/v1/apply", "/v1/rotate-cookies", "/v1/macs", "/v1/announce", "/v1/events", "/healthz"} {
 		if !strings.Contains(string(doc), "`"+path) {
 			t.Errorf("docs/cli.md does not tell of %s", path)
 		}

@@ -25,6 +25,8 @@ type MAC struct {
 	// Port is the netdev that it is behind. Pseudowire is whose device that is,
 	// empty if it is the host's own port.
 	Port, Pseudowire string
+	// BridgeIndex and PortIndex are those of the links, as a Move has them.
+	BridgeIndex, PortIndex int
 	// Idle is for how long it has sent nothing.
 	Idle time.Duration
 }
@@ -61,6 +63,7 @@ func (m *Manager) MACs() ([]MAC, error) {
 		all = append(all, MAC{
 			Address: e.address, Bridge: names[e.bridge], VLAN: e.vlan,
 			Port: port, Pseudowire: devices[port], Idle: e.idle,
+			BridgeIndex: e.bridge, PortIndex: e.port,
 		})
 	}
 	slices.SortFunc(all, compareMACs)

@@ -5,9 +5,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/test/site"
 )
@@ -171,6 +173,13 @@ func TestHostMoves(t *testing.T) {
 	nics[0].Master(away[0])
 	nics[1].Master(nic)
 	await(uint64(steady) / 2)
+	// Every site gets to know where it is now: the first had no frame from there to learn from.
+	if said, err := m.sites[1].Pwctl(within(t, 30*time.Second), "announce", "--all"); err != nil {
+		t.Errorf("announce: %v\n%s", err, said)
+	}
+	for i, peer := range []string{"dc2", "", "dc2"} {
+		m.awaitMAC(i, "02:00:00:00:00:09", peer)
+	}
 	attrs, err := nics[1].Attrs()
 	if err != nil || attrs.Statistics == nil || attrs.Statistics.RxPackets < uint64(steady)/4 || attrs.Statistics.TxPackets < uint64(steady)/4 {
 		t.Errorf("where it moved to: %+v, %v", attrs, err)
@@ -182,5 +191,26 @@ func TestHostMoves(t *testing.T) {
 			continue
 		}
 		t.Logf("%s: %v", name, r)
+	}
+}
+
+// awaitMAC waits until a site has an address behind the pseudowire to a peer, or has it
+// itself where that is empty.
+func (m *mesh) awaitMAC(i int, address, peer string) {
+	m.t.Helper()
+	ctx := within(m.t, 30*time.Second)
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		all, err := m.sites[i].Client().MACs(ctx)
+		k := slices.IndexFunc(all, func(x api.MAC) bool { return x.Address == address })
+		if err == nil && k >= 0 && all[k].Peer == peer && all[k].Bridge == "br-lan" && (all[k].Pseudowire == "") == (peer == "") {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			m.t.Fatalf("dc%d does not have %s behind %q: %+v, %v", i+1, address, peer, all, err)
+		}
 	}
 }

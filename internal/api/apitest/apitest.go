@@ -36,6 +36,9 @@ type Answers struct {
 	Pseudowires []api.Pseudowire
 	Attachments []api.Attachment
 	Classes     []api.Class
+	MACs        []api.MAC
+	// Announcements answer an announcement.
+	Announcements []api.Announcement
 	// Err is the answer to every question, if set.
 	Err error
 	// Apply answers an apply.
@@ -147,6 +150,18 @@ func (b *Backend) Rollback(_ context.Context, r api.RollbackRequest) (*api.Apply
 		return nil, errors.New("this test expects no rollback")
 	}
 	return a.Rollback(r)
+}
+
+// MACs gives the MACs of the Answers.
+func (b *Backend) MACs(context.Context) ([]api.MAC, error) {
+	a := b.now()
+	return a.MACs, a.Err
+}
+
+// Announce gives the Announcements of the Answers.
+func (b *Backend) Announce(context.Context, api.AnnounceRequest) ([]api.Announcement, error) {
+	a := b.now()
+	return a.Announcements, a.Err
 }
 
 // RotateCookies calls the Rotate of the Answers.
