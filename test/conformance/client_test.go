@@ -27,7 +27,8 @@ var (
 // port is that of L2TP (RFC 3931, Section 4.1.2.2).
 const port = 1701
 
-// client is the peer's host: UDP sockets, and all that came and went through them.
+// client is the peer's host: sockets, and all that came and went through them. Over IP
+// (Section 4.1.1) there is one socket and no ports, all of which are 0 then.
 type client struct {
 	t  *testing.T
 	ns *netlab.Namespace
@@ -45,9 +46,12 @@ type client struct {
 	nonces    byte
 	// frames may come as data, see session.receives.
 	frames [][]byte
+	// overIP says that L2TP is directly over IP.
+	overIP bool
 }
 
-// packet is one datagram, of the client's own if sent is set.
+// packet is one datagram, of the client's own if sent is set. Over IP the payload is as it
+// would be over UDP: see onIP.
 type packet struct {
 	at      time.Time
 	sent    bool
@@ -65,7 +69,7 @@ func (p *packet) isControl() bool {
 // socket is one of the client's.
 type socket struct {
 	c     *client
-	conn  *net.UDPConn
+	conn  net.PacketConn
 	local netip.AddrPort
 }
 
@@ -138,14 +142,18 @@ func (c *client) nonce() []byte {
 func (c *client) listen(port uint16) *socket {
 	c.t.Helper()
 	s := &socket{c: c}
+	network, address := "udp4", netip.AddrPortFrom(clientAddress, port).String()
+	if c.overIP {
+		network, address = "ip4:115", clientAddress.String()
+	}
 	err := c.ns.Do(func() (err error) {
-		s.conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(clientAddress, port)))
+		s.conn, err = net.ListenPacket(network, address)
 		return err
 	})
 	if err != nil {
 		c.t.Fatalf("open the client's socket: %v", err)
 	}
-	s.local = s.conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	s.local = addrPort(s.conn.LocalAddr())
 	c.sockets = append(c.sockets, s)
 	c.readers.Go(s.read)
 	return s
@@ -154,14 +162,17 @@ func (c *client) listen(port uint16) *socket {
 func (s *socket) read() {
 	b := make([]byte, 1<<16)
 	for {
-		n, remote, err := s.conn.ReadFromUDPAddrPort(b)
+		n, from, err := s.conn.ReadFrom(b)
 		if opError, ok := err.(*net.OpError); ok && !opError.Temporary() {
 			return
 		}
 		if err != nil {
 			continue // what an earlier datagram met: the daemon's port was closed
 		}
-		p := &packet{at: time.Now(), socket: s, remote: netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port()), payload: slices.Clone(b[:n])}
+		p := &packet{at: time.Now(), socket: s, remote: addrPort(from), payload: slices.Clone(b[:n])}
+		if s.c.overIP {
+			p.payload = offIP(p.payload)
+		}
 		if p.isControl() {
 			p.m, _ = decode(p.payload) // the faults are judge's
 		}
@@ -178,16 +189,53 @@ func (s *socket) read() {
 func (s *socket) send(port uint16, payload []byte) {
 	s.c.t.Helper()
 	to := netip.AddrPortFrom(dutAddress, port)
+	wire := payload
+	var address net.Addr = net.UDPAddrFromAddrPort(to)
+	if s.c.overIP {
+		to, address = netip.AddrPortFrom(dutAddress, 0), &net.IPAddr{IP: dutAddress.AsSlice()}
+		wire = onIP(payload)
+	}
 	s.c.mu.Lock()
 	s.c.log = append(s.c.log, packet{at: time.Now(), sent: true, socket: s, remote: to, payload: slices.Clone(payload)})
 	s.c.mu.Unlock()
 	// A write can report that an earlier datagram met a closed port, and sends nothing then.
 	for range 3 {
-		if _, err := s.conn.WriteToUDPAddrPort(payload, to); err == nil {
+		if _, err := s.conn.WriteTo(wire, address); err == nil {
 			return
 		}
 	}
 	s.c.t.Fatalf("send to %v failed", to)
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		return netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
+	case *net.IPAddr:
+		ip, _ := netip.AddrFromSlice(a.IP)
+		return netip.AddrPortFrom(ip.Unmap(), 0)
+	}
+	return netip.AddrPort{}
+}
+
+// onIP is a packet over UDP as it is over IP: a control message has four zeros before it
+// (Section 4.1.1.2), data begins with the session ID (Section 4.1.1.1).
+func onIP(payload []byte) []byte {
+	switch {
+	case len(payload) > 0 && payload[0]&0x80 != 0:
+		return append(make([]byte, 4), payload...)
+	case bytes.HasPrefix(payload, []byte(dataWord)):
+		return payload[4:]
+	}
+	return payload // too short to be either
+}
+
+// offIP is the reverse.
+func offIP(payload []byte) []byte {
+	if bytes.HasPrefix(payload, make([]byte, 4)) {
+		return payload[4:]
+	}
+	return append([]byte(dataWord), payload...)
 }
 
 // poll takes the first packet that matches, waiting for it until the time given;

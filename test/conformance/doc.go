@@ -44,12 +44,15 @@
 //	20  4.2           retransmission and loss
 //
 //	30  5.4.1         two digests                             32  5.3      hidden AVPs
-//	31  6.15          ZLB, with and without authentication
+//	31  6.15          ZLB, with and without authentication   37  4.6  sequencing
+//	 3  4.1.1.2       control messages over IP
 //
 // Beside its own rule, every control message that the daemon sends in any test is
 // judged: header, first AVP, mandatory AVPs, lengths, identifiers, circuit status.
 //
-// Not covered yet: rule 3 (IP protocol 115) and 37 (sequencing); of 40, packets
-// with the V bit of RFC 5085, which need a sublayer. Of 33 and 34, no tie breaker on either side: the daemon always sends
-// one.
+// Each is run over UDP and, below TestOverIP, directly over IP (protocol 115), but for
+// those that are about UDP. Rule 3 is over IP alone.
+//
+// Not covered: of 40, packets with the V bit of RFC 5085; of 33 and 34, no tie breaker on
+// either side: the daemon always sends one.
 package conformance

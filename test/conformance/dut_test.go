@@ -21,7 +21,7 @@ var bin = os.Getenv("PWD_BIN")
 
 // atOnce is how many tests run beside each other, unless -parallel says: they wait
 // more than they work.
-const atOnce = "16"
+const atOnce = "24"
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -60,6 +60,8 @@ type options struct {
 	retransmits int    // 10 if 0
 	// secrets are the daemon's for every tunnel, none for no authentication.
 	secrets []string
+	// overIP has L2TP directly over IP; start sets it for tests below TestOverIP.
+	overIP bool
 }
 
 // pseudowire is one of the topology; its Remote End ID is its name.
@@ -90,11 +92,13 @@ type dut struct {
 	client          *client
 	// socket is bound to port 1701.
 	socket *socket
+	overIP bool
 }
 
 // start draws the network and starts the daemon.
 func start(t *testing.T, o options) *dut {
 	t.Helper()
+	o.overIP = o.overIP || strings.HasPrefix(t.Name(), "TestOverIP/")
 	dir := t.TempDir() // removed after the lab, with the daemon that writes to it, is closed
 	lab := netlab.New(t)
 	d := &dut{t: t, circuits: map[string]*netlab.Link{}, hosts: map[string]*netlab.Link{}}
@@ -120,6 +124,7 @@ func start(t *testing.T, o options) *dut {
 		d.circuits[p.circuit], d.hosts[p.circuit] = circuit.Silent().Up(), host.Silent().Up()
 	}
 	d.client = newClient(t, dc2.NS)
+	d.client.overIP, d.overIP = o.overIP, o.overIP
 	if len(o.secrets) > 0 {
 		d.client.secret = o.secrets[0]
 	}
@@ -184,6 +189,9 @@ func (o options) topology() string {
 	if secrets != "" {
 		secrets = ", secret-file: [" + secrets[2:] + "]"
 	}
+	if o.overIP {
+		secrets += ", encapsulation: ip"
+	}
 	for _, t := range tunnels {
 		fmt.Fprintf(&b, "  %s: {sites: [dc1, dc2], hello: %s%s}\n", t, hello, secrets)
 	}
@@ -203,6 +211,7 @@ func (o options) topology() string {
 // apply has the daemon change to another topology.
 func (d *dut) apply(o options) {
 	d.t.Helper()
+	o.overIP = d.overIP
 	_, err := d.site.Client().Apply(d.within(), api.ApplyRequest{Name: "changed", Document: o.topology(), Directory: filepath.Dir(d.site.Topology), Disruptive: true})
 	if err != nil {
 		d.t.Fatalf("apply: %v", err)

@@ -31,6 +31,9 @@ func TestRule36_4_5_SessionIDsAndCookies(t *testing.T) {
 				a.receives(s, fmt.Sprintf("with a cookie of %d", len(cookie)))
 				s.receives(a, fmt.Sprintf("to a cookie of %d", len(cookie)))
 				for name, b := range forged(s, other) {
+					if d.overIP && name == "Ver 2" {
+						continue // there is no version over IP
+					}
 					t.Log(name)
 					n.socket.send(n.port, b)
 				}
@@ -240,7 +243,8 @@ func TestRule40_9601_6_1_1_OuterECN(t *testing.T) {
 	h := d.host("eth1")
 	a.receives(h, "the way is free")
 	capture, err := d.underlay.Capture(netlab.CaptureOptions{Keep: func(f *netlab.Frame) bool {
-		return isUDP(f.Data) && len(f.Data) > 14+28 && f.Data[14+28]&0x80 == 0
+		return !d.overIP && isUDP(f.Data) && len(f.Data) > 14+28 && f.Data[14+28]&0x80 == 0 ||
+			d.overIP && len(f.Data) > 14+24 && f.Data[14+9] == 115 && binary.BigEndian.Uint32(f.Data[14+20:]) != 0
 	}})
 	if err != nil {
 		t.Fatal(err)
