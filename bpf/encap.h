@@ -355,6 +355,7 @@ int pwd_encap(struct __sk_buff *skb)
 		return drop(tx->session, NO_NEIGHBOUR);
 	if (tx->flags & TX_CHECKSUM)
 		return to_lane(skb, tx, device);
+	skb->priority = tx->priority;
 	if (skb->gso_size)
 		return tx->flags & TX_ONE_BY_ONE ? to_lane(skb, tx, device)
 						 : encap_segments(skb, tx, device);

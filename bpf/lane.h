@@ -277,6 +277,7 @@ __noinline int encap_apart(struct __sk_buff *skb, __u32 device)
 	if (take_tags(skb, &inner) || load_inner(skb, tx, &inner))
 		return drop(tx->session, ERROR);
 	skb->mark = 0;
+	skb->priority = tx->priority; /* the lane's devices have taken it off */
 	clamp_mss(skb, ETH_HLEN, inner.ethertype, tx->room - inner.tags_len);
 
 

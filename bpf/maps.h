@@ -72,7 +72,7 @@ struct transmit {
 	__u32 pseudo_sum; /* sum of UDP's pseudo header, its length left out */
 	__u32 id_slot;	  /* of fragment_ids */
 	__u32 vlan;	  /* tag taken off; 0 is none */
-	__u32 pad;
+	__u32 priority;	  /* of outer packets: a class of the underlay's qdisc */
 	__u64 outer[11]; /* the headers, copied as words */
 };
 

@@ -147,7 +147,7 @@ type objectTransmit struct {
 	PseudoSum uint32
 	IdSlot    uint32
 	Vlan      uint32
-	Pad       uint32
+	Priority  uint32
 	Outer     [11]uint64
 }
 

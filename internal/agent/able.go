@@ -36,6 +36,8 @@ func (a *Agent) able(w *wire, dp pseudowire.Datapath) error {
 		return &UnableError{dp.Kind(), "look at sequence numbers", "remove `sequencing:`, or use another `datapath:`"}
 	case w.DSCP != 0 && !can.DSCP:
 		return &UnableError{dp.Kind(), "set the DSCP of packets", "remove `class:` of the tunnel, or use another `datapath:`"}
+	case !can.Priority && a.tunnels[w.Tunnel] != nil && a.tunnels[w.Tunnel].Shapes():
+		return &UnableError{dp.Kind(), "shape a tunnel", "remove `rate:` and `ceiling:` of its class, or use another `datapath:`"}
 	// RFC 4719, Section 3.1: the tag on the way is one end's, and the other end
 	// gives it the number that it has there.
 	case w.Type == l2tpv3.EthernetVLAN && tag != 0 && !can.RewritesTags && w.PeerVLAN != tag:

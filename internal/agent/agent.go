@@ -44,6 +44,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/qos"
 )
 
 // Options are a daemon's settings. Site, StateDir and Datapaths are required.
@@ -107,6 +108,7 @@ type Agent struct {
 	transport *transport.Transport
 	bridges   circuits
 	macs      *macWatch
+	shaper    *qos.Manager
 	datapaths map[pseudowire.Kind]pseudowire.Datapath
 	standard  pseudowire.Kind
 	// notes are facts about this host for the status.
@@ -126,6 +128,9 @@ type Agent struct {
 	// made are the bridges that were set.
 	made    map[string]bool
 	tunnels map[string]*tunnel
+	// numbers are the tunnels' classes in the shaper, shaping is set while it shapes.
+	numbers map[string]uint16
+	shaping bool
 	wires   map[string]*wire
 	// places has the wires by where their attachments are.
 	places map[where]map[*wire]bool
@@ -200,6 +205,8 @@ func newAgent(opt Options) *Agent {
 		datapaths: make(map[pseudowire.Kind]pseudowire.Datapath),
 		made:      make(map[string]bool),
 		tunnels:   make(map[string]*tunnel),
+		numbers:   make(map[string]uint16),
+		shaping:   true, // until what an earlier daemon left has been seen to
 		wires:     make(map[string]*wire),
 		places:    make(map[where]map[*wire]bool),
 		sessions:  make(map[uint32]*installed),
@@ -256,6 +263,9 @@ func (a *Agent) openHost() error {
 	if a.macs, err = watchMACs(bridges); err != nil {
 		return err
 	}
+	if a.shaper, err = qos.Open(); err != nil {
+		return fmt.Errorf("open shaping: %w", err)
+	}
 	if a.transport, err = transport.Open(transport.Options{Logger: a.log}); err != nil {
 		return fmt.Errorf("open transport: %w", err)
 	}
@@ -287,6 +297,9 @@ func (a *Agent) Close() error {
 	}
 	if a.macs != nil {
 		a.macs.news.Close()
+	}
+	if a.shaper != nil {
+		a.shaper.Close()
 	}
 	if a.kernel != nil {
 		a.kernel.close()

@@ -52,6 +52,8 @@ func (a *Agent) lookAtUnderlay() {
 	failed := a.transport.Refresh()
 	a.redial(failed)
 	a.faults.set("sockets", failed)
+	// What fails is noted there.
+	_ = a.shape()
 }
 
 // concerns says whether one of the links is named in the topology, or made for it.

@@ -47,15 +47,7 @@ func (a *Agent) Attachments(ctx context.Context) ([]api.Attachment, error) {
 
 // Classes implements api.Backend.
 func (a *Agent) Classes(ctx context.Context) ([]api.Class, error) {
-	return view(ctx, a, func() []api.Class {
-		views := []api.Class{}
-		if a.local != nil {
-			for _, c := range a.local.Classes {
-				views = append(views, api.Class{Name: c.Name, DSCP: c.DSCP})
-			}
-		}
-		return views
-	})
+	return view(ctx, a, a.classViews)
 }
 
 // Events implements api.Backend.

@@ -82,6 +82,9 @@ func (a *Agent) execute(steps []plan.Step) error {
 			return a.undo(steps[:i+1], &StepError{s, err})
 		}
 	}
+	if err := a.shape(); err != nil {
+		return a.undo(steps, err)
+	}
 	if err := a.signal(); err != nil {
 		return a.undo(steps, fmt.Errorf("signal sessions: %w", err))
 	}
@@ -154,7 +157,7 @@ func (a *Agent) reconcile() error {
 	}
 	errs = append(errs, a.signal())
 	a.drain(now)
-	return errors.Join(append(errs, a.removeUnwanted(local))...)
+	return errors.Join(append(errs, a.removeUnwanted(local), a.shape())...)
 }
 
 // removeUnwantedSessions closes sessions that no pseudowire of the topology wants.

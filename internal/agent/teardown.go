@@ -65,7 +65,7 @@ func (a *Agent) teardown(ctx context.Context) error {
 	}
 	a.hangUp(ctx, now)
 	kinds, err := a.store.datapaths()
-	errs := []error{err, a.bridges.Cleanup()}
+	errs := []error{err, a.bridges.Cleanup(), a.shaper.Cleanup()}
 	for _, kind := range kinds {
 		errs = append(errs, a.cleanDatapath(kind))
 	}

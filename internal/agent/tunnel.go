@@ -104,6 +104,7 @@ func (a *Agent) removeTunnel(key string) error {
 		delete(a.carried, carrier{kind, key})
 	}
 	delete(a.tunnels, key)
+	delete(a.numbers, key)
 	return nil
 }
 

@@ -327,7 +327,7 @@ func (a *Agent) install(s control.InstallSession) error {
 		PreviousCookie:  s.PreviousCookie,
 		ReceiveSublayer: s.ReceiveSublayer, TransmitSublayer: s.TransmitSublayer,
 		ReceiveSequencing: s.ReceiveSequencing, TransmitSequencing: s.TransmitSequencing,
-		DSCP: s.DSCP, Transmit: s.Transmit,
+		DSCP: s.DSCP, Priority: a.priority(s.Tunnel, dp), Transmit: s.Transmit,
 	}); err != nil {
 		return err
 	}

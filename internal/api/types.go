@@ -146,6 +146,19 @@ type Class struct {
 	Name string `json:"name"`
 	// DSCP is that of the outer header of data packets, 0 to 63.
 	DSCP uint8 `json:"dscp"`
+	// Rate and Ceiling are in bits a second, 0 for none.
+	Rate     uint64 `json:"rate,omitempty"`
+	Ceiling  uint64 `json:"ceiling,omitempty"`
+	Priority uint8  `json:"priority,omitempty"`
+	Queue    uint32 `json:"queue,omitempty"`
+	// The rest is of all tunnels of the class together, since they were shaped: outer
+	// packets and their octets, the link's header included.
+	Octets uint64 `json:"octets,omitempty"`
+	Frames uint64 `json:"frames,omitempty"`
+	Drops  uint64 `json:"drops,omitempty"`
+	// BacklogOctets and BacklogFrames wait at the moment.
+	BacklogOctets uint64 `json:"backlogOctets,omitempty"`
+	BacklogFrames uint64 `json:"backlogFrames,omitempty"`
 }
 
 // Status is the daemon in one screen.

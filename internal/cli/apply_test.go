@@ -164,7 +164,7 @@ func TestPermission(t *testing.T) {
 pwctl: not permitted: only root and the daemon's own user may change this site
   help: run pwctl as root, or as the user that the daemon runs as
 `})
-	check(t, socket, command{args: "get classes"}, want{stdout: "NAME   DSCP\nbulk   0\nvoice  0\n"})
+	check(t, socket, command{args: "get classes"}, want{stdout: "NAME   DSCP  RATE  CEILING  OCTETS  FRAMES  DROPS  BACKLOG\nbulk   0     -     -        -       -       -      -\nvoice  0     -     -        -       -       -      -\n"})
 }
 
 func TestUnreachable(t *testing.T) {

@@ -289,5 +289,17 @@ func describeClass(_ context.Context, _ *api.Client, it item, p *page) error {
 	c := it.value.(api.Class)
 	p.title("Class "+c.Name, "", 0, "")
 	p.field("DSCP", strconv.Itoa(int(c.DSCP)))
+	if c.Rate == 0 && c.Ceiling == 0 {
+		return nil
+	}
+	p.field("Rate", bitRate(c.Rate))
+	p.field("Ceiling", bitRate(c.Ceiling))
+	p.field("Priority", strconv.Itoa(int(c.Priority)))
+	if c.Queue != 0 {
+		p.field("Queue", strconv.FormatUint(uint64(c.Queue), 10))
+	}
+	p.field("Sent", fmt.Sprintf("%d octets, %d frames", c.Octets, c.Frames))
+	p.field("Dropped", fmt.Sprintf("%d frames", c.Drops))
+	p.field("Backlog", fmt.Sprintf("%d octets, %d frames", c.BacklogOctets, c.BacklogFrames))
 	return nil
 }

@@ -57,7 +57,7 @@ storage/dc3  down   -       eth4       -     eth4         no carrier on eth4
 tenant-a     up     br-lan  -          100   pw-tenant-a  -
 `},
 		"get macs":    {stdout: "ADDRESS            BRIDGE  VLAN  PORT            PEER  PSEUDOWIRE  SINCE  IDLE\n02:00:00:00:00:09  br-lan  -     pw-office-s5ke  dc2   office/dc2  3m10s  2s\n"},
-		"get classes": {stdout: "NAME   DSCP\nbulk   0\nvoice  0\n"},
+		"get classes": {stdout: "NAME   DSCP  RATE  CEILING  OCTETS  FRAMES  DROPS  BACKLOG\nbulk   0     -     -        -       -       -      -\nvoice  0     -     -        -       -       -      -\n"},
 		"get attachments storage/dc3 -o json": {stdout: `
 {
   "items": [

@@ -217,9 +217,28 @@ func macs() resource {
 func classes() resource {
 	return resource{
 		plural: "classes", singular: "class", describe: describeClass,
-		columns: []column{{title: "NAME"}, {title: "DSCP"}},
+		columns: []column{{title: "NAME"}, {title: "DSCP"}, {title: "RATE"}, {title: "CEILING"}, {title: "OCTETS"}, {title: "FRAMES"},
+			{title: "DROPS"}, {title: "BACKLOG"}},
 		list: items((*api.Client).Classes, func(c api.Class) item {
-			return item{value: c, names: []string{c.Name}, cells: []string{c.Name, strconv.Itoa(int(c.DSCP))}}
+			cells := []string{c.Name, strconv.Itoa(int(c.DSCP)), bitRate(c.Rate), bitRate(c.Ceiling), "-", "-", "-", "-"}
+			if c.Rate != 0 || c.Ceiling != 0 {
+				for i, n := range []uint64{c.Octets, c.Frames, c.Drops, c.BacklogOctets} {
+					cells[4+i] = strconv.FormatUint(n, 10)
+				}
+			}
+			return item{value: c, names: []string{c.Name}, cells: cells}
 		}),
 	}
+}
+
+// bitRate is a rate as the topology has it.
+func bitRate(rate uint64) string {
+	if rate == 0 {
+		return "-"
+	}
+	units := []string{"bit", "kbit", "mbit", "gbit", "tbit"}
+	for len(units) > 1 && rate%1000 == 0 {
+		rate, units = rate/1000, units[1:]
+	}
+	return strconv.FormatUint(rate, 10) + units[0]
 }

@@ -68,6 +68,8 @@ const (
 	CodeUnknownClass   Code = "PW0224"
 	CodeTags           Code = "PW0225"
 	CodeHub            Code = "PW0226"
+	CodeRateSum        Code = "PW0227"
+	CodeUnshaped       Code = "PW0228"
 
 	CodeUnusedSite   Code = "PW0301"
 	CodeUnusedTunnel Code = "PW0302"
@@ -147,6 +149,8 @@ var codes = []codeMeaning{
 	{CodeUnknownClass, "a class that is not among `classes`"},
 	{CodeTags, "an Ethernet VLAN pseudowire with a VLAN at one end only"},
 	{CodeHub, "a hub that is not one of the network's sites"},
+	{CodeRateSum, "rates that are guaranteed and do not fit into a ceiling or a link"},
+	{CodeUnshaped, "something that takes a rate or a ceiling, without either"},
 
 	{CodeUnusedSite, "no tunnel reaches the site"},
 	{CodeUnusedTunnel, "no pseudowire uses the tunnel"},

@@ -79,7 +79,10 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				ECN: tn.ecn, Checksum: tn.checksums(peer), Foreign: peer.foreign,
 			}
 			if tn.class != nil {
-				own.Class = tn.class.Name
+				own.Class, own.Shape = tn.class.Name, tn.class.Shape
+				if own.Shapes() {
+					own.LinkRate = s.rate
+				}
 			}
 			tunnels = append(tunnels, own)
 		}

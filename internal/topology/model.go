@@ -28,7 +28,22 @@ type Local struct {
 type Class struct {
 	Name string
 	DSCP uint8
+	Shape
 }
+
+// Shape is what each tunnel of a class may send at its end: outer octets, in bits
+// a second.
+type Shape struct {
+	// Rate is guaranteed, Ceiling the most; 0 is none.
+	Rate, Ceiling uint64
+	// Priority is who takes first of what nobody has a guarantee for; lower first.
+	Priority uint8
+	// Queue is how many packets wait at most; 0 is the default.
+	Queue uint32
+}
+
+// Shapes says whether anything is to be shaped.
+func (s Shape) Shapes() bool { return s.Rate != 0 || s.Ceiling != 0 }
 
 // Bridge is one bridge of the site.
 type Bridge struct {
@@ -73,6 +88,10 @@ type Tunnel struct {
 	Hide   bool
 	// Class is the class of service, empty for none.
 	Class string
+	// Shape is that of the class, and LinkRate what the site's link carries, 0 where
+	// that is not said.
+	Shape
+	LinkRate uint64
 	// ECN says that congestion marks are passed on where the datapaths can.
 	ECN bool
 	// Checksum says that data packets over UDP have checksums.

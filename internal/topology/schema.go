@@ -41,6 +41,7 @@ var siteObject = &object{
 		{key: "address", shape: siteAddress, standard: "required", about: "Where the site's tunnels end: the address of an interface of its host. `dynamic`: it may change, or be behind address translation."},
 		{key: "bridges", shape: table{"BRIDGE", interfaceOf("a bridge"), bridgeObject}, about: "The bridges that pseudowires attach to. The key is the name of the Linux bridge."},
 		{key: "router-id", shape: routerID, standard: "from the tunnel's and the site's names", about: "The Router ID that the site signals on the only tunnel of a pair of sites. With several tunnels between the pair each has one of its own."},
+		{key: "rate", shape: rate, standard: "not known", about: "What the site's link to the others carries: all tunnels with a class that has a rate or a ceiling send no more than that together."},
 		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, later: laterOne, about: "Several paths to the site."},
 		{key: "managed", shape: boolean(""), standard: "true", about: "Whether the site runs this daemon. `false`: it is a foreign one, a router of another make."},
 		{key: "host-name", shape: phrase("a host name"), standard: "any", about: "The Host Name that a foreign site signals (RFC 3931, Section 5.4.3)."},
@@ -69,9 +70,10 @@ var classObject = &object{
 	name: "class", where: "classes.CLASS",
 	fields: []field{
 		{key: "dscp", shape: classDSCP, standard: "default (0)", about: "The DSCP of data packets' outer IP header. The peer is asked for it too (RFC 3308)."},
-		{key: "priority", shape: integer("priority", 0, 7), later: laterQoS, about: "Lower first."},
-		{key: "rate", shape: rate, later: laterQoS, about: "Guaranteed."},
-		{key: "ceiling", shape: rate, later: laterQoS, about: "At most."},
+		{key: "priority", shape: integer("priority", 0, 7), standard: "0", about: "Who takes first of what is left when all have what is guaranteed to them; lower first. It takes `rate` or `ceiling`."},
+		{key: "rate", shape: rate, standard: "none", about: "What each tunnel of the class can always send, at each of its ends: octets of outer packets, the link's header included."},
+		{key: "ceiling", shape: rate, standard: "the site's `rate`", about: "What it sends at most."},
+		{key: "queue", shape: integer("queue", 1, 100000), standard: "1000", about: "How many packets wait at most, for each tunnel. It takes `rate` or `ceiling`."},
 	},
 }
 

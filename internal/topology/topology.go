@@ -33,9 +33,12 @@ type site struct {
 	dynamic, foreign bool
 	place            Place
 	// hostName is what a foreign site calls itself, empty for anything.
-	hostName    string
-	routerID    uint32
-	routerIDAt  spot
+	hostName   string
+	routerID   uint32
+	routerIDAt spot
+	// rate is the link's, 0 if that is not known.
+	rate        uint64
+	rateAt      spot
 	bridges     []*bridge
 	bridgeNames map[string]*bridge
 	// noBridges is set where the bridges are there and could not be read.
@@ -268,6 +271,7 @@ func (b *builder) site(r row) {
 		b.fault(CodeMissingKey, r.at, "the key address is missing", "add `address:` with an IPv4 or IPv6 address")
 	}
 	s.routerID, s.routerIDAt, _ = get[uint32](rec, "router-id")
+	s.rate, s.rateAt, _ = get[uint64](rec, "rate")
 	bridges, _, readable := get[[]row](rec, "bridges")
 	s.noBridges = !readable && rec.has("bridges")
 	for _, br := range bridges {
@@ -285,6 +289,8 @@ func (b *builder) foreign(s *site, rec *record) {
 	s.foreign = ok && !managed
 	s.hostName, _, _ = get[string](rec, "host-name")
 	switch {
+	case s.foreign && rec.has("rate"):
+		b.clash(CodeForeign, rec.values["rate"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
 	case s.foreign && rec.has("bridges"):
 		b.clash(CodeForeign, rec.values["bridges"].key, fmt.Sprintf("%s is foreign: nobody makes bridges there", s.name), managedAt, "foreign here", "remove the key")
 	case !s.foreign && rec.has("host-name") && (ok || !rec.has("managed")):
@@ -298,6 +304,7 @@ func (b *builder) class(r row) {
 	b.t.classes = append(b.t.classes, c)
 	rec, _ := r.value.(*record)
 	c.DSCP, _, _ = get[uint8](rec, "dscp")
+	b.shape(c, rec)
 }
 
 func (b *builder) bridge(r row) *bridge {

@@ -105,7 +105,7 @@ func TestLocal(t *testing.T) {
 				// Alone between b and c, so that b's router ID holds; not towards a.
 				{Key: "all/a", Name: "all", Peer: "a", Class: "least", Encapsulation: l2tpv3.IP, SecretFiles: []string{"a b"}, Local: v4b, Remote: v4a, HostName: "all.b", PeerHostName: "all.a", RouterID: RouterID("all", "b"), Hello: 90 * time.Second},
 				{Key: "all/c", Name: "all", Peer: "c", Class: "least", Encapsulation: l2tpv3.IP, SecretFiles: []string{"a b"}, Local: v4b, Remote: netip.MustParseAddr("192.0.2.3"), HostName: "all.b", PeerHostName: "all.c", RouterID: 4294967295, Hello: 90 * time.Second},
-				{Key: "one/a", Name: "one", Peer: "a", ECN: true, Class: "best", SecretFiles: []string{"new", "/etc/pwd/old"}, Digest: l2tpv3.HMACSHA1, Hide: true, Local: v4b, Remote: v4a, HostName: "one.b", PeerHostName: "one.a", RouterID: RouterID("one", "b")},
+				{Key: "one/a", Name: "one", Peer: "a", ECN: true, Class: "best", Shape: Shape{1, 1e15, 7, 100000}, LinkRate: 1e15, SecretFiles: []string{"new", "/etc/pwd/old"}, Digest: l2tpv3.HMACSHA1, Hide: true, Local: v4b, Remote: v4a, HostName: "one.b", PeerHostName: "one.a", RouterID: RouterID("one", "b")},
 			},
 			Pseudowires: []Pseudowire{
 				{Name: "number", AGI: []byte("tenant 7"), Sublayer: l2tpv3.SublayerDefault, DSCP: 46, Peer: "a", Device: "pw-number", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte{0, 0, 0, 7}, CookieLength: 0, MTU: 9216, Datapath: "kernel", Attachment: Attachment{Bridge: "br-on", VLAN: 4094}},
@@ -114,7 +114,7 @@ func TestLocal(t *testing.T) {
 				{Name: "text", DSCP: 46, Peer: "a", Device: "pw-text", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte("7"), CookieLength: 4, MTU: 1280, Datapath: "ebpf", Attachment: Attachment{Bridge: "br-theirs"}},
 				{Name: "words", Sequencing: l2tpv3.SequencingNonIP, Sublayer: l2tpv3.SublayerDefault, PeerVLAN: 7, DSCP: 63, Peer: "a", Device: "pw-words", Tunnel: "all/a", Type: l2tpv3.EthernetVLAN, EndID: []byte("vc 7: east"), CookieLength: 8, Attachment: Attachment{Bridge: "br-on", VLAN: 1}},
 			},
-			Classes: []Class{{"best", 46}, {"least", 63}},
+			Classes: []Class{{"best", 46, Shape{1, 1e15, 7, 100000}}, {"least", 63, Shape{}}},
 			SecretFiles: []SecretFile{
 				{Tunnel: "one", Name: "new", Path: "tunnels.one.secret-file[0]"},
 				{Tunnel: "one", Name: "/etc/pwd/old", Path: "tunnels.one.secret-file[1]"},

@@ -84,6 +84,9 @@ type Session struct {
 	ReceiveSequencing, TransmitSequencing l2tpv3.DataSequencing
 	// DSCP is that of outer packets, 0 to 63.
 	DSCP uint8
+	// Priority is that of outer packets on this host (skb->priority): the handle of
+	// their class, where the underlay's qdisc has classes.
+	Priority uint32
 	// Transmit is set when user frames may be sent to the peer: the session is
 	// established and the peer's circuit is active (Section 5.4.5). Frames
 	// received are always delivered.
@@ -136,6 +139,8 @@ type Abilities struct {
 	// Checksum says that Tunnel.Checksum is honoured; otherwise data packets over UDP
 	// have checksums always.
 	Checksum bool
+	// Priority says that Session.Priority is honoured.
+	Priority bool
 }
 
 // Datapath carries Ethernet frames of sessions between devices and the PSN.

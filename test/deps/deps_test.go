@@ -61,6 +61,10 @@ var rules = []rule{
 		why: "an attachment circuit cannot tell the datapaths apart",
 	},
 	{
+		of: []string{"pkg/qos"}, only: []string{"std", "github.com/vishvananda/netlink/...", "golang.org/x/sys/unix"},
+		why: "shaping knows of handles and rates, not of tunnels",
+	},
+	{
 		of: []string{"pkg/pseudowire/l2tpeth"}, never: []string{"bpf", "github.com/cilium/ebpf/...", "pkg/pseudowire/tcbpf"}, deep: true,
 		why: "the kernel's datapath works where eBPF does not",
 	},

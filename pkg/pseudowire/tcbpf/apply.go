@@ -170,13 +170,14 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	}
 	t := d.tunnels[s.Tunnel]
 	tx := bpf.Transmit{
-		Session: s.LocalID,
-		Egress:  uint32(t.path.link),
-		Lane:    uint32(d.lane.inner),
-		IdSlot:  t.flow.Slot(),
-		Mtu:     uint32(t.path.mtu),
-		Room:    uint32(room(dev, t, s)),
-		Vlan:    uint32(dev.VLAN),
+		Session:  s.LocalID,
+		Egress:   uint32(t.path.link),
+		Lane:     uint32(d.lane.inner),
+		IdSlot:   t.flow.Slot(),
+		Mtu:      uint32(t.path.mtu),
+		Room:     uint32(room(dev, t, s)),
+		Vlan:     uint32(dev.VLAN),
+		Priority: s.Priority,
 	}
 	if s.Transmit {
 		tx.Flags |= bpf.TransmitEstablished

@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"errors"
+	"hash/fnv"
+	"maps"
+	"slices"
+
+	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/qos"
+)
+
+// shape shapes what the tunnels send, as they were set. An interface that somebody
+// else shapes, or a way that is not there (yet), is noted and no failure.
+func (a *Agent) shape() error {
+	interfaces, lost := a.shapes()
+	if len(interfaces) == 0 && !a.shaping {
+		a.faults.set("shaping", lost)
+		return nil
+	}
+	a.shaping = true
+	err := a.shaper.Set(interfaces)
+	a.shaping = err != nil || len(interfaces) > 0
+	a.faults.set("shaping", errors.Join(lost, err))
+	return unoccupied(err)
+}
+
+// unoccupied is an error without what is about qdiscs of others.
+func unoccupied(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var rest []error
+		for _, e := range joined.Unwrap() {
+			rest = append(rest, unoccupied(e))
+		}
+		return errors.Join(rest...)
+	}
+	if errors.As(err, new(*qos.OccupiedError)) {
+		return nil
+	}
+	return err
+}
+
+// shapes are the interfaces that tunnels with a rate or a ceiling leave through.
+func (a *Agent) shapes() (interfaces []qos.Interface, lost error) {
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(a.tunnels)) {
+		t := a.tunnels[key]
+		if !t.Shapes() {
+			continue
+		}
+		index, err := a.shaper.Egress(t.Local, t.Remote)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		at := slices.IndexFunc(interfaces, func(i qos.Interface) bool { return i.Index == index })
+		if at < 0 {
+			at = len(interfaces)
+			interfaces = append(interfaces, qos.Interface{Index: index, Rate: t.LinkRate})
+		}
+		i := &interfaces[at]
+		i.Classes = append(i.Classes, qos.Class{Number: a.classNumber(key), Rate: t.Rate, Ceiling: t.Ceiling, Priority: t.Priority, Queue: t.Queue})
+	}
+	return interfaces, errors.Join(errs...)
+}
+
+// classNumber is that of a tunnel's class, whether it has one or not, so that sessions
+// need not be told when it gets one. It is made of the name: a daemon that is
+// started anew comes to the same.
+func (a *Agent) classNumber(tunnel string) uint16 {
+	if n := a.numbers[tunnel]; n != 0 {
+		return n
+	}
+	taken := make(map[uint16]bool)
+	for _, n := range a.numbers {
+		taken[n] = true
+	}
+	h := fnv.New32a()
+	h.Write([]byte(tunnel))
+	for i := range uint32(qos.MaxNumber) {
+		if n := uint16((h.Sum32()%qos.MaxNumber+i)%qos.MaxNumber) + 1; !taken[n] {
+			a.numbers[tunnel] = n
+			return n
+		}
+	}
+	return 0
+}
+
+// priority is that of the packets of a tunnel's sessions, 0 where the datapath
+// cannot set it.
+func (a *Agent) priority(tunnel string, dp pseudowire.Datapath) uint32 {
+	n := a.classNumber(tunnel)
+	if n == 0 || !dp.Abilities().Priority {
+		return 0
+	}
+	return qos.Handle(n)
+}
+
+// classViews are the classes, each with the sum of what its tunnels sent.
+func (a *Agent) classViews() []api.Class {
+	views := []api.Class{}
+	if a.local == nil {
+		return views
+	}
+	sums := make(map[string]qos.Counters)
+	interfaces, _ := a.shapes()
+	for _, i := range interfaces {
+		counters, err := a.shaper.Counters(i.Index)
+		if err != nil {
+			a.log.Warn("cannot read what classes have sent", "err", err)
+			continue
+		}
+		for key, n := range a.numbers {
+			t := a.tunnels[key]
+			c, there := counters[n]
+			if t == nil || !there {
+				continue
+			}
+			sums[t.Class] = add(sums[t.Class], c)
+		}
+	}
+	for _, c := range a.local.Classes {
+		views = append(views, classView(c, sums[c.Name]))
+	}
+	return views
+}
+
+func add(a, b qos.Counters) qos.Counters {
+	return qos.Counters{
+		Octets: a.Octets + b.Octets, Frames: a.Frames + b.Frames, Drops: a.Drops + b.Drops,
+		BacklogOctets: a.BacklogOctets + b.BacklogOctets, BacklogFrames: a.BacklogFrames + b.BacklogFrames,
+	}
+}
+
+func classView(c topology.Class, sum qos.Counters) api.Class {
+	return api.Class{
+		Name: c.Name, DSCP: c.DSCP, Priority: c.Priority, Rate: c.Rate, Ceiling: c.Ceiling, Queue: c.Queue,
+		Octets: sum.Octets, Frames: sum.Frames, Drops: sum.Drops,
+		BacklogOctets: sum.BacklogOctets, BacklogFrames: sum.BacklogFrames,
+	}
+}

@@ -1,0 +1,59 @@
+package topology
+
+import (
+	"fmt"
+	"strings"
+)
+
+// shape reads what a class guarantees and allows.
+func (b *builder) shape(c *class, rec *record) {
+	rate, rateAt, _ := get[uint64](rec, "rate")
+	ceiling, ceilingAt, _ := get[uint64](rec, "ceiling")
+	priority, priorityAt, prefers := get[int64](rec, "priority")
+	queue, queueAt, queues := get[int64](rec, "queue")
+	c.Shape = Shape{Rate: rate, Ceiling: ceiling, Priority: uint8(priority), Queue: uint32(queue)}
+	if c.Ceiling != 0 && c.Rate > c.Ceiling {
+		b.clash(CodeRateSum, rateAt, fmt.Sprintf("the rate is above the ceiling: %s - %s = %s too much", bits(c.Rate), bits(c.Ceiling), bits(c.Rate-c.Ceiling)),
+			ceilingAt, "the ceiling is here", "lower the rate, or raise the ceiling")
+	}
+	if rec == nil || rec.has("rate") || rec.has("ceiling") {
+		return
+	}
+	const help = "add `rate:` or `ceiling:`, or remove the key"
+	if prefers {
+		b.fault(CodeUnshaped, priorityAt, "nothing of the class is shaped, so that nothing has a priority", help)
+	}
+	if queues {
+		b.fault(CodeUnshaped, queueAt, "nothing of the class is shaped, so that nothing waits", help)
+	}
+}
+
+// checkRates compares what is guaranteed at each site with what its link carries.
+func (b *builder) checkRates() {
+	for _, s := range b.t.sites {
+		if s.rate == 0 || b.full() {
+			continue
+		}
+		var sum uint64
+		var terms []string
+		for _, t := range b.t.localTunnels(s) {
+			if t.Rate != 0 {
+				sum += t.Rate
+				terms = append(terms, fmt.Sprintf("%s %s", t.Key, bits(t.Rate)))
+			}
+		}
+		if sum > s.rate {
+			b.fault(CodeRateSum, s.rateAt, fmt.Sprintf("the link of %s carries %s, and more is guaranteed on it: %s = %s",
+				s.name, bits(s.rate), strings.Join(terms, " + "), bits(sum)), "lower the `rate:` of classes: each of their tunnels, at each of its ends, has it to itself")
+		}
+	}
+}
+
+// bits is a rate as it is written in the file.
+func bits(rate uint64) string {
+	units := []string{"bit", "kbit", "mbit", "gbit", "tbit"}
+	for len(units) > 1 && rate%1000 == 0 && rate != 0 {
+		rate, units = rate/1000, units[1:]
+	}
+	return fmt.Sprintf("%d%s", rate, units[0])
+}

@@ -1,0 +1,258 @@
+package qos
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Manager shapes interfaces of one network namespace.
+type Manager struct {
+	nl *netlink.Handle
+	// set is what the classes of interfaces were last set to, by handle.
+	set map[int]map[uint32]shaped
+}
+
+// Open makes a Manager of the calling thread's network namespace.
+func Open() (*Manager, error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, &OpError{"open netlink", err}
+	}
+	return &Manager{nl: nl, set: make(map[int]map[uint32]shaped)}, nil
+}
+
+// Close gives up handles; what is set stays.
+func (m *Manager) Close() { m.nl.Close() }
+
+// Set shapes those interfaces, and no others any more. What it cannot do on one
+// does not keep it from the rest. Errors: *OccupiedError, *OpError; ErrNoHTB.
+func (m *Manager) Set(interfaces []Interface) error {
+	roots, err := m.roots()
+	if err != nil {
+		return err
+	}
+	wanted := make(map[int]bool)
+	var errs []error
+	for i := range interfaces {
+		wanted[interfaces[i].Index] = true
+		l, err := m.nl.LinkByIndex(interfaces[i].Index)
+		if err != nil {
+			errs = append(errs, &OpError{fmt.Sprintf("find interface %d", interfaces[i].Index), err})
+			continue
+		}
+		errs = append(errs, m.shape(l, roots[interfaces[i].Index], &interfaces[i]))
+	}
+	maps.DeleteFunc(m.set, func(index int, _ map[uint32]shaped) bool { return !wanted[index] })
+	for index, q := range roots {
+		if ours(q) && !wanted[index] {
+			errs = append(errs, m.clear(q))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Cleanup takes what is ours off all interfaces.
+func (m *Manager) Cleanup() error { return m.Set(nil) }
+
+// Egress is the interface of packets from one address to another; local may be the
+// zero one. Without remote it is the interface that has local.
+func (m *Manager) Egress(local, remote netip.Addr) (index int, err error) {
+	if !remote.IsValid() {
+		return m.holder(local)
+	}
+	o := &netlink.RouteGetOptions{}
+	if local.IsValid() {
+		o.SrcAddr = local.AsSlice()
+	}
+	routes, err := m.nl.RouteGetWithOptions(remote.AsSlice(), o)
+	if err == nil && len(routes) == 0 {
+		err = unix.ENETUNREACH
+	}
+	if err != nil {
+		return 0, &OpError{fmt.Sprintf("find the way to %s", remote), err}
+	}
+	return routes[0].LinkIndex, nil
+}
+
+func (m *Manager) holder(local netip.Addr) (index int, err error) {
+	addrs, err := m.nl.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return 0, &OpError{"list addresses", err}
+	}
+	for _, a := range addrs {
+		if a.IP.Equal(local.AsSlice()) {
+			return a.LinkIndex, nil
+		}
+	}
+	return 0, &OpError{fmt.Sprintf("find the interface with %s", local), unix.EADDRNOTAVAIL}
+}
+
+// roots are the root qdiscs by interface, without those that the kernel gave them.
+func (m *Manager) roots() (map[int]netlink.Qdisc, error) {
+	qdiscs, err := m.nl.QdiscList(nil)
+	if err != nil {
+		return nil, &OpError{"list qdiscs", err}
+	}
+	roots := make(map[int]netlink.Qdisc)
+	for _, q := range qdiscs {
+		// Those that the kernel gives have no handle of their own.
+		if a := q.Attrs(); a.Parent == netlink.HANDLE_ROOT && a.Handle != 0 {
+			roots[a.LinkIndex] = q
+		}
+	}
+	return roots, nil
+}
+
+func ours(q netlink.Qdisc) bool { return q != nil && q.Attrs().Handle == root && q.Type() == "htb" }
+
+// clear takes our qdisc off; what waits in it is lost.
+func (m *Manager) clear(q netlink.Qdisc) error {
+	if err := m.nl.QdiscDel(q); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+		return &OpError{fmt.Sprintf("remove the qdisc of interface %d", q.Attrs().LinkIndex), err}
+	}
+	return nil
+}
+
+func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
+	switch {
+	case q != nil && !ours(q):
+		return &OccupiedError{l.Attrs().Name, q.Type()}
+	case q == nil:
+		delete(m.set, i.Index)
+		htb := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: i.Index, Handle: root, Parent: netlink.HANDLE_ROOT})
+		if err := m.nl.QdiscAdd(htb); errors.Is(err, unix.ENOENT) {
+			return &OpError{"shape " + l.Attrs().Name, ErrNoHTB}
+		} else if err != nil {
+			return &OpError{"add a qdisc to " + l.Attrs().Name, err}
+		}
+	}
+	return m.classes(l, i)
+}
+
+// classes makes the classes what they are to be. Those that go leave last.
+func (m *Manager) classes(l netlink.Link, i *Interface) error {
+	there, err := m.handles(l)
+	if err != nil {
+		return err
+	}
+	set := m.set[i.Index]
+	if set == nil {
+		set = make(map[uint32]shaped)
+		m.set[i.Index] = set
+	}
+	want := map[uint32]shaped{link: {rate: i.most(), ceiling: i.most()}}
+	for k := range i.Classes {
+		c := &i.Classes[k]
+		if c.Number == 0 || c.Number > MaxNumber {
+			return &OpError{fmt.Sprintf("make class %d of %s", c.Number, l.Attrs().Name), unix.EINVAL}
+		}
+		want[Handle(c.Number)] = i.shape(c)
+	}
+	// In the order of handles the link comes first.
+	for _, handle := range slices.Sorted(maps.Keys(want)) {
+		if there[handle] && set[handle] == want[handle] {
+			continue
+		}
+		delete(set, handle)
+		if err := m.setClass(i.Index, handle, want[handle], there[handle]); err != nil {
+			return &OpError{fmt.Sprintf("set class %s of %s", netlink.HandleStr(handle), l.Attrs().Name), err}
+		}
+		set[handle] = want[handle]
+	}
+	for handle := range there {
+		if _, wanted := want[handle]; wanted {
+			continue
+		}
+		delete(set, handle)
+		c := &netlink.GenericClass{ClassAttrs: netlink.ClassAttrs{LinkIndex: i.Index, Handle: handle, Parent: link}, ClassType: "htb"}
+		if err := m.nl.ClassDel(c); err != nil && !errors.Is(err, unix.ENOENT) {
+			return &OpError{fmt.Sprintf("remove class %s of %s", netlink.HandleStr(handle), l.Attrs().Name), err}
+		}
+	}
+	return nil
+}
+
+// setClass makes a class, or changes it in place.
+func (m *Manager) setClass(index int, handle uint32, s shaped, there bool) error {
+	parent := uint32(link)
+	if handle == link {
+		parent = root
+	}
+	c := netlink.NewHtbClass(netlink.ClassAttrs{LinkIndex: index, Handle: handle, Parent: parent}, netlink.HtbClassAttrs{
+		Rate: s.rate, Ceil: s.ceiling, Buffer: burst(s.rate), Cbuffer: burst(s.ceiling), Prio: uint32(s.priority),
+		// What classes of one priority take of what is left is in proportion to it.
+		Quantum: uint32(min(max(s.rate/8/100, 1600), 60_000)),
+	})
+	if err := m.nl.ClassReplace(c); err != nil || handle == link {
+		return err
+	}
+	return m.setQueue(index, handle, s.queue)
+}
+
+// setQueue gives a class its queue, or changes how long it is: fq_codel, or a plain
+// one where the kernel does not have that. The handle is made of the class's number.
+func (m *Manager) setQueue(index int, class, limit uint32) error {
+	attrs := netlink.QdiscAttrs{LinkIndex: index, Handle: class << 16, Parent: class}
+	q := netlink.NewFqCodel(attrs)
+	q.Limit = limit
+	// Invalid: there is a queue of the other kind already, which stays what it is.
+	if err := m.nl.QdiscReplace(q); !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	// struct tc_fifo_qopt, which the library does not have.
+	req := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index), Handle: attrs.Handle, Parent: class})
+	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("pfifo")))
+	req.AddData(nl.NewRtAttr(nl.TCA_OPTIONS, nl.Uint32Attr(limit)))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// burst is how many octets may be sent at once: those of 2 ms, and two full packets at least.
+func burst(rate uint64) uint32 { return uint32(min(max(rate/8/500, 3200), 64<<20)) }
+
+func (m *Manager) handles(l netlink.Link) (map[uint32]bool, error) {
+	classes, err := m.nl.ClassList(l, netlink.HANDLE_NONE)
+	if err != nil {
+		return nil, &OpError{"list the classes of " + l.Attrs().Name, err}
+	}
+	there := make(map[uint32]bool)
+	for _, c := range classes {
+		if h := c.Attrs().Handle; c.Type() == "htb" && h>>16 == major {
+			there[h] = true
+		}
+	}
+	return there, nil
+}
+
+// Counters of an interface's classes, by number.
+func (m *Manager) Counters(index int) (map[uint16]Counters, error) {
+	l, err := m.nl.LinkByIndex(index)
+	if err != nil {
+		return nil, &OpError{fmt.Sprintf("find interface %d", index), err}
+	}
+	classes, err := m.nl.ClassList(l, netlink.HANDLE_NONE)
+	if err != nil {
+		return nil, &OpError{"list the classes of " + l.Attrs().Name, err}
+	}
+	all := make(map[uint16]Counters)
+	for _, c := range classes {
+		a := c.Attrs()
+		if c.Type() != "htb" || a.Handle>>16 != major || a.Handle == link || a.Statistics == nil {
+			continue
+		}
+		s := a.Statistics
+		all[uint16(a.Handle)>>4] = Counters{
+			Octets: s.Basic.Bytes, Frames: uint64(s.Basic.Packets), Drops: uint64(s.Queue.Drops),
+			BacklogOctets: uint64(s.Queue.Backlog), BacklogFrames: uint64(s.Queue.Qlen),
+		}
+	}
+	return all, nil
+}

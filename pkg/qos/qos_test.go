@@ -1,0 +1,202 @@
+package qos_test
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/pkg/qos"
+)
+
+// host is a namespace with one interface of an underlay, and a Manager in it.
+type host struct {
+	*qos.Manager
+	t     *testing.T
+	ns    *netlab.Namespace
+	link  netlink.Link
+	index int
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	lab := netlab.New(t)
+	ns := lab.Namespace("host")
+	eth0, far := lab.Veth(ns, "eth0", lab.Namespace("far"), "eth0")
+	eth0.Addr("192.0.2.1/24").Up()
+	far.Up()
+	l, err := ns.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, ns: ns, link: l, index: l.Attrs().Index}
+	h.open()
+	if err := h.set(h.shaped()); errors.Is(err, qos.ErrNoHTB) {
+		netlab.Missing(t, "htb", err)
+	}
+	h.must(h.set())
+	return h
+}
+
+// open starts with a new Manager, as after a restart.
+func (h *host) open() {
+	h.t.Helper()
+	h.must(h.ns.Do(func() (err error) { h.Manager, err = qos.Open(); return err }))
+	h.t.Cleanup(h.Close)
+}
+
+func (h *host) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) set(i ...qos.Interface) error { return h.ns.Do(func() error { return h.Set(i) }) }
+
+func (h *host) shaped(classes ...qos.Class) qos.Interface {
+	return qos.Interface{Index: h.index, Rate: 100e6, Classes: classes}
+}
+
+// classes are those of the interface: rates in bits a second.
+func (h *host) classes() map[uint32][3]uint64 {
+	h.t.Helper()
+	list, err := h.ns.Netlink().ClassList(h.link, netlink.HANDLE_NONE)
+	h.must(err)
+	all := map[uint32][3]uint64{}
+	for _, c := range list {
+		if c, ok := c.(*netlink.HtbClass); ok {
+			all[c.Handle] = [3]uint64{c.Rate * 8, c.Ceil * 8, uint64(c.Prio)}
+		}
+	}
+	return all
+}
+
+// root is the kind of the root qdisc.
+func (h *host) root() string {
+	h.t.Helper()
+	list, err := h.ns.Netlink().QdiscList(h.link)
+	h.must(err)
+	for _, q := range list {
+		if a := q.Attrs(); a.LinkIndex == h.index && a.Parent == netlink.HANDLE_ROOT {
+			return q.Type()
+		}
+	}
+	return ""
+}
+
+func (h *host) want(want map[uint32][3]uint64) {
+	h.t.Helper()
+	got := h.classes()
+	for handle, w := range want {
+		if got[handle] != w {
+			h.t.Errorf("class %s is %v, want %v", netlink.HandleStr(handle), got[handle], w)
+		}
+	}
+	if len(got) != len(want) {
+		h.t.Errorf("classes %v, want %v", got, want)
+	}
+}
+
+const link = 0x70640001
+
+func TestClasses(t *testing.T) {
+	h := newHost(t)
+	before := h.root()
+	voice := qos.Class{Number: 1, Rate: 20e6, Ceiling: 40e6, Priority: 1, Queue: 10}
+	bulk := qos.Class{Number: qos.MaxNumber, Ceiling: 1e9, Priority: 7}
+	h.must(h.set(h.shaped(voice, bulk)))
+	full := map[uint32][3]uint64{
+		link: {100e6, 100e6, 0}, qos.Handle(1): {20e6, 40e6, 1}, qos.Handle(qos.MaxNumber): {8000, 100e6, 7},
+	}
+	h.want(full)
+
+	// Another Manager finds them, and what it does twice changes nothing.
+	h.open()
+	for range 2 {
+		h.must(h.set(h.shaped(voice, bulk)))
+		h.want(full)
+	}
+
+	voice.Rate, voice.Priority = 5e6, 0
+	h.must(h.set(h.shaped(voice)))
+	h.want(map[uint32][3]uint64{link: {100e6, 100e6, 0}, qos.Handle(1): {5e6, 40e6, 0}})
+
+	h.must(h.ns.Do(h.Cleanup))
+	if got := h.root(); got != before {
+		t.Errorf("the root qdisc is %s, was %s", got, before)
+	}
+	h.must(h.ns.Do(h.Cleanup))
+}
+
+// What waits in a class survives a change of it.
+func TestChangeKeepsTheQueue(t *testing.T) {
+	h := newHost(t)
+	slow := qos.Class{Number: 3, Rate: 8000, Ceiling: 8000}
+	h.must(h.set(h.shaped(slow)))
+	fill(h, qos.Handle(3))
+	before := h.count(3)
+	if before.BacklogFrames == 0 {
+		t.Fatalf("nothing waits: %+v", before)
+	}
+	slow.Rate, slow.Ceiling, slow.Priority = 16000, 16000, 5
+	slow.Queue = 500
+	h.must(h.set(h.shaped(slow)))
+	// Whatever has been sent meanwhile: nothing was dropped or forgotten.
+	after := h.count(3)
+	if after.Drops != 0 || after.BacklogFrames == 0 || after.Frames+after.BacklogFrames < frames {
+		t.Errorf("%+v, and after the change %+v", before, after)
+	}
+}
+
+func (h *host) count(number uint16) (c qos.Counters) {
+	h.t.Helper()
+	h.must(h.ns.Do(func() error {
+		all, err := h.Counters(h.index)
+		c = all[number]
+		return err
+	}))
+	return c
+}
+
+func TestQdiscOfOthers(t *testing.T) {
+	h := newHost(t)
+	theirs := netlink.NewPrio(netlink.QdiscAttrs{LinkIndex: h.index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT})
+	h.must(h.ns.Netlink().QdiscAdd(netlink.NewHtb(theirs.QdiscAttrs)))
+	if err := h.set(h.shaped()); !errors.As(err, new(*qos.OccupiedError)) {
+		t.Errorf("shaping an interface of others: %v", err)
+	}
+	h.must(h.ns.Do(h.Cleanup))
+	if got := h.root(); got != "htb" {
+		t.Errorf("their qdisc became %s", got)
+	}
+}
+
+func TestEgress(t *testing.T) {
+	h := newHost(t)
+	for _, tt := range []struct{ local, remote string }{
+		{"192.0.2.1", "192.0.2.2"}, {"", "192.0.2.2"}, {"192.0.2.1", ""},
+	} {
+		var local, remote netip.Addr
+		if tt.local != "" {
+			local = netip.MustParseAddr(tt.local)
+		}
+		if tt.remote != "" {
+			remote = netip.MustParseAddr(tt.remote)
+		}
+		h.must(h.ns.Do(func() error {
+			if index, err := h.Egress(local, remote); err != nil || index != h.index {
+				t.Errorf("from %q to %q: interface %d, %v, want %d", tt.local, tt.remote, index, err, h.index)
+			}
+			return nil
+		}))
+	}
+	h.must(h.ns.Do(func() error {
+		if _, err := h.Egress(netip.Addr{}, netip.MustParseAddr("203.0.113.1")); err == nil {
+			t.Error("a way to where there is none")
+		}
+		return nil
+	}))
+}
