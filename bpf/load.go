@@ -27,6 +27,8 @@ type Objects struct {
 	// what has come of the peers', both by local session ID.
 	Numbers Table[uint32, uint64]
 	Orders  Table[uint32, Order]
+	// FragmentIDs are the next identifications of fragments, by Flow.Slot.
+	FragmentIDs Table[uint32, uint64]
 	// Held are frames that wait for their turn.
 	Held Table[TurnKey, HeldFrame]
 	// Waits is the ring buffer of Waiting; Keeper says until when it is read.
@@ -107,6 +109,7 @@ func Load(dir string) (*Objects, error) {
 	o.Encap, o.Decap, o.Lane = programs[objectProgPwdEncap], programs[objectProgPwdDecap], programs[objectProgPwdLane]
 	o.Pseudowires.m, o.Sessions.m, o.Tunnels.m = maps[objectMapPseudowires], maps[objectMapSessions], maps[objectMapTunnels]
 	o.Numbers.m, o.Orders.m = maps[objectMapNumbers], maps[objectMapOrders]
+	o.FragmentIDs.m = maps[objectMapFragmentIds]
 	o.Held.m = maps[objectMapHeld]
 	o.Waits, o.Keeper.m = maps[objectMapWaits], maps[objectMapKeeper]
 	o.Counts.m, o.Global.m = maps[objectMapCounts], maps[objectMapGlobalCounts]

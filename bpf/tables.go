@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // The values of the maps, as in maps.h.
@@ -152,15 +153,25 @@ type Table[K comparable, V any] struct{ m *ebpf.Map }
 // Put sets the value of a key.
 func (t Table[K, V]) Put(key K, value *V) error {
 	if err := t.m.Put(&key, value); err != nil {
-		return fmt.Errorf("write map %s: %w", t.m, err)
+		return writeError(t.m, err)
 	}
 	return nil
+}
+
+// ErrFull: a map has as many entries as it can.
+var ErrFull = errors.New("full")
+
+func writeError(m *ebpf.Map, err error) error {
+	if errors.Is(err, unix.E2BIG) {
+		return fmt.Errorf("write map %s: %w: it has %d entries: %w", m, ErrFull, m.MaxEntries(), err)
+	}
+	return fmt.Errorf("write map %s: %w", m, err)
 }
 
 // Create sets the value of a key that has none yet.
 func (t Table[K, V]) Create(key K, value *V) error {
 	if err := t.m.Update(&key, value, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return fmt.Errorf("write map %s: %w", t.m, err)
+		return writeError(t.m, err)
 	}
 	return nil
 }
@@ -207,7 +218,7 @@ func (t CounterTable) Create(session uint32) error {
 	}
 	err = t.m.Update(&session, make([]Counters, cpus), ebpf.UpdateNoExist)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return fmt.Errorf("write map %s: %w", t.m, err)
+		return writeError(t.m, err)
 	}
 	return nil
 }

@@ -333,7 +333,7 @@ func (d *Datapath) RemoveTunnel(name string) error {
 // SetSession installs a session or changes one.
 func (d *Datapath) SetSession(s pseudowire.Session) error {
 	fail := func(err error) error {
-		return &Error{Op: "install session", Object: fmt.Sprintf("%d of pseudowire %s", s.LocalID, s.Pseudowire), Err: err}
+		return &Error{Op: "install session", Object: fmt.Sprintf("%d of pseudowire %s", s.LocalID, s.Pseudowire), Hint: hintFull(err), Err: err}
 	}
 	if d.tunnels[s.Tunnel] == nil {
 		return fail(fmt.Errorf("tunnel %q: %w", s.Tunnel, ErrUnknown))

@@ -71,6 +71,14 @@ func loadError(err error) error {
 	return e
 }
 
+// hintFull is what to do where there is no room for one more.
+func hintFull(err error) string {
+	if errors.Is(err, bpf.ErrFull) {
+		return "the eBPF datapath can have no more: give some pseudowires `datapath: kernel`, or to another host"
+	}
+	return ""
+}
+
 func release() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {

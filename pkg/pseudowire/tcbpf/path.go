@@ -23,6 +23,9 @@ type path struct {
 
 func (p path) resolved() bool { return p.up && p.destination != nil }
 
+// leastPathMTU is what is believed of a path at the least (RFC 8200, Section 5).
+const leastPathMTU = 1280
+
 // findPath looks the way to remote up. The neighbour may be unresolved: then it
 // is asked for, and the next Refresh will find it. before is the way found last:
 // the address of a neighbour that the kernel has forgotten since, not missed, is
@@ -54,7 +57,8 @@ func (d *Datapath) findPath(local, remote netip.Addr, before path) (path, error)
 		up:     attrs.Flags&net.FlagUp != 0,
 	}
 	if route.MTU > 0 && route.MTU < p.mtu {
-		p.mtu = route.MTU
+		// What routers say of the path can be forged: every path carries that much.
+		p.mtu = min(p.mtu, max(route.MTU, leastPathMTU))
 	}
 	next := route.Gw
 	if via, ok := route.Via.(*netlink.Via); ok && next == nil {

@@ -175,6 +175,26 @@ func TestRouteMoves(t *testing.T) {
 	}
 }
 
+// What a router says of the path is believed down to what every path carries.
+func TestForgedPathMTU(t *testing.T) {
+	a, _ := up(t, setting{cookie: 8, router: 1000})
+	pump(t, a)
+	port := openPort(t, a.host, "eth0")
+	remote := a.tunnel.Remote.Addr().AsSlice()
+	a.eventually("the router was not heard", func() bool {
+		port.send(shapes[0].frame(newRand(), 1300))
+		routes, err := a.dp.nl.RouteGet(remote)
+		must(t, err)
+		return len(routes) > 0 && routes[0].MTU == 1000
+	})
+	a.do(func() {
+		must(t, a.dp.Refresh())
+		if got := a.dp.tunnels[tunnelName].path.mtu; got != leastPathMTU {
+			t.Errorf("the path's MTU is taken to be %d, want %d", got, leastPathMTU)
+		}
+	})
+}
+
 // A router on the way has a smaller MTU. The packets that do not fit are lost, but
 // what the router says of them reaches the tunnel's socket, and from then on they
 // leave in fragments.
