@@ -238,6 +238,9 @@ func TestOrderEndToEnd(t *testing.T) {
 			pump(t, s)
 		}
 		transfer(t, a.host, b.host, "10.0.0.2:5001", 8<<20)
+		// A burst of held frames can be more than a busy host's backlog takes
+		// (net.core.netdev_max_backlog); TCP sends what is counted so again.
+		before := map[*site]uint64{a: a.counters().Drops["error"], b: b.counters().Drops["error"]}
 		in, out := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
 		const frames = 100
 		for range frames {
@@ -250,8 +253,8 @@ func TestOrderEndToEnd(t *testing.T) {
 			}
 		}
 		for _, s := range []*site{a, b} {
-			if c := s.counters(); c.Drops["out-of-sequence"] != 0 || c.Drops["error"] != 0 {
-				t.Errorf("%s: %+v", s.name, c)
+			if c := s.counters(); c.Drops["out-of-sequence"] != 0 || c.Drops["error"] != before[s] {
+				t.Errorf("%s: %+v; %d errors before", s.name, c, before[s])
 			}
 		}
 		b.eventually("frames are still held", func() bool {
