@@ -30,7 +30,7 @@ type variant struct {
 	cookie        int
 	sublayer      l2tpv3.L2SpecificSublayer
 	sequencing    l2tpv3.DataSequencing
-	// checksum is whether a static end's UDP datagrams have one.
+	// checksum is whether UDP datagrams have one: those of static ends and of the eBPF datapath.
 	checksum bool
 }
 
@@ -91,7 +91,7 @@ func TestCarry(t *testing.T) {
 					}
 					s := s
 					s.encapsulation, s.cookie, s.sublayer, s.sequencing = v.encapsulation, v.cookie, v.sublayer, v.sequencing
-					s.noChecksum = !v.checksum
+					s.noChecksum, s.checksum = !v.checksum, v.checksum
 					step(v.String(), s, carries)
 				}
 				s := s

@@ -44,6 +44,8 @@ type setup struct {
 	sequencing    l2tpv3.DataSequencing
 	// noChecksum has a static end send UDP datagrams without checksums.
 	noChecksum bool
+	// checksum has an end of the eBPF datapath send them with checksums.
+	checksum bool
 }
 
 const (
@@ -296,6 +298,7 @@ func (s *site) carry(x setup) {
 	if err := s.lcce.Do(func() error { return s.tr.SetDataSessions(data) }); err != nil {
 		s.t.Fatal(err)
 	}
+	s.tunnel.Checksum = x.checksum
 	s.must("set tunnel", func(dp pseudowire.Datapath) error { return dp.SetTunnel(s.tunnel) })
 	s.must("set pseudowire", func(dp pseudowire.Datapath) error {
 		return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: pwDevice, MTU: x.pw})
