@@ -34,6 +34,7 @@ func (a *Agent) observe(n news) {
 // retry tries again what could not be done, and has stale neighbours asked.
 func (a *Agent) retry() {
 	a.lookAtUnderlay()
+	a.lookAtPaths()
 	if a.unclean {
 		a.clean()
 	}
@@ -42,6 +43,21 @@ func (a *Agent) retry() {
 	}
 	a.mend(news{})
 	a.faults.set("sessions", a.signal())
+}
+
+// lookAtPaths tells of paths whose MTU is another than at the last look: the kernel
+// tells nobody of what it hears from routers.
+func (a *Agent) lookAtPaths() {
+	for _, c := range a.control.Connections() {
+		t, mtu := a.tunnels[c.Tunnel.Name], a.transport.PathMTU(c.LocalID)
+		if t == nil || mtu == 0 || mtu == t.pathMTU {
+			continue
+		}
+		if t.pathMTU != 0 {
+			a.event("info", "tunnel "+t.Key, fmt.Sprintf("path MTU is %d", mtu), fmt.Sprintf("it was %d", t.pathMTU))
+		}
+		t.pathMTU = mtu
+	}
 }
 
 func (a *Agent) lookAtUnderlay() {

@@ -318,7 +318,8 @@ func TestPathMTUIsShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, mtu := range []int{1500, 1400, 1600} {
+	var want, told []string
+	for i, mtu := range []int{1500, 1400, 1600} {
 		if err := nl.LinkSetMTU(underlay, mtu); err != nil {
 			t.Fatal(err)
 		}
@@ -328,5 +329,22 @@ func TestPathMTUIsShown(t *testing.T) {
 			}
 			return nil
 		})
+		dc1.do(dc1.a.lookAtPaths)
+		dc1.do(dc1.a.lookAtPaths) // nothing is new
+		if i > 0 {
+			want = append(want, fmt.Sprintf("path MTU is %d", mtu))
+		}
+	}
+	err = dc1.a.Events(t.Context(), 0, false, func(e api.Event) error {
+		if strings.HasPrefix(e.Message, "path MTU") {
+			told = append(told, e.Message)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
 	}
 }

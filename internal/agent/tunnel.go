@@ -26,6 +26,8 @@ type tunnel struct {
 	dial uint32
 	// told is the last failure that was told, so that each is told once.
 	told string
+	// pathMTU is that of the path to the peer when it was last looked at; 0 before.
+	pathMTU int
 	// fault is why the control machine was not told of the tunnel.
 	fault error
 	// set is what each datapath was told of it last.
