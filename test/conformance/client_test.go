@@ -3,6 +3,7 @@ package conformance
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,16 +13,23 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pwd-project/pwd/internal/netlab"
 )
 
 // patience is how long something that has to come may take on a busy machine.
 const patience = 20 * time.Second
 
-// Where the daemon under test and the client are.
+// addresses are where the daemon under test and the client are.
+type addresses struct {
+	dut, client netip.Addr
+	prefix      string
+}
+
 var (
-	dutAddress    = netip.MustParseAddr("192.0.2.1")
-	clientAddress = netip.MustParseAddr("192.0.2.2")
+	ipv4 = addresses{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), "/24"}
+	ipv6 = addresses{netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), "/64"}
 )
 
 // port is that of L2TP (RFC 3931, Section 4.1.2.2).
@@ -48,6 +56,7 @@ type client struct {
 	frames [][]byte
 	// overIP says that L2TP is directly over IP.
 	overIP bool
+	addresses
 }
 
 // packet is one datagram, of the client's own if sent is set. Over IP the payload is as it
@@ -75,8 +84,8 @@ type socket struct {
 
 // newClient makes a client that judges, when the test ends, every control message
 // that it got. A test that failed shows what came and went.
-func newClient(t *testing.T, ns *netlab.Namespace) *client {
-	c := &client{t: t, ns: ns, changed: make(chan struct{}), lastID: 0x11000000}
+func newClient(t *testing.T, ns *netlab.Namespace, at addresses) *client {
+	c := &client{t: t, ns: ns, addresses: at, changed: make(chan struct{}), lastID: 0x11000000}
 	t.Cleanup(func() {
 		for _, s := range c.sockets {
 			s.conn.Close()
@@ -142,9 +151,9 @@ func (c *client) nonce() []byte {
 func (c *client) listen(port uint16) *socket {
 	c.t.Helper()
 	s := &socket{c: c}
-	network, address := "udp4", netip.AddrPortFrom(clientAddress, port).String()
+	network, address := "udp", netip.AddrPortFrom(c.addresses.client, port).String()
 	if c.overIP {
-		network, address = "ip4:115", clientAddress.String()
+		network, address = "ip:115", c.addresses.client.String()
 	}
 	err := c.ns.Do(func() (err error) {
 		s.conn, err = net.ListenPacket(network, address)
@@ -153,10 +162,30 @@ func (c *client) listen(port uint16) *socket {
 	if err != nil {
 		c.t.Fatalf("open the client's socket: %v", err)
 	}
+	if udp, ok := s.conn.(*net.UDPConn); ok && c.dut.Is6() {
+		takeWithoutChecksum(c.t, udp)
+	}
 	s.local = addrPort(s.conn.LocalAddr())
 	c.sockets = append(c.sockets, s)
 	c.readers.Go(s.read)
 	return s
+}
+
+// takeWithoutChecksum has a socket over IPv6 take datagrams without checksums, as data
+// between two sites may be (RFC 6935, Section 5).
+func takeWithoutChecksum(t *testing.T, conn *net.UDPConn) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		var failed error
+		err = raw.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_NO_CHECK6_RX, 1)
+		})
+		err = errors.Join(err, failed)
+	}
+	if err != nil {
+		t.Fatalf("have datagrams without checksums taken: %v", err)
+	}
 }
 
 func (s *socket) read() {
@@ -188,11 +217,11 @@ func (s *socket) read() {
 // send sends one datagram to the daemon.
 func (s *socket) send(port uint16, payload []byte) {
 	s.c.t.Helper()
-	to := netip.AddrPortFrom(dutAddress, port)
+	to := netip.AddrPortFrom(s.c.dut, port)
 	wire := payload
 	var address net.Addr = net.UDPAddrFromAddrPort(to)
 	if s.c.overIP {
-		to, address = netip.AddrPortFrom(dutAddress, 0), &net.IPAddr{IP: dutAddress.AsSlice()}
+		to, address = netip.AddrPortFrom(s.c.dut, 0), &net.IPAddr{IP: s.c.dut.AsSlice()}
 		wire = onIP(payload)
 	}
 	s.c.mu.Lock()

@@ -51,7 +51,7 @@
 // judged: header, first AVP, mandatory AVPs, lengths, identifiers, circuit status.
 //
 // Each is run over UDP and, below TestOverIP, directly over IP (protocol 115), but for
-// those that are about UDP. Rule 3 is over IP alone.
+// those that are about UDP; some are run over IPv6, below TestOverIPv6. Rule 3 is over IP alone.
 //
 // Not covered: of 40, packets with the V bit of RFC 5085; of 33 and 34, no tie breaker on
 // either side: the daemon always sends one.

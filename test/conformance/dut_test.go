@@ -60,8 +60,10 @@ type options struct {
 	retransmits int    // 10 if 0
 	// secrets are the daemon's for every tunnel, none for no authentication.
 	secrets []string
-	// overIP has L2TP directly over IP; start sets it for tests below TestOverIP.
+	// overIP has L2TP directly over IP; start sets it for tests below TestOverIP and TestOverIPv6.
 	overIP bool
+	// at is where both ends are: ipv4, or for tests below TestOverIPv6 ipv6.
+	at addresses
 }
 
 // pseudowire is one of the topology; its Remote End ID is its name.
@@ -98,7 +100,10 @@ type dut struct {
 // start draws the network and starts the daemon.
 func start(t *testing.T, o options) *dut {
 	t.Helper()
-	o.overIP = o.overIP || strings.HasPrefix(t.Name(), "TestOverIP/")
+	o.overIP = o.overIP || strings.HasPrefix(t.Name(), "TestOverIP/") || strings.HasPrefix(t.Name(), "TestOverIPv6/IP/")
+	if o.at = ipv4; strings.HasPrefix(t.Name(), "TestOverIPv6/") {
+		o.at = ipv6
+	}
 	dir := t.TempDir() // removed after the lab, with the daemon that writes to it, is closed
 	lab := netlab.New(t)
 	d := &dut{t: t, circuits: map[string]*netlab.Link{}, hosts: map[string]*netlab.Link{}}
@@ -114,8 +119,8 @@ func start(t *testing.T, o options) *dut {
 	dc1, dc2 := lab.Veth(d.site.NS, "eth0", lab.Namespace("dc2"), "eth0")
 	// A veth leaves checksums to hardware that is not there; rule 7 wants to see them.
 	dc1.Feature("tx-checksum-*", false)
-	dc1.Addr(dutAddress.String() + "/24").Up()
-	d.underlay = dc2.Addr(clientAddress.String() + "/24").Up()
+	dc1.Addr(o.at.dut.String() + o.at.prefix).Up()
+	d.underlay = dc2.Addr(o.at.client.String() + o.at.prefix).Up()
 	for _, p := range o.pseudowires {
 		if p.circuit == missing {
 			continue
@@ -123,7 +128,7 @@ func start(t *testing.T, o options) *dut {
 		circuit, host := lab.Veth(d.site.NS, p.circuit, lab.Namespace("host on "+p.circuit), "eth0")
 		d.circuits[p.circuit], d.hosts[p.circuit] = circuit.Silent().Up(), host.Silent().Up()
 	}
-	d.client = newClient(t, dc2.NS)
+	d.client = newClient(t, dc2.NS, o.at)
 	d.client.overIP, d.overIP = o.overIP, o.overIP
 	if len(o.secrets) > 0 {
 		d.client.secret = o.secrets[0]
@@ -173,7 +178,7 @@ func (o options) config() string {
 func (o options) topology() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: conformance}\n")
-	fmt.Fprintf(&b, "sites:\n  dc1: {address: %v}\n  dc2: {address: %v}\n", dutAddress, clientAddress)
+	fmt.Fprintf(&b, "sites:\n  dc1: {address: %v}\n  dc2: {address: %q}\n", o.at.dut, o.at.client)
 	tunnels, hello := o.tunnels, "1m"
 	if len(tunnels) == 0 {
 		tunnels = []string{"gold"}
@@ -211,7 +216,7 @@ func (o options) topology() string {
 // apply has the daemon change to another topology.
 func (d *dut) apply(o options) {
 	d.t.Helper()
-	o.overIP = d.overIP
+	o.overIP, o.at = d.overIP, d.client.addresses
 	_, err := d.site.Client().Apply(d.within(), api.ApplyRequest{Name: "changed", Document: o.topology(), Directory: filepath.Dir(d.site.Topology), Disruptive: true})
 	if err != nil {
 		d.t.Fatalf("apply: %v", err)

@@ -86,6 +86,22 @@ func TestOverIP(t *testing.T) {
 	}
 }
 
+// Over IPv6: each way of data, of authentication and of the connection's end.
+func TestOverIPv6(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"Rule20_4_2_RetransmissionAndLoss", "Rule24_3_3_2_StopCCNIsAcknowledgedForAWhile",
+		"Rule27_4_4_SilenceGivesAHello", "Rule28_5_4_1_EveryMessageHasADigest", "Rule36_4_5_SessionIDsAndCookies", "Rule37_4_6_5_4_4_Sequencing",
+	} {
+		if rule := overIP[name]; rule != nil {
+			t.Run("IP/"+name, rule)
+			t.Run("UDP/"+name, rule)
+		}
+	}
+	t.Run("UDP/Rule5_4_1_2_2_InitiatorsPort", TestRule5_4_1_2_2_InitiatorsPort)
+	t.Run("UDP/Rule6_4_1_2_2_RespondersPort", TestRule6_4_1_2_2_RespondersPort)
+}
+
 // All forty rules have a test, and each test is run over IP or it is said why not.
 func TestEveryRuleHasATest(t *testing.T) {
 	files, err := filepath.Glob("*_test.go")
@@ -126,7 +142,7 @@ func TestRule3_4_1_1_2_ControlMessagesOverIP(t *testing.T) {
 	t.Parallel()
 	d := start(t, options{overIP: true, pseudowires: []pseudowire{{name: "a", cookie: 8, circuit: "eth1"}}})
 	capture, err := d.underlay.Capture(netlab.CaptureOptions{Keep: func(f *netlab.Frame) bool {
-		return len(f.Data) > 14+20+4 && f.Data[12] == 8 && f.Data[14+9] == 115 && slices.Equal(f.Data[14+12:14+16], dutAddress.AsSlice())
+		return len(f.Data) > 14+20+4 && f.Data[12] == 8 && f.Data[14+9] == 115 && slices.Equal(f.Data[14+12:14+16], ipv4.dut.AsSlice())
 	}})
 	if err != nil {
 		t.Fatal(err)
