@@ -79,7 +79,7 @@ func TestRule39_5_4_4_ReverseLookUp(t *testing.T) {
 	h := d.host("eth1")
 
 	// The client does not know the daemon's ID before the ICRP; then it just says so.
-	a, call := n.call("a")
+	a, call := n.call("a", tieBreaker)
 	unknown := func(avps ...avp) []avp {
 		return append([]avp{u32(avpLocalSessionID, a.local), u32(avpRemoteSessionID, 0)}, avps...)
 	}

@@ -139,7 +139,7 @@ func (n *connection) repeated(count int, retransmit time.Duration) (all []repeti
 // How much a busy machine may be late, and with it how much too early something
 // seems to be that comes after it.
 const (
-	late  = time.Second
+	late  = 4 * time.Second
 	early = 400 * time.Millisecond
 )
 

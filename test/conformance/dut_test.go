@@ -21,7 +21,7 @@ var bin = os.Getenv("PWD_BIN")
 
 // atOnce is how many tests run beside each other, unless -parallel says: they wait
 // more than they work.
-const atOnce = "24"
+const atOnce = "16"
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
