@@ -15,8 +15,8 @@ import (
 // What the guarantees leave goes to voice alone, whose priority is the first, up to its ceiling.
 func (w *world) shapedText() string {
 	text := strings.Replace(w.text(""), "tunnels:\n  gold: {sites: [dc1, dc2]}\n  silver: {sites: [dc1, dc2]}\n", `classes:
-  voice: {dscp: ef, priority: 0, rate: 1mbit, ceiling: 6mbit, queue: 100}
-  storage: {dscp: af21, priority: 3, rate: 3mbit, queue: 100}
+  voice: {dscp: ef, priority: 0, rate: 1mbit, ceiling: 6mbit, queue: 50}
+  storage: {dscp: af21, priority: 3, rate: 3mbit, queue: 50}
   idle: {rate: 1mbit}
 tunnels:
   gold: {sites: [dc1, dc2], class: voice}
@@ -60,7 +60,8 @@ func TestShapes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// About what the link carries, of each.
+	// About what the link carries, of each. The queues are shorter than what a socket lets wait: a
+	// sender that is held up would go on, to send what is due, when it is to stop.
 	for _, l := range []*lan{w.a, w.b} {
 		f, err := l.hosts[0].NS.Flow(l.hosts[1].NS, l.addr[1], netlab.FlowOptions{Rate: 1100, Size: 1000})
 		if err != nil {
