@@ -301,10 +301,12 @@ static __always_inline int deliver_in_turn(struct __sk_buff *skb, __u32 session,
 
 	if (!o)
 		return TC_ACT_SHOT;
-	if (store(skb, session, number, vlan, keep))
+	if (store(skb, session, number, vlan, keep)) {
 		count(session, ERROR);
-	else
+		note_not_stored(o, number);
+	} else {
 		all = note_stored(o, session, number);
+	}
 	begin_turn(session, all, 0, 0);
 	return TC_ACT_SHOT;
 }

@@ -231,6 +231,20 @@ static __always_inline int note_stored(struct order *o, __u32 session, __u32 num
 	return over;
 }
 
+/* Notes that there was no room for a packet. If nothing is held, what is missing before it
+ * is not waited for: there is no room for what follows either.
+ */
+static __always_inline void note_not_stored(struct order *o, __u32 number)
+{
+	bpf_spin_lock(&o->lock);
+	if (!o->count) {
+		o->expected = (number + 1) & L2TP_NUMBER_MASK;
+		o->started = 1;
+		o->run = 0;
+	}
+	bpf_spin_unlock(&o->lock);
+}
+
 /* Moves the frame's first tag into the metadata, where it does not count for the
  * length that a device takes. Popping a tag does so with the next one, if the skb
  * is of that tag's protocol: which it is once a tag of no meaning was there.

@@ -3,12 +3,14 @@ package tcbpf
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
@@ -166,6 +168,52 @@ func TestOrderedFrames(t *testing.T) {
 		arrives("after one that is too long", numbered(3))
 		a.counted(before, map[string]uint64{"congestion-not-ecn-capable": 1, "oversize": 1, "out-of-sequence": 1})
 	}
+}
+
+// Where the store is full, what cannot be held is lost, counted, and what comes after
+// waits for nothing. When there is room again, packets are put in order again.
+func TestStoreFull(t *testing.T) {
+	a, far := upAgainstTap(t, setting{cookie: 8}, ordered(never))
+	out := openPort(t, a.host, "eth0")
+	send := func(n int) {
+		far.send(far.inbound(a, false, numbered(n), number(uint32(n))))
+	}
+	arrive := func(when string, numbers ...int) {
+		t.Helper()
+		for _, n := range numbers {
+			if got := out.receive(); !bytes.Equal(got, numbered(n)) {
+				t.Fatalf("%s: %s, where number %d should be", when, firstDifference(got, numbered(n)), n)
+			}
+		}
+	}
+	var others []bpf.TurnKey
+	a.do(func() {
+		for {
+			key := bpf.TurnKey{Session: 1, Number: uint64(len(others))}
+			err := a.dp.objs.Held.Put(key, &bpf.HeldFrame{})
+			if errors.Is(err, bpf.ErrFull) {
+				break
+			}
+			must(t, err)
+			others = append(others, key)
+		}
+	})
+	before := a.counters()
+	for _, n := range []int{0, 2, 3, 4} {
+		send(n)
+	}
+	arrive("full", 0, 3, 4)
+	a.counted(before, map[string]uint64{"error": 1})
+	a.do(func() {
+		for _, key := range others {
+			must(t, a.dp.objs.Held.Delete(key))
+		}
+	})
+	for _, n := range []int{6, 7, 5} {
+		send(n)
+	}
+	arrive("with room", 5, 6, 7)
+	a.counted(before, map[string]uint64{"error": 1})
 }
 
 // Where nobody ends the waiting, nothing is held.
