@@ -10,6 +10,10 @@
 //
 // Nothing that was on the wire is lost: appending a parsed message gives the
 // octets that were parsed, reserved bits and unusual M bits included.
+//
+// FCSRetention (RFC 4720) is read and written like any other AVP. Package control
+// refuses what it asks for by leaving it out of the answer: Linux takes the FCS off
+// before either datapath sees a frame, so there is none to retain.
 package l2tpv3
 
 // Encapsulation is the kind of packet that carries L2TPv3 over the PSN
