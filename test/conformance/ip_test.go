@@ -93,10 +93,12 @@ func TestOverIPv6(t *testing.T) {
 		"Rule20_4_2_RetransmissionAndLoss", "Rule24_3_3_2_StopCCNIsAcknowledgedForAWhile",
 		"Rule27_4_4_SilenceGivesAHello", "Rule28_5_4_1_EveryMessageHasADigest", "Rule36_4_5_SessionIDsAndCookies", "Rule37_4_6_5_4_4_Sequencing",
 	} {
-		if rule := overIP[name]; rule != nil {
-			t.Run("IP/"+name, rule)
-			t.Run("UDP/"+name, rule)
+		rule := overIP[name]
+		if rule == nil {
+			t.Fatalf("there is no rule %s", name)
 		}
+		t.Run("IP/"+name, rule)
+		t.Run("UDP/"+name, rule)
 	}
 	t.Run("UDP/Rule5_4_1_2_2_InitiatorsPort", TestRule5_4_1_2_2_InitiatorsPort)
 	t.Run("UDP/Rule6_4_1_2_2_RespondersPort", TestRule6_4_1_2_2_RespondersPort)
