@@ -207,7 +207,7 @@ func (a *Agent) tunnelViews() []api.Tunnel {
 }
 
 func tunnelView(now time.Time, t topology.Tunnel, c control.ConnectionStatus, sum pseudowire.Counters) api.Tunnel {
-	return api.Tunnel{
+	v := api.Tunnel{
 		Name: t.Name, Peer: t.Peer, State: connectionWord(c.State),
 		LocalControlConnectionID: c.LocalID, RemoteControlConnectionID: c.RemoteID,
 		Local: addrPort(c.Path.Local, t.Local), Remote: addrPort(c.Path.Remote, t.Remote),
@@ -219,7 +219,26 @@ func tunnelView(now time.Time, t topology.Tunnel, c control.ConnectionStatus, su
 		History:        transitions(c.History),
 		ReceivedFrames: sum.ReceivedFrames, ReceivedOctets: sum.ReceivedOctets,
 		TransmittedFrames: sum.TransmittedFrames, TransmittedOctets: sum.TransmittedOctets,
+
+		CongestionWindow: c.CongestionWindow, Queued: c.Queued, Tries: c.Tries, RTTSeconds: c.RTT.Seconds(),
+		Authenticated: c.Authenticated, ECN: c.ECN,
 	}
+	if c.LocalID == 0 {
+		return v
+	}
+	if v.Role = "responder"; c.Initiator {
+		v.Role = "initiator"
+	}
+	if !c.Heard.IsZero() {
+		v.HeardSeconds = seconds(now, c.Heard)
+	}
+	if c.Unacknowledged > 0 {
+		v.RetransmitSeconds = max(0, c.Retransmit.Sub(now).Seconds())
+	}
+	for _, kind := range c.PeerCapabilities {
+		v.PeerCapabilities = append(v.PeerCapabilities, kind.String())
+	}
+	return v
 }
 
 func (a *Agent) sessionViews() []api.Session {

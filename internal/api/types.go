@@ -30,16 +30,35 @@ type Tunnel struct {
 	PathMTU int    `json:"pathMTU,omitempty"`
 	Reason  string `json:"reason,omitempty"`
 	// SinceSeconds is how long the state has lasted.
-	SinceSeconds      int64        `json:"sinceSeconds"`
-	HostName          string       `json:"hostName"`
-	PeerHostName      string       `json:"peerHostName,omitempty"`
-	RouterID          string       `json:"routerID"`
-	PeerRouterID      string       `json:"peerRouterID,omitempty"`
-	PeerVendor        string       `json:"peerVendor,omitempty"`
-	HelloSeconds      float64      `json:"helloSeconds"`
-	Ns                uint16       `json:"ns"`
-	Nr                uint16       `json:"nr"`
-	PeerWindow        uint16       `json:"peerWindow,omitempty"`
+	SinceSeconds int64   `json:"sinceSeconds"`
+	HostName     string  `json:"hostName"`
+	PeerHostName string  `json:"peerHostName,omitempty"`
+	RouterID     string  `json:"routerID"`
+	PeerRouterID string  `json:"peerRouterID,omitempty"`
+	PeerVendor   string  `json:"peerVendor,omitempty"`
+	HelloSeconds float64 `json:"helloSeconds"`
+	Ns           uint16  `json:"ns"`
+	Nr           uint16  `json:"nr"`
+	PeerWindow   uint16  `json:"peerWindow,omitempty"`
+	// CongestionWindow is how much of the peer's window is used now; Queued messages wait
+	// for it.
+	CongestionWindow int `json:"congestionWindow,omitempty"`
+	Queued           int `json:"queued,omitempty"`
+	// Tries is how often the unacknowledged were repeated, RetransmitSeconds when they
+	// will be again.
+	Tries             int     `json:"tries,omitempty"`
+	RetransmitSeconds float64 `json:"retransmitSeconds,omitempty"`
+	// RTTSeconds is the smoothed time from a message to its acknowledgment, 0 while it has
+	// not been measured.
+	RTTSeconds float64 `json:"rttSeconds,omitempty"`
+	// HeardSeconds is how long ago the peer was last heard, data included.
+	HeardSeconds int64 `json:"heardSeconds,omitempty"`
+	// Role is "initiator" or "responder" of the connection, empty without one.
+	Role          string `json:"role,omitempty"`
+	Authenticated bool   `json:"authenticated"`
+	ECN           bool   `json:"ecn"`
+	// PeerCapabilities are the pseudowire types that the peer takes.
+	PeerCapabilities  []string     `json:"peerCapabilities,omitempty"`
 	Unacknowledged    int          `json:"unacknowledged"`
 	Retransmits       uint64       `json:"retransmits"`
 	Sessions          int          `json:"sessions"`

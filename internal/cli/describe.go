@@ -171,22 +171,30 @@ func describeTunnel(ctx context.Context, c *api.Client, it item, p *page) error 
 	p.field("Encapsulation", t.Encapsulation)
 	p.field("Path MTU", number(uint32(t.PathMTU)))
 	p.field("Hello", strconv.FormatFloat(t.HelloSeconds, 'g', -1, 64)+"s")
+	p.field("Authenticated", yesNo(t.Authenticated))
+	p.field("ECN", yesNo(t.ECN))
 	p.section("This end")
 	p.field("Address", t.Local)
 	p.field("Host name", t.HostName)
 	p.field("Router ID", t.RouterID)
 	p.field("Control connection ID", number(t.LocalControlConnectionID))
+	p.field("Role", t.Role)
 	p.section("Peer")
 	p.field("Address", t.Remote)
 	p.field("Host name", t.PeerHostName)
 	p.field("Router ID", t.PeerRouterID)
 	p.field("Vendor", t.PeerVendor)
+	p.field("Capabilities", strings.Join(t.PeerCapabilities, ", "))
 	p.field("Control connection ID", number(t.RemoteControlConnectionID))
 	p.section("Control messages")
 	p.field("Next to send (Ns)", strconv.Itoa(int(t.Ns)))
 	p.field("Next expected (Nr)", strconv.Itoa(int(t.Nr)))
 	p.field("Peer's receive window", number(t.PeerWindow))
-	p.field("Unacknowledged", strconv.Itoa(t.Unacknowledged))
+	p.field("Congestion window", number(uint32(t.CongestionWindow)))
+	p.field("Round trip", roundTrip(t.RTTSeconds))
+	p.field("Last heard", heard(t))
+	p.field("Unacknowledged", unacknowledged(t))
+	p.field("Queued", strconv.Itoa(t.Queued))
 	p.field("Retransmitted", strconv.FormatUint(t.Retransmits, 10))
 	p.traffic(t.ReceivedFrames, t.ReceivedOctets, t.TransmittedFrames, t.TransmittedOctets, nil)
 	p.section("Sessions: " + strconv.Itoa(t.Sessions))
@@ -197,6 +205,37 @@ func describeTunnel(ctx context.Context, c *api.Client, it item, p *page) error 
 	}
 	p.history("History", t.History)
 	return nil
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// roundTrip is a time for people; what was not measured is nothing.
+func roundTrip(seconds float64) string {
+	if seconds == 0 {
+		return none
+	}
+	return time.Duration(seconds * float64(time.Second)).Round(10 * time.Microsecond).String()
+}
+
+func heard(t api.Tunnel) string {
+	if t.Role == "" {
+		return none
+	}
+	return lasted(t.HeardSeconds) + " ago"
+}
+
+// unacknowledged is how many messages there are, and what becomes of them.
+func unacknowledged(t api.Tunnel) string {
+	s := strconv.Itoa(t.Unacknowledged)
+	if t.Unacknowledged > 0 {
+		s += fmt.Sprintf(", repeats: %d, again in %.1fs", t.Tries, t.RetransmitSeconds)
+	}
+	return s
 }
 
 func describeSession(_ context.Context, _ *api.Client, it item, p *page) error {

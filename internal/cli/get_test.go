@@ -290,8 +290,15 @@ func leaves(v reflect.Value, name string, out map[string]string) {
 		}
 	default:
 		out[name] = fmt.Sprint(v.Interface())
-		if strings.HasSuffix(name, ".SinceSeconds") {
+		switch {
+		case strings.HasSuffix(name, ".SinceSeconds"):
 			out[name] = fmt.Sprintf("for %dm", v.Int()/60)
+		case strings.HasSuffix(name, ".HeardSeconds"):
+			out[name] = fmt.Sprintf("%dm", v.Int()/60)
+		case strings.HasSuffix(name, ".RTTSeconds"):
+			out[name] = time.Duration(v.Float() * float64(time.Second)).String()
+		case v.Kind() == reflect.Bool:
+			out[name] = map[bool]string{true: "yes", false: "no"}[v.Bool()]
 		}
 	}
 }
@@ -342,25 +349,33 @@ Tunnel gold to dc2: established for 3m12s, SCCRP received
   Encapsulation  udp
   Path MTU       1400
   Hello          10s
+  Authenticated  yes
+  ECN            no
 
 This end
   Address                192.0.2.1:40001
   Host name              gold.dc1
   Router ID              10.0.0.1
   Control connection ID  3735928559
+  Role                   initiator
 
 Peer
   Address                198.51.100.1:1701
   Host name              gold.dc2
   Router ID              10.0.0.2
   Vendor                 pwd 0.1.0
+  Capabilities           Ethernet, Ethernet VLAN
   Control connection ID  12648430
 
 Control messages
   Next to send (Ns)      17
   Next expected (Nr)     16
   Peer's receive window  8
-  Unacknowledged         1
+  Congestion window      4
+  Round trip             1.23ms
+  Last heard             4s ago
+  Unacknowledged         1, repeats: 1, again in 1.2s
+  Queued                 2
   Retransmitted          2
 
 Traffic

@@ -24,7 +24,8 @@ func site() apitest.Answers {
 		Name: "gold", Peer: "dc2", State: "established", LocalControlConnectionID: 3735928559, RemoteControlConnectionID: 12648430,
 		Local: "192.0.2.1:40001", Remote: "198.51.100.1:1701", Encapsulation: "udp", SinceSeconds: 192, Reason: "SCCRP received",
 		HostName: "gold.dc1", PeerHostName: "gold.dc2", RouterID: "10.0.0.1", PeerRouterID: "10.0.0.2", PeerVendor: "pwd 0.1.0",
-		PathMTU: 1400, HelloSeconds: 10, Ns: 17, Nr: 16, PeerWindow: 8, Unacknowledged: 1, Retransmits: 2, Sessions: 1,
+		PathMTU: 1400, RTTSeconds: 0.00123, HeardSeconds: 4, Role: "initiator", Authenticated: true, PeerCapabilities: []string{"Ethernet", "Ethernet VLAN"},
+		CongestionWindow: 4, Queued: 2, Tries: 1, RetransmitSeconds: 1.25, HelloSeconds: 10, Ns: 17, Nr: 16, PeerWindow: 8, Unacknowledged: 1, Retransmits: 2, Sessions: 1,
 		History: []api.Transition{
 			{Time: now.Add(-194 * time.Second), From: "down", To: "connecting", Reason: "the topology wants it"},
 			{Time: now.Add(-192*time.Second - 250*time.Millisecond), From: "connecting", To: "established", Reason: "SCCRP received"},
