@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"time"
 )
@@ -93,21 +92,6 @@ func (s *Server) rollback(w http.ResponseWriter, r *http.Request) error {
 	out.Changes = append([]Change{}, res.Changes...)
 	return s.answer(w, out)
 }
-
-// changer is who asks for a change, for the history and for the log. The error is
-// for those who may only look.
-func (s *Server) changer(r *http.Request, what string) (by string, who slog.Attr, err error) {
-	peer, known := PeerFrom(r.Context())
-	who = slog.Group("client", "pid", peer.PID, "uid", peer.UID, "gid", peer.GID)
-	if !known || !s.mayChange(peer) {
-		s.log.Warn(what+" refused", who)
-		return "", who, notPermitted
-	}
-	return peerName(peer), who, nil
-}
-
-// peerName is who a client is in the history.
-func peerName(p Peer) string { return fmt.Sprintf("uid %d", p.UID) }
 
 // History asks for the generations that are kept, the newest first.
 func (c *Client) History(ctx context.Context) ([]Generation, error) {

@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -56,3 +59,18 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 func OwnerMayChange(p Peer) bool {
 	return p.UID == 0 || p.UID == uint32(os.Geteuid())
 }
+
+// changer is who asks for a change, for the history and for the log. The error is
+// for those who may only look.
+func (s *Server) changer(r *http.Request, what string) (by string, who slog.Attr, err error) {
+	peer, known := PeerFrom(r.Context())
+	who = slog.Group("client", "pid", peer.PID, "uid", peer.UID, "gid", peer.GID)
+	if !known || !s.mayChange(peer) {
+		s.log.Warn(what+" refused", who)
+		return "", who, notPermitted
+	}
+	return peerName(peer), who, nil
+}
+
+// peerName is who a client is in the history.
+func peerName(p Peer) string { return fmt.Sprintf("uid %d", p.UID) }

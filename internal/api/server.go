@@ -318,11 +318,9 @@ func (s *Server) rotateCookies(w http.ResponseWriter, r *http.Request) error {
 	if err := decodeBody(w, r, &req); err != nil {
 		return err
 	}
-	peer, known := PeerFrom(r.Context())
-	who := slog.Group("client", "pid", peer.PID, "uid", peer.UID, "gid", peer.GID)
-	if !known || !s.mayChange(peer) {
-		s.log.Warn("rotation of cookies refused", who)
-		return notPermitted
+	_, who, err := s.changer(r, "rotation of cookies")
+	if err != nil {
+		return err
 	}
 	all, err := s.backend.RotateCookies(context.WithoutCancel(r.Context()), req)
 	if err != nil {
@@ -338,13 +336,15 @@ func (s *Server) announce(w http.ResponseWriter, r *http.Request) error {
 	if err := decodeBody(w, r, &req); err != nil {
 		return err
 	}
-	if peer, known := PeerFrom(r.Context()); !known || !s.mayChange(peer) {
-		return notPermitted
+	_, who, err := s.changer(r, "announcement")
+	if err != nil {
+		return err
 	}
 	all, err := s.backend.Announce(r.Context(), req)
 	if err != nil {
 		return err
 	}
+	s.log.Info("announced", who, "pseudowires", len(all))
 	return s.answer(w, List[Announcement]{Items: append([]Announcement{}, all...)})
 }
 

@@ -140,7 +140,7 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		d.sessions[s.LocalID] = known
 	}
 	known.Session = s
-	d.apply(known)
+	d.apply(known, map[string]int{})
 	return nil
 }
 
@@ -172,9 +172,10 @@ func (d *Datapath) close() error {
 }
 
 func (d *Datapath) each(concerned func(*session) bool) {
+	paths := map[string]int{}
 	for _, s := range d.sessions {
 		if concerned(s) {
-			d.apply(s)
+			d.apply(s, paths)
 		}
 	}
 }
@@ -193,26 +194,30 @@ func (d *Datapath) forget(id uint32) {
 	}
 }
 
-// apply clamps a session's device, if that differs from how it is.
-func (d *Datapath) apply(s *session) {
+// apply clamps a session's device, if that differs from how it is. paths has the path MTUs
+// that were looked up, by tunnel: many sessions share one.
+func (d *Datapath) apply(s *session, paths map[string]int) {
 	p, known := d.pseudowires[s.Pseudowire]
 	t, there := d.tunnels[s.Tunnel]
 	if !known || !there {
 		return
 	}
-	if err := d.set(s, &p, &t); err != nil {
+	if err := d.set(s, &p, &t, paths); err != nil {
 		d.log.Warn("TCP through a device may be sent in fragments: its MSS is not clamped", "device", p.Device, "err", err)
 	}
 }
 
-func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunnel) error {
+func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunnel, paths map[string]int) error {
 	link, err := d.nl.LinkByName(p.Device)
 	if err != nil {
 		return err
 	}
-	path, err := d.pathMTU(t)
-	if err != nil {
-		return err
+	path, known := paths[t.Name]
+	if !known {
+		if path, err = d.pathMTU(t); err != nil {
+			return err
+		}
+		paths[t.Name] = path
 	}
 	device := uint32(link.Attrs().Index)
 	room := uint32(roomOf(p, t, &s.Session, path))
