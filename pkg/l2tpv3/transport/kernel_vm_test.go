@@ -104,6 +104,8 @@ func (x *lcce) carry(connection uint32, addr string) {
 		}
 		return nil
 	})
+	// Only what a test sends crosses the session: no router solicitations, no multicast reports.
+	x.ns.Sysctl("net.ipv6.conf."+device+".disable_ipv6", "1")
 	x.ns.Link(device).Addr(addr).Up()
 }
 
