@@ -44,6 +44,7 @@ install: install-programs man ## programs, service, manual, completions and exam
 	install -D -m 644 out/man/bash-completion/pwctl $(DESTDIR)$(PREFIX)/share/bash-completion/completions/pwctl
 	install -D -m 644 out/man/zsh/_pwctl $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_pwctl
 	install -D -m 644 out/man/fish/pwctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/pwctl.fish
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/pwd/monitoring configs/monitoring/*
 	install -m 644 configs/pwd.yaml configs/*.schema.json examples/*.yaml $(DESTDIR)$(PREFIX)/share/doc/pwd/examples
 
 package: ## out/pwd_VERSION-1_ARCH.deb and out/pwd-VERSION-1.ARCH.rpm

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 
 	"github.com/pwd-project/pwd/internal/agent"
@@ -23,6 +24,7 @@ type settings struct {
 	site, topology, config   string
 	runDir, stateDir, bpfDir string
 	datapath, logLevel       string
+	metrics                  string
 	level                    slog.Level
 	timers                   control.Timers
 	onStopTeardown           bool
@@ -52,6 +54,7 @@ func parseFlags(args []string, stderr io.Writer) (*settings, error) {
 	f.StringVar(&s.bpfDir, "bpf-dir", "/sys/fs/bpf/pwd", "`directory` on a bpffs for pinned programs and maps")
 	f.StringVar(&s.datapath, "datapath", "auto", "auto, kernel or ebpf; auto is ebpf where its programs load")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&s.metrics, "metrics", "", "`address:port` to serve metrics and health on, besides the API socket")
 	f.BoolVar(&s.check, "check", false, "validate the topology and exit")
 	f.BoolVar(&s.cleanup, "cleanup", false, "close connections, remove every object of this daemon's and exit")
 	f.BoolVar(&s.version, "version", false, "print the version and exit")
@@ -83,6 +86,9 @@ func parseFlags(args []string, stderr io.Writer) (*settings, error) {
 	default:
 		return nil, fmt.Errorf("--datapath %q: use auto, kernel or ebpf", s.datapath)
 	}
+	if at, err := netip.ParseAddrPort(s.metrics); s.metrics != "" && (err != nil || at.Port() == 0) {
+		return nil, fmt.Errorf("--metrics %q: use an address and a port, as 127.0.0.1:9705", s.metrics)
+	}
 	if err := s.level.UnmarshalText([]byte(s.logLevel)); err != nil {
 		return nil, fmt.Errorf("--log-level %q: use debug, info, warn or error", s.logLevel)
 	}
@@ -105,7 +111,7 @@ func (s *settings) readConfig(given map[string]bool) error {
 	}{
 		"site": {c.Site, &s.site}, "topology": {c.Topology, &s.topology},
 		"run-dir": {c.RunDir, &s.runDir}, "state-dir": {c.StateDir, &s.stateDir}, "bpf-dir": {c.BPFDir, &s.bpfDir},
-		"datapath": {c.Datapath, &s.datapath}, "log-level": {c.LogLevel, &s.logLevel},
+		"datapath": {c.Datapath, &s.datapath}, "log-level": {c.LogLevel, &s.logLevel}, "metrics": {c.Metrics, &s.metrics},
 	} {
 		if !given[name] && v.value != "" {
 			*v.to = v.value

@@ -39,6 +39,7 @@ log-level: warn
 run-dir: /run/other
 state-dir: /var/lib/other
 bpf-dir: /sys/fs/bpf/other
+metrics: 127.0.0.1:9705
 timers: {retransmit: 2s, max-retransmits: 5}
 `)
 	empty := write(t, "pwd.yaml", config)
@@ -49,7 +50,7 @@ timers: {retransmit: 2s, max-retransmits: 5}
 	configured := settings{
 		site: "dc2", topology: "/etc/pwd/other.yaml", config: full,
 		runDir: "/run/other", stateDir: "/var/lib/other", bpfDir: "/sys/fs/bpf/other",
-		datapath: "kernel", logLevel: "warn", level: slog.LevelWarn,
+		datapath: "kernel", logLevel: "warn", level: slog.LevelWarn, metrics: "127.0.0.1:9705",
 		timers: control.Timers{Retransmit: 2 * time.Second, MaxRetransmits: 5}, onStopTeardown: true,
 	}
 	with := func(s settings, f func(*settings)) settings { f(&s); return s }
@@ -61,10 +62,10 @@ timers: {retransmit: 2s, max-retransmits: 5}
 		{"no configuration", []string{"--site", "dc1"}, builtIn},
 		{"an empty one", []string{"--site", "dc1", "--config", empty}, with(builtIn, func(s *settings) { s.config = empty })},
 		{"a full one", []string{"--config", full}, configured},
-		{"every flag before it", []string{"--config", full, "--site", "dc1", "--topology", "t.yaml", "--run-dir", "/r", "--state-dir", "/s", "--bpf-dir", "/b", "--datapath", "ebpf", "--log-level", "debug"},
+		{"every flag before it", []string{"--config", full, "--site", "dc1", "--topology", "t.yaml", "--run-dir", "/r", "--state-dir", "/s", "--bpf-dir", "/b", "--datapath", "ebpf", "--log-level", "debug", "--metrics", "[::]:1"},
 			with(configured, func(s *settings) {
 				s.site, s.topology, s.runDir, s.stateDir, s.bpfDir = "dc1", "t.yaml", "/r", "/s", "/b"
-				s.datapath, s.logLevel, s.level = "ebpf", "debug", slog.LevelDebug
+				s.datapath, s.logLevel, s.level, s.metrics = "ebpf", "debug", slog.LevelDebug, "[::]:1"
 			})},
 		{"a flag that says what is built in", []string{"--config", full, "--datapath", "auto", "--run-dir", "/run/pwd"},
 			with(configured, func(s *settings) { s.datapath, s.runDir = "auto", "/run/pwd" })},
@@ -129,6 +130,7 @@ pseudowires: {a: {tunnel: gold, attach: {dc1: {interface: eth1}, dc2: {interface
 		{"an argument", []string{"--site", "dc1", "topology.yaml"}, 2, "", []string{`pwd: unexpected argument "topology.yaml"`}},
 		{"unknown datapath", []string{"--site", "dc1", "--datapath", "fast"}, 2, "", []string{`--datapath "fast": use auto, kernel or ebpf`}},
 		{"unknown level", []string{"--site", "dc1", "--log-level", "loud"}, 2, "", []string{`--log-level "loud": use debug`}},
+		{"metrics without a port", []string{"--site", "dc1", "--metrics", "127.0.0.1"}, 2, "", []string{`--metrics "127.0.0.1": use an address and a port`}},
 		{"check and cleanup", []string{"--site", "dc1", "--check", "--cleanup"}, 2, "", []string{"--check and --cleanup"}},
 		{"no configuration file", []string{"--site", "dc1", "--config", missing}, 2, "", []string{"read configuration", missing}},
 		{"invalid configuration", []string{"--site", "dc1", "--config", badConfig}, 4, "", []string{badConfig + ":3:11: error", badConfig + ":4:10: error"}},

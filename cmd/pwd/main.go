@@ -18,6 +18,7 @@ import (
 	"github.com/pwd-project/pwd/internal/agent"
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/build"
+	"github.com/pwd-project/pwd/internal/metrics"
 	"github.com/pwd-project/pwd/internal/secretfile"
 	"github.com/pwd-project/pwd/internal/topology"
 )
@@ -106,9 +107,11 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 			group.Go(func() error { return service.feed(ctx, a) })
 		})
 	})
-	group.Go(func() error {
-		return api.NewServer(a, api.Options{Logger: log, Version: build.Version()}).Serve(ctx, listener)
-	})
+	server := api.NewServer(a, api.Options{Logger: log, Version: build.Version(), Metrics: metrics.Handler(a, log)})
+	group.Go(func() error { return server.Serve(ctx, listener) })
+	if s.metrics != "" {
+		group.Go(func() error { return serveProbes(ctx, server, s.metrics, log) })
+	}
 	group.Go(func() error {
 		for {
 			select {

@@ -39,6 +39,8 @@ type Options struct {
 	Version string
 	// MayChange says who may change things; nil is OwnerMayChange.
 	MayChange func(Peer) bool
+	// Metrics answers /metrics; nil is no such resource.
+	Metrics http.Handler
 }
 
 // Server answers requests from a Backend. It is an http.Handler; Serve runs it
@@ -48,12 +50,16 @@ type Server struct {
 	log       *slog.Logger
 	version   string
 	mayChange func(Peer) bool
-	mux       *http.ServeMux
+	// mux has all of the API, probes what may be shown to a network.
+	mux, probes *http.ServeMux
 }
 
 // NewServer returns a server of b.
 func NewServer(b Backend, o Options) *Server {
-	s := &Server{backend: b, log: o.Logger, version: o.Version, mayChange: o.MayChange, mux: http.NewServeMux()}
+	s := &Server{
+		backend: b, log: o.Logger, version: o.Version, mayChange: o.MayChange,
+		mux: http.NewServeMux(), probes: http.NewServeMux(),
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -63,9 +69,14 @@ func NewServer(b Backend, o Options) *Server {
 	for _, r := range s.routes() {
 		s.mux.Handle(r.path, r)
 	}
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, &Error{Code: CodeNotFound, Title: "no such resource", Detail: r.URL.Path + " is not part of the API"})
-	})
+	for _, mux := range []*http.ServeMux{s.mux, s.probes} {
+		for _, r := range s.probeRoutes(o.Metrics) {
+			mux.Handle(r.path, r)
+		}
+		mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+			s.fail(w, r, &Error{Code: CodeNotFound, Title: "no such resource", Detail: r.URL.Path + " is not part of the API"})
+		})
+	}
 	return s
 }
 
@@ -73,8 +84,18 @@ func NewServer(b Backend, o Options) *Server {
 // gives answers under way a second, closes ln and returns nil. An error is one
 // of the listener's.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return s.serve(ctx, ln, s.mux)
+}
+
+// ServeProbes is Serve of /metrics, /healthz and /readyz alone, which change nothing
+// and name no secret: for a listener that others than this host's users can reach.
+func (s *Server) ServeProbes(ctx context.Context, ln net.Listener) error {
+	return s.serve(ctx, ln, s.probes)
+}
+
+func (s *Server) serve(ctx context.Context, ln net.Listener, mux *http.ServeMux) error {
 	srv := &http.Server{
-		Handler:           s,
+		Handler:           s.signed(mux),
 		ConnContext:       ConnContext,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: headerTimeout,
@@ -100,11 +121,18 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.version != "" {
-		w.Header().Set("Server", "pwd/"+s.version)
-	}
-	w.Header().Set("Cache-Control", "no-store")
-	s.mux.ServeHTTP(w, r)
+	s.signed(s.mux).ServeHTTP(w, r)
+}
+
+// signed says in every answer whose it is, and that it is of this moment.
+func (s *Server) signed(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.version != "" {
+			w.Header().Set("Server", "pwd/"+s.version)
+		}
+		w.Header().Set("Cache-Control", "no-store")
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // route is one path of the API: its only method and the queries that it knows.
@@ -121,7 +149,6 @@ func (s *Server) routes() []*route {
 		return &route{s: s, method: http.MethodGet, path: path, queries: queries, handle: h}
 	}
 	return []*route{
-		get("/healthz", s.healthz),
 		get("/v1/status", s.status),
 		get("/v1/tunnels", collection(s, Backend.Tunnels, compareTunnels, matchTunnel), "peer"),
 		get("/v1/tunnels/{name...}", s.tunnel, "peer"),
@@ -197,18 +224,6 @@ func collection[T any](s *Server, list func(Backend, context.Context) ([]T, erro
 		slices.SortStableFunc(items, compare)
 		return s.answer(w, List[T]{Items: items})
 	}
-}
-
-func (s *Server) healthz(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
-	defer cancel()
-	if _, err := s.backend.Status(ctx); err != nil {
-		return &Error{Code: CodeInternal, Status: http.StatusServiceUnavailable,
-			Title: "the daemon does not answer", Detail: err.Error()}
-	}
-	w.Header().Set("Content-Type", contentPlain)
-	_, err := w.Write([]byte("ok\n"))
-	return ignoreWrite(err)
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) error {

@@ -23,7 +23,7 @@ import (
 // threeSites is a site with tunnel gold to two peers, in no order.
 func threeSites() apitest.Answers {
 	return apitest.Answers{
-		Status: api.Status{Site: "dc1", Health: "healthy"},
+		Status: api.Status{Site: "dc1", Health: "healthy", Generation: 4},
 		Tunnels: []api.Tunnel{
 			{Name: "silver", Peer: "dc2", State: "down"},
 			{Name: "gold", Peer: "dc3", State: "connecting"},
@@ -122,6 +122,8 @@ func TestSingleThings(t *testing.T) {
 		"/v1/pseudowires/storage/dc3": `"name":"storage/dc3"`,
 		"/v1/pseudowires/tenant":      `"name":"tenant"`,
 		"/healthz":                    "ok\n",
+		"/readyz":                     "ok\n",
+		"/readyz?verbose":             "ok: site dc1, generation 4, healthy\n",
 	} {
 		res, body := ask(t, socket, "GET", path, "")
 		if res.StatusCode != 200 || !strings.Contains(body, want) {

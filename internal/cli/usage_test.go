@@ -104,7 +104,7 @@ func TestReference(t *testing.T) {
 			t.Errorf("docs/cli.md does not tell of exit code %s", code)
 		}
 	}
-	for _, path := range []string{"/v1/status", "/v1/tunnels", "/v1/sessions", "/v1/pseudowires", "/v1/attachments", "/v1/classes", "/v1/apply", "/v1/rotate-cookies", "/v1/macs", "/v1/announce", "/v1/events", "/healthz"} {
+	for _, path := range []string{"/v1/status", "/v1/tunnels", "/v1/sessions", "/v1/pseudowires", "/v1/attachments", "/v1/classes", "/v1/apply", "/v1/rotate-cookies", "/v1/macs", "/v1/announce", "/v1/events", "/healthz", "/readyz", "/metrics"} {
 		if !strings.Contains(string(doc), "`"+path) {
 			t.Errorf("docs/cli.md does not tell of %s", path)
 		}

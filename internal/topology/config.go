@@ -1,6 +1,9 @@
 package topology
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // OnStop says what the daemon leaves behind when it is told to end.
 type OnStop string
@@ -21,6 +24,8 @@ type Config struct {
 	// Datapath is "auto", "kernel" or "ebpf"; LogLevel "debug", "info", "warn" or "error".
 	Datapath, LogLevel       string
 	RunDir, StateDir, BPFDir string
+	// Metrics is the address and port of the metrics, as "127.0.0.1:9705"; empty is none.
+	Metrics string
 	// Retransmit and MaxRetransmits are timers of the control protocol (RFC
 	// 3931, Section 4.2).
 	Retransmit     time.Duration
@@ -51,6 +56,9 @@ func ParseConfig(name string, data []byte) (Config, Diagnostics) {
 		"run-dir": &c.RunDir, "state-dir": &c.StateDir, "bpf-dir": &c.BPFDir,
 	} {
 		*into, _, _ = get[string](rec, key)
+	}
+	if at, _, ok := get[netip.AddrPort](rec, "metrics"); ok {
+		c.Metrics = at.String()
 	}
 	timers, _, _ := get[*record](rec, "timers")
 	c.Retransmit, _, _ = get[time.Duration](timers, "retransmit")

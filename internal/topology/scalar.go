@@ -323,6 +323,16 @@ var address = scalar{words: "an IPv4 or IPv6 address", form: pattern(`^([0-9.]+|
 	return a, true
 }}
 
+// listenAddress is where the daemon serves on a network; it reads to a netip.AddrPort.
+var listenAddress = scalar{words: "an address and a port, as 127.0.0.1:9705", form: pattern(`^([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$`), parse: func(s *source, at spot, n *node) (any, bool) {
+	a, err := netip.ParseAddrPort(n.text)
+	if err != nil || a.Port() == 0 || a.Addr().Zone() != "" {
+		return s.refuse(CodeAddress, at, printable(n.text)+" is not an address with a port",
+			`write one like 127.0.0.1:9705, 0.0.0.0:9705 for all of the host's IPv4 addresses, or "[::]:9705" for all`)
+	}
+	return a, true
+}}
+
 // routerID is 32 bits as a number or in dotted form; it reads to a uint32.
 var routerID = scalar{words: "a router ID, as 192.0.2.1 or a number from 1 to 4294967295", form: anyOf(between(1, 1<<32-1), pattern(`^[0-9]+(\.[0-9]+){3}$`)), parse: func(s *source, at spot, n *node) (any, bool) {
 	const help = "write 32 bits as 192.0.2.1 or as a number from 1 to 4294967295"

@@ -177,6 +177,7 @@ var configObject = &object{
 		{key: "run-dir", shape: absolutePath(maxSocketPath - len("/pwd.sock")), standard: "/run/pwd", about: "Where the API's socket `pwd.sock` is (`--run-dir`)."},
 		{key: "state-dir", shape: absolutePath(4000), standard: "/var/lib/pwd", about: "Where state is kept (`--state-dir`)."},
 		{key: "bpf-dir", shape: absolutePath(4000), standard: "/sys/fs/bpf/pwd", about: "Where eBPF objects are pinned (`--bpf-dir`)."},
+		{key: "metrics", shape: listenAddress, about: "Where `/metrics`, `/healthz` and `/readyz` are served over HTTP besides the API's socket (`--metrics`), without access control: choose an address that only monitoring reaches."},
 		{key: "timers", shape: timersObject, about: "Of the control protocol."},
 	},
 }
