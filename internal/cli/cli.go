@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/doctor"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
@@ -44,6 +45,8 @@ type Env struct {
 	Validate func(name string, document []byte) []api.Diagnostic
 	// Command runs a program of the host and returns what it said.
 	Command func(ctx context.Context, args ...string) ([]byte, error)
+	// Host is what the doctor examines.
+	Host doctor.Host
 }
 
 // System is the process's own Env.
@@ -52,7 +55,7 @@ func System(version string) Env {
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		StdinTerminal: isTerminal(os.Stdin), StdoutTerminal: isTerminal(os.Stdout),
 		Getenv: os.Getenv, Now: time.Now, After: time.After, Location: time.Local,
-		Version: version, Validate: validateTopology, Command: runCommand,
+		Version: version, Validate: validateTopology, Command: runCommand, Host: thisHost(),
 	}
 }
 
@@ -107,7 +110,7 @@ func (a *app) root() *cobra.Command {
 		def = filepath.Join(api.DefaultRunDir, api.SocketName)
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", def, "the daemon's socket, also $"+SocketVariable)
-	root.AddCommand(a.statusCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.schemaCommand(), a.graphCommand(), a.diffCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.historyCommand(), a.rotateCommand(), a.announceCommand(), a.eventsCommand(), a.captureCommand(), a.sysdumpCommand(), a.completionCommand(), a.versionCommand())
+	root.AddCommand(a.statusCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.schemaCommand(), a.graphCommand(), a.diffCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.historyCommand(), a.rotateCommand(), a.announceCommand(), a.eventsCommand(), a.captureCommand(), a.doctorCommand(), a.sysdumpCommand(), a.completionCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	return root
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/api/apitest"
 	"github.com/pwd-project/pwd/internal/cli"
+	"github.com/pwd-project/pwd/internal/doctor"
 )
 
 // now is when every test takes place.
@@ -84,6 +85,7 @@ type command struct {
 	validate func(name string, document []byte) []api.Diagnostic
 	stdout   io.Writer // beside what is returned
 	ctx      context.Context
+	host     doctor.Host
 }
 
 // run runs pwctl against socket.
@@ -106,6 +108,7 @@ func run(t *testing.T, socket string, c command) (code int, stdout, stderr strin
 		return ""
 	}
 	e.Now = func() time.Time { return now }
+	e.Host = c.host
 	if c.now != nil {
 		e.Now = c.now
 	}

@@ -1,0 +1,196 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pwd-project/pwd/internal/api"
+)
+
+// well is a host and a site without a fault.
+func well() (*Host, *Site, fstest.MapFS, map[string]string) {
+	files := fstest.MapFS{}
+	for name, text := range map[string]string{
+		"proc/sys/kernel/osrelease":                        "6.12.41+deb13-amd64\n",
+		"proc/sys/net/core/bpf_jit_enable":                 "1\n",
+		"proc/sys/net/bridge/bridge-nf-call-iptables":      "0\n",
+		"sys/class/net/eth1/ifalias":                       "\n",
+		"sys/class/net/pw-lan/ifalias":                     "pwd:lane\n",
+		"sys/class/net/br-lan/ifalias":                     "pwd:bridge:br-lan\n",
+		"sys/module/bridge/refcnt":                         "1\n",
+		"proc/sys/net/bridge/bridge-nf-filter-vlan-tagged": "0\n",
+	} {
+		files[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	said := map[string]string{"nft list ruleset": ""}
+	h := &Host{
+		Files: files,
+		Run: func(_ context.Context, args ...string) ([]byte, error) {
+			out, there := said[strings.Join(args, " ")]
+			if !there {
+				return nil, errors.New("not found")
+			}
+			return []byte(out), nil
+		},
+		ClockSynchronised: func() (bool, error) { return true, nil },
+		Addresses:         func(string) ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("fe80::1")}, nil },
+	}
+	s := &Site{
+		Pwctl: "v1",
+		Status: &api.Status{
+			Site: "dc1", Version: "v1", Generation: 4, Datapath: "ebpf",
+			Tunnels: []api.Tunnel{{Name: "gold", Peer: "dc2", State: "established", PathMTU: 9000, Local: "192.0.2.1:1701", Encapsulation: "udp"}},
+			Pseudowires: []api.Pseudowire{{
+				Name: "lan", Peer: "dc2", State: "up", Datapath: "ebpf", MTU: 1500, Device: "pw-lan", Tunnel: "gold",
+			}},
+		},
+		Sessions:    []api.Session{{Tunnel: "gold", Pseudowire: "lan", Peer: "dc2", CookieOctets: 8}},
+		Attachments: []api.Attachment{{Pseudowire: "lan", Interface: "eth1"}, {Pseudowire: "other", Bridge: "br-lan"}},
+	}
+	return h, s, files, said
+}
+
+func lines(findings []Finding) (out []string) {
+	for _, f := range findings {
+		out = append(out, fmt.Sprintf("%s %s: %s", f.Level, f.Check, f.What))
+	}
+	return out
+}
+
+func TestNothingIsWrong(t *testing.T) {
+	h, s, _, _ := well()
+	findings := Examine(t.Context(), *h, *s)
+	want := []string{
+		"ok daemon: pwd v1 serves site dc1, generation 4",
+		"ok site: 1 tunnel and 1 pseudowire, no problems",
+		"ok kernel: Linux 6.12.41+deb13-amd64",
+		"ok modules: none of the kernel's L2TP modules is needed",
+		"ok bridges: frames on bridges do not go through the firewall's rules for packets",
+		"ok firewall: no rules",
+		"ok mtu: 1 pseudowire whose longest frames fit the path",
+		"ok clock: the clock is kept",
+		"ok restart: 1 pseudowire on the eBPF datapath: frames are forwarded while the daemon is restarted, replaced or killed",
+	}
+	if diff := cmp.Diff(want, lines(findings)); diff != "" || Worst(findings) != OK {
+		t.Errorf("%s (-want +got):\n%s", Worst(findings), diff)
+	}
+}
+
+// Each case is one thing that is wrong, and the one finding that it adds.
+func TestWhatIsWrong(t *testing.T) {
+	type world struct {
+		*Host
+		*Site
+		files fstest.MapFS
+		said  map[string]string
+	}
+	set := func(name, text string) func(w *world) {
+		return func(w *world) { w.files[name] = &fstest.MapFile{Data: []byte(text)} }
+	}
+	const closedInput = "table inet filter {\n\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n\t\ttcp dport 22 accept\n\t}\n}\n"
+	for _, tt := range []struct {
+		name  string
+		spoil func(*world)
+		want  string
+		why   string
+		fix   string
+	}{
+		{"no daemon", func(w *world) { *w.Site = Site{Err: errors.New("pwd is not running")} },
+			"fault daemon: no daemon answers: pwd is not running", "frames may still be forwarded: br-lan, pw-lan are there", "systemctl status pwd"},
+		{"another build", func(w *world) { w.Pwctl = "v2" },
+			"warning daemon: the daemon is v1, pwctl v2", "another build was installed", "systemctl restart pwd; traffic is not interrupted"},
+		{"another build on the kernel's datapath", func(w *world) {
+			w.Pwctl, w.Status.Pseudowires[0].Datapath = "v2", "kernel"
+			for _, m := range []string{"l2tp_core", "l2tp_netlink", "l2tp_eth"} {
+				set("sys/module/"+m+"/refcnt", "1")(w)
+			}
+		}, "warning daemon: the daemon is v1, pwctl v2", "", "are interrupted for a moment"},
+		{"a problem that the daemon knows", func(w *world) {
+			w.Status.Problems = []api.Problem{{Object: "tunnel gold to dc2", What: "connecting: no answer", Fix: "is pwd running at dc2?"}}
+		}, "fault site: tunnel gold to dc2: connecting: no answer", "", "is pwd running at dc2?"},
+		{"a note of the daemon", func(w *world) { w.Status.Notes = []string{"no bpffs"} }, "note site: no bpffs", "", ""},
+		{"a file that is not in force", func(w *world) { w.Status.FileDiffers = true },
+			"warning site: the topology file is not the topology in force", "", "pwctl diff"},
+		{"an old kernel", set("proc/sys/kernel/osrelease", "5.15.0-91-generic"), "warning kernel: Linux 5.15.0-91-generic", "nothing older than 6.1", "later kernel"},
+		{"a kernel before", set("proc/sys/kernel/osrelease", "6.0.19"), "warning kernel: Linux 6.0.19", "", ""},
+		{"a kernel that does not say", set("proc/sys/kernel/osrelease", "custom"), `note kernel: the kernel's release "custom" says nothing`, "", ""},
+		{"no compiler for eBPF", set("proc/sys/net/core/bpf_jit_enable", "0"), "warning kernel: eBPF programs are interpreted", "slower", "sysctl -w net.core.bpf_jit_enable=1"},
+		{"a module is missing", func(w *world) {
+			w.Status.Pseudowires[0].Datapath = "kernel"
+			set("sys/module/l2tp_core/refcnt", "1")(w)
+			set("sys/module/l2tp_netlink/refcnt", "1")(w)
+		}, "fault modules: not loaded: l2tp_eth", "", "modprobe -a l2tp_eth"},
+		{"a module for IPv6 is missing", func(w *world) {
+			w.Status.Pseudowires[0].Datapath, w.Status.Tunnels[0].Encapsulation, w.Status.Tunnels[0].Local = "kernel", "ip", "2001:db8::1"
+			for _, m := range []string{"l2tp_core", "l2tp_netlink", "l2tp_eth", "l2tp_ip"} {
+				set("sys/module/"+m+"/refcnt", "1")(w)
+			}
+		}, "fault modules: not loaded: l2tp_ip6", "", "modprobe -a l2tp_ip6"},
+		{"modules that are part of the kernel", func(w *world) {
+			w.Status.Pseudowires[0].Datapath = "kernel"
+			set("lib/modules/6.12.41+deb13-amd64/modules.builtin", "kernel/net/l2tp/l2tp_core.ko\nkernel/net/l2tp/l2tp_netlink.ko\nkernel/net/l2tp/l2tp_eth.ko\n")(w)
+		}, "note restart: 1 pseudowire on the kernel's datapath: while the daemon is away they carry nothing", "", ""},
+		{"bridges are filtered", set("proc/sys/net/bridge/bridge-nf-call-ip6tables", "1"),
+			"warning bridges: net.bridge.bridge-nf-call-ip6tables on", "", "sysctl -w net.bridge.bridge-nf-call-ip6tables=0"},
+		{"bridges are filtered, and Docker drops", func(w *world) {
+			set("proc/sys/net/bridge/bridge-nf-call-iptables", "1")(w)
+			w.said["iptables -S FORWARD"] = "-P FORWARD DROP\n-A FORWARD -j DOCKER-USER\n"
+		}, "fault bridges: iptables drops what is forwarded, and br_netfilter gives it the bridges' frames", "Docker", "sysctl -w net.bridge.bridge-nf-call-iptables=0"},
+		{"a firewall that lets nothing in", func(w *world) { w.said["nft list ruleset"] = closedInput },
+			"warning firewall: input is dropped unless allowed, and no rule names UDP port 1701 (tunnel gold to dc2)", "would not arrive", "udp dport 1701 accept"},
+		{"a firewall that knows the other way only", func(w *world) {
+			w.said["nft list ruleset"] = strings.Replace(closedInput, "tcp dport 22", "udp dport 1701", 1)
+			w.Status.Tunnels[0].Encapsulation = "ip"
+		}, "warning firewall: input is dropped unless allowed, and no rule names IP protocol 115 (tunnel gold to dc2)", "", ""},
+		{"a firewall that lets it in", func(w *world) {
+			w.said["nft list ruleset"] = strings.Replace(closedInput, "tcp dport 22", "udp dport 1701", 1)
+		}, "note firewall: there are rules, which see control messages and fragments only", "the eBPF datapath takes data packets before them", ""},
+		{"no nft", func(w *world) { delete(w.said, "nft list ruleset") }, "note firewall: the firewall could not be looked at: nft: not found", "", "as root"},
+		// 1500 + 20 IP, 8 UDP, 8 L2TP, 8 cookie, 14 Ethernet = 1558.
+		{"fragments", func(w *world) { w.Status.Tunnels[0].PathMTU = 1557 },
+			"note mtu: pseudowire lan to dc2: packets of more than 1499 octets travel in fragments (its MTU is 1500, the path's 1557)", "", "raise the underlay's MTU to 1558, or set `mtu: 1499`"},
+		// 1500 + 40 IPv6, 4 L2TP, 8 cookie, 14 Ethernet = 1566.
+		{"fragments over IPv6, protocol 115", func(w *world) {
+			x := &w.Status.Tunnels[0]
+			x.PathMTU, x.Local, x.Encapsulation = 1500, "2001:db8::1", "ip"
+		}, "note mtu: pseudowire lan to dc2: packets of more than 1434 octets travel in fragments (its MTU is 1500, the path's 1500)", "", "raise the underlay's MTU to 1566"},
+		{"an address on a whole interface", func(w *world) {
+			w.Addresses = func(name string) ([]netip.Addr, error) {
+				return []netip.Addr{netip.MustParseAddr("fe80::1"), netip.MustParseAddr("10.1.2.3")}, nil
+			}
+		}, "warning attachments: interface eth1 of pseudowire lan has the address 10.1.2.3", "", "ip addr del"},
+		{"a clock that runs free", func(w *world) { w.ClockSynchronised = func() (bool, error) { return false, nil } },
+			"warning clock: nothing keeps the clock", "", "chrony"},
+		{"the kernel's datapath", func(w *world) {
+			w.Status.Pseudowires[0].Datapath = "kernel"
+			for _, m := range []string{"l2tp_core", "l2tp_netlink", "l2tp_eth"} {
+				set("sys/module/"+m+"/refcnt", "1")(w)
+			}
+		}, "note restart: 1 pseudowire on the kernel's datapath: while the daemon is away they carry nothing", "", "datapath: ebpf"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h, s, files, said := well()
+			tt.spoil(&world{h, s, files, said})
+			findings := Examine(t.Context(), *h, *s)
+			bad := slices.DeleteFunc(slices.Clone(findings), func(f Finding) bool { return f.Level == OK })
+			i := slices.Index(lines(bad), tt.want)
+			if i < 0 {
+				t.Fatalf("found %q, want %q", lines(bad), tt.want)
+			}
+			if f := bad[i]; !strings.Contains(f.Why, tt.why) || !strings.Contains(f.Fix, tt.fix) {
+				t.Errorf("%+v, want why %q, fix %q", f, tt.why, tt.fix)
+			}
+			if len(bad) > 2 || len(bad) == 2 && bad[0].Check != "restart" && bad[1].Check != "restart" {
+				t.Errorf("more than that: %q", lines(bad))
+			}
+		})
+	}
+}

@@ -1,0 +1,189 @@
+package doctor
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The oldest kernel that the datapaths are tested on.
+const oldestMajor, oldestMinor = 6, 1
+
+func kernel(_ context.Context, x *examination) {
+	release := x.setting("proc/sys/kernel/osrelease")
+	major, rest, _ := strings.Cut(release, ".")
+	minor := rest
+	if end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' }); end >= 0 {
+		minor = rest[:end]
+	}
+	a, err1 := strconv.Atoi(major)
+	b, err2 := strconv.Atoi(minor)
+	switch {
+	case err1 != nil || err2 != nil:
+		x.find(Note, fmt.Sprintf("the kernel's release %q says nothing", release), "", "")
+	case a < oldestMajor || a == oldestMajor && b < oldestMinor:
+		x.find(Warning, "Linux "+release, fmt.Sprintf("nothing older than %d.%d is tested", oldestMajor, oldestMinor), "use a later kernel")
+	default:
+		x.ok("Linux %s", release)
+	}
+	if x.setting("proc/sys/net/core/bpf_jit_enable") == "0" {
+		x.find(Warning, "eBPF programs are interpreted", "the eBPF datapath is several times slower without the compiler", "sysctl -w net.core.bpf_jit_enable=1")
+	}
+}
+
+// modules are needed by the kernel's datapath alone.
+func modules(_ context.Context, x *examination) {
+	if len(x.on("kernel")) == 0 {
+		if x.answers() && len(x.on("ebpf")) > 0 {
+			x.ok("none of the kernel's L2TP modules is needed")
+		}
+		return
+	}
+	needed := []string{"l2tp_core", "l2tp_netlink", "l2tp_eth"}
+	for _, t := range x.site.Status.Tunnels {
+		if t.Encapsulation == "ip" {
+			needed = append(needed, "l2tp_ip")
+			if strings.Contains(t.Local, ":") {
+				needed = append(needed, "l2tp_ip6")
+			}
+		}
+	}
+	slices.Sort(needed)
+	needed = slices.Compact(needed)
+	builtIn, _ := fs.ReadFile(x.Files, "lib/modules/"+x.setting("proc/sys/kernel/osrelease")+"/modules.builtin")
+	lacking := slices.DeleteFunc(slices.Clone(needed), func(m string) bool {
+		return x.exists("sys/module/"+m) || bytes.Contains(builtIn, []byte("/"+m+".ko"))
+	})
+	if len(lacking) > 0 {
+		x.find(Fault, "not loaded: "+strings.Join(lacking, ", "), "the kernel's datapath is made of these modules",
+			"modprobe -a "+strings.Join(lacking, " ")+"; they may be in a package of extra modules, or kept from loading in /etc/modprobe.d")
+		return
+	}
+	x.ok("%s loaded", strings.Join(needed, ", "))
+}
+
+// bridgeFilter: with br_netfilter, frames that cross a bridge go through the
+// firewall's rules for routed packets, and Docker drops those.
+func bridgeFilter(ctx context.Context, x *examination) {
+	const dir = "proc/sys/net/bridge/"
+	var on []string
+	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables"} {
+		if x.setting(dir+name) == "1" {
+			on = append(on, "net.bridge."+name)
+		}
+	}
+	if len(on) == 0 {
+		x.ok("frames on bridges do not go through the firewall's rules for packets")
+		return
+	}
+	fix := "sysctl -w " + strings.Join(on, "=0 ") + "=0, and in /etc/sysctl.d; or allow what the bridges carry in FORWARD"
+	why := "frames on bridges go through the FORWARD rules for packets"
+	for _, program := range []string{"iptables", "ip6tables"} {
+		if out, err := x.Run(ctx, program, "-S", "FORWARD"); err == nil && strings.Contains(string(out), "-P FORWARD DROP") {
+			x.find(Fault, program+" drops what is forwarded, and br_netfilter gives it the bridges' frames", why+"; Docker sets such a policy", fix)
+			return
+		}
+	}
+	x.find(Warning, strings.Join(on, ", ")+" on", why, fix)
+}
+
+// firewall: rules for input see control messages and fragments; what the eBPF
+// datapath takes has passed before them.
+func firewall(ctx context.Context, x *examination) {
+	out, err := x.Run(ctx, "nft", "list", "ruleset")
+	if err != nil {
+		x.find(Note, "the firewall could not be looked at: nft: "+err.Error(), "", "run pwctl doctor as root, with nft installed")
+		return
+	}
+	rules := string(out)
+	drops := false
+	for _, line := range strings.Split(rules, "\n") {
+		drops = drops || strings.Contains(line, "hook input") && strings.Contains(line, "policy drop")
+	}
+	var closed []string
+	for _, t := range x.site.Status.Tunnels {
+		way, words := "UDP port 1701", []string{"1701", "l2tp", "l2f"}
+		if t.Encapsulation == "ip" {
+			way, words = "IP protocol 115", []string{"115", "l2tp"}
+		}
+		named := false
+		for _, w := range words {
+			named = named || strings.Contains(rules, w)
+		}
+		if drops && !named {
+			closed = append(closed, fmt.Sprintf("%s (tunnel %s to %s)", way, t.Name, t.Peer))
+		}
+	}
+	switch {
+	case len(closed) > 0:
+		x.find(Warning, "input is dropped unless allowed, and no rule names "+strings.Join(closed, ", "),
+			"control messages of peers that call would not arrive", "nft add rule … udp dport 1701 accept (or ip protocol 115 accept), for the peers' addresses")
+	case strings.TrimSpace(rules) == "":
+		x.ok("no rules")
+	case len(x.on("ebpf")) > 0:
+		x.find(Note, "there are rules, which see control messages and fragments only", "the eBPF datapath takes data packets before them", "")
+	default:
+		x.ok("there are rules, none against the tunnels that could be seen")
+	}
+}
+
+// mtu tells of pseudowires whose longest frames travel in fragments.
+func mtu(_ context.Context, x *examination) {
+	fits := 0
+	for _, t := range x.site.Status.Tunnels {
+		if t.State != "established" || t.PathMTU == 0 {
+			continue
+		}
+		for _, s := range x.site.Sessions {
+			if s.Tunnel != t.Name || s.Peer != t.Peer {
+				continue
+			}
+			for _, p := range x.site.Status.Pseudowires {
+				if p.Name != s.Pseudowire || p.Peer != s.Peer {
+					continue
+				}
+				over := overhead(t.Local, t.Encapsulation, s.CookieOctets)
+				if p.MTU+over <= t.PathMTU {
+					fits++
+					continue
+				}
+				x.find(Note, fmt.Sprintf("pseudowire %s to %s: packets of more than %d octets travel in fragments (its MTU is %d, the path's %d)", p.Name, p.Peer, t.PathMTU-over, p.MTU, t.PathMTU),
+					"TCP is told to use smaller segments; all else is cut in two, which costs both ends and is lost where fragments are dropped",
+					fmt.Sprintf("raise the underlay's MTU to %d, or set `mtu: %d` at the pseudowire and in the LANs", p.MTU+over, t.PathMTU-over))
+			}
+		}
+	}
+	if fits > 0 {
+		x.ok("%s whose longest frames fit the path", counted(fits, "pseudowire"))
+	}
+}
+
+// overhead is what a packet of the inner MTU grows by: outer IP, UDP, L2TP with its
+// cookie (RFC 3931, Sections 4.1.1 and 4.1.2.1), and the
+// frame's Ethernet header.
+func overhead(local, encapsulation string, cookie int) int {
+	n := 20 + 14 + 4 + cookie
+	if strings.HasPrefix(local, "[") || strings.Count(local, ":") > 1 {
+		n += 20
+	}
+	if encapsulation != "ip" {
+		n += 8 + 4
+	}
+	return n
+}
+
+func clock(_ context.Context, x *examination) {
+	kept, err := x.ClockSynchronised()
+	switch {
+	case err != nil:
+		x.find(Note, "the clock could not be looked at: "+err.Error(), "", "")
+	case !kept:
+		x.find(Warning, "nothing keeps the clock", "events of two sites cannot be compared, and --confirm counts by it across a reboot", "run chrony or systemd-timesyncd")
+	default:
+		x.ok("the clock is kept")
+	}
+}
