@@ -13,11 +13,11 @@ SYSTEMD ?= /usr/lib
 UNITDIR ?= $(SYSTEMD)/systemd/system
 # What packages and manual pages say that this is.
 VERSION ?= 0.1.0
-# How long `make fuzz` gives each fuzz target.
-T ?= 30s
+# On which kernels `make bench` measures: this one, and those of virtual machines.
+KERNELS ?= host,6.1,6.12
 
 .DEFAULT_GOAL := build
-.PHONY: help build man install install-programs package demo test test-short generate lint fuzz clean
+.PHONY: help build man install install-programs package demo bench bench-publish test test-short generate lint fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +59,13 @@ demo: build ## two sites on this machine become one Ethernet (as root)
 	@$(BUILD) -o out/ ./test/demo
 	@out/demo
 
+bench: build ## measure datapaths, VXLAN, GRETAP, l2tp_eth and the underlay, T (1s) for each value (as root)
+	@$(BUILD) -o out/benchmark ./test/bench
+	@out/benchmark -kernels $(KERNELS) -each $(or $(T),1s)
+
+bench-publish: ## put the results of the last bench into docs/performance.md and README.md
+	$(GO) run ./test/bench -publish
+
 test: ## everything that can be tested, virtual machines included (as root)
 	test/setup.sh test
 	@$(MAKE) --no-print-directory test-short
@@ -84,7 +91,7 @@ fuzz: ## every fuzz target for T (default 30s) each
 	@for package in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 			echo "$$package $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(T) $$package; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(T),30s) $$package; \
 		done; \
 	done
 
