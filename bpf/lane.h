@@ -15,6 +15,7 @@
 
 #include "decap.h"
 #include "encap.h"
+#include "toobig.h"
 
 #define MAX_FRAGMENTS 32
 #define ID_SLOTS 256
@@ -272,6 +273,8 @@ __noinline int encap_apart(struct __sk_buff *skb, __u32 device)
 		return drop(tx->session, NO_NEIGHBOUR);
 	if (tx->vlan && !tagged_for(skb, tx))
 		return drop(tx->session, WRONG_VLAN);
+	if ((tx->flags & TX_DF) && is_oversize(skb, tx))
+		return refuse_oversize(skb, tx, device);
 	if (takes_vlan_off(tx) && bpf_skb_vlan_pop(skb))
 		return drop(tx->session, ERROR);
 	if (take_tags(skb, &inner) || load_inner(skb, tx, &inner))

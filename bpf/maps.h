@@ -57,6 +57,7 @@ struct counters {
 #define TX_KEEP_TAG 0x40    /* the tag vlan stays on */
 #define TX_NUMBER_ALL 0x80  /* packets have sequence numbers */
 #define TX_NUMBER_OTHERS 0x100 /* those that have no IP inside */
+#define TX_DF 0x200	    /* packets do not leave in fragments */
 #define TX_ONE_BY_ONE (TX_IP | TX_CHECKSUM | TX_NUMBER_ALL) /* segments leave apart */
 
 /* How frames of one pseudowire leave. */

@@ -161,6 +161,7 @@ type objectTurnKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	objectMapAnswers      = "answers"
 	objectMapClamps       = "clamps"
 	objectMapCounts       = "counts"
 	objectMapFragmentIds  = "fragment_ids"
@@ -232,6 +233,7 @@ type objectProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectMapSpecs struct {
+	Answers      *ebpf.MapSpec `ebpf:"answers"`
 	Clamps       *ebpf.MapSpec `ebpf:"clamps"`
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	FragmentIds  *ebpf.MapSpec `ebpf:"fragment_ids"`
@@ -273,6 +275,7 @@ func (o *objectObjects) Close() error {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectMaps struct {
+	Answers      *ebpf.Map `ebpf:"answers"`
 	Clamps       *ebpf.Map `ebpf:"clamps"`
 	Counts       *ebpf.Map `ebpf:"counts"`
 	FragmentIds  *ebpf.Map `ebpf:"fragment_ids"`
@@ -290,6 +293,7 @@ type objectMaps struct {
 
 func (m *objectMaps) Close() error {
 	return _ObjectClose(
+		m.Answers,
 		m.Clamps,
 		m.Counts,
 		m.FragmentIds,

@@ -4,7 +4,7 @@
 
 /* The eBPF datapath: L2TPv3 Ethernet pseudowires in programs of the traffic
  * control hook. encap.h, decap.h and lane.h have one program each, maps.h what they
- * share with the agent; order.h and ecn.h are what some sessions ask for. clamp.h is
+ * share with the agent; order.h and ecn.h are what some sessions ask for, toobig.h some tunnels. clamp.h is
  * for the kernel's l2tp_eth.
  */
 #include "encap.h"

@@ -40,6 +40,7 @@ const (
 	TransmitKeepTag                  // the tag Vlan stays on
 	TransmitNumberAll                // packets have sequence numbers
 	TransmitNumberOthers             // those that have no IP inside
+	TransmitDF                       // packets do not leave in fragments
 )
 
 // Flags of Receive.

@@ -32,6 +32,8 @@ func (a *Agent) able(w *wire, dp pseudowire.Datapath) error {
 	switch t := a.tunnels[w.Tunnel]; {
 	case t != nil && t.Encapsulation == l2tpv3.IP && !can.IP:
 		return &UnableError{dp.Kind(), "carry L2TP over IP", "use `encapsulation: udp` for tunnel " + t.Name + ", or another `datapath:`"}
+	case t != nil && t.DF && !can.DF:
+		return &UnableError{dp.Kind(), "keep packets from being fragmented", "remove `df: true` of tunnel " + t.Name + ", or use `datapath: ebpf`"}
 	case w.Sequencing != l2tpv3.SequencingNone && !can.Sequencing:
 		return &UnableError{dp.Kind(), "look at sequence numbers", "remove `sequencing:`, or use another `datapath:`"}
 	case w.DSCP != 0 && !can.DSCP:

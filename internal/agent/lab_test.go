@@ -132,6 +132,7 @@ func (p *place) open(kind pseudowire.Kind, k *kernel) *fakeDatapath {
 // everything is what the eBPF datapath can.
 func everything(a *pseudowire.Abilities) {
 	a.IP, a.Sequencing, a.SublayerPerDirection, a.ChangesCookies, a.DSCP, a.ECN, a.Checksum = true, true, true, true, true, true, true
+	a.DF = true
 }
 
 // write replaces the topology file, which the daemon has from then on.

@@ -82,7 +82,7 @@ func TestECNIsAnnouncedWhereAllCan(t *testing.T) {
 // What a datapath cannot is said, with what to do.
 func TestWhatDatapathsCannot(t *testing.T) {
 	p := lone(t)
-	p.write(topo(gold, ""))
+	p.write(topo(gold+"whole: {sites: [dc1, dc2], df: true}\n", ""))
 	p.start()
 	with := func(change func(*wire)) *wire {
 		w := &wire{Pseudowire: topology.Pseudowire{Name: "a", Peer: "dc2", Tunnel: "gold/dc2", Type: l2tpv3.Ethernet}}
@@ -99,6 +99,7 @@ func TestWhatDatapathsCannot(t *testing.T) {
 		{with(func(*wire) {}), ""},
 		{with(func(w *wire) { w.Sequencing = l2tpv3.SequencingAll }), "look at sequence numbers: remove `sequencing:`, or use another `datapath:`"},
 		{with(func(w *wire) { w.DSCP = 46 }), "set the DSCP of packets: remove `class:` of the tunnel, or use another `datapath:`"},
+		{with(func(w *wire) { w.Tunnel = "whole/dc2" }), "keep packets from being fragmented: remove `df: true` of tunnel whole, or use `datapath: ebpf`"},
 		{with(tagged(0, 0)), ""},
 		{with(tagged(7, 7)), ""},
 		{with(tagged(7, 8)), "give tags another number (VLAN 7 here, it is 8 at dc2): use one VLAN at both ends, `type: ethernet`, or `datapath: ebpf`"},
@@ -261,12 +262,13 @@ func TestCookiesAreRotated(t *testing.T) {
 	}
 }
 
-// Whether data has UDP checksums changes under a session, which stays.
-func TestChecksumChangesLive(t *testing.T) {
+// Whether data has UDP checksums, and whether it may be fragmented, changes under a
+// session, which stays.
+func TestTunnelChangesLive(t *testing.T) {
 	dc1, dc2 := places(t)
 	doc := func(also string) string {
 		return topo("gold: {sites: [dc1, dc2]"+also+"}\n", wireTo("a", "gold", 7)+
-			"b: {tunnel: gold, datapath: kernel, attach: {dc1: {interface: eth2}, dc2: {interface: eth2}}}\n")
+			"b: {tunnel: gold, attach: {dc1: {interface: eth2}, dc2: {interface: eth2}}}\n")
 	}
 	for _, p := range []*place{dc1, dc2} {
 		p.can = everything
@@ -284,15 +286,18 @@ func TestChecksumChangesLive(t *testing.T) {
 	}
 	before := sessions()
 	for _, tt := range []struct {
-		also string
-		want bool
-	}{{"", false}, {", udp-checksum: on", true}, {", udp-checksum: off", false}, {", udp-checksum: on", true}} {
+		also         string
+		checksum, df bool
+	}{
+		{"", false, false}, {", udp-checksum: on", true, false}, {", udp-checksum: off, df: true", false, true},
+		{", udp-checksum: on, df: true", true, true}, {", df: false", false, false},
+	} {
 		dc1.mustApply(doc(tt.also))
 		dc1.do(func() {
 			for kind, dp := range dc1.a.datapaths {
-				got, want := dp.(*fakeDatapath).kernel.tunnels["gold/dc2"].Checksum, tt.want && dp.Abilities().Checksum
-				if got != want {
-					t.Errorf("%s: the %s datapath was told %v, want %v", tt.also, kind, got, want)
+				got := dp.(*fakeDatapath).kernel.tunnels["gold/dc2"]
+				if got.Checksum != tt.checksum || got.DF != tt.df {
+					t.Errorf("%s: the %s datapath was told %v and %v", tt.also, kind, got.Checksum, got.DF)
 				}
 			}
 		})

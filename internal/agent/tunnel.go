@@ -74,10 +74,15 @@ func (a *Agent) setTunnel(t *topology.Tunnel) error {
 func (a *Agent) recarry(t *tunnel) error {
 	for kind, c := range t.set {
 		dp := a.datapaths[kind]
-		if dp == nil || c.Encapsulation != t.Encapsulation || c.Checksum == (t.Checksum && dp.Abilities().Checksum) {
+		if dp == nil || c.Encapsulation != t.Encapsulation {
 			continue
 		}
-		c.Checksum = t.Checksum
+		can := dp.Abilities()
+		checksum, df := t.Checksum && can.Checksum, t.DF && can.DF
+		if c.Checksum == checksum && c.DF == df {
+			continue
+		}
+		c.Checksum, c.DF = checksum, df
 		if err := dp.SetTunnel(c); err != nil {
 			return err
 		}
@@ -120,6 +125,7 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 		Name: s.Tunnel, LocalID: s.Connection, RemoteID: s.RemoteConnection,
 		Encapsulation: a.tunnels[s.Tunnel].Encapsulation, Local: local, Remote: remote, Socket: -1,
 		ECN: s.ECN, Checksum: a.tunnels[s.Tunnel].Checksum && dp.Abilities().Checksum,
+		DF: a.tunnels[s.Tunnel].DF && dp.Abilities().DF,
 	}
 	if dp.Kind() == pseudowire.Kernel {
 		var err error

@@ -222,6 +222,7 @@ func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
 		{"the link's rate", Live, a.LinkRate, b.LinkRate},
 		{"ecn", ResetsSession, a.ECN, b.ECN},
 		{"udp-checksum", Live, onOff(a.Checksum), onOff(b.Checksum)},
+		{"df", Live, a.DF, b.DF},
 		{"foreign peer", ResetsSession, a.Foreign, b.Foreign},
 	}
 	if len(a.SecretFiles) > 0 && len(b.SecretFiles) > 0 {

@@ -65,6 +65,9 @@ func TestStepsReadAsAPlan(t *testing.T) {
 		{"UDP checksums are live", base, with(func(l *topology.Local) { l.Tunnels[0].Checksum = true }), []string{
 			"change tunnel gold/dc2 live udp-checksum off -> on",
 		}},
+		{"whether packets are fragmented is live", base, with(func(l *topology.Local) { l.Tunnels[0].DF = true }), []string{
+			"change tunnel gold/dc2 live df false -> true",
+		}},
 		{"another peer address", base, with(func(l *topology.Local) { l.Tunnels[0].Remote = addr("192.0.2.3") }), []string{
 			"change tunnel gold/dc2 resets-session remote address 192.0.2.2 -> 192.0.2.3",
 		}},

@@ -96,6 +96,8 @@ type Tunnel struct {
 	ECN bool
 	// Checksum says that data packets over UDP have checksums.
 	Checksum bool
+	// DF says that outer packets do not leave in fragments.
+	DF bool
 	// Foreign peers do not run this daemon; PeerHostName is empty where any will do.
 	Foreign bool
 }

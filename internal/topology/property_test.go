@@ -149,7 +149,7 @@ func drawTopology(t *rapid.T) string {
 	members := map[string][]string{}
 	for _, tn := range tunnels {
 		members[tn] = rapid.Permutation(sites).Draw(t, "order")[:rapid.IntRange(2, len(sites)).Draw(t, "members")]
-		also := rapid.SampledFrom([]string{"", ", encapsulation: ip", ", class: bulk, ecn: false", ", udp-checksum: on"}).Draw(t, "also")
+		also := rapid.SampledFrom([]string{"", ", encapsulation: ip", ", class: bulk, ecn: false", ", udp-checksum: on", ", df: true"}).Draw(t, "also")
 		if dynamic || rapid.Bool().Draw(t, "authenticated") {
 			also += ", secret-file: a, digest: sha1"
 		}

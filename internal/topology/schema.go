@@ -6,11 +6,10 @@ import "time"
 // are known, checked for their form, and refused.
 
 const (
-	laterQoS      = "remove it: quality of service comes with a later version"
-	laterOne      = "remove it, and give the site one `address:`"
-	laterSteer    = "remove it: a pseudowire rides one tunnel, named by `tunnel:`"
-	laterVLAN     = "remove it: attach one VLAN with `vlan:`, or a whole port without it"
-	laterDatagram = "remove it: the datapath chooses for now"
+	laterQoS   = "remove it: quality of service comes with a later version"
+	laterOne   = "remove it, and give the site one `address:`"
+	laterSteer = "remove it: a pseudowire rides one tunnel, named by `tunnel:`"
+	laterVLAN  = "remove it: attach one VLAN with `vlan:`, or a whole port without it"
 )
 
 var topologyObject = &object{
@@ -90,7 +89,7 @@ var tunnelObject = &object{
 		{key: "class", shape: nameOf("a class"), standard: "none", about: "The tunnel's class of service, one of `classes`."},
 		{key: "ecn", shape: boolean(""), standard: "true", about: "Whether congestion marks of the network between are passed on to the packets inside, where both ends' datapaths can (RFC 9601, RFC 6040)."},
 		{key: "udp-checksum", shape: wordOf(choice{words: []string{"on", "off"}, yes: "on", no: "off"}), standard: "`on` towards foreign sites, else `off`", about: "Whether data packets over UDP have UDP checksums. `off`: whole packets of the eBPF datapath have none, over IPv6 neither (RFC 6935), which is faster; those in fragments and those of the kernel datapath have one all the same. Both kinds are accepted."},
-		{key: "df", shape: boolean(""), later: laterDatagram, about: "Whether outer packets may not be fragmented."},
+		{key: "df", shape: boolean(""), standard: "false", about: "`true`: outer packets do not leave in fragments. A frame that does not fit one is dropped and counted (`oversize`); where the IP packet in it asks not to be fragmented, as IPv6 always does, its sender is told the MTU by ICMP, from the frame's own destination. On the eBPF datapath."},
 	},
 }
 

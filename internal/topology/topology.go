@@ -70,6 +70,7 @@ type tunnel struct {
 	hide          bool
 	ecn           bool
 	checksum      string // on, off, or empty for what suits the peer
+	df            bool
 	class         *class
 	broken        bool
 }
@@ -381,6 +382,7 @@ func (b *builder) service(t *tunnel, rec *record) {
 	if on, _, ok := get[bool](rec, "ecn"); ok {
 		t.ecn = on
 	}
+	t.df, _, _ = get[bool](rec, "df")
 	var checksumAt spot
 	if t.checksum, checksumAt, _ = get[string](rec, "udp-checksum"); t.checksum != "" && t.encapsulation == l2tpv3.IP {
 		b.clash(CodeExclusive, checksumAt, "there is no UDP in L2TP directly over IP", rec.values["encapsulation"].at, "`ip` here", "remove one of the two")

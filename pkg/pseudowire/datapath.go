@@ -44,6 +44,10 @@ type Tunnel struct {
 	// 4.1.2.3). Otherwise a datapath may leave it out, over IPv6 too (RFC 6935); packets
 	// that leave in fragments have one all the same. What comes in may be without.
 	Checksum bool
+	// DF says that no packet leaves in fragments: a frame that does not fit one is dropped
+	// and counted (DropOversize), and its sender is told by ICMP, from the frame's own
+	// destination, where there is an IP packet in it that asks not to be fragmented.
+	DF bool
 }
 
 // Pseudowire is a device to be: one netdev towards the attachment circuit.
@@ -139,6 +143,8 @@ type Abilities struct {
 	// Checksum says that Tunnel.Checksum is honoured; otherwise data packets over UDP
 	// have checksums always.
 	Checksum bool
+	// DF says that Tunnel.DF is honoured.
+	DF bool
 	// Priority says that Session.Priority is honoured.
 	Priority bool
 }

@@ -191,6 +191,9 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	if t.Checksum && !overIP(&t.Tunnel) {
 		tx.Flags |= bpf.TransmitChecksum
 	}
+	if t.DF {
+		tx.Flags |= bpf.TransmitDF
+	}
 	if dev.KeepTag && dev.VLAN != 0 {
 		tx.Flags |= bpf.TransmitKeepTag
 	}

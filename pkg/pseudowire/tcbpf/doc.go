@@ -21,6 +21,11 @@
 // the tunnel's socket, who gives it to Deliver, which puts it into the lane: there is
 // one place where packets are judged. The ECN field of fragments is lost on that way.
 //
+// Of a tunnel that is not to fragment (pseudowire.Tunnel.DF) such frames are counted there
+// and dropped, or become the ICMP error that tells their sender so (bpf/toobig.h): at most
+// 100 a second for each pseudowire. An MTU below 1280 cannot be told to IPv6, nor one below
+// 576 to IPv4.
+//
 // # Protocol 115
 //
 // Directly over IP (RFC 3931, Section 4.1.1) there are no ports: all tunnels between two
