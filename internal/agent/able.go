@@ -29,17 +29,23 @@ func (w *wire) unable() bool { return errors.As(w.fault, new(*UnableError)) }
 func (a *Agent) able(w *wire, dp pseudowire.Datapath) error {
 	can := dp.Abilities()
 	tag := w.Attachment.VLAN
-	switch t := a.tunnels[w.Tunnel]; {
-	case t != nil && t.Encapsulation == l2tpv3.IP && !can.IP:
-		return &UnableError{dp.Kind(), "carry L2TP over IP", "use `encapsulation: udp` for tunnel " + t.Name + ", or another `datapath:`"}
-	case t != nil && t.DF && !can.DF:
-		return &UnableError{dp.Kind(), "keep packets from being fragmented", "remove `df: true` of tunnel " + t.Name + ", or use `datapath: ebpf`"}
+	for _, r := range w.Rides() {
+		switch t := a.tunnels[r.Tunnel]; {
+		case t != nil && t.Encapsulation == l2tpv3.IP && !can.IP:
+			return &UnableError{dp.Kind(), "carry L2TP over IP", "use `encapsulation: udp` for tunnel " + t.Name + ", or another `datapath:`"}
+		case t != nil && t.DF && !can.DF:
+			return &UnableError{dp.Kind(), "keep packets from being fragmented", "remove `df: true` of tunnel " + t.Name + ", or use `datapath: ebpf`"}
+		case r.DSCP != 0 && !can.DSCP:
+			return &UnableError{dp.Kind(), "set the DSCP of packets", "remove `class:` of the tunnel, or use another `datapath:`"}
+		case !can.Priority && t != nil && t.Shapes():
+			return &UnableError{dp.Kind(), "shape a tunnel", "remove `rate:` and `ceiling:` of its class, or use another `datapath:`"}
+		}
+	}
+	switch {
+	case len(w.Standby) > 0 && !can.DeviceWithoutSession:
+		return &UnableError{dp.Kind(), "keep sessions ready that stand by", "use `datapath: ebpf`, or one `tunnel:`"}
 	case w.Sequencing != l2tpv3.SequencingNone && !can.Sequencing:
 		return &UnableError{dp.Kind(), "look at sequence numbers", "remove `sequencing:`, or use another `datapath:`"}
-	case w.DSCP != 0 && !can.DSCP:
-		return &UnableError{dp.Kind(), "set the DSCP of packets", "remove `class:` of the tunnel, or use another `datapath:`"}
-	case !can.Priority && a.tunnels[w.Tunnel] != nil && a.tunnels[w.Tunnel].Shapes():
-		return &UnableError{dp.Kind(), "shape a tunnel", "remove `rate:` and `ceiling:` of its class, or use another `datapath:`"}
 	// RFC 4719, Section 3.1: the tag on the way is one end's, and the other end
 	// gives it the number that it has there.
 	case w.Type == l2tpv3.EthernetVLAN && tag != 0 && !can.RewritesTags && w.PeerVLAN != tag:
@@ -66,7 +72,7 @@ func (a *Agent) fit(local *topology.Local) {
 		t := &local.Tunnels[i]
 		t.ECN = t.ECN && can("")
 		for _, p := range local.Pseudowires {
-			t.ECN = t.ECN && (p.Tunnel != t.Key || can(p.Datapath))
+			t.ECN = t.ECN && (!p.On(t.Key) || can(p.Datapath))
 		}
 	}
 }
@@ -77,7 +83,7 @@ func (a *Agent) review(tunnel string) error {
 	var errs []error
 	for _, w := range a.wires {
 		dp := a.datapaths[w.kind]
-		if w.Tunnel == tunnel && dp != nil && (a.able(w, dp) != nil) != w.unable() {
+		if w.on(tunnel) != nil && dp != nil && (a.able(w, dp) != nil) != w.unable() {
 			errs = append(errs, a.setPseudowire(&w.Pseudowire))
 		}
 	}

@@ -41,6 +41,7 @@ import (
 
 	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/bridge"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
@@ -86,6 +87,7 @@ type circuits interface {
 	AttachmentStates() map[string]bridge.State
 	MACs() ([]bridge.MAC, error)
 	Announce(pseudowire string) (int, error)
+	Flush(pseudowire string) error
 	Refresh() error
 	Prune() error
 	Close() error
@@ -145,6 +147,17 @@ type Agent struct {
 	lastLook time.Time
 	// rest is when the kernel may be looked at again.
 	rest time.Time
+
+	// undecided are pseudowires of several tunnels with news of them, watchAt is when
+	// all of those are looked at again, every watchEvery; zero is never. former is how an earlier daemon
+	// signalled their sessions, restored when that was taken up.
+	undecided  map[*wire]bool
+	watchAt    time.Time
+	watchEvery time.Duration
+	// watchLate says that the last look was put off because it came late.
+	watchLate bool
+	restored  time.Time
+	former    map[string]l2tpv3.CircuitStatus
 
 	// taps are the captures under way.
 	taps []*tap
@@ -214,6 +227,7 @@ func newAgent(opt Options) *Agent {
 		dials:     make(map[uint32]string),
 		heard:     make(map[uint32]uint64),
 		unsaved:   make(map[string]bool),
+		undecided: make(map[*wire]bool),
 		dataDue:   true,
 		patience:  defaultPatience,
 		applying:  make(chan struct{}, 1),

@@ -41,6 +41,9 @@ func (a *Agent) toConfirm() string {
 // deadline is when advance and expire have to run.
 func (a *Agent) deadline() (time.Time, bool) {
 	d, ok := a.control.Deadline()
+	if !a.watchAt.IsZero() && (!ok || a.watchAt.Before(d)) {
+		d, ok = a.watchAt, true
+	}
 	if a.unconfirmed() && a.trial == nil && (!ok || a.generation.Confirm.Before(d)) {
 		return *a.generation.Confirm, true
 	}

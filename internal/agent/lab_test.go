@@ -348,8 +348,8 @@ func (p *place) state(a *Agent) string {
 		fmt.Fprintf(&b, "session of %s on %s, cookie %d, circuit %v, %v\n", s.Session.Name, s.Session.Tunnel, s.Session.CookieLength, s.Session.Circuit, s.State)
 	}
 	for _, w := range a.wires {
-		if w.ill() || !w.signalled {
-			fmt.Fprintf(&b, "pseudowire %s: %v %v vacated %v signalled %v\n", w.Name, w.fault, w.attachFault, w.vacated, w.signalled)
+		if w.ill() || !w.rides[0].signalled {
+			fmt.Fprintf(&b, "pseudowire %s: %v %v vacated %v signalled %v\n", w.Name, w.fault, w.attachFault, w.vacated, w.rides[0].signalled)
 		}
 	}
 	fmt.Fprintf(&b, "faults %v\ngeneration %d\n", a.faults.objects(), a.number())

@@ -149,55 +149,84 @@ func (a *Agent) clean() {
 
 func (a *Agent) sessionChanged(s control.SessionChanged) {
 	w := a.wires[s.Name]
-	if w == nil || w.Tunnel != s.Tunnel {
+	if w == nil || w.on(s.Tunnel) == nil {
 		return
 	}
-	if s.From != s.To || s.Reason != w.reason {
+	r := w.on(s.Tunnel)
+	if s.From != s.To || s.Reason != r.reason {
 		w.since = time.Now()
 	}
-	w.state, w.remote, w.reason = s.To, s.Remote, s.Reason
+	r.state, r.remote, r.reason = s.To, s.Remote, s.Reason
 	a.log.Debug("session", "pseudowire", w.Name, "tunnel", s.Tunnel, "from", s.From, "to", s.To, "remote", s.Remote, "reason", s.Reason)
+	if w.redundancy != nil {
+		a.undecided[w] = true // what is down may not be by then
+		return
+	}
 	a.judge(w)
 }
 
-// judge decides whether a pseudowire is up, and tells when that changed.
+// judge decides whether a pseudowire is up, and tells when that changed. Where it is not
+// any more, nothing is behind it.
 func (a *Agent) judge(w *wire) {
-	ready := w.state == control.SessionEstablished && w.remote&l2tpv3.CircuitActive != 0 && w.circuit&l2tpv3.CircuitActive != 0
-	if ready != w.ready {
-		w.ready, w.since = ready, time.Now()
-		if ready {
-			a.event("info", "pseudowire "+w.Name, "up", "")
-		} else {
+	ready, standby := w.condition(time.Now())
+	if ready != w.ready || standby != w.standby {
+		was := w.ready
+		w.ready, w.standby, w.since = ready, standby, time.Now()
+		switch {
+		case ready:
+			a.event("info", "pseudowire "+w.Name, "up", a.whyUp(w))
+		case standby:
+			a.event("info", "pseudowire "+w.Name, "standby", a.why(w))
+		default:
 			a.event("warning", "pseudowire "+w.Name, "down", a.why(w))
+		}
+		if was && !ready {
+			a.flush(w)
 		}
 	}
 	a.changed.signal()
 }
 
+// whyUp is what there is to say of a pseudowire that is up.
+func (a *Agent) whyUp(w *wire) string { return w.whyOther() }
+
 // why says, in words for the operator, what a pseudowire that is down waits for.
 func (a *Agent) why(w *wire) string {
 	switch {
 	case w.ready:
-		return ""
+		return a.whyUp(w)
 	case w.fault != nil:
 		return w.fault.Error()
 	case w.attachFault != nil:
 		return w.attachFault.Error()
-	case w.state == control.SessionEstablished && w.remote&l2tpv3.CircuitActive == 0:
-		return fmt.Sprintf("%s reports its attachment circuit as %s", w.Peer, w.remote)
-	case w.state == control.SessionEstablished:
+	}
+	return a.whyRide(w, w.current())
+}
+
+// whyRide says so of one of its sessions.
+func (a *Agent) whyRide(w *wire, r *ride) string {
+	switch own := w.status(r); {
+	case r.state == control.SessionEstablished && own&l2tpv3.CircuitActive == 0 && w.circuit&l2tpv3.CircuitActive == 0:
 		return nonempty(w.circuitReason, "attachment circuit is down")
-	case w.state == control.SessionWaitReply || w.state == control.SessionWaitConnect:
+	case r.state == control.SessionEstablished && r.remote&l2tpv3.CircuitStandby != 0 && r.remote&l2tpv3.CircuitFaults == 0:
+		return w.Peer + " has put it in standby"
+	case r.state == control.SessionEstablished && r.remote&l2tpv3.CircuitActive == 0:
+		return fmt.Sprintf("%s reports its attachment circuit as %s", w.Peer, r.remote)
+	case r.state == control.SessionEstablished && own&l2tpv3.CircuitStandby != 0:
+		return "stands by"
+	case r.state == control.SessionEstablished:
+		return ""
+	case r.state == control.SessionWaitReply || r.state == control.SessionWaitConnect:
 		return "waiting for " + w.Peer
 	}
-	t := a.tunnels[w.Tunnel]
+	t := a.tunnels[r.Tunnel]
 	switch {
 	case t == nil:
-		return fmt.Sprintf("tunnel %s is not there", tunnelName(w.Tunnel))
+		return fmt.Sprintf("tunnel %s is not there", tunnelName(r.Tunnel))
 	case t.state != control.ConnectionEstablished:
 		return fmt.Sprintf("waiting for %s: tunnel %s is not established: %s", w.Peer, t.Name, t.why())
 	}
-	return nonempty(w.reason, "waiting for "+w.Peer)
+	return nonempty(r.reason, "waiting for "+w.Peer)
 }
 
 func nonempty(s, otherwise string) string {

@@ -57,6 +57,7 @@ func (a *Agent) advance(now time.Time) {
 		a.lastLook = now
 		a.listen(now)
 	}
+	a.watch(now)
 	a.control.Advance(now)
 }
 
@@ -103,6 +104,8 @@ func (a *Agent) settle(now time.Time) {
 		a.faults.set("sessions", a.signal())
 		a.drain(now)
 	}
+	a.decide(now)
+	a.planWatch(now)
 	if a.dataDue {
 		a.wantData()
 	}

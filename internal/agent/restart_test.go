@@ -188,8 +188,8 @@ func TestWhatIsNotInTheTopologyIsClosed(t *testing.T) {
 	}
 	dc2.await("b and c have been closed", func(a *Agent) error {
 		for _, name := range []string{"b", "c"} {
-			if w := a.wires[name]; w.state == control.SessionEstablished {
-				return fmt.Errorf("%s is %v", name, w.state)
+			if w := a.wires[name]; w.rides[0].state == control.SessionEstablished {
+				return fmt.Errorf("%s is %v", name, w.rides[0].state)
 			}
 		}
 		if w := a.wires["a"]; !w.ready {

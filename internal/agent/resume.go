@@ -21,10 +21,12 @@ func (a *Agent) resume() error {
 	if err := a.restore(now); err != nil {
 		return err
 	}
+	a.noteFormer()
 	a.setListeners()
 	if err := a.reconcile(); err != nil {
 		a.log.Error("not everything of the applied topology can be set, trying again", "err", err)
 	}
+	a.former = nil
 	a.adopt()
 	if err := a.prune(); err != nil {
 		a.unclean = true
@@ -119,10 +121,11 @@ func (a *Agent) adopt() {
 	}
 	for _, s := range a.control.Sessions() {
 		w := a.wires[s.Session.Name]
-		if w == nil || w.Tunnel != s.Session.Tunnel {
+		if w == nil || w.on(s.Session.Tunnel) == nil {
 			continue
 		}
-		w.state, w.remote, w.reason = s.State, s.Remote, s.Reason
+		r := w.on(s.Session.Tunnel)
+		r.state, r.remote, r.reason = s.State, s.Remote, s.Reason
 		a.judge(w)
 		w.since = s.Since
 	}

@@ -70,42 +70,55 @@ func (a *Agent) beginRotation(names []string, before map[string][]byte) ([]api.R
 		}
 	}
 	for _, s := range a.control.Sessions() {
-		before[s.Session.Name] = s.LocalCookie
+		before[rideName(tunnelName(s.Session.Tunnel), s.Session.Name)] = s.LocalCookie
 	}
 	all := make([]api.Rotation, 0, len(names))
 	now := time.Now()
 	for _, name := range names {
 		w := a.wires[name]
-		rotation := api.Rotation{Pseudowire: name, Peer: w.Peer, Result: "pending", Reason: "waiting for " + w.Peer}
-		switch err := a.control.ChangeCookie(now, w.Tunnel, name); {
-		case err == nil:
-		case errors.Is(err, control.ErrNotEstablished):
-			rotation.Result, rotation.Reason = "failed", nonempty(a.why(w), "it is not established")
-		default:
-			rotation.Result, rotation.Reason = "failed", nonempty(refusals[err], err.Error())
+		for _, ride := range w.rides {
+			rotation := api.Rotation{Pseudowire: name, Peer: w.Peer, Result: "pending", Reason: "waiting for " + w.Peer}
+			if len(w.rides) > 1 {
+				rotation.Tunnel = tunnelName(ride.Tunnel)
+			}
+			switch err := a.control.ChangeCookie(now, ride.Tunnel, name); {
+			case err == nil:
+			case errors.Is(err, control.ErrNotEstablished):
+				rotation.Result, rotation.Reason = "failed", nonempty(a.whyRide(w, ride), "it is not established")
+			default:
+				rotation.Result, rotation.Reason = "failed", nonempty(refusals[err], err.Error())
+			}
+			all = append(all, rotation)
 		}
-		all = append(all, rotation)
 	}
 	return all, nil
 }
+
+// rideName tells the sessions of a pseudowire apart.
+func rideName(tunnel, pseudowire string) string { return tunnel + " " + pseudowire }
 
 // followRotation notes what has become of those that are pending, and reports
 // whether some still are.
 func (a *Agent) followRotation(all []api.Rotation, before map[string][]byte) (pending bool) {
 	now := make(map[string]control.SessionStatus)
 	for _, s := range a.control.Sessions() {
-		now[s.Session.Name] = s
+		now[rideName(tunnelName(s.Session.Tunnel), s.Session.Name)] = s
 	}
 	for i := range all {
 		r := &all[i]
-		s := now[r.Pseudowire]
+		tunnel := r.Tunnel
+		if w := a.wires[r.Pseudowire]; w != nil && tunnel == "" {
+			tunnel = tunnelName(w.Tunnel)
+		}
+		name := rideName(tunnel, r.Pseudowire)
+		s := now[name]
 		switch {
 		case r.Result != "pending":
 		case s.State != control.SessionEstablished:
 			r.Result, r.Reason = "failed", nonempty(s.Reason, "it is not established any more")
 		case s.AwaitingCookie:
 			pending = true
-		case bytes.Equal(s.LocalCookie, before[r.Pseudowire]):
+		case bytes.Equal(s.LocalCookie, before[name]):
 			r.Result, r.Reason = "failed", nonempty(s.Reason, r.Peer+" has not gone over to the new one")
 		default:
 			r.Result, r.Reason = "done", ""

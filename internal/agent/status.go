@@ -281,22 +281,76 @@ func (a *Agent) pseudowireViews() []api.Pseudowire {
 			continue
 		}
 		var c pseudowire.Counters
-		if w.session != nil {
-			c = counters[w.session.LocalID]
+		for _, r := range w.rides {
+			if r.session != nil {
+				c = sumOf(c, counters[r.session.LocalID])
+			}
 		}
 		state := "down"
-		if w.ready {
+		switch {
+		case w.ready:
 			state = "up"
+		case w.standby:
+			state = "standby"
 		}
 		views = append(views, api.Pseudowire{
 			Name: w.Name, Peer: w.Peer, State: state, Device: w.Device, Datapath: string(w.kind), Reason: a.why(w),
-			Type: w.Type.String(), Tunnel: tunnelName(w.Tunnel), MTU: cmp.Or(w.MTU, 1500), Attachment: attachmentWords(w.Attachment),
+			Type: w.Type.String(), Tunnel: tunnelName(w.current().Tunnel), MTU: cmp.Or(w.MTU, 1500), Attachment: attachmentWords(w.Attachment),
 			SinceSeconds:   seconds(now, w.since),
 			ReceivedFrames: c.ReceivedFrames, ReceivedOctets: c.ReceivedOctets,
 			TransmittedFrames: c.TransmittedFrames, TransmittedOctets: c.TransmittedOctets, Drops: c.Drops,
+			Redundancy: a.redundancyView(now, w),
 		})
 	}
 	return views
+}
+
+// sumOf adds the counters of two sessions.
+func sumOf(x, y pseudowire.Counters) pseudowire.Counters {
+	if y.Drops != nil && x.Drops != nil {
+		sum := maps.Clone(x.Drops)
+		for reason, n := range y.Drops {
+			sum[reason] += n
+		}
+		y.Drops = sum
+	} else if y.Drops == nil {
+		y.Drops = x.Drops
+	}
+	return pseudowire.Counters{
+		ReceivedFrames: x.ReceivedFrames + y.ReceivedFrames, ReceivedOctets: x.ReceivedOctets + y.ReceivedOctets,
+		TransmittedFrames: x.TransmittedFrames + y.TransmittedFrames, TransmittedOctets: x.TransmittedOctets + y.TransmittedOctets,
+		Drops: y.Drops,
+	}
+}
+
+// redundancyView is how the tunnels of a pseudowire stand in for each other, nil if it has one.
+func (a *Agent) redundancyView(now time.Time, w *wire) *api.Redundancy {
+	x := w.redundancy
+	if x == nil {
+		return nil
+	}
+	v := &api.Redundancy{DecidedBy: w.Peer, Why: x.why, SinceSeconds: seconds(now, x.switched), Revertive: x.revertive, HoldSeconds: x.hold.Seconds()}
+	if x.leads {
+		v.DecidedBy = a.opt.Site
+	}
+	for i, r := range w.rides {
+		s := &x.standings[i]
+		t := api.RedundantTunnel{Tunnel: tunnelName(r.Tunnel), State: "standby", SinceSeconds: seconds(now, s.since)}
+		switch {
+		case !s.works:
+			t.State, t.Reason = "failed", s.why
+		case r == w.current() && x.inUse(i):
+			t.State = "used"
+		case i == x.chosen:
+			t.State, t.Reason = "chosen", "waiting for "+w.Peer
+		case i < x.chosen && x.leads && x.revertive:
+			if left := s.wait(x.hold) - now.Sub(s.since); left > 0 {
+				t.Reason = fmt.Sprintf("returns in %v", left.Round(time.Second))
+			}
+		}
+		v.Tunnels = append(v.Tunnels, t)
+	}
+	return v
 }
 
 func (a *Agent) attachmentViews() []api.Attachment {

@@ -162,12 +162,12 @@ func (a *Agent) reconcile() error {
 
 // removeUnwantedSessions closes sessions that no pseudowire of the topology wants.
 func (a *Agent) removeUnwantedSessions(now time.Time, local *topology.Local) {
-	tunnels := make(map[string]string)
-	for _, p := range local.Pseudowires {
-		tunnels[p.Name] = p.Tunnel
+	wanted := make(map[string]*topology.Pseudowire)
+	for i := range local.Pseudowires {
+		wanted[local.Pseudowires[i].Name] = &local.Pseudowires[i]
 	}
 	for _, s := range a.control.Sessions() {
-		if s.Session.Tunnel != tunnels[s.Session.Name] {
+		if p := wanted[s.Session.Name]; p == nil || !p.On(s.Session.Tunnel) {
 			a.control.RemoveSession(now, s.Session.Tunnel, s.Session.Name, administrative)
 		}
 	}

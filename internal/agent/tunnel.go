@@ -171,7 +171,9 @@ func (a *Agent) redial(failed error) {
 		a.event("warning", "tunnel "+t.Key, "begins anew", "its address "+gone.Local.Addr().String()+" is not on this host any more")
 		a.control.RemoveTunnel(time.Now(), t.Key, shuttingDown)
 		for _, w := range a.wires {
-			w.signalled = w.signalled && w.Tunnel != t.Key
+			if r := w.on(t.Key); r != nil {
+				r.signalled = false
+			}
 		}
 		a.faults.set("tunnel "+t.Key, a.setTunnel(&t.Tunnel))
 	}
@@ -233,9 +235,9 @@ func (a *Agent) connectionChanged(c control.ConnectionChanged) {
 // attempt that made room for the peer's is followed by that at once.
 func (a *Agent) tellFailures() {
 	for _, t := range a.failed {
-		if t.state == control.ConnectionIdle && t.reason != t.told {
-			t.told = t.reason
-			a.event("warning", "tunnel "+t.Key, "not established", t.why())
+		if why := t.why(); t.state == control.ConnectionIdle && why != t.told {
+			t.told = why
+			a.event("warning", "tunnel "+t.Key, "not established", why)
 		}
 	}
 	clear(a.failed)

@@ -24,21 +24,46 @@ type wire struct {
 	fault, attachFault error
 	// vacated says that the attachment was taken away for another pseudowire's.
 	vacated bool
-	// circuit is the attachment circuit's status as it was last signalled, and
-	// circuitReason why it is not active. signalled says that the control machine
-	// has the session as it is to be.
+	// circuit is the attachment circuit's status, and circuitReason why it is not active.
 	circuit       l2tpv3.CircuitStatus
 	circuitReason string
-	signalled     bool
-	// session is the data plane as installed, nil without one.
-	session *installed
+	// rides are its sessions, one on each of its tunnels, by preference.
+	rides []*ride
+	// redundancy chooses among them, nil where there is one.
+	redundancy *redundancy
+	since      time.Time
+	// ready is when both ends' circuits came together, standby when that is all that is
+	// missing because one end wants it so.
+	ready, standby bool
+	// announceDue says that the addresses here are to be announced once the tunnel
+	// that was chosen is used.
+	announceDue bool
+}
+
+// ride is a pseudowire's session on one tunnel.
+type ride struct {
+	topology.Ride
+	// told is the circuit status that the control machine has; signalled says that it has
+	// the session as it is to be.
+	told      l2tpv3.CircuitStatus
+	signalled bool
+	// session is the data plane as installed, nil without one; transmits says that it may send.
+	session   *installed
+	transmits bool
 	// state is the session's, remote the peer's circuit status.
 	state  control.SessionState
 	remote l2tpv3.CircuitStatus
 	reason string
-	since  time.Time
-	// ready is when both ends' circuits came together.
-	ready bool
+}
+
+// on is the session on a tunnel, nil if the pseudowire has none there.
+func (w *wire) on(tunnel string) *ride {
+	for _, r := range w.rides {
+		if r.Tunnel == tunnel {
+			return r
+		}
+	}
+	return nil
 }
 
 // installed is a session in a datapath.
@@ -59,19 +84,15 @@ var administrative = l2tpv3.ResultCode{Result: l2tpv3.CDNAdministrative}
 // something on this host is no failure: it is shown, and tried again.
 func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 	w := a.wires[p.Name]
-	switch {
-	case w == nil:
+	if w == nil {
 		w = &wire{since: time.Now()}
 		a.wires[p.Name] = w
-	case w.Tunnel != p.Tunnel:
-		now := time.Now()
-		a.control.RemoveSession(now, w.Tunnel, w.Name, administrative)
-		a.drain(now)
 	}
 	a.place(w, &p.Attachment)
+	a.setRides(w, p)
 	w.Pseudowire = *p
 	w.kind = a.kindOf(p.Datapath)
-	w.signalled, a.resignal = false, true
+	a.resignal = true
 	err := a.vacate(w)
 	if err == nil {
 		err = a.makeDevice(w)
@@ -229,29 +250,31 @@ func (a *Agent) signal() error {
 	states := a.bridges.AttachmentStates()
 	for _, name := range slices.Sorted(maps.Keys(a.wires)) {
 		w := a.wires[name]
-		if t := a.tunnels[w.Tunnel]; t != nil && t.fault != nil {
-			continue
+		w.circuit, w.circuitReason = circuitOf(w, states)
+		for _, r := range w.order() {
+			if t := a.tunnels[r.Tunnel]; t != nil && t.fault != nil {
+				continue
+			}
+			circuit := w.status(r)
+			if circuit == r.told && r.signalled {
+				continue
+			}
+			r.told = circuit
+			err := a.control.SetSession(now, a.sessionOf(w, r))
+			r.signalled = err == nil
+			errs = append(errs, err)
+			a.judge(w)
 		}
-		circuit, reason := circuitOf(w, states)
-		w.circuitReason = reason
-		if circuit == w.circuit && w.signalled {
-			continue
-		}
-		w.circuit = circuit
-		err := a.control.SetSession(now, a.sessionOf(w))
-		w.signalled = err == nil
-		errs = append(errs, err)
-		a.judge(w)
 	}
 	return errors.Join(errs...)
 }
 
 // sessionOf is what the pseudowire wants to be signalled. Of one that the datapath
 // cannot carry only that it is there: its peers are told why it does not come up.
-func (a *Agent) sessionOf(w *wire) control.Session {
+func (a *Agent) sessionOf(w *wire, r *ride) control.Session {
 	s := control.Session{
-		Tunnel: w.Tunnel, Name: w.Name, Type: w.Type, RemoteEndID: w.EndID, LocalEndID: w.LocalEndID, AGI: w.AGI,
-		CookieLength: w.CookieLength, MTU: uint16(w.MTU), DSCP: w.DSCP, Circuit: w.circuit,
+		Tunnel: r.Tunnel, Name: w.Name, Type: w.Type, RemoteEndID: w.EndID, LocalEndID: w.LocalEndID, AGI: w.AGI,
+		CookieLength: w.CookieLength, MTU: uint16(w.MTU), DSCP: r.DSCP, Circuit: r.told,
 	}
 	if dp := a.datapaths[w.kind]; dp != nil && !w.unable() {
 		can := dp.Abilities()
@@ -287,7 +310,9 @@ func (a *Agent) removePseudowire(name string) error {
 		return nil
 	}
 	now := time.Now()
-	a.control.RemoveSession(now, w.Tunnel, w.Name, administrative)
+	for _, r := range w.rides {
+		a.control.RemoveSession(now, r.Tunnel, w.Name, administrative)
+	}
 	a.drain(now)
 	if err := a.bridges.RemoveAttachment(name); err != nil {
 		return err
@@ -308,7 +333,7 @@ func (a *Agent) removePseudowire(name string) error {
 // the attachment circuit where the device comes with the session.
 func (a *Agent) install(s control.InstallSession) error {
 	w := a.wires[s.Name]
-	if w == nil || w.Tunnel != s.Tunnel {
+	if w == nil || w.on(s.Tunnel) == nil {
 		return fmt.Errorf("pseudowire %s is not in the topology", s.Name)
 	}
 	if w.fault != nil {
@@ -321,21 +346,22 @@ func (a *Agent) install(s control.InstallSession) error {
 	if err := a.carry(dp, s); err != nil {
 		return err
 	}
-	if err := dp.SetSession(pseudowire.Session{
-		Tunnel: s.Tunnel, Pseudowire: s.Name, LocalID: s.LocalID, RemoteID: s.RemoteID,
-		LocalCookie: s.LocalCookie, RemoteCookie: s.RemoteCookie,
-		PreviousCookie:  s.PreviousCookie,
-		ReceiveSublayer: s.ReceiveSublayer, TransmitSublayer: s.TransmitSublayer,
-		ReceiveSequencing: s.ReceiveSequencing, TransmitSequencing: s.TransmitSequencing,
-		DSCP: s.DSCP, Priority: a.priority(s.Tunnel, dp), Transmit: s.Transmit,
-	}); err != nil {
+	r := w.on(s.Tunnel)
+	before := r.session
+	r.session = &installed{s, w, dp}
+	transmits := w.sendsOn(r)
+	if err := a.setSession(r, transmits); err != nil {
+		r.session = before
 		return err
 	}
-	w.session = &installed{s, w, dp}
-	a.sessions[s.LocalID] = w.session
+	r.transmits = transmits
+	a.sessions[s.LocalID] = r.session
 	a.dataDue = a.dataDue || a.overIP(s.Tunnel)
 	if _, known := a.heard[s.LocalID]; a.resumed && !known {
 		a.heard[s.LocalID] = 0 // its counters are new, too
+	}
+	if err := a.forward(w); err != nil {
+		return err
 	}
 	if !dp.Abilities().DeviceWithoutSession {
 		// What fails here is the attachment circuit's fault, and told as that.
@@ -353,8 +379,8 @@ func (a *Agent) uninstall(out control.RemoveSession) {
 	delete(a.sessions, out.LocalID)
 	a.dataDue = a.dataDue || a.overIP(out.Tunnel)
 	delete(a.heard, out.LocalID)
-	if s.wire.session == s {
-		s.wire.session = nil
+	if r := s.wire.on(out.Tunnel); r != nil && r.session == s {
+		r.session, r.transmits = nil, false
 	}
 	if err := s.datapath.RemoveSession(out.LocalID); err != nil {
 		a.log.Error("cannot remove session, trying again", "pseudowire", out.Name, "err", err)

@@ -118,6 +118,29 @@ type Pseudowire struct {
 	TransmittedFrames uint64            `json:"transmittedFrames"`
 	TransmittedOctets uint64            `json:"transmittedOctets"`
 	Drops             map[string]uint64 `json:"drops,omitempty"`
+
+	// Redundancy is nil for a pseudowire of one tunnel; otherwise Tunnel is that in use.
+	Redundancy *Redundancy `json:"redundancy,omitempty"`
+}
+
+// Redundancy is how the tunnels of a pseudowire stand in for each other.
+type Redundancy struct {
+	// DecidedBy is the site that chooses, Why what the last choice was for.
+	DecidedBy    string  `json:"decidedBy"`
+	Why          string  `json:"why"`
+	SinceSeconds int64   `json:"sinceSeconds"`
+	Revertive    bool    `json:"revertive"`
+	HoldSeconds  float64 `json:"holdSeconds"`
+	// Tunnels are by preference.
+	Tunnels []RedundantTunnel `json:"tunnels"`
+}
+
+// RedundantTunnel is one of the tunnels.
+type RedundantTunnel struct {
+	Tunnel       string `json:"tunnel"`
+	State        string `json:"state"` // used, chosen, standby, failed
+	Reason       string `json:"reason,omitempty"`
+	SinceSeconds int64  `json:"sinceSeconds"`
 }
 
 // Attachment is one attachment circuit.
@@ -256,9 +279,11 @@ type RotateRequest struct {
 // assigned, and its peer sends.
 type Rotation struct {
 	Pseudowire string `json:"pseudowire"`
-	Peer       string `json:"peer"`
-	Result     string `json:"result"` // done, pending, failed
-	Reason     string `json:"reason,omitempty"`
+	// Tunnel tells the sessions of a pseudowire apart that has several.
+	Tunnel string `json:"tunnel,omitempty"`
+	Peer   string `json:"peer"`
+	Result string `json:"result"` // done, pending, failed
+	Reason string `json:"reason,omitempty"`
 }
 
 // Change is one step of an apply.

@@ -279,6 +279,7 @@ func describePseudowire(ctx context.Context, c *api.Client, it item, p *page) er
 			attachmentFields(p, ac)
 		}
 	}
+	describeRedundancy(p, pw.Redundancy)
 	p.traffic(pw.ReceivedFrames, pw.ReceivedOctets, pw.TransmittedFrames, pw.TransmittedOctets, pw.Drops)
 	for _, s := range list {
 		if s.Pseudowire != pw.Name || s.Peer != pw.Peer {
@@ -301,6 +302,27 @@ func describeAttachment(_ context.Context, _ *api.Client, it item, p *page) erro
 	p.field("State", ac.State)
 	attachmentFields(p, ac)
 	return nil
+}
+
+// describeRedundancy is a line for each of the tunnels, by preference.
+func describeRedundancy(p *page, r *api.Redundancy) {
+	if r == nil {
+		return
+	}
+	p.section("Redundancy: decided by " + r.DecidedBy)
+	for _, t := range r.Tunnels {
+		words := t.State + " for " + lasted(t.SinceSeconds)
+		if t.Reason != "" {
+			words += ", " + t.Reason
+		}
+		p.field(t.Tunnel, words)
+	}
+	p.field("Last choice", r.Why+", "+lasted(r.SinceSeconds)+" ago")
+	revertive := "no"
+	if r.Revertive {
+		revertive = "after " + strconv.FormatFloat(r.HoldSeconds, 'g', -1, 64) + "s"
+	}
+	p.field("Revertive", revertive)
 }
 
 func describeMAC(_ context.Context, _ *api.Client, it item, p *page) error {

@@ -256,6 +256,9 @@ func fill(v reflect.Value, path string, next *uint64) {
 		}
 	case reflect.String:
 		v.SetString(path)
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem(), path, next)
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		fill(v.Index(0), path, next)
@@ -282,6 +285,8 @@ func leaves(v reflect.Value, name string, out map[string]string) {
 		for i := range v.NumField() {
 			leaves(v.Field(i), name+"."+v.Type().Field(i).Name, out)
 		}
+	case reflect.Pointer:
+		leaves(v.Elem(), name, out)
 	case reflect.Slice:
 		leaves(v.Index(0), name, out)
 	case reflect.Map:
@@ -291,6 +296,12 @@ func leaves(v reflect.Value, name string, out map[string]string) {
 	default:
 		out[name] = fmt.Sprint(v.Interface())
 		switch {
+		case strings.HasSuffix(name, ".Redundancy.SinceSeconds"):
+			out[name] = fmt.Sprintf("%dm", v.Int()/60)
+		case strings.HasSuffix(name, ".Redundancy.Revertive"):
+			out[name] = "Revertive                     no"
+		case strings.HasSuffix(name, ".HoldSeconds"):
+			delete(out, name) // that of one that is not revertive is of no use
 		case strings.HasSuffix(name, ".SinceSeconds"):
 			out[name] = fmt.Sprintf("for %dm", v.Int()/60)
 		case strings.HasSuffix(name, ".HeardSeconds"):

@@ -249,12 +249,50 @@ func onOff(on bool) string {
 	return "off"
 }
 
+// tunnelsOf are the tunnels of a pseudowire, by preference.
+func tunnelsOf(p *topology.Pseudowire) []string {
+	var keys []string
+	for _, r := range p.Rides() {
+		keys = append(keys, r.Tunnel)
+	}
+	return keys
+}
+
+func redundancy(p *topology.Pseudowire) string {
+	switch r := p.Redundancy; {
+	case r == nil:
+		return ""
+	case r.Revertive:
+		return fmt.Sprintf("revertive after %v", r.Hold)
+	}
+	return "not revertive"
+}
+
+// dscps are those of the sessions that a pseudowire has on tunnels that the other one
+// has as well.
+func dscps(p, other *topology.Pseudowire) []uint8 {
+	rides := slices.SortedFunc(slices.Values(p.Rides()), func(a, b topology.Ride) int { return strings.Compare(a.Tunnel, b.Tunnel) })
+	var all []uint8
+	for _, r := range rides {
+		if other.On(r.Tunnel) {
+			all = append(all, r.DSCP)
+		}
+	}
+	return all
+}
+
 func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
+	// While it keeps one of its tunnels, frames go over that.
+	ride := ResetsSession
+	if slices.ContainsFunc(tunnelsOf(a), b.On) {
+		ride = Live
+	}
 	return compare([]field{
 		{"datapath", Recreates, a.Datapath, b.Datapath},
 		{"device", Recreates, a.Device, b.Device},
 		{"peer", ResetsSession, a.Peer, b.Peer},
-		{"tunnel", ResetsSession, a.Tunnel, b.Tunnel},
+		{"tunnel", ride, strings.Join(tunnelsOf(a), " "), strings.Join(tunnelsOf(b), " ")},
+		{"redundancy", Live, redundancy(a), redundancy(b)},
 		{"type", ResetsSession, a.Type, b.Type},
 		{"end ID", ResetsSession, string(a.EndID), string(b.EndID)},
 		{"own end ID", ResetsSession, string(a.LocalEndID), string(b.LocalEndID)},
@@ -262,7 +300,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"cookie", ResetsSession, a.CookieLength, b.CookieLength},
 		{"sublayer", ResetsSession, a.Sublayer, b.Sublayer},
 		{"sequencing", ResetsSession, a.Sequencing, b.Sequencing},
-		{"dscp", ResetsSession, a.DSCP, b.DSCP},
+		{"dscp", ResetsSession, dscps(a, b), dscps(b, a)},
 		{"mtu", ResetsSession, a.MTU, b.MTU},
 		{"bridge", Live, a.Attachment.Bridge, b.Attachment.Bridge},
 		{"interface", Live, a.Attachment.Interface, b.Attachment.Interface},

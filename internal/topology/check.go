@@ -36,11 +36,14 @@ func (b *builder) checkSites() {
 	addresses := map[netip.Addr]holder{}
 	ids := map[uint32]holder{}
 	for _, s := range b.t.sites {
-		if s.address.IsValid() {
-			if other, taken := addresses[s.address]; taken {
-				b.clash(CodeAddressClash, s.addressAt, fmt.Sprintf("site %s has the address %s already", other.site, s.address), other.at, "first used here", "give each site an address of its own")
+		for _, at := range s.ends() {
+			if !at.address.IsValid() {
+				continue
+			}
+			if other, taken := addresses[at.address]; taken {
+				b.clash(CodeAddressClash, at.addressAt, fmt.Sprintf("site %s has the address %s already", other.site, at.address), other.at, "first used here", "give each site, and each of its underlays, an address of its own")
 			} else {
-				addresses[s.address] = holder{s.name, s.addressAt}
+				addresses[at.address] = holder{s.name, at.addressAt}
 			}
 		}
 		if s.routerID != 0 {
@@ -199,7 +202,7 @@ func (b *builder) checkEndIDs() {
 	}
 	taken := map[identity]holder{}
 	for _, p := range b.t.wires() {
-		if p.tunnel == nil || len(p.ends) != 2 || p.endID == nil {
+		if len(p.ends) != 2 || p.endID == nil {
 			continue
 		}
 		low, high := p.ends[0].site.name, p.ends[1].site.name
@@ -208,12 +211,19 @@ func (b *builder) checkEndIDs() {
 			if e.endID != nil {
 				id, at = e.endID, e.endIDAt
 			}
-			key := identity{p.tunnel, min(low, high), max(low, high), p.kind, string(p.agi), string(id), e.site}
-			if other, clash := taken[key]; clash && other.service != p.title() {
-				b.clash(CodeEndIDClash, at, fmt.Sprintf("the end ID %s is that of %s, on the same tunnel between the same sites", endIDWords(id), other.service), other.at, "first used here", "set another `end-id:`")
+			clashes := false
+			for _, t := range p.tunnels() {
+				key := identity{t, min(low, high), max(low, high), p.kind, string(p.agi), string(id), e.site}
+				other, clash := taken[key]
+				if clashes = clash && other.service != p.title(); clashes {
+					b.clash(CodeEndIDClash, at, fmt.Sprintf("the end ID %s is that of %s, on the same tunnel between the same sites", endIDWords(id), other.service), other.at, "first used here", "set another `end-id:`")
+					break
+				}
+				taken[key] = holder{p.title(), at}
+			}
+			if clashes {
 				break
 			}
-			taken[key] = holder{p.title(), at}
 		}
 	}
 }
@@ -238,7 +248,9 @@ func (b *builder) warnings() {
 		}
 	}
 	for _, p := range b.t.services() {
-		used[p.tunnel] = true
+		for _, t := range p.tunnels() {
+			used[t] = true
+		}
 	}
 	for _, s := range b.t.sites {
 		if !reached[s] && !b.full() {

@@ -70,6 +70,8 @@ const (
 	CodeHub            Code = "PW0226"
 	CodeRateSum        Code = "PW0227"
 	CodeUnshaped       Code = "PW0228"
+	CodeUnderlay       Code = "PW0229"
+	CodeRedundancy     Code = "PW0230"
 
 	CodeUnusedSite   Code = "PW0301"
 	CodeUnusedTunnel Code = "PW0302"
@@ -151,6 +153,8 @@ var codes = []codeMeaning{
 	{CodeHub, "a hub that is not one of the network's sites"},
 	{CodeRateSum, "rates that are guaranteed and do not fit into a ceiling or a link"},
 	{CodeUnshaped, "something that takes a rate or a ceiling, without either"},
+	{CodeUnderlay, "an underlay that the site does not have, or one of several that is not chosen"},
+	{CodeRedundancy, "the tunnels of a redundancy are not those of the pseudowire"},
 
 	{CodeUnusedSite, "no tunnel reaches the site"},
 	{CodeUnusedTunnel, "no pseudowire uses the tunnel"},

@@ -14,8 +14,8 @@ func (t *Topology) Graph() Graph {
 	g := Graph{Name: t.Name}
 	for _, s := range t.sites {
 		address := "dynamic"
-		if s.address.IsValid() {
-			address = s.address.String()
+		if !s.dynamic {
+			address = s.addresses()
 		}
 		g.Sites = append(g.Sites, GraphSite{Name: s.name, Address: address, Foreign: s.foreign})
 	}
@@ -38,9 +38,7 @@ func (t *Topology) Graph() Graph {
 			continue
 		}
 		e := GraphPseudowire{Name: p.name, From: p.ends[0].circuit(), To: p.ends[1].circuit()}
-		if p.tunnel != nil {
-			e.Tunnel = p.tunnel.name
-		}
+		e.Tunnel = strings.Join(tunnelNames(p.tunnels()), ", ")
 		g.Pseudowires = append(g.Pseudowires, e)
 	}
 	return g

@@ -71,7 +71,7 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 			own := Tunnel{
 				Key: tunnelKey(tn, peer), Name: tn.name, Peer: peer.name,
 				Encapsulation: tn.encapsulation,
-				Local:         s.address, Remote: peer.address,
+				Local:         tn.addressOf(s), Remote: tn.addressOf(peer),
 				HostName: HostName(tn.name, s.name), PeerHostName: peer.hostNameOn(tn),
 				RouterID:    RouterID(tn.name, s.name),
 				Hello:       tn.hello,
@@ -81,7 +81,7 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 			if tn.class != nil {
 				own.Class, own.Shape = tn.class.Name, tn.class.Shape
 				if own.Shapes() {
-					own.LinkRate = s.rate
+					own.LinkRate = tn.linkRate(s)
 				}
 			}
 			tunnels = append(tunnels, own)
@@ -106,6 +106,14 @@ func (s *site) hostNameOn(t *tunnel) string {
 
 func tunnelKey(t *tunnel, peer *site) string { return t.name + "/" + peer.name }
 
+func rideOf(t *tunnel, peer *site) Ride {
+	r := Ride{Tunnel: tunnelKey(t, peer)}
+	if t.class != nil {
+		r.DSCP = t.class.DSCP
+	}
+	return r
+}
+
 // local is the pseudowire's end at the site, if it has one there.
 func (p *pseudowire) local(s *site) (Pseudowire, bool) {
 	for i, e := range p.ends {
@@ -115,8 +123,7 @@ func (p *pseudowire) local(s *site) (Pseudowire, bool) {
 		there := p.ends[1-i]
 		own := Pseudowire{
 			Name: p.nameTo(there.site), Peer: there.site.name, Device: DeviceName(p.nameTo(there.site)),
-			Tunnel: tunnelKey(p.tunnel, there.site),
-			Type:   p.kind, EndID: slices.Clone(p.endID), AGI: slices.Clone(p.agi),
+			Type: p.kind, EndID: slices.Clone(p.endID), AGI: slices.Clone(p.agi),
 			CookieLength: p.wishes.cookie, Sublayer: p.wishes.sublayer, Sequencing: p.wishes.sequencing,
 			MTU: p.mtu, Datapath: p.datapath,
 			Attachment: e.attachment,
@@ -127,8 +134,16 @@ func (p *pseudowire) local(s *site) (Pseudowire, bool) {
 		if p.kind == l2tpv3.EthernetVLAN {
 			own.PeerVLAN = there.attachment.VLAN
 		}
-		if p.tunnel.class != nil {
-			own.DSCP = p.tunnel.class.DSCP
+		r := rideOf(p.tunnel, there.site)
+		own.Tunnel, own.DSCP = r.Tunnel, r.DSCP
+		for _, t := range p.standby {
+			own.Standby = append(own.Standby, rideOf(t, there.site))
+		}
+		if p.redundancy != nil {
+			own.Redundancy = new(Redundancy)
+			*own.Redundancy = *p.redundancy
+			// Both ends have to come to the same; a foreign one follows nobody's choice.
+			own.Redundancy.Leads = there.site.foreign || s.name < there.site.name
 		}
 		if there.site.foreign {
 			w := there.towards

@@ -5,6 +5,7 @@ package topology
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -112,9 +113,14 @@ type Pseudowire struct {
 	Isolated bool
 	// Device is the netdev's name: pw-NAME or its short form.
 	Device string
-	// Tunnel is the Key of the tunnel that carries it.
-	Tunnel string
-	Type   l2tpv3.PseudowireType
+	// Tunnel is the Key of the tunnel that carries it, the active one if there are others,
+	// DSCP that of its class. Standby are the others, by preference.
+	Tunnel  string
+	DSCP    uint8
+	Standby []Ride
+	// Redundancy says how they stand in for each other, nil where there are none.
+	Redundancy *Redundancy
+	Type       l2tpv3.PseudowireType
 	// EndID is what the peer's end is called, LocalEndID what ours is, nil for the same.
 	EndID, LocalEndID []byte
 	AGI               []byte
@@ -122,14 +128,36 @@ type Pseudowire struct {
 	// Sublayer and Sequencing are how the peer is to send.
 	Sublayer   l2tpv3.L2SpecificSublayer
 	Sequencing l2tpv3.DataSequencing
-	// DSCP is that of the class of the tunnel.
-	DSCP uint8
-	MTU  int // 0: the datapath's default, and not signalled
+	MTU        int // 0: the datapath's default, and not signalled
 	// Datapath is "ebpf", "kernel" or empty for the daemon's choice.
 	Datapath   string
 	Attachment Attachment
 	// PeerVLAN is the tag at the other end of an Ethernet VLAN pseudowire, 0 for none.
 	PeerVLAN uint16
+}
+
+// Ride is one session of a pseudowire, on one tunnel.
+type Ride struct {
+	// Tunnel is the Key of the tunnel, DSCP that of its class.
+	Tunnel string
+	DSCP   uint8
+}
+
+// Rides are all sessions of the pseudowire, by preference.
+func (p *Pseudowire) Rides() []Ride { return append([]Ride{{p.Tunnel, p.DSCP}}, p.Standby...) }
+
+// On says whether the pseudowire has a session on a tunnel.
+func (p *Pseudowire) On(tunnel string) bool {
+	return slices.ContainsFunc(p.Rides(), func(r Ride) bool { return r.Tunnel == tunnel })
+}
+
+// Redundancy is how the tunnels of a pseudowire stand in for each other.
+type Redundancy struct {
+	// Revertive says that one that works again is taken again, after Hold.
+	Revertive bool
+	Hold      time.Duration
+	// Leads says that this site decides which of them is used; otherwise its peer does.
+	Leads bool
 }
 
 // Attachment is a pseudowire's attachment circuit at the site: exactly one of

@@ -72,6 +72,14 @@ func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
 			there := *peer
 			there.Name, there.Device, there.Peer, there.Tunnel, there.Attachment, there.PeerVLAN = p.Name, p.Device, p.Peer, p.Tunnel, p.Attachment, p.PeerVLAN
 			carrier, _, _ := strings.Cut(p.Tunnel, "/")
+			there.Standby = nil
+			for _, r := range peer.Standby {
+				t, _, _ := strings.Cut(r.Tunnel, "/")
+				there.Standby = append(there.Standby, Ride{t + "/" + p.Peer, r.DSCP})
+			}
+			if r := peer.Redundancy; r != nil { // one of them leads
+				there.Redundancy = &Redundancy{r.Revertive, r.Hold, !r.Leads}
+			}
 			if peer.Peer != name || peer.Tunnel != carrier+"/"+name || !reflect.DeepEqual(there, p) || p.Type == l2tpv3.EthernetVLAN && p.PeerVLAN != peer.Attachment.VLAN {
 				t.Errorf("site %s: pseudowire %+v\nits peer has %+v", name, p, peer)
 			}

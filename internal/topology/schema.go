@@ -7,7 +7,6 @@ import "time"
 
 const (
 	laterQoS   = "remove it: quality of service comes with a later version"
-	laterOne   = "remove it, and give the site one `address:`"
 	laterSteer = "remove it: a pseudowire rides one tunnel, named by `tunnel:`"
 	laterVLAN  = "remove it: attach one VLAN with `vlan:`, or a whole port without it"
 )
@@ -37,22 +36,22 @@ var metadataObject = &object{
 var siteObject = &object{
 	name: "site", where: "sites.SITE",
 	fields: []field{
-		{key: "address", shape: siteAddress, standard: "required", about: "Where the site's tunnels end: the address of an interface of its host. `dynamic`: it may change, or be behind address translation."},
+		{key: "address", shape: siteAddress, standard: "required, or `underlays`", about: "Where the site's tunnels end: the address of an interface of its host. `dynamic`: it may change, or be behind address translation."},
 		{key: "bridges", shape: table{"BRIDGE", interfaceOf("a bridge"), bridgeObject}, about: "The bridges that pseudowires attach to. The key is the name of the Linux bridge."},
 		{key: "router-id", shape: routerID, standard: "from the tunnel's and the site's names", about: "The Router ID that the site signals on the only tunnel of a pair of sites. With several tunnels between the pair each has one of its own."},
 		{key: "rate", shape: rate, standard: "not known", about: "What the site's link to the others carries: all tunnels with a class that has a rate or a ceiling send no more than that together."},
-		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, later: laterOne, about: "Several paths to the site."},
+		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, about: "Several paths to the site, each with an address of its own; instead of `address` and `rate`."},
 		{key: "managed", shape: boolean(""), standard: "true", about: "Whether the site runs this daemon. `false`: it is a foreign one, a router of another make."},
 		{key: "host-name", shape: phrase("a host name"), standard: "any", about: "The Host Name that a foreign site signals (RFC 3931, Section 5.4.3)."},
 	},
 }
 
 var underlayObject = &object{
-	name: "underlay", where: "sites.SITE.underlays.UNDERLAY", later: true,
+	name: "underlay", where: "sites.SITE.underlays.UNDERLAY",
 	fields: []field{
 		{key: "address", shape: address, required: true, about: "The site's address on it."},
-		{key: "interface", shape: interfaceOf("an interface"), about: "The interface with that address."},
-		{key: "rate", shape: rate, about: "What it carries."},
+		{key: "interface", shape: interfaceOf("an interface"), standard: "-", about: "The interface with that address, for the reader: packets leave by the host's routes."},
+		{key: "rate", shape: rate, standard: "not known", about: "What it carries, as `rate` of a site."},
 	},
 }
 
@@ -82,7 +81,7 @@ var tunnelObject = &object{
 		{key: "sites", shape: list{of: nameOf("a site"), least: 2}, required: true, about: "Two sites or more; n sites are n(n-1)/2 control connections."},
 		{key: "encapsulation", shape: wordOf(choice{words: []string{"udp", "ip"}}), standard: "udp", about: "What carries L2TP: `udp`, port 1701, or `ip` itself, protocol 115 (RFC 3931, Section 4.1)."},
 		{key: "hello", shape: duration(time.Second, time.Hour), standard: "60s", about: "How long the peer may be silent before it is asked whether it lives (RFC 3931, Section 4.4)."},
-		{key: "underlay", shape: table{"SITE", nameOf("a site"), nameOf("an underlay")}, later: laterOne, about: "Which path of a site it takes."},
+		{key: "underlay", shape: table{"SITE", nameOf("a site"), nameOf("an underlay")}, standard: "the only one", about: "Which underlay it takes, by site: for each of its sites that has several."},
 		{key: "secret-file", shape: list{of: phrase("the name of a file"), least: 1, most: 2, orOne: true, unique: true}, standard: "none", about: "Turns authentication on: the file with the secret that all sites of the tunnel share, or two of them while one takes the place of the other. Relative to this file."},
 		{key: "digest", shape: wordOf(choice{words: []string{"md5", "sha1"}}), standard: "md5", about: "How messages are signed: HMAC-MD5 or HMAC-SHA-1 (RFC 3931, Section 5.4.1). The peer's may be either."},
 		{key: "hide", shape: boolean(""), standard: "false", about: "Whether control messages hide what they may (RFC 3931, Section 5.3). It takes a secret."},
@@ -100,8 +99,8 @@ var (
 )
 
 var serviceFields = []field{
-	{key: "tunnel", shape: nameOf("a tunnel"), standard: "required, or `tunnels`", about: "The tunnel that carries it."},
-	{key: "tunnels", shape: list{of: nameOf("a tunnel"), least: 1, unique: true}, about: "The same as a list; one entry for now."},
+	{key: "tunnel", shape: nameOf("a tunnel"), standard: "required, or `tunnels`, or `redundancy`", about: "The tunnel that carries it."},
+	{key: "tunnels", shape: list{of: nameOf("a tunnel"), least: 1, unique: true}, about: "The same as a list; several take `redundancy`."},
 	{key: "attach", shape: table{"SITE", nameOf("a site"), attachmentObject}, required: true, about: "Where it attaches, by site."},
 	{key: "type", shape: wordOf(choice{words: []string{"ethernet", "ethernet-vlan"}}), standard: "ethernet", about: "The pseudowire type that is signalled (RFC 4719): Ethernet port (0x0005), or Ethernet VLAN (0x0004), whose frames keep their tag on the way."},
 	{key: "end-id", shape: identifier("end ID"), standard: "the name, in ASCII", about: "The Remote End ID that both ends signal (RFC 3931, Section 5.4.4). `7` is four octets in network order, `\"7\"` its characters. Unique among the pseudowires of one control connection."},
@@ -117,7 +116,7 @@ var pseudowireObject = &object{
 	name: "pseudowire", where: "pseudowires.PSEUDOWIRE",
 	fields: append(serviceFields[:len(serviceFields):len(serviceFields)],
 		field{key: "steer", shape: list{of: steerObject}, later: laterSteer, about: "Which frame takes which tunnel."},
-		field{key: "redundancy", shape: redundancyObject, later: laterSteer, about: "An active tunnel and its stand-ins."},
+		field{key: "redundancy", shape: redundancyObject, about: "An active tunnel and those that stand in for it."},
 	),
 }
 
@@ -138,12 +137,12 @@ var steerObject = &object{
 }
 
 var redundancyObject = &object{
-	name: "redundancy", where: "pseudowires.PSEUDOWIRE.redundancy", later: true,
+	name: "redundancy", where: "pseudowires.PSEUDOWIRE.redundancy",
 	fields: []field{
-		{key: "active", shape: nameOf("a tunnel"), required: true, about: "The one that is used."},
-		{key: "standby", shape: list{of: nameOf("a tunnel"), least: 1, orOne: true}, required: true, about: "Those that stand in."},
-		{key: "revertive", shape: boolean(""), about: "Whether the active one is taken again."},
-		{key: "hold", shape: duration(0, time.Hour), about: "How long that waits."},
+		{key: "active", shape: nameOf("a tunnel"), required: true, about: "The tunnel that is used when all is well."},
+		{key: "standby", shape: list{of: nameOf("a tunnel"), least: 1, orOne: true, unique: true}, required: true, about: "Those that stand in for it, the first that works."},
+		{key: "revertive", shape: boolean(""), standard: "true", about: "Whether a tunnel that works again is taken again before those behind it."},
+		{key: "hold", shape: duration(0, time.Hour), standard: "10s", about: "How long it has to have worked for that. Each time that it fails soon after, twice as long as before."},
 	},
 }
 

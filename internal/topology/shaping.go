@@ -31,21 +31,31 @@ func (b *builder) shape(c *class, rec *record) {
 // checkRates compares what is guaranteed at each site with what its link carries.
 func (b *builder) checkRates() {
 	for _, s := range b.t.sites {
-		if s.rate == 0 || b.full() {
-			continue
-		}
-		var sum uint64
-		var terms []string
-		for _, t := range b.t.localTunnels(s) {
-			if t.Rate != 0 {
-				sum += t.Rate
-				terms = append(terms, fmt.Sprintf("%s %s", t.Key, bits(t.Rate)))
+		for _, path := range s.ends() {
+			if path.rate != 0 && !b.full() {
+				b.checkRate(s, path)
 			}
 		}
-		if sum > s.rate {
-			b.fault(CodeRateSum, s.rateAt, fmt.Sprintf("the link of %s carries %s, and more is guaranteed on it: %s = %s",
-				s.name, bits(s.rate), strings.Join(terms, " + "), bits(sum)), "lower the `rate:` of classes: each of their tunnels, at each of its ends, has it to itself")
+	}
+}
+
+// checkRate does so for one path; that of a site without underlays has no name.
+func (b *builder) checkRate(s *site, path *underlay) {
+	var sum uint64
+	var terms []string
+	for _, t := range b.t.localTunnels(s) {
+		if t.Rate != 0 && (t.Local == path.address || path.name == "") {
+			sum += t.Rate
+			terms = append(terms, fmt.Sprintf("%s %s", t.Key, bits(t.Rate)))
 		}
+	}
+	link := "the link of " + s.name
+	if path.name != "" {
+		link = "underlay " + path.name + " of " + s.name
+	}
+	if sum > path.rate {
+		b.fault(CodeRateSum, path.rateAt, fmt.Sprintf("%s carries %s, and more is guaranteed on it: %s = %s",
+			link, bits(path.rate), strings.Join(terms, " + "), bits(sum)), "lower the `rate:` of classes: each of their tunnels, at each of its ends, has it to itself")
 	}
 }
 

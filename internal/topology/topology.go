@@ -29,6 +29,8 @@ type site struct {
 	at        spot
 	address   netip.Addr
 	addressAt spot
+	// underlays are its paths, where it has no address.
+	underlays []*underlay
 	// dynamic sites have no address that is known, foreign ones not this daemon.
 	dynamic, foreign bool
 	place            Place
@@ -43,6 +45,16 @@ type site struct {
 	bridgeNames map[string]*bridge
 	// noBridges is set where the bridges are there and could not be read.
 	noBridges bool
+}
+
+// underlay is one path to a site.
+type underlay struct {
+	name      string
+	at        spot
+	address   netip.Addr
+	addressAt spot
+	rate      uint64
+	rateAt    spot
 }
 
 type class struct {
@@ -72,7 +84,9 @@ type tunnel struct {
 	checksum      string // on, off, or empty for what suits the peer
 	df            bool
 	class         *class
-	broken        bool
+	// underlays are the paths that it takes at the sites that have such.
+	underlays map[*site]*underlay
+	broken    bool
 }
 
 // secretFiles are the names of the files.
@@ -98,10 +112,14 @@ type pseudowire struct {
 	// network is the one that it is of, nil for none.
 	network *network
 	at      spot
-	tunnel  *tunnel
-	kind    l2tpv3.PseudowireType
-	endID   []byte
-	agi     []byte
+	// tunnel is the one that carries it, the active one if there are others; standby
+	// are those, by preference.
+	tunnel     *tunnel
+	standby    []*tunnel
+	redundancy *Redundancy
+	kind       l2tpv3.PseudowireType
+	endID      []byte
+	agi        []byte
 	// endIDAt is the place of end-id, of the name where that is not set.
 	endIDAt  spot
 	wishes   wishes
@@ -268,9 +286,7 @@ func (b *builder) site(r row) {
 	address, at, readAddress := get[netip.Addr](rec, "address")
 	s.address, s.addressAt, s.dynamic = address, at, readAddress && !address.IsValid()
 	b.foreign(s, rec)
-	if !rec.has("address") && !rec.has("underlays") && !rec.damaged {
-		b.fault(CodeMissingKey, r.at, "the key address is missing", "add `address:` with an IPv4 or IPv6 address")
-	}
+	b.underlays(s, r, rec)
 	s.routerID, s.routerIDAt, _ = get[uint32](rec, "router-id")
 	s.rate, s.rateAt, _ = get[uint64](rec, "rate")
 	bridges, _, readable := get[[]row](rec, "bridges")
@@ -373,6 +389,7 @@ func (b *builder) tunnel(r row) {
 		}
 		first[name] = it.at
 	}
+	b.paths(t, rec)
 	b.families(t, list)
 	b.callers(t, list, rec)
 }
@@ -452,14 +469,14 @@ func (b *builder) families(t *tunnel, list []item) {
 	var first *site
 	for _, it := range list {
 		s := b.sites[it.value.(string)]
-		if s == nil || !s.address.IsValid() {
+		if s == nil || !t.addressOf(s).IsValid() {
 			continue
 		}
 		if first == nil {
 			first = s
 		}
-		if s.address.Is4() != first.address.Is4() {
-			b.clash(CodeFamilies, it.at, fmt.Sprintf("%s has an %s address and %s an %s one", s.name, family(s.address), first.name, family(first.address)), s.addressAt, "its address is here", "give all sites of a tunnel addresses of one family")
+		if here, there := t.addressOf(s), t.addressOf(first); here.Is4() != there.Is4() {
+			b.clash(CodeFamilies, it.at, fmt.Sprintf("%s has an %s address and %s an %s one", s.name, family(here), first.name, family(there)), t.addressAtOf(s), "its address is here", "give all sites of a tunnel addresses of one family")
 			return
 		}
 	}
@@ -508,6 +525,9 @@ func (b *builder) pseudowire(r row) {
 func (b *builder) serviceOf(r row, rec *record) *pseudowire {
 	p := &pseudowire{name: r.name, at: r.at, kind: l2tpv3.Ethernet, endID: []byte(r.name), endIDAt: r.at, wishes: wishes{cookie: 8}}
 	p.tunnel = b.tunnelOf(r, rec)
+	if rec.has("redundancy") {
+		b.redundancy(p, rec)
+	}
 	if id, at, ok := get[string](rec, "end-id"); ok {
 		p.endID, p.endIDAt = []byte(id), at
 	}
@@ -585,7 +605,7 @@ func (b *builder) tunnelOf(r row, rec *record) *tunnel {
 		b.clash(CodeExclusive, one.key, "tunnel and tunnels are both there", many.key, "the other one is here", "keep one of them")
 		return nil
 	case !rec.has("tunnel") && !rec.has("tunnels"):
-		if rec.damaged {
+		if rec.damaged || rec.has("redundancy") {
 			return nil
 		}
 		b.fault(CodeMissingKey, r.at, "the key tunnel is missing", oneOf("", "add `tunnel:` with one of these tunnels", tunnelNames(b.t.tunnels)))
@@ -596,8 +616,11 @@ func (b *builder) tunnelOf(r row, rec *record) *tunnel {
 		for _, it := range list {
 			b.knownTunnel(it.at, it.value.(string))
 		}
+		if len(list) > 1 && rec.has("redundancy") {
+			return nil
+		}
 		if len(list) > 1 {
-			b.fault(CodeNotSupported, listAt, "more than one tunnel is not supported yet", fmt.Sprintf("keep one of them: tunnel: %s", list[0].value))
+			b.fault(CodeNotSupported, listAt, "more than one tunnel is not supported yet without `redundancy:`", fmt.Sprintf("keep one of them: tunnel: %s", list[0].value))
 			return nil
 		}
 		return b.tunnels[list[0].value.(string)]
@@ -648,7 +671,10 @@ func (b *builder) ends(p *pseudowire, rec *record) {
 			b.unknownSite(r.at, r.name)
 			continue
 		}
-		if t := p.tunnel; t != nil && !t.broken && !slices.Contains(t.sites, s) {
+		for _, t := range p.tunnels() {
+			if t.broken || slices.Contains(t.sites, s) {
+				continue
+			}
 			b.clash(CodeNotMember, r.at, fmt.Sprintf("tunnel %s does not reach site %s", t.name, s.name), t.sitesAt, "its sites are here", fmt.Sprintf("attach at one of its sites (%s), or add %s to them", listed(siteNames(t.sites)), s.name))
 		}
 		if s.foreign {

@@ -42,3 +42,13 @@ func (c *connection) test() (answered uint16) {
 	}
 	return c.rel.first + uint16(len(c.rel.queue))
 }
+
+// LastHeard is when the peer of a tunnel's established connection was last heard, data
+// that Heard told of included; false if there is no such connection.
+func (e *Endpoint) LastHeard(tunnel string) (time.Time, bool) {
+	t := e.tunnels[tunnel]
+	if t == nil || t.conn == nil || t.conn.state != ConnectionEstablished {
+		return time.Time{}, false
+	}
+	return t.conn.heard, true
+}

@@ -1,0 +1,366 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// defaultHello is the control machine's (RFC 3931, Section 4.4).
+const defaultHello = time.Minute
+
+// setRides gives the pseudowire the sessions that the topology wants: those on tunnels
+// that it has already stay as they are, those on others are closed.
+func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
+	now := time.Now()
+	var chosen *ride
+	if w.redundancy != nil && w.redundancy.chosen >= 0 {
+		chosen = w.rides[w.redundancy.chosen]
+	} else if len(w.rides) == 1 {
+		chosen = w.rides[0]
+	}
+	for _, r := range w.rides {
+		if !p.On(r.Tunnel) {
+			a.control.RemoveSession(now, r.Tunnel, p.Name, administrative)
+			a.drain(now)
+		}
+	}
+	var rides []*ride
+	for _, want := range p.Rides() {
+		r := w.on(want.Tunnel)
+		if r == nil {
+			r = &ride{}
+		}
+		r.Ride, r.signalled = want, false
+		rides = append(rides, r)
+	}
+	before := w.redundancy
+	w.rides, w.redundancy = rides, nil
+	if p.Redundancy == nil {
+		return
+	}
+	if before != nil && slices.EqualFunc(w.Pseudowire.Rides(), p.Rides(), func(x, y topology.Ride) bool { return x.Tunnel == y.Tunnel }) {
+		w.redundancy = before
+	} else {
+		w.redundancy = newRedundancy(now, len(rides))
+		if i := slices.Index(rides, chosen); i >= 0 {
+			w.redundancy.adopt(i)
+		}
+	}
+	w.redundancy.leads, w.redundancy.revertive, w.redundancy.hold = p.Redundancy.Leads, p.Redundancy.Revertive, p.Redundancy.Hold
+	a.adoptChoice(w, p.Name)
+	a.undecided[w] = true
+}
+
+// adoptChoice takes up what an earlier daemon signalled, before anything else is.
+func (a *Agent) adoptChoice(w *wire, name string) {
+	for i, r := range w.rides {
+		local, was := a.former[rideName(r.Tunnel, name)]
+		if was && local&l2tpv3.CircuitStandby == 0 && w.redundancy.chosen < 0 {
+			w.redundancy.adopt(i)
+		}
+	}
+}
+
+// noteFormer keeps how the sessions were signalled that an earlier daemon left. Whether
+// their tunnels work is known once something is heard; until then that which is used is
+// trusted, for the usual time.
+func (a *Agent) noteFormer() {
+	a.restored = time.Now()
+	a.former = make(map[string]l2tpv3.CircuitStatus)
+	for _, s := range a.control.Sessions() {
+		if s.State == control.SessionEstablished {
+			a.former[rideName(s.Session.Tunnel, s.Session.Name)] = s.Local
+		}
+	}
+}
+
+// order is that in which the sessions are signalled: a peer is to hear first which
+// one is used.
+func (w *wire) order() []*ride {
+	if w.redundancy == nil || w.redundancy.chosen <= 0 {
+		return w.rides
+	}
+	first := w.rides[w.redundancy.chosen]
+	return append([]*ride{first}, slices.DeleteFunc(slices.Clone(w.rides), func(r *ride) bool { return r == first })...)
+}
+
+// status is the circuit status to be signalled on a session. A foreign peer may not know
+// of standby: one that stands by is not active to it either (RFC 5641, Section 3).
+func (w *wire) status(r *ride) l2tpv3.CircuitStatus {
+	v := w.circuit
+	if w.redundancy != nil && w.redundancy.standby(slices.Index(w.rides, r)) {
+		v |= l2tpv3.CircuitStandby
+		if w.redundancy.foreign {
+			v &^= l2tpv3.CircuitActive
+		}
+	}
+	return v
+}
+
+// current is the session that is used, or is to be.
+func (w *wire) current() *ride {
+	if w.redundancy != nil {
+		switch r := w.redundancy; {
+		case r.leaving >= 0 && !r.inUse(r.chosen):
+			return w.rides[r.leaving]
+		case r.chosen >= 0:
+			return w.rides[r.chosen]
+		}
+	}
+	return w.rides[0]
+}
+
+// sendsOn says whether frames are to leave over a session. Of several that could one
+// does: that which was chosen, or the one before it until the peer has followed.
+func (w *wire) sendsOn(r *ride) bool {
+	may := func(i int) bool { return i >= 0 && w.rides[i].session != nil && w.rides[i].session.Transmit }
+	if r.session == nil || !r.session.Transmit {
+		return false
+	}
+	switch x := w.redundancy; {
+	case x == nil:
+		return true
+	case may(x.chosen):
+		return r == w.rides[x.chosen]
+	default:
+		return may(x.leaving) && r == w.rides[x.leaving]
+	}
+}
+
+// setSession tells the datapath of a session as it was installed.
+func (a *Agent) setSession(r *ride, transmits bool) error {
+	s, dp := r.session, r.session.datapath
+	return dp.SetSession(pseudowire.Session{
+		Tunnel: s.Tunnel, Pseudowire: s.Name, LocalID: s.LocalID, RemoteID: s.RemoteID,
+		LocalCookie: s.LocalCookie, RemoteCookie: s.RemoteCookie,
+		PreviousCookie:  s.PreviousCookie,
+		ReceiveSublayer: s.ReceiveSublayer, TransmitSublayer: s.TransmitSublayer,
+		ReceiveSequencing: s.ReceiveSequencing, TransmitSequencing: s.TransmitSequencing,
+		DSCP: s.DSCP, Priority: a.priority(s.Tunnel, dp), Transmit: transmits,
+	})
+}
+
+// forward has frames leave over the session that they are to: that comes first, so that
+// there is none only where there is to be none.
+func (a *Agent) forward(w *wire) error {
+	for _, on := range []bool{true, false} {
+		for _, r := range w.rides {
+			if want := w.sendsOn(r); want != on || r.session == nil || r.transmits == want {
+				continue
+			}
+			if err := a.setSession(r, on); err != nil {
+				return err
+			}
+			r.transmits = on
+		}
+	}
+	return nil
+}
+
+// decide has the redundancy of pseudowires look at their tunnels, where there may be
+// news, and carries out what it decides.
+func (a *Agent) decide(now time.Time) {
+	// What is signalled can have news for others; that it does so for ever is excluded by
+	// the bound, not expected.
+	for range 8 {
+		if len(a.undecided) == 0 {
+			return
+		}
+		resignal := false
+		for w := range a.undecided {
+			delete(a.undecided, w)
+			if w.redundancy != nil && a.wires[w.Name] == w {
+				resignal = a.weigh(now, w) || resignal
+			}
+		}
+		if resignal {
+			a.faults.set("sessions", a.signal())
+			a.drain(now)
+		}
+	}
+}
+
+// weigh does so for one pseudowire, and reports whether there is something to signal.
+func (a *Agent) weigh(now time.Time, w *wire) (resignal bool) {
+	r := w.redundancy
+	var sights []sight
+	for _, x := range w.rides {
+		if t := a.tunnels[x.Tunnel]; t != nil {
+			r.foreign = t.Foreign
+		}
+		sights = append(sights, a.sightOf(now, w, x))
+	}
+	first := r.chosen < 0
+	if r.look(now, sights) {
+		a.switched(w, first)
+	}
+	a.faults.set("pseudowire "+w.Name+"'s tunnels", a.forward(w))
+	if r.inUse(r.chosen) && w.announceDue {
+		w.announceDue = false
+		a.announceSwitch(w)
+	}
+	a.judge(w)
+	return slices.ContainsFunc(w.rides, func(x *ride) bool { return x.signalled && x.told != w.status(x) })
+}
+
+// switched tells of a choice. What was learned behind the pseudowire is forgotten: the
+// bridges on the way may have other ways to it now.
+func (a *Agent) switched(w *wire, first bool) {
+	r := w.redundancy
+	if r.chosen < 0 {
+		return // judge tells
+	}
+	severity, name := "info", tunnelName(w.rides[r.chosen].Tunnel)
+	if r.chosen > 0 {
+		severity = "warning"
+	}
+	a.event(severity, "pseudowire "+w.Name, "uses tunnel "+name, r.why)
+	w.announceDue = !first
+	if !first {
+		a.flush(w)
+	}
+}
+
+// flush forgets the addresses behind a pseudowire. A device that is in no bridge has none.
+func (a *Agent) flush(w *wire) {
+	if _, rest := absent(a.bridges.Flush(w.Name)); rest != nil {
+		a.log.Debug("cannot forget what was learned", "pseudowire", w.Name, "err", rest)
+	}
+}
+
+// announceSwitch tells the peer which addresses are here.
+func (a *Agent) announceSwitch(w *wire) {
+	n, err := a.bridges.Announce(w.Name)
+	if err != nil {
+		a.event("warning", "pseudowire "+w.Name, "addresses not announced", err.Error())
+	} else if n > 0 {
+		a.event("info", "pseudowire "+w.Name, fmt.Sprintf("%d addresses announced", n), "another tunnel is used")
+	}
+}
+
+// sightOf looks at one of the pseudowire's tunnels.
+func (a *Agent) sightOf(now time.Time, w *wire, r *ride) sight {
+	hello := a.helloOf(r.Tunnel)
+	name := tunnelName(r.Tunnel)
+	s := sight{hello: hello, named: r.state == control.SessionEstablished && r.remote&l2tpv3.CircuitStandby == 0}
+	heard, up := a.control.LastHeard(r.Tunnel)
+	chosen := w.redundancy.chosen >= 0 && w.rides[w.redundancy.chosen] == r
+	switch {
+	case r.state != control.SessionEstablished || !up:
+		s.why = fmt.Sprintf("tunnel %s: %s", name, a.whyRide(w, r))
+	case !chosen && !heard.After(a.restored):
+		s.why = fmt.Sprintf("tunnel %s: nothing heard from %s yet", name, w.Peer)
+	case silent(now, heard, hello):
+		s.why = fmt.Sprintf("tunnel %s: nothing heard from %s for %v", name, w.Peer, now.Sub(heard).Round(time.Second/10))
+	case r.remote&(l2tpv3.CircuitPSNRxFault|l2tpv3.CircuitPSNTxFault) != 0:
+		s.why = fmt.Sprintf("tunnel %s: %s reports its end as %s", name, w.Peer, r.remote)
+	case withdrawn(r.remote) && !a.foreign(r.Tunnel):
+		s.why = fmt.Sprintf("tunnel %s: %s has put it in standby", name, w.Peer)
+	default:
+		s.works = true
+	}
+	return s
+}
+
+func (a *Agent) foreign(tunnel string) bool {
+	t := a.tunnels[tunnel]
+	return t != nil && t.Foreign
+}
+
+func (a *Agent) helloOf(tunnel string) time.Duration {
+	if t := a.tunnels[tunnel]; t != nil && t.Hello > 0 {
+		return t.Hello
+	}
+	return defaultHello
+}
+
+// watch has the tunnels looked at that stand in for each other, at their time: silence is
+// no event. What the sessions have received is life. A daemon that comes late, because
+// the machine is busy, takes in first what has come in the meantime.
+func (a *Agent) watch(now time.Time) {
+	if a.watchAt.IsZero() || now.Before(a.watchAt) {
+		return
+	}
+	if late := now.Sub(a.watchAt); late >= a.watchEvery && !a.watchLate {
+		a.watchLate = true
+		return
+	}
+	a.watchLate = false
+	a.lastLook = now
+	a.listen(now)
+	for _, w := range a.wires {
+		if w.redundancy != nil {
+			a.undecided[w] = true
+		}
+	}
+}
+
+// planWatch sets the time of the next look: an eighth of the shortest interval of those
+// tunnels, a second at most, so that silence is noticed within its limit.
+func (a *Agent) planWatch(now time.Time) {
+	every := time.Duration(0)
+	for _, w := range a.wires {
+		if w.redundancy == nil {
+			continue
+		}
+		for _, r := range w.rides {
+			if x := min(a.helloOf(r.Tunnel)/8, time.Second); every == 0 || x < every {
+				every = x
+			}
+		}
+	}
+	switch {
+	case every == 0:
+		a.watchAt = time.Time{}
+	case a.watchAt.IsZero() || !now.Before(a.watchAt) || a.watchAt.Sub(now) > every:
+		a.watchAt = now.Add(every)
+	}
+	a.watchEvery = every
+}
+
+// condition is whether a pseudowire is up, or down only because one end has it in standby.
+func (w *wire) condition(now time.Time) (ready, standby bool) {
+	r := w.current()
+	own := w.status(r)
+	established := r.state == control.SessionEstablished
+	ready = established && r.remote&own&l2tpv3.CircuitActive != 0 && (r.remote|own)&l2tpv3.CircuitStandby == 0
+	standby = established && (r.remote|own)&l2tpv3.CircuitStandby != 0 && (r.remote|own)&l2tpv3.CircuitFaults == 0
+	if w.redundancy == nil {
+		return ready, standby
+	}
+	if w.ready && w.redundancy.settling(now) {
+		// The peer is about to follow.
+		ready = ready || w.circuit&r.remote&l2tpv3.CircuitActive != 0
+	}
+	if !w.redundancy.inUse(w.redundancy.chosen) && w.redundancy.settling(now) {
+		standby = false
+	}
+	return ready, standby && !ready
+}
+
+// whyOther says why another tunnel than the first carries the pseudowire; empty if
+// the first does.
+func (w *wire) whyOther() string {
+	x := w.redundancy
+	if x == nil {
+		return ""
+	}
+	i := slices.Index(w.rides, w.current())
+	if i <= 0 {
+		return ""
+	}
+	words := fmt.Sprintf("%s stands in for %s", tunnelName(w.rides[i].Tunnel), tunnelName(w.rides[0].Tunnel))
+	if s := &x.standings[0]; !s.usable() {
+		return words + ": " + strings.TrimPrefix(s.why, fmt.Sprintf("tunnel %s: ", tunnelName(w.rides[0].Tunnel)))
+	} else if x.revertive && x.leads {
+		return fmt.Sprintf("%s: that returns when it has worked for %v", words, s.wait(x.hold))
+	}
+	return words
+}
