@@ -12,6 +12,8 @@ declare -A test=(
 	[tshark]=tshark
 	[ip]=iproute2
 	[git]=git
+	[/usr/libexec/softether/vpnserver/vpnserver]=softether-vpnserver
+	[vpncmd]=softether-vpncmd
 )
 declare -A generate=(
 	[clang]=clang
@@ -45,7 +47,16 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-install() { apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1; }
+get() { apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1; }
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-install || { apt-get -q -o DPkg::Lock::Timeout=120 update >"$log" 2>&1 && install; } || { cat "$log" >&2; exit 1; }
+made=()
+trap 'rm -f "$log" "${made[@]}"' EXIT
+# Tests run servers by themselves: nothing is to serve anybody because it was installed, now or at the next boot.
+policy=/usr/sbin/policy-rc.d
+[ -e $policy ] || { made+=($policy); install -m 755 /dev/stdin $policy <<<$'#!/bin/sh\nexit 101'; }
+get || { apt-get -q -o DPkg::Lock::Timeout=120 update >"$log" 2>&1 && get; } || { cat "$log" >&2; exit 1; }
+for package in "${missing[@]}"; do
+	case $package in
+	softether-vpnserver) update-rc.d $package disable ;;
+	esac
+done

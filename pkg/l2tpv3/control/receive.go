@@ -99,11 +99,12 @@ func (c *connection) again() {
 }
 
 // finish ends a connection whose StopCCN has arrived. A responder remembers the
-// request, so that a late copy of it does not begin anew.
+// request, so that a late copy of it does not begin anew. A peer that had more to
+// say, a StopCCN of its own perhaps, is owed acknowledgments of that.
 func (c *connection) finish() {
 	switch {
 	case c.phase != closing || !c.rel.idle():
-	case c.request == request{}:
+	case c.request == request{} && !c.rel.owed:
 		c.end()
 	default:
 		c.phase, c.lingerEnd = lingering, c.e.now.Add(c.e.timers.Linger)
