@@ -162,6 +162,14 @@ func (r ResultCode) Explained(t MessageType, why string) ResultCode {
 	return r
 }
 
+// Shortened is the result with no more of its Error Message than people read.
+func (r ResultCode) Shortened() ResultCode {
+	if len(r.Message) > longestMessage {
+		r.Message = strings.ToValidUTF8(r.Message[:longestMessage], "")
+	}
+	return r
+}
+
 // meaning is the registry's text for the Result Code.
 func (r ResultCode) meaning(t MessageType) string {
 	var table map[uint16]string

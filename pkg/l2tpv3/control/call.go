@@ -99,6 +99,7 @@ func (s *session) event(kind l2tpv3.MessageType, in sessionInput) (sessionEvent,
 func (s *session) disconnected(in sessionInput) sessionInput {
 	in.reason = s.t.peer() + " sent CDN"
 	in.result, _ = l2tpv3.Find[l2tpv3.ResultCode](in.m)
+	in.result = in.result.Shortened()
 	switch in.result.Result {
 	case l2tpv3.CDNNoForwarder: // RFC 4667, Section 5.1
 		in.reason = "waiting for " + s.t.peer()
@@ -204,7 +205,10 @@ func (t *tunnel) receiveICRQ(m *l2tpv3.Message, in sessionInput) {
 	in.result, in.reason = s.judgeRequest(m, kind)
 	if s.state == SessionWaitConnect || s.state == SessionEstablished {
 		// It is over for the peer, or the peer has two of that name.
-		s.handle(receiveICRQ, sessionInput{result: l2tpv3.ResultCode{Result: l2tpv3.CDNStateMachine}, reason: "the peer has asked for it again"})
+		s.handle(receiveICRQ, sessionInput{
+			result: l2tpv3.ResultCode{Result: l2tpv3.CDNStateMachine}, reason: "the peer has asked for it again",
+			cause: Cause{Kind: CauseReplaced, By: Peer, Message: l2tpv3.ICRQ},
+		})
 	}
 	if s.state == SessionWaitReply {
 		switch breakTie(s.tie, tieBreaker(m)) {
@@ -242,7 +246,10 @@ func (t *tunnel) receiveICRQ(m *l2tpv3.Message, in sessionInput) {
 func (t *tunnel) otherType(kind l2tpv3.PseudowireType, agi, end string) {
 	for f, s := range t.forwards {
 		if f.group == agi && f.end == end {
-			s.refused(sessionInput{reason: fmt.Sprintf("%s asks for it as a pseudowire of type %s, here it is of type %s", t.peer(), kind, f.kind)})
+			s.refused(sessionInput{
+				reason: fmt.Sprintf("%s asks for it as a pseudowire of type %s, here it is of type %s", t.peer(), kind, f.kind),
+				cause:  Cause{Kind: CauseType, By: Here, Message: l2tpv3.ICRQ},
+			})
 		}
 	}
 }
@@ -251,7 +258,10 @@ func (t *tunnel) otherType(kind l2tpv3.PseudowireType, agi, end string) {
 // a session's and it waits for nothing better.
 func (s *session) refused(in sessionInput) {
 	if s.cfg.Name != "" && s.localID == 0 && in.reason != "" && s.log.reason != in.reason {
-		s.log.cause = CauseRefused
+		if in.cause.Kind == CauseNone {
+			in.cause = refusal(l2tpv3.CDN, in.result, in.m)
+		}
+		s.log.of("ICRQ, not acceptable", in.cause)
 		s.moved(s.state, in.reason)
 	}
 }

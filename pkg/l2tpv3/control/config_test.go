@@ -669,19 +669,31 @@ func TestSessionBackOff(t *testing.T) {
 	}
 }
 
-// TestHistory: ten transitions, and an attempt that fails like the one before is
-// kept once.
+// TestHistory: sixteen transitions, and an attempt that fails like the one before is
+// kept once, with how often and since when.
 func TestHistory(t *testing.T) {
 	var log transitions
 	attempt := func(reason string) {
 		log.add(epoch, ConnectionIdle, ConnectionWaitReply, "waiting for dc2")
 		log.add(epoch, ConnectionWaitReply, ConnectionIdle, reason)
 	}
-	for range 100 {
-		attempt("no answer")
+	attempt("no answer")
+	epoch := epoch.Add(time.Hour)
+	for range 99 {
+		log.add(epoch, ConnectionIdle, ConnectionWaitReply, "waiting for dc2")
+		log.add(epoch, ConnectionWaitReply, ConnectionIdle, "no answer")
 	}
 	if len(log.past) > 4 {
 		t.Errorf("%d entries for the same again and again", len(log.past))
+	}
+	times, last := 0, log.past[len(log.past)-1]
+	for _, x := range log.past {
+		if x.Reason == "no answer" {
+			times += max(x.Times, 1)
+		}
+	}
+	if times != 100 || !last.First.Before(epoch) || last.Time != epoch {
+		t.Errorf("%d times, the last %+v", times, last)
 	}
 	attempt("refused")
 	attempt("no answer")

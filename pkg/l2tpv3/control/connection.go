@@ -71,6 +71,7 @@ type identity struct {
 type input struct {
 	result l2tpv3.ResultCode
 	reason string
+	cause  Cause // where the event does not say it all
 	m      *l2tpv3.Message
 	from   Path
 }
@@ -101,17 +102,36 @@ func (c *connection) expire(now time.Time) {
 		if c.state != ConnectionIdle {
 			c.t.count(countLost)
 		}
-		c.handle(peerSilent, input{reason: c.silence(now)})
+		c.handle(peerSilent, c.unheard(now))
 		return
 	}
+	c.doubt(now)
 	if past(now, c.halfOpenEnd) {
 		c.halfOpenEnd = time.Time{}
-		c.handle(halfOpenTooLong, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNStateMachine}, reason: "not established in time"})
+		in := input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNStateMachine}, reason: "not established in time"}
+		if c.rel.tries > 0 {
+			why := c.unheard(now) // as near as makes no difference
+			in.reason, in.cause = why.reason, why.cause
+		}
+		c.handle(halfOpenTooLong, in)
 		return
 	}
 	if past(now, c.helloDue()) {
 		c.hello()
 	}
+}
+
+// unheard is why a connection whose peer does not answer ends.
+func (c *connection) unheard(now time.Time) input {
+	if c.t.conn == c && c.t.distrusts() {
+		return input{reason: c.t.suspicion, cause: c.t.log.cause}
+	}
+	return input{reason: c.silence(now), cause: c.unanswered()}
+}
+
+// unanswered is silence for those who decide by it.
+func (c *connection) unanswered() Cause {
+	return Cause{Kind: CauseSilent, By: Here, Message: c.rel.queue[0].kind, Sent: c.rel.tries + 1}
 }
 
 // silence says what the peer did not answer, and since when.
@@ -120,7 +140,31 @@ func (c *connection) silence(now time.Time) string {
 	if c.state != ConnectionEstablished {
 		return "no answer: " + asked
 	}
-	return fmt.Sprintf("%s does not answer: it was last heard %v ago, %s", c.t.peer(), now.Sub(c.heard).Round(time.Second), asked)
+	silent, asking := now.Sub(c.heard), c.e.timers.sum(0, c.rel.tries)
+	if silent < asking {
+		return fmt.Sprintf("%s does not answer, though its data arrives: %s", c.t.peer(), asked)
+	}
+	return fmt.Sprintf("%s does not answer: it was last heard %v ago, %s", c.t.peer(), silent.Round(time.Second), asked)
+}
+
+// doubtAfter is after how many repetitions of a message a peer is said not to answer:
+// 7 s with the default timers.
+const doubtAfter = 3
+
+// doubt tells of the first sign that a connection may be lost, or not come up. It is
+// asked after each expiry of the retransmission timer.
+func (c *connection) doubt(now time.Time) {
+	t := c.t
+	if c.rel.tries != doubtAfter || c.rel.tries >= c.e.timers.MaxRetransmits || c.rel.idle() || c.state == ConnectionIdle || t.conn != c || t.doubted() || t.distrusts() {
+		return
+	}
+	t.log.of("", c.unanswered())
+	t.moved(c.state, fmt.Sprintf("%s of %d", c.silence(now), c.e.timers.MaxRetransmits+1))
+}
+
+// doubted says that the peer of the established connection was said not to answer.
+func (t *tunnel) doubted() bool {
+	return t.state() == ConnectionEstablished && t.log.cause.Kind == CauseSilent
 }
 
 // changed notes that the connection has to be saved and settled.
@@ -136,7 +180,7 @@ func (c *connection) handle(ev connectionEvent, in input) {
 	step := connectionTable[c.state][ev]
 	from := c.state
 	if c.t.conn == c || c.t.conn == nil {
-		c.t.log.cause = ev.cause()
+		c.t.log.of(ev.String(), ev.cause(step, &in))
 	}
 	if c.state = step.next; c.state != from {
 		if c.state != ConnectionIdle {
@@ -202,7 +246,7 @@ func (c *connection) established(from ConnectionState, in input) {
 		t.yield(c.request, "the peer has opened a new one")
 		t.conn = c
 	}
-	t.openAt, t.log.cause = time.Time{}, CauseNone
+	t.openAt, t.log.cause = time.Time{}, Cause{}
 	c.drawHello()
 	emit(&c.e.outputs, &c.e.outputs.connected, Connected{Connection: c.localID, Initiator: c.initiator, Path: c.path})
 	t.moved(from, in.reason)

@@ -111,6 +111,16 @@ func (e *Endpoint) discard(c counter, d Datagram, t *tunnel, answer string) {
 	e.cfg.Discarded(out)
 }
 
+// DiscardReasons are those that a Discard can have.
+func DiscardReasons() (all []string) {
+	for c, name := range counterNames {
+		if discarded>>c&1 != 0 || counter(c) == countRefusedRequest {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
 // Discard is a received message that came in vain.
 type Discard struct {
 	// Reason is its name in Counters.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
 // TestDiscards: every message that comes in vain is told with its reason and the
@@ -117,36 +119,120 @@ func TestReceiveNamesTheTunnel(t *testing.T) {
 	}
 }
 
-// TestCauses: what is decided by is told beside the words.
+// TestCauses: what is decided by is told beside the words, here and for those before.
 func TestCauses(t *testing.T) {
-	const request = "< SCCRQ host=gold.dc2 router=1 assigned=77 caps=5"
+	const (
+		request = "< SCCRQ host=gold.dc2 router=1 assigned=77 caps=5"
+		answer  = "advance 1s\n< SCCRP ccid=11 ns=0 nr=1 host=gold.dc2 router=200 assigned=77 caps=5"
+		up      = answer + "\n< ACK ccid=11 ns=1 nr=2"
+	)
 	for _, tt := range []struct {
-		act  string
-		want Cause
+		act   string
+		state ConnectionState
+		want  Cause
+		event string
 	}{
-		{"advance 1s", CauseNone},
-		{"advance 71500ms", CauseSilent},
-		{"advance 1s\n< StopCCN ccid=11 ns=0 nr=1 assigned=77 result=4", CauseStopped},
-		{request + " avp=M:0:999:00", CauseRefused},
-		{"advance 1s\n" + request + " tie=0", CauseTie},
-		{request, CauseNone},
+		{"advance 1s", ConnectionWaitReply, Cause{Kind: CauseWaiting, Message: l2tpv3.SCCRQ}, "local open request"},
+		{"advance 71500ms", ConnectionIdle, Cause{Kind: CauseSilent, By: Here, Message: l2tpv3.SCCRQ, Sent: 11}, "peer silent"},
+		{"advance 1s\n< StopCCN ccid=11 ns=0 nr=1 assigned=77 result=6", ConnectionIdle,
+			Cause{Kind: CauseShutdown, By: Peer, Message: l2tpv3.StopCCN, Result: l2tpv3.ResultCode{Result: 6}}, "StopCCN"},
+		{"advance 1s\n< StopCCN ccid=11 ns=0 nr=1 assigned=77 result=4", ConnectionIdle,
+			Cause{Kind: CauseNotAuthorized, By: Peer, Message: l2tpv3.StopCCN, Result: l2tpv3.ResultCode{Result: 4}}, "StopCCN"},
+		{"advance 1s\ntunnel silver/dc3 remote=192.0.2.3\n< SCCRP ccid=11 ns=0 nr=1 host=silver.dc3 router=200 assigned=77 caps=5", ConnectionIdle,
+			Cause{Kind: CauseName, By: Here, Message: l2tpv3.SCCRP, Result: l2tpv3.ResultCode{Result: 4, HasError: true, Message: otherNameText}}, "SCCRP, not acceptable"},
+		{answer + " nonce=30303030303030303030303030303030", ConnectionIdle,
+			Cause{Kind: CauseSecret, By: Here, Message: l2tpv3.SCCRP, Result: noSecret}, "SCCRP, not acceptable"},
+		{"advance 1s\n< SCCCN ccid=11 ns=0 nr=1", ConnectionIdle,
+			Cause{Kind: CauseProtocol, By: Here, Message: l2tpv3.SCCCN, Result: l2tpv3.ResultCode{Result: 7}}, "SCCCN, acceptable"},
+		{request, ConnectionWaitConnect, Cause{Kind: CauseWaiting, Message: l2tpv3.SCCRP}, "SCCRQ, acceptable"},
+		{request + "\nadvance 71500ms", ConnectionIdle, Cause{Kind: CauseSilent, By: Here, Message: l2tpv3.SCCRP, Sent: 11}, "peer silent"},
+		{answer, ConnectionEstablished, Cause{}, "SCCRP, acceptable"},
+		// The first sign, and that it was nothing.
+		{up + "\nadvance 20s", ConnectionEstablished, Cause{Kind: CauseSilent, By: Here, Message: l2tpv3.Hello, Sent: 4}, ""},
+		{up + "\nadvance 20s\n< ACK ccid=11 ns=1 nr=3", ConnectionEstablished, Cause{}, ""},
+		{up + "\nadvance 20s\nrestart\n< ACK ccid=11 ns=1 nr=3", ConnectionEstablished, Cause{}, ""},
+		{up + "\nadvance 81200ms", ConnectionIdle, Cause{Kind: CauseSilent, By: Here, Message: l2tpv3.Hello, Sent: 11}, "peer silent"},
 	} {
 		s := &stage{now: epoch}
 		s.reset()
-		for line := range strings.Lines("random 10\ntunnel gold/dc2\n" + tt.act) {
+		for line := range strings.Lines("random 10\ntunnel gold/dc2 hello=10s\n" + tt.act) {
 			if err := s.do(strings.Fields(line)); err != nil {
 				t.Fatal(line, err)
 			}
 		}
 		c := s.e.Connections()[0]
-		if tt.want == CauseTie {
-			tt.want = CauseNone // the peer's attempt goes on at once
-			if len(c.History) < 2 || c.History[len(c.History)-2].Reason != "tie breaker lost" {
-				t.Errorf("%s: %+v", tt.act, c.History)
+		if diff := cmp.Diff(tt.want, c.Cause); diff != "" || c.State != tt.state {
+			t.Errorf("%s: %v, %s (-want +got):\n%s", tt.act, c.State, c.Reason, diff)
+			continue
+		}
+		last := c.History[len(c.History)-1]
+		if last.Cause != c.Cause || last.Reason != c.Reason || last.Event != tt.event {
+			t.Errorf("%s: the last transition is %+v", tt.act, last)
+		}
+	}
+}
+
+// TestSessionCauses: the same of sessions.
+func TestSessionCauses(t *testing.T) {
+	for _, tt := range []struct {
+		act   string
+		want  Cause
+		event string
+	}{
+		{"", Cause{Kind: CauseWaiting, Message: l2tpv3.ICRQ}, "control-conn-open"},
+		{"< CDN ccid=11 ns=NS nr=3 local=900 remote=OURS result=24", Cause{Kind: CauseUnknown, By: Peer, Message: l2tpv3.CDN, Result: l2tpv3.ResultCode{Result: 24}}, "CDN"},
+		{"< CDN ccid=11 ns=NS nr=3 local=900 remote=OURS result=23", Cause{Kind: CauseMismatch, By: Peer, Message: l2tpv3.CDN, Result: l2tpv3.ResultCode{Result: 23}}, "CDN"},
+		{"< CDN ccid=11 ns=NS nr=3 local=900 remote=OURS result=14", Cause{Kind: CauseType, By: Peer, Message: l2tpv3.CDN, Result: l2tpv3.ResultCode{Result: 14}}, "CDN"},
+		{"< ICRP ccid=11 ns=NS nr=3 local=900 remote=OURS circuit=A mtu=1400", Cause{Kind: CauseMismatch, By: Here, Message: l2tpv3.ICRP, Result: l2tpv3.ResultCode{Result: 23}}, "ICRP, not acceptable"},
+		{"refused OURS", Cause{Kind: CauseDataPlane, By: Here, Message: l2tpv3.CDN, Result: l2tpv3.ResultCode{Result: 4, HasError: true, Message: "the data plane refused it"}}, "data plane refused"},
+		{"< StopCCN ccid=11 ns=NS nr=3 assigned=77 result=6", Cause{Kind: CauseConnection}, "control connection gone"},
+		{"< ICRP ccid=11 ns=NS nr=3 local=900 remote=OURS circuit=A", Cause{}, "ICRP, acceptable"},
+	} {
+		s := established(t)
+		if err := s.session("gold/dc2", "tenant-z", []string{"mtu=1500"}); err != nil {
+			t.Fatal(err)
+		}
+		s.outputs()
+		find := func() SessionStatus {
+			for _, x := range s.e.Sessions() {
+				if x.Session.Name == "tenant-z" {
+					return x
+				}
+			}
+			t.Fatal("no session")
+			return SessionStatus{}
+		}
+		words := strings.NewReplacer("OURS", fmt.Sprint(find().LocalID), "NS", fmt.Sprint(s.e.Connections()[0].Nr)).Replace(tt.act)
+		if words != "" {
+			if err := s.do(strings.Fields(words)); err != nil {
+				t.Fatal(words, err)
 			}
 		}
-		if c.Cause != tt.want {
-			t.Errorf("%s: cause %d, want %d (%s)", tt.act, c.Cause, tt.want, c.Reason)
+		x := find()
+		if diff := cmp.Diff(tt.want, x.Cause); diff != "" {
+			t.Errorf("%s: %v, %s (-want +got):\n%s", tt.act, x.State, x.Reason, diff)
+			continue
 		}
+		if last := x.History[len(x.History)-1]; last.Cause != x.Cause || last.Event != tt.event {
+			t.Errorf("%s: the last transition is %+v", tt.act, last)
+		}
+	}
+}
+
+// TestCauseNames: every kind has a name of its own, which is read again; one of
+// another version is none.
+func TestCauseNames(t *testing.T) {
+	seen := map[string]bool{}
+	for k := range causeKinds {
+		text, _ := k.MarshalText()
+		var back CauseKind
+		if err := back.UnmarshalText(text); err != nil || back != k || seen[string(text)] {
+			t.Errorf("%d is %q, read as %d", k, text, back)
+		}
+		seen[string(text)] = true
+	}
+	k := CauseSilent
+	if err := k.UnmarshalText([]byte("of tomorrow")); err != nil || k != CauseNone || len(causeKindNames) != int(causeKinds) {
+		t.Errorf("%v %v", k, err)
 	}
 }

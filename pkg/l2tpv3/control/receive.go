@@ -32,7 +32,7 @@ func (c *connection) receive(d Datagram, m *l2tpv3.Message) {
 	if !c.verify(d.Payload, m) {
 		e.count(countUnauthenticated)
 		if c.auth.on && c.state == ConnectionWaitReply {
-			c.t.distrust()
+			c.t.distrust(c.t.mistrust())
 		}
 		return
 	}
@@ -114,6 +114,10 @@ func (c *connection) finish() {
 // progress follows an acknowledgment of something new.
 func (c *connection) progress() {
 	c.changed()
+	if c.t.conn == c && c.t.doubted() {
+		c.t.log.of("", Cause{})
+		c.t.moved(c.state, c.t.peer()+" answers again")
+	}
 	if h := c.t.held; h != nil && c.t.conn == c {
 		h.progress(c.t)
 	}
@@ -233,9 +237,11 @@ func (c *connection) learnID(m *l2tpv3.Message, from Path) {
 func (c *connection) stopCCN(m *l2tpv3.Message, in input) (connectionEvent, input) {
 	c.learnID(m, in.from)
 	in.reason = "the peer sent StopCCN"
-	if r, ok := l2tpv3.Find[l2tpv3.ResultCode](m); ok {
+	r, ok := l2tpv3.Find[l2tpv3.ResultCode](m)
+	if r = r.Shortened(); ok {
 		in.reason += ": " + r.Describe(l2tpv3.StopCCN)
 	}
+	in.cause = resultCause(l2tpv3.StopCCN, r, Peer)
 	return receiveStopCCN, in
 }
 
@@ -261,7 +267,7 @@ func (c *connection) sccrp(m *l2tpv3.Message, in input) (connectionEvent, input)
 	}
 	// The peer took us for somebody else: it does not know this tunnel (yet).
 	if other := c.e.tunnelNamed(c.peer.HostName); other != nil && other != c.t && c.peer.HostName != c.t.cfg.PeerHostName {
-		in.result = l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: "that host name belongs to another tunnel"}
+		in.result = l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: otherNameText}
 		in.reason = "waiting for " + c.t.peer() + ": it answered as " + c.peer.HostName
 		return receiveSCCRPUnacceptable, in
 	}

@@ -164,9 +164,11 @@ func (t *Timers) wait(n int) time.Duration {
 
 // cycle is a full retransmission cycle: from the first sending of a message
 // until it is given up.
-func (t *Timers) cycle() time.Duration {
-	var sum time.Duration
-	for n := range t.MaxRetransmits + 1 {
+func (t *Timers) cycle() time.Duration { return t.sum(0, t.MaxRetransmits+1) }
+
+// sum is the time after the retransmissions from one to before another.
+func (t *Timers) sum(from, to int) (sum time.Duration) {
+	for n := from; n < to; n++ {
 		sum += t.wait(n)
 	}
 	return sum

@@ -275,7 +275,7 @@ func (e *Endpoint) restoreTunnel(s TunnelState) error {
 	t := &tunnel{
 		e: e, cfg: cfg, removed: s.Removed, secretsDue: s.Secrets, failures: s.Failures, retransmits: s.Retransmits,
 		sessions: map[string]*session{}, forwards: map[forwarder]*session{},
-		log: transitions{reason: s.Reason, since: s.Since, past: s.History},
+		log: restoredLog(s.Reason, s.Since, s.History),
 	}
 	e.tunnels[cfg.Name] = t
 	for _, cs := range s.Connections {
@@ -298,6 +298,16 @@ func (e *Endpoint) restoreTunnel(s TunnelState) error {
 	}
 	t.purge()
 	return nil
+}
+
+// restoredLog has the cause of the last transition, if that is the one of the reason.
+func restoredLog(reason string, since time.Time, past []Transition) transitions {
+	past = past[max(0, len(past)-history):]
+	log := transitions{reason: reason, since: since, past: past}
+	if n := len(past); n > 0 && past[n-1].Reason == reason {
+		log.cause = past[n-1].Cause
+	}
+	return log
 }
 
 func (t *tunnel) restoreConnection(s connectionState) error {
@@ -328,7 +338,7 @@ func (t *tunnel) restoreConnection(s connectionState) error {
 	if s.Peer.Window != 0 {
 		c.rel.setWindow(s.Peer.Window)
 	}
-	c.rel.first, c.rel.nr, c.rel.sent, c.rel.tries = s.First, s.Nr, s.Sent, s.Tries
+	c.rel.first, c.rel.nr, c.rel.sent, c.rel.tries = s.First, s.Nr, s.Sent, min(s.Tries, e.timers.MaxRetransmits)
 	for _, m := range s.Queue {
 		parsed, err := l2tpv3.Parse(m.Octets)
 		if err != nil {
@@ -384,7 +394,7 @@ func (t *tunnel) restoreSession(s sessionState) error {
 		e: e, t: t, cfg: s.Config, state: s.State, initiator: s.Initiator, localID: s.LocalID, remoteID: s.RemoteID,
 		localCookie: s.LocalCookie, remoteCookie: s.RemoteCookie, tie: s.Tie, wishes: s.Wishes, receive: s.Receive,
 		told: s.Told, remote: s.Remote, errors: s.Errors, failures: s.Failures,
-		log: transitions{reason: s.Reason, since: s.Since, past: s.History},
+		log: restoredLog(s.Reason, s.Since, s.History),
 	}
 	if s.Retry > 0 {
 		x.retryAt = e.resume(s.Retry, 2*max(e.timers.ReopenMin, e.timers.ReopenMax))

@@ -196,6 +196,9 @@ func (e *Endpoint) receiveRequest(d Datagram, m *l2tpv3.Message, r request) {
 	}
 	if _, nonce := l2tpv3.Find[l2tpv3.Nonce](m); nonce && len(t.cfg.Secrets) == 0 {
 		// The text is silent on a peer that authenticates alone.
+		if t.state() <= ConnectionWaitReply {
+			t.distrust(t.peer() + " wants authentication, and there is no secret for it here")
+		}
 		t.refuse(d, m, r, noSecret)
 		return
 	}
@@ -203,7 +206,7 @@ func (e *Endpoint) receiveRequest(d Datagram, m *l2tpv3.Message, r request) {
 }
 
 // noSecret is the answer to a peer that authenticates alone.
-var noSecret = l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: "no secret is configured here"}
+var noSecret = l2tpv3.ResultCode{Result: l2tpv3.StopCCNNotAuthorized, HasError: true, Message: noSecretText}
 
 // tunnelOf finds the tunnel that an SCCRQ from a known address is for. Its
 // candidates are that pair's tunnels of that encapsulation and, with
@@ -250,7 +253,7 @@ func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunn
 			}
 			e.concerns(t)
 			if !t.secretsDue && t.state() <= ConnectionWaitReply {
-				t.distrust()
+				t.distrust(t.mistrust())
 			}
 		}
 		return nil, ""
@@ -262,7 +265,7 @@ func (e *Endpoint) tunnelOf(d Datagram, m *l2tpv3.Message, host string) (t *tunn
 		}
 	}
 	if e.tunnelNamed(host) != nil {
-		return candidates[0], "that host name belongs to another tunnel"
+		return candidates[0], otherNameText
 	}
 	for _, t := range candidates {
 		if s := t.state(); s != ConnectionEstablished && s != ConnectionWaitConnect {
@@ -331,12 +334,24 @@ func (t *tunnel) replayed(m *l2tpv3.Message) bool {
 	return len(t.cfg.Secrets) > 0 && slices.Contains(t.answered, markOf(m))
 }
 
-// distrust tells the user that what comes from the peer is not authenticated.
-func (t *tunnel) distrust() {
-	if reason := "waiting for " + t.peer() + ": what it sends does not fit the secret here"; t.log.reason != reason {
-		t.log.cause = CauseSecret
+// distrust tells the user that one end's secret does not fit the other's.
+func (t *tunnel) distrust(reason string) {
+	t.distrusted, t.suspicion = t.e.now, reason
+	if t.log.reason != reason {
+		t.log.of("", Cause{Kind: CauseSecret, By: Here})
 		t.note(t.state(), t.state(), reason)
 	}
+}
+
+func (t *tunnel) mistrust() string {
+	return "waiting for " + t.peer() + ": what it sends does not fit the secret here"
+}
+
+// distrusts reports whether the user was told that the peer's secret is another one,
+// and the peer has gone on since: that it does not answer is no news then.
+func (t *tunnel) distrusts() bool {
+	return t.log.cause.Kind == CauseSecret && t.log.reason == t.suspicion &&
+		t.e.now.Sub(t.distrusted) < t.e.timers.cycle()+2*t.e.timers.ReopenMax
 }
 
 // tie breaks the tie between our attempt and the peer's (Section 5.4.3).
@@ -355,7 +370,7 @@ func (t *tunnel) tie(d Datagram, m *l2tpv3.Message, r request) {
 	case loses:
 		t.conn = nil // not over: the peer's attempt takes its place
 		ours.handle(tieLost, input{})
-		t.log.cause = CauseTie
+		t.log.of("SCCRQ, lose tie breaker", Cause{Kind: CauseDuplicate, Message: l2tpv3.SCCRQ})
 		t.note(ConnectionWaitReply, ConnectionIdle, "tie breaker lost")
 		t.begin(d, m, r)
 	case equal:
@@ -410,8 +425,8 @@ func (t *tunnel) refuse(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.
 // reject answers an SCCRQ with StopCCN, reliably.
 func (t *tunnel) reject(d Datagram, m *l2tpv3.Message, r request, result l2tpv3.ResultCode) {
 	t.e.count(countRefusedRequest)
-	if reason := "refused the peer's SCCRQ: " + result.Describe(l2tpv3.StopCCN); t.conn == nil && t.log.reason != reason {
-		t.log.cause = CauseRefused
+	if reason := "refused the peer's SCCRQ: " + result.Describe(l2tpv3.StopCCN); t.conn == nil && t.log.reason != reason && !t.distrusts() {
+		t.log.of("SCCRQ, not acceptable", refusal(l2tpv3.StopCCN, result, m))
 		t.note(ConnectionIdle, ConnectionIdle, reason)
 	}
 	c := t.respond(d, m, r)

@@ -76,6 +76,7 @@ type sessionInput struct {
 	remoteID uint32
 	result   l2tpv3.ResultCode
 	reason   string
+	cause    Cause // where the event does not say it all
 }
 
 func (s *session) alarm() *alarm { return &s.slot }
@@ -137,9 +138,7 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 	from := s.state
 	s.state = step.next
 	if step.action != ignoreEvent && step.action != refuseMessage {
-		if s.log.cause = ev.cause(); ev == receiveCDN && in.result.Result == l2tpv3.CDNNoForwarder {
-			s.log.cause = CauseUnknown
-		}
+		s.log.of(ev.String(), ev.cause(step, &in))
 	}
 	if from == SessionEstablished && s.e.now.Sub(s.log.since) >= s.e.timers.ReopenMax {
 		s.failures = 0 // that it came up is no success if it goes at once
@@ -213,7 +212,7 @@ func (s *session) open() {
 	// advertised to it.
 	if !slices.Contains(c.peer.Capabilities, s.cfg.Type) {
 		if reason := s.t.peer() + " does not carry pseudowires of type " + s.cfg.Type.String(); s.log.reason != reason {
-			s.log.cause = CauseRefused
+			s.log.of("control-conn-open", Cause{Kind: CauseType, By: Here, Message: l2tpv3.ICRQ})
 			s.moved(s.state, reason)
 		}
 		s.changed()
@@ -452,9 +451,23 @@ func (s *session) takeStatus(m *l2tpv3.Message) {
 		return
 	}
 	s.remote = v
+	if v&l2tpv3.CircuitActive == 0 || v&l2tpv3.CircuitStandby != 0 {
+		s.log.cause = Cause{Kind: CauseCircuit, By: Peer, Message: l2tpv3.SLI}
+	}
 	s.reinstall()
-	s.moved(s.state, "the peer's circuit has changed")
+	s.moved(s.state, circuitReason(v))
 	s.changed()
+}
+
+// circuitReason says what the peer's circuit is now; the usual ones cost nothing.
+func circuitReason(v l2tpv3.CircuitStatus) string {
+	switch v {
+	case l2tpv3.CircuitActive:
+		return "the peer's circuit is active"
+	case 0:
+		return "the peer's circuit is inactive"
+	}
+	return "the peer's circuit is " + v.String()
 }
 
 // reinstall is install where the data plane knows the session.

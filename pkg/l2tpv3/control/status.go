@@ -7,11 +7,17 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
-// Transition is a change of state, and why.
+// Transition is a change of state, and why: a line of the tables of Sections 7.2 to 7.4.
 type Transition struct {
 	Time     time.Time `json:"time"`
 	From, To string
-	Reason   string `json:",omitempty"`
+	// Event is the table's, empty where it is not of one.
+	Event  string `json:",omitempty"`
+	Reason string `json:",omitempty"`
+	Cause  Cause  `json:",omitzero"`
+	// Times is how often it happened in a row, 0 for once, since First.
+	Times int       `json:",omitempty"`
+	First time.Time `json:",omitzero"`
 }
 
 // ConnectionStatus is a tunnel and the connection that is in force on it.

@@ -20,7 +20,7 @@ const (
 	// acknowledge what the peer repeats.
 	maxEnded = 8
 	// history is how many transitions are remembered for the user.
-	history = 10
+	history = 16
 )
 
 // What SetTunnel and SetSession refuse; wrapped in a *ConfigError.
@@ -89,6 +89,10 @@ type tunnel struct {
 
 	log  transitions
 	slot alarm
+	// distrusted is when something came from the peer that was not authentic, before
+	// there was a connection; suspicion says what.
+	distrusted time.Time
+	suspicion  string
 	// tally counts the messages that are the tunnel's.
 	tally tally
 	// retransmits of the connections that are gone.
@@ -105,9 +109,11 @@ type forwarder struct {
 type transitions struct {
 	reason string
 	cause  Cause
-	since  time.Time
-	past   []Transition
-	saved  bool // since it last changed
+	// event is what the next transition comes of.
+	event string
+	since time.Time
+	past  []Transition
+	saved bool // since it last changed
 }
 
 func (t *transitions) add(now time.Time, from, to fmt.Stringer, reason string) {
@@ -115,16 +121,51 @@ func (t *transitions) add(now time.Time, from, to fmt.Stringer, reason string) {
 	if t.reason = reason; from.String() != to.String() {
 		t.since = now
 	}
-	next := Transition{Time: now, From: from.String(), To: to.String(), Reason: reason}
-	n := len(t.past)
-	switch {
-	case n >= 3 && t.past[n-1].same(t.past[n-3]) && t.past[n-2].same(next):
-		// An attempt that fails as the one before did: the last one is enough.
-		t.past = append(t.past[:n-3], t.past[n-1])
-	case n >= history:
+	next := Transition{Time: now, From: from.String(), Event: t.event, To: to.String(), Reason: reason, Cause: t.cause}
+	t.event = ""
+	if n := len(t.past); n >= history {
 		t.past = slices.Delete(t.past, 0, n-history+1)
 	}
 	t.past = append(t.past, next)
+	// An attempt that fails as the one before did: the last one is enough.
+	for period := 2; period <= longestAttempt; period++ {
+		if t.fold(period) {
+			return
+		}
+	}
+}
+
+// longestAttempt is how many transitions an attempt that fails may have: to begin, the
+// peer does not answer, what it sends is not authentic, to end.
+const longestAttempt = 4
+
+// fold makes one of the last transitions and as many before them, if they are the same.
+func (t *transitions) fold(n int) bool {
+	first := len(t.past) - 2*n
+	if first < 0 {
+		return false
+	}
+	before, last := t.past[first:first+n], t.past[first+n:]
+	if !slices.EqualFunc(before, last, Transition.same) {
+		return false
+	}
+	for i := range last {
+		last[i].repeats(before[i])
+	}
+	t.past = slices.Delete(t.past, first, first+n)
+	return true
+}
+
+// of says what the next transition comes of.
+func (t *transitions) of(event string, cause Cause) { t.event, t.cause = event, cause }
+
+// repeats notes that the transition is another one like that before.
+func (t *Transition) repeats(before Transition) {
+	t.Times = max(t.Times, 1) + max(before.Times, 1)
+	t.First = before.Time
+	if !before.First.IsZero() {
+		t.First = before.First
+	}
 }
 
 func (t Transition) same(o Transition) bool {
@@ -364,6 +405,7 @@ func (t *tunnel) dynamic() bool { return !t.cfg.Remote.IsValid() }
 func (t *tunnel) openAfter(d time.Duration) {
 	if t.dynamic() {
 		if reason := "waiting for " + t.peer() + " to call"; t.conn == nil && t.log.reason != reason {
+			t.log.of("local open request", Cause{Kind: CauseWaiting})
 			t.note(ConnectionIdle, ConnectionIdle, reason)
 		}
 	} else if !t.removed && !t.e.stopping {
@@ -383,7 +425,11 @@ func (t *tunnel) open() {
 	c.tie = new(l2tpv3.TieBreaker)
 	t.e.random(c.tie[:])
 	t.conn = c
-	c.handle(openConnection, input{reason: "waiting for " + t.peer()})
+	in := input{reason: "waiting for " + t.peer()}
+	if t.distrusts() {
+		in = input{reason: t.suspicion, cause: t.log.cause}
+	}
+	c.handle(openConnection, in)
 }
 
 // port is where an initiator's SCCRQ goes (Section 4.1.2.2).
@@ -423,7 +469,7 @@ func (t *tunnel) over(c *connection, from ConnectionState, reason string) {
 	}
 	if r := t.rival; r != nil {
 		t.rival, t.conn = nil, r
-		t.log.cause = CauseNone
+		t.log.of("SCCRQ, acceptable", Cause{Kind: CauseWaiting, Message: l2tpv3.SCCRP})
 		t.moved(ConnectionIdle, "SCCRQ received")
 		return
 	}
@@ -453,7 +499,7 @@ func (t *tunnel) yield(r request, reason string) {
 	} else {
 		old.handle(closeConnection, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}.Explained(l2tpv3.StopCCN, reason)})
 	}
-	t.log.cause = CauseReplaced
+	t.log.of("SCCRQ, acceptable", Cause{Kind: CauseReplaced, By: Peer, Message: l2tpv3.SCCRQ})
 	t.note(from, ConnectionIdle, reason)
 	for _, s := range t.sortedSessions() {
 		s.handle(connectionGone, sessionInput{reason: reason})
