@@ -106,6 +106,8 @@ type Agent struct {
 	kernel    *watcher
 	events    *eventLog
 	faults    faults
+	drops     drops
+	bursts    map[string]*burst
 	control   *control.Endpoint
 	transport *transport.Transport
 	bridges   circuits
@@ -215,6 +217,8 @@ func newAgent(opt Options) *Agent {
 		opt: opt, log: opt.Logger, boot: bootID(), started: time.Now(),
 		events:    newEventLog(),
 		faults:    newFaults(opt.Logger),
+		drops:     newDrops(opt.Logger),
+		bursts:    make(map[string]*burst),
 		datapaths: make(map[pseudowire.Kind]pseudowire.Datapath),
 		made:      make(map[string]bool),
 		tunnels:   make(map[string]*tunnel),

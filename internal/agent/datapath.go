@@ -120,6 +120,7 @@ func (a *Agent) newControl() *control.Endpoint {
 		Timers:         a.opt.Timers,
 		VendorName:     "pwd " + a.opt.Version,
 		SessionIDTaken: a.sessionIDTaken,
+		Discarded:      a.discarded,
 	})
 }
 

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
 )
@@ -24,12 +23,12 @@ func newEventLog() *eventLog {
 	return &eventLog{next: 1, changed: make(chan struct{})}
 }
 
-func (l *eventLog) add(now time.Time, severity, object, message, reason string) {
+// put keeps an event, with the next sequence number.
+func (l *eventLog) put(e api.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.events = append(l.events, api.Event{
-		Sequence: l.next, Time: now, Severity: severity, Object: object, Message: message, Reason: reason,
-	})
+	e.Sequence = l.next
+	l.events = append(l.events, e)
 	l.next++
 	if len(l.events) > 2*eventsKept {
 		l.events = append(l.events[:0:0], l.events[len(l.events)-eventsKept:]...)

@@ -14,7 +14,7 @@ import (
 func TestEventsAreKeptInOrderAndBounded(t *testing.T) {
 	l := newEventLog()
 	for i := range 3 * eventsKept {
-		l.add(time.Unix(int64(i), 0), "info", "x", fmt.Sprint(i), "")
+		l.put(api.Event{Time: time.Unix(int64(i), 0), Severity: "info", Object: "x", Message: fmt.Sprint(i)})
 	}
 	events, _ := l.since(0)
 	if len(events) != eventsKept {
@@ -33,7 +33,7 @@ func TestEventsAreKeptInOrderAndBounded(t *testing.T) {
 func TestFollowersSeeWhatComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newEventLog()
-		l.add(time.Now(), "info", "x", "before", "")
+		l.put(api.Event{Time: time.Now(), Severity: "info", Object: "x", Message: "before"})
 		ctx, cancel := context.WithCancel(t.Context())
 		var seen []string
 		ended := make(chan error)
@@ -41,7 +41,7 @@ func TestFollowersSeeWhatComes(t *testing.T) {
 			ended <- l.stream(ctx, 0, true, func(e api.Event) error { seen = append(seen, e.Message); return nil })
 		}()
 		synctest.Wait()
-		l.add(time.Now(), "info", "x", "after", "")
+		l.put(api.Event{Time: time.Now(), Severity: "info", Object: "x", Message: "after"})
 		synctest.Wait()
 		cancel()
 		if err := <-ended; err != nil {
@@ -55,7 +55,7 @@ func TestFollowersSeeWhatComes(t *testing.T) {
 
 func TestAStreamEndsWithItsReader(t *testing.T) {
 	l := newEventLog()
-	l.add(time.Now(), "info", "x", "one", "")
+	l.put(api.Event{Time: time.Now(), Severity: "info", Object: "x", Message: "one"})
 	gone := errors.New("the reader has gone")
 	if err := l.stream(t.Context(), 0, true, func(api.Event) error { return gone }); !errors.Is(err, gone) {
 		t.Errorf("stream: %v, want the reader's error", err)

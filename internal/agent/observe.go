@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/bridge"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -33,6 +34,8 @@ func (a *Agent) observe(n news) {
 
 // retry tries again what could not be done, and has stale neighbours asked.
 func (a *Agent) retry() {
+	a.drops.tick(time.Now())
+	a.tellRest(time.Now())
 	a.lookAtUnderlay()
 	a.lookAtPaths()
 	if a.unclean {
@@ -156,7 +159,7 @@ func (a *Agent) sessionChanged(s control.SessionChanged) {
 	if s.From != s.To || s.Reason != r.reason {
 		w.since = time.Now()
 	}
-	r.state, r.remote, r.reason = s.To, s.Remote, s.Reason
+	r.state, r.remote, r.reason, r.cause = s.To, s.Remote, s.Reason, s.Cause
 	a.log.Debug("session", "pseudowire", w.Name, "tunnel", s.Tunnel, "from", s.From, "to", s.To, "remote", s.Remote, "reason", s.Reason)
 	if w.redundancy != nil {
 		a.undecided[w] = true // what is down may not be by then
@@ -171,20 +174,43 @@ func (a *Agent) judge(w *wire) {
 	ready, standby := w.condition(time.Now())
 	if ready != w.ready || standby != w.standby {
 		was := w.ready
-		w.ready, w.standby, w.since = ready, standby, time.Now()
+		w.ready, w.standby, w.since, w.told = ready, standby, time.Now(), nil
 		switch {
 		case ready:
 			a.event("info", "pseudowire "+w.Name, "up", a.whyUp(w))
 		case standby:
 			a.event("info", "pseudowire "+w.Name, "standby", a.why(w))
 		default:
-			a.event("warning", "pseudowire "+w.Name, "down", a.why(w))
+			a.tell(api.Event{Severity: "warning", Object: "pseudowire " + w.Name, Message: "down", Reason: a.why(w),
+				Cause: causeView(w.current().cause), Next: a.remedy(w)})
 		}
 		if was && !ready {
 			a.flush(w)
 		}
 	}
+	if !ready && !standby {
+		a.tellObstacle(w)
+	}
 	a.changed.signal()
+}
+
+// tellObstacle tells what keeps a pseudowire from coming up, each kind of thing once.
+func (a *Agent) tellObstacle(w *wire) {
+	r := w.current()
+	kind := r.cause.Kind
+	switch kind {
+	case control.CauseNone, control.CauseWaiting, control.CauseConnection, control.CauseConfiguration,
+		control.CauseDuplicate, control.CauseReplaced, control.CauseCircuit:
+		return
+	}
+	if r.state == control.SessionEstablished || w.told[kind] {
+		return
+	}
+	if w.told == nil {
+		w.told = make(map[control.CauseKind]bool)
+	}
+	w.told[kind] = true
+	a.tell(api.Event{Severity: "warning", Object: "pseudowire " + w.Name, Message: "not up", Reason: a.why(w), Cause: causeView(r.cause), Next: a.remedy(w)})
 }
 
 // whyUp is what there is to say of a pseudowire that is up.
@@ -234,17 +260,4 @@ func nonempty(s, otherwise string) string {
 		return otherwise
 	}
 	return s
-}
-
-// event keeps what happened for `pwctl events`, and logs it.
-func (a *Agent) event(severity, object, message, reason string) {
-	a.events.add(time.Now(), severity, object, message, reason)
-	log := a.log.Info
-	switch severity {
-	case "warning":
-		log = a.log.Warn
-	case "error":
-		log = a.log.Error
-	}
-	log(message, "object", object, "reason", reason)
 }

@@ -78,7 +78,7 @@ func (a *Agent) status(fileHash string) *api.Status {
 	s := &api.Status{
 		Site: a.opt.Site, Version: a.opt.Version, Started: a.started, Datapath: string(a.standard),
 		Notes: slices.Clone(a.notes), Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
-		Counters: a.globalCounters(), FileHash: fileHash, Health: "healthy", Problems: []api.Problem{},
+		Counters: a.globalCounters(), Strangers: a.drops.views(), FileHash: fileHash, Health: "healthy", Problems: []api.Problem{},
 	}
 	if a.local != nil {
 		s.Topology = a.local.Topology
@@ -112,36 +112,17 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 	}
 	for _, t := range s.Tunnels {
 		if t.State != "established" {
-			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.State + ": " + t.Reason,
-				Fix: a.advice(t)})
+			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.State + ": " + t.Reason, Fix: t.Next})
+		} else if t.Reason != "" {
+			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.Reason, Fix: t.Next})
 		}
 	}
 	for _, p := range s.Pseudowires {
 		if p.State == "down" {
-			ps = append(ps, api.Problem{Object: "pseudowire " + p.Name, What: "down: " + p.Reason})
+			ps = append(ps, api.Problem{Object: "pseudowire " + p.Name, What: "down: " + p.Reason, Fix: p.Next})
 		}
 	}
 	return ps
-}
-
-// advice is what to look at where a tunnel is not established.
-func (a *Agent) advice(t api.Tunnel) string {
-	way := fmt.Sprintf("UDP port %d", l2tpv3.Port)
-	if t.Encapsulation == "ip" {
-		way = "IP protocol 115"
-	}
-	known := a.tunnels[t.Name+"/"+t.Peer]
-	switch {
-	case known == nil:
-		return ""
-	case known.fault != nil:
-		return "see what is said of the secret"
-	case !known.Remote.IsValid():
-		return fmt.Sprintf("is pwd running at %s, has it the same secret, and does %s get through from there to %s?", t.Peer, way, known.Local)
-	case known.Foreign:
-		return fmt.Sprintf("is %s set up as docs/interop.md says, and does %s get through to %s?", t.Peer, way, known.Remote)
-	}
-	return fmt.Sprintf("is pwd running at %s, and does %s get through to %s?", t.Peer, way, known.Remote)
 }
 
 func (a *Agent) globalCounters() map[string]uint64 {
@@ -156,6 +137,9 @@ func (a *Agent) globalCounters() map[string]uint64 {
 	for name, n := range a.control.Counters() {
 		sum["control-"+name] += n
 	}
+	c := a.transport.Counters()
+	sum["transport-dropped-control"], sum["transport-dropped-data"] = c.DroppedControl, c.DroppedData
+	sum["transport-malformed"], sum["transport-errors"] = c.Malformed, c.SocketErrors
 	return sum
 }
 
@@ -198,7 +182,9 @@ func (a *Agent) tunnelViews() []api.Tunnel {
 		}
 		v := tunnelView(now, t, c, sums[t.Key])
 		if known := a.tunnels[t.Key]; known != nil {
-			v.Reason = known.why()
+			if v.Reason = known.why(); v.Reason != "" {
+				v.Next = a.next(known)
+			}
 		}
 		v.PathMTU = a.transport.PathMTU(c.LocalID)
 		views = append(views, v)
@@ -216,7 +202,7 @@ func tunnelView(now time.Time, t topology.Tunnel, c control.ConnectionStatus, su
 		RouterID: dotted(t.RouterID), PeerRouterID: dotted(c.PeerRouterID), PeerVendor: c.PeerVendorName,
 		HelloSeconds: c.Tunnel.Hello.Seconds(), Ns: c.Ns, Nr: c.Nr, PeerWindow: uint16(c.PeerWindow),
 		Unacknowledged: c.Unacknowledged, Retransmits: c.Retransmits, Sessions: c.Sessions,
-		History:        transitions(c.History),
+		History: transitions(c.History), Cause: causeView(c.Cause), ControlMessages: c.Counters,
 		ReceivedFrames: sum.ReceivedFrames, ReceivedOctets: sum.ReceivedOctets,
 		TransmittedFrames: sum.TransmittedFrames, TransmittedOctets: sum.TransmittedOctets,
 
@@ -254,7 +240,7 @@ func (a *Agent) sessionViews() []api.Session {
 		views = append(views, api.Session{
 			Tunnel: tunnelName(s.Session.Tunnel), Pseudowire: s.Session.Name, Peer: w.Peer, State: sessionWord(s.State),
 			LocalSessionID: s.LocalID, RemoteSessionID: s.RemoteID,
-			Reason: s.Reason, SinceSeconds: seconds(now, s.Since),
+			Reason: s.Reason, Cause: causeView(s.Cause), SinceSeconds: seconds(now, s.Since),
 			LocalCircuit: s.Local.String(), RemoteCircuit: s.Remote.String(),
 			CookieOctets:   w.CookieLength,
 			ReceivedFrames: c.ReceivedFrames, ReceivedOctets: c.ReceivedOctets,
@@ -295,6 +281,7 @@ func (a *Agent) pseudowireViews() []api.Pseudowire {
 		}
 		views = append(views, api.Pseudowire{
 			Name: w.Name, Peer: w.Peer, State: state, Device: w.Device, Datapath: string(w.kind), Reason: a.why(w),
+			Cause: causeView(w.current().cause), Next: a.remedy(w),
 			Type: w.Type.String(), Tunnel: tunnelName(w.current().Tunnel), MTU: cmp.Or(w.MTU, 1500), Attachment: attachmentWords(w.Attachment),
 			SinceSeconds:   seconds(now, w.since),
 			ReceivedFrames: c.ReceivedFrames, ReceivedOctets: c.ReceivedOctets,
@@ -373,14 +360,6 @@ func (a *Agent) attachmentViews() []api.Attachment {
 		})
 	}
 	return views
-}
-
-func transitions(history []control.Transition) []api.Transition {
-	out := make([]api.Transition, 0, len(history))
-	for _, t := range history {
-		out = append(out, api.Transition{Time: t.Time, From: t.From, To: t.To, Reason: t.Reason})
-	}
-	return out
 }
 
 func changes(steps []plan.Step) []api.Change {

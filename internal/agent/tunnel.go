@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
@@ -19,12 +20,15 @@ type tunnel struct {
 	// state is the control connection's, reason why it is so.
 	state  control.ConnectionState
 	reason string
+	cause  control.Cause
+	// lost is when it was last established, zero before that and while it is.
+	lost time.Time
 	// silent is since when nothing has been heard of the peer that is asked; zero
 	// if it answers.
 	silent time.Time
 	// dial is the connection of the last attempt with a socket of its own.
 	dial uint32
-	// told is the last failure that was told, so that each is told once.
+	// told is the last failure that was told, so that each is told once; see failure.
 	told string
 	// pathMTU is that of the path to the peer when it was last looked at; 0 before.
 	pathMTU int
@@ -112,6 +116,7 @@ func (a *Agent) removeTunnel(key string) error {
 	}
 	delete(a.tunnels, key)
 	delete(a.numbers, key)
+	a.drops.forget(key)
 	return nil
 }
 
@@ -207,18 +212,22 @@ func (a *Agent) connectionChanged(c control.ConnectionChanged) {
 	if t == nil {
 		return
 	}
-	t.state, t.reason = c.To, c.Reason
-	object := "tunnel " + c.Tunnel
+	t.state, t.reason, t.cause = c.To, c.Reason, c.Cause
+	if c.Cause.Kind == control.CauseSecret {
+		t.silent = time.Time{} // it is heard, and not believed
+	}
 	switch {
-	case c.To == control.ConnectionEstablished && c.From != c.To:
-		t.silent, t.told = time.Time{}, ""
-		a.event("info", object, "established", "")
-	case c.From == control.ConnectionEstablished && c.From != c.To:
-		t.told = c.Reason
-		a.event("warning", object, "down", c.Reason)
+	case c.To == control.ConnectionEstablished:
+		a.lives(t, c)
+	case c.From == control.ConnectionEstablished:
+		t.told, t.lost = t.failure(), time.Now()
+		a.tellTunnel("warning", t, "down", c.Reason)
 	case c.To == control.ConnectionWaitReply:
-		if t.silent.IsZero() {
+		if t.silent.IsZero() && c.Cause.Kind != control.CauseSecret {
 			t.silent = time.Now()
+		}
+		if c.From == c.To {
+			a.failed = append(a.failed, t)
 		}
 	case c.To == control.ConnectionWaitConnect:
 		t.silent = time.Time{}
@@ -231,13 +240,44 @@ func (a *Agent) connectionChanged(c control.ConnectionChanged) {
 	a.changed.signal()
 }
 
-// tellFailures tells of the attempts that came to nothing, if that is news. An
-// attempt that made room for the peer's is followed by that at once.
+// lives tells that a tunnel is established, or what is news of one that is.
+func (a *Agent) lives(t *tunnel, c control.ConnectionChanged) {
+	switch {
+	case c.From != c.To:
+		reason := ""
+		if !t.lost.IsZero() {
+			reason = "it was down for " + time.Since(t.lost).Round(time.Second).String()
+		}
+		t.silent, t.told, t.lost = time.Time{}, "", time.Time{}
+		a.event("info", "tunnel "+t.Key, "established", reason)
+	case c.Cause.Kind == control.CauseSilent:
+		a.tellTunnel("warning", t, "no answer", c.Reason)
+	default:
+		a.event("info", "tunnel "+t.Key, "answers again", "")
+	}
+}
+
+func (a *Agent) tellTunnel(severity string, t *tunnel, message, reason string) {
+	a.tell(api.Event{Severity: severity, Object: "tunnel " + t.Key, Message: message, Reason: reason, Cause: causeView(t.cause), Next: a.next(t)})
+}
+
+// failure is what a tunnel that is not established fails by. That a peer does not
+// answer is the same each time, whatever it was that it was asked.
+func (t *tunnel) failure() string {
+	switch t.cause.Kind {
+	case control.CauseSilent, control.CauseWaiting:
+		return control.CauseSilent.String()
+	}
+	return t.reason
+}
+
+// tellFailures tells of the attempts that came to nothing, or will, if that is news.
+// An attempt that made room for the peer's is followed by that at once.
 func (a *Agent) tellFailures() {
 	for _, t := range a.failed {
-		if why := t.why(); t.state == control.ConnectionIdle && why != t.told {
-			t.told = why
-			a.event("warning", "tunnel "+t.Key, "not established", why)
+		if f := t.failure(); t.state <= control.ConnectionWaitReply && f != t.told && t.cause.Kind != control.CauseWaiting {
+			t.told = f
+			a.tellTunnel("warning", t, "not established", t.why())
 		}
 	}
 	clear(a.failed)
@@ -257,6 +297,8 @@ func (t *tunnel) why() string {
 	switch {
 	case t.fault != nil:
 		return t.fault.Error()
+	case t.state == control.ConnectionEstablished && t.cause.Kind == control.CauseSilent:
+		return t.reason
 	case t.state == control.ConnectionEstablished:
 		return ""
 	case !t.silent.IsZero():

@@ -35,6 +35,8 @@ type wire struct {
 	// ready is when both ends' circuits came together, standby when that is all that is
 	// missing because one end wants it so.
 	ready, standby bool
+	// told are the causes of not coming up that were told since that changed.
+	told map[control.CauseKind]bool
 	// announceDue says that the addresses here are to be announced once the tunnel
 	// that was chosen is used.
 	announceDue bool
@@ -54,6 +56,7 @@ type ride struct {
 	state  control.SessionState
 	remote l2tpv3.CircuitStatus
 	reason string
+	cause  control.Cause
 }
 
 // on is the session on a tunnel, nil if the pseudowire has none there.

@@ -29,6 +29,9 @@ type Tunnel struct {
 	// fragmented, as far as this host knows; 0 is not known.
 	PathMTU int    `json:"pathMTU,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	Cause   *Cause `json:"cause,omitempty"`
+	// Next is what to do or to look at where the tunnel is not as it should be.
+	Next string `json:"next,omitempty"`
 	// SinceSeconds is how long the state has lasted.
 	SinceSeconds int64   `json:"sinceSeconds"`
 	HostName     string  `json:"hostName"`
@@ -58,23 +61,32 @@ type Tunnel struct {
 	Authenticated bool   `json:"authenticated"`
 	ECN           bool   `json:"ecn"`
 	// PeerCapabilities are the pseudowire types that the peer takes.
-	PeerCapabilities  []string     `json:"peerCapabilities,omitempty"`
-	Unacknowledged    int          `json:"unacknowledged"`
-	Retransmits       uint64       `json:"retransmits"`
-	Sessions          int          `json:"sessions"`
-	History           []Transition `json:"history,omitempty"`
-	ReceivedFrames    uint64       `json:"receivedFrames"`
-	ReceivedOctets    uint64       `json:"receivedOctets"`
-	TransmittedFrames uint64       `json:"transmittedFrames"`
-	TransmittedOctets uint64       `json:"transmittedOctets"`
+	PeerCapabilities []string     `json:"peerCapabilities,omitempty"`
+	Unacknowledged   int          `json:"unacknowledged"`
+	Retransmits      uint64       `json:"retransmits"`
+	Sessions         int          `json:"sessions"`
+	History          []Transition `json:"history,omitempty"`
+	// ControlMessages counts the tunnel's control messages: received, transmitted, and
+	// those dropped, by reason.
+	ControlMessages   map[string]uint64 `json:"controlMessages,omitempty"`
+	ReceivedFrames    uint64            `json:"receivedFrames"`
+	ReceivedOctets    uint64            `json:"receivedOctets"`
+	TransmittedFrames uint64            `json:"transmittedFrames"`
+	TransmittedOctets uint64            `json:"transmittedOctets"`
 }
 
-// Transition is a change of state and why it happened.
+// Transition is a change of state and why it happened. From and To are the states of
+// RFC 3931, Sections 7.2 to 7.4; they are the same where only the reason is news.
 type Transition struct {
 	Time   time.Time `json:"time"`
 	From   string    `json:"from"`
+	Event  string    `json:"event,omitempty"`
 	To     string    `json:"to"`
 	Reason string    `json:"reason,omitempty"`
+	Cause  *Cause    `json:"cause,omitempty"`
+	// Times is how often it has happened in a row, since First; 0 is once.
+	Times int        `json:"times,omitempty"`
+	First *time.Time `json:"first,omitempty"`
 }
 
 // Session is one L2TPv3 session.
@@ -87,6 +99,7 @@ type Session struct {
 	RemoteSessionID uint32 `json:"remoteSessionID"`
 
 	Reason            string            `json:"reason,omitempty"`
+	Cause             *Cause            `json:"cause,omitempty"`
 	SinceSeconds      int64             `json:"sinceSeconds"`
 	LocalCircuit      string            `json:"localCircuit,omitempty"`
 	RemoteCircuit     string            `json:"remoteCircuit,omitempty"`
@@ -107,6 +120,9 @@ type Pseudowire struct {
 	Device   string `json:"device"`
 	Datapath string `json:"datapath"` // ebpf, kernel
 	Reason   string `json:"reason"`
+	// Cause is the session's, Next what to do where the pseudowire is down.
+	Cause *Cause `json:"cause,omitempty"`
+	Next  string `json:"next,omitempty"`
 
 	Type              string            `json:"type"`
 	Tunnel            string            `json:"tunnel"`
@@ -227,6 +243,8 @@ type Status struct {
 	Tunnels     []Tunnel          `json:"tunnels"`
 	Pseudowires []Pseudowire      `json:"pseudowires"`
 	Counters    map[string]uint64 `json:"counters,omitempty"`
+	// Strangers are who sent what was dropped and is no tunnel's, the last first.
+	Strangers []Stranger `json:"strangers,omitempty"`
 }
 
 // Problem is one thing that is wrong.
@@ -353,6 +371,9 @@ type Event struct {
 	Object  string `json:"object"`
 	Message string `json:"message"`
 	Reason  string `json:"reason,omitempty"`
+	Cause   *Cause `json:"cause,omitempty"`
+	// Next is what to do or to look at.
+	Next string `json:"next,omitempty"`
 }
 
 // Backend is what the server serves. Every error it returns is an *Error or is

@@ -139,6 +139,52 @@ func volume(frames, n uint64) string {
 	return s
 }
 
+// cause adds who decided what, and what to do about it.
+func (p *page) cause(c *api.Cause, next string) {
+	if c != nil {
+		p.field("Cause", causeWords(c))
+	}
+	if next != "" {
+		p.field("Do", next)
+	}
+}
+
+// causeWords are a cause on one line: "closed by the peer: StopCCN, result 6, error 0".
+func causeWords(c *api.Cause) string {
+	s := c.Kind
+	switch c.By {
+	case "here":
+		s += ", decided here"
+	case "peer":
+		s += ", decided by the peer"
+	case "":
+	default:
+		s += ", decided by " + c.By
+	}
+	if c.Message != "" {
+		s += ": " + c.Message
+	}
+	if c.Sent > 0 {
+		s += fmt.Sprintf(", sent %d times", c.Sent)
+	}
+	if c.Result != 0 {
+		s += fmt.Sprintf(", result %d, error %d (%s)", c.Result, c.Error, c.Meaning)
+	}
+	if c.Text != "" {
+		s += fmt.Sprintf(": %q", c.Text)
+	}
+	return s
+}
+
+// controlMessages adds the counters that are not 0.
+func (p *page) controlMessages(counters map[string]uint64) {
+	for _, name := range slices.Sorted(maps.Keys(counters)) {
+		if n := counters[name]; n > 0 && name != "retransmitted" {
+			p.field("Counted, "+name, strconv.FormatUint(n, 10))
+		}
+	}
+}
+
 // history adds the transitions, the last one at the end.
 func (p *page) history(heading string, h []api.Transition) {
 	if len(h) == 0 {
@@ -146,7 +192,15 @@ func (p *page) history(heading string, h []api.Transition) {
 	}
 	p.section(heading)
 	for _, t := range h {
-		p.row(p.time(t.Time), orNone(t.From)+" to "+orNone(t.To), orNone(t.Reason))
+		change := orNone(t.From)
+		if t.To != t.From {
+			change += " to " + orNone(t.To)
+		}
+		reason := orNone(t.Reason)
+		if t.Times > 1 && t.First != nil {
+			reason += fmt.Sprintf(" (%d times since %s)", t.Times, p.time(*t.First))
+		}
+		p.row(p.time(t.Time), change, orNone(t.Event), reason)
 	}
 }
 
@@ -168,6 +222,7 @@ func describeTunnel(ctx context.Context, c *api.Client, it item, p *page) error 
 		return err
 	}
 	p.title("Tunnel "+t.Name+" to "+t.Peer, t.State, t.SinceSeconds, t.Reason)
+	p.cause(t.Cause, t.Next)
 	p.field("Encapsulation", t.Encapsulation)
 	p.field("Path MTU", number(uint32(t.PathMTU)))
 	p.field("Hello", strconv.FormatFloat(t.HelloSeconds, 'g', -1, 64)+"s")
@@ -196,6 +251,7 @@ func describeTunnel(ctx context.Context, c *api.Client, it item, p *page) error 
 	p.field("Unacknowledged", unacknowledged(t))
 	p.field("Queued", strconv.Itoa(t.Queued))
 	p.field("Retransmitted", strconv.FormatUint(t.Retransmits, 10))
+	p.controlMessages(t.ControlMessages)
 	p.traffic(t.ReceivedFrames, t.ReceivedOctets, t.TransmittedFrames, t.TransmittedOctets, nil)
 	p.section("Sessions: " + strconv.Itoa(t.Sessions))
 	for _, s := range list {
@@ -241,6 +297,7 @@ func unacknowledged(t api.Tunnel) string {
 func describeSession(_ context.Context, _ *api.Client, it item, p *page) error {
 	s := it.value.(api.Session)
 	p.title("Session of "+s.Pseudowire+" to "+s.Peer, s.State, s.SinceSeconds, s.Reason)
+	p.cause(s.Cause, "")
 	sessionFields(p, s)
 	p.traffic(s.ReceivedFrames, s.ReceivedOctets, s.TransmittedFrames, s.TransmittedOctets, s.Drops)
 	p.history("History", s.History)
@@ -267,6 +324,7 @@ func describePseudowire(ctx context.Context, c *api.Client, it item, p *page) er
 		return err
 	}
 	p.title("Pseudowire "+pw.Name+" to "+pw.Peer, pw.State, pw.SinceSeconds, pw.Reason)
+	p.cause(pw.Cause, pw.Next)
 	p.field("Type", pw.Type)
 	p.field("Tunnel", pw.Tunnel)
 	p.field("Device", pw.Device)

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
@@ -56,7 +57,7 @@ func (a *app) since(s string) (after time.Time, sequence uint64, err error) {
 	return a.Now().Add(-d), 0, nil
 }
 
-// event prints one event on one line.
+// event prints one event on one line, and what to do on another.
 func (a *app) event(e api.Event, format string) error {
 	if format == formatJSON {
 		return a.line(e)
@@ -66,6 +67,9 @@ func (a *app) event(e api.Event, format string) error {
 		printable(e.Object), printable(e.Message))
 	if e.Reason != "" {
 		line += " (" + printable(e.Reason) + ")"
+	}
+	if e.Next != "" {
+		line += "\n" + strings.Repeat(" ", len(moment(e.Time, a.Location))+11) + "do: " + printable(e.Next)
 	}
 	_, err := fmt.Fprintln(a.Stdout, line)
 	return err

@@ -13,7 +13,8 @@ import (
 // story is what happened to gold, the first of it 20 minutes ago.
 func story(b *apitest.Backend) {
 	b.Add(api.Event{Time: now.Add(-20 * time.Minute), Severity: "info", Object: "tunnel gold/dc2", Message: "is established", Reason: "SCCRP received"})
-	b.Add(api.Event{Time: now.Add(-5*time.Minute + 1500*time.Millisecond), Severity: "warning", Object: "tunnel gold/dc2", Message: "does not answer", Reason: "3 retransmissions"})
+	b.Add(api.Event{Time: now.Add(-5*time.Minute + 1500*time.Millisecond), Severity: "warning", Object: "tunnel gold/dc2", Message: "does not answer", Reason: "3 retransmissions",
+		Cause: &api.Cause{Kind: "peer-silent", By: "here", Message: "HELLO", Sent: 4}, Next: "is pwd running at dc2?"})
 	b.Add(api.Event{Time: now.Add(-time.Minute), Severity: "error", Object: "pseudowire a", Message: "is down\x07"})
 }
 
@@ -22,6 +23,7 @@ func TestEvents(t *testing.T) {
 	story(b)
 	const first = "2026-11-22 13:10:00.000  info     tunnel gold/dc2: is established (SCCRP received)\n"
 	const rest = "2026-11-22 13:25:01.500  warning  tunnel gold/dc2: does not answer (3 retransmissions)\n" +
+		"                                  do: is pwd running at dc2?\n" +
 		"2026-11-22 13:29:00.000  error    pseudowire a: is down\\x07\n"
 	check(t, socket, command{args: "events"}, want{stdout: first + rest})
 	check(t, socket, command{args: "events --since 1"}, want{stdout: rest})
@@ -29,6 +31,10 @@ func TestEvents(t *testing.T) {
 	check(t, socket, command{args: "events --since 99"}, want{})
 	check(t, socket, command{args: "events --since 2 -o json"}, want{
 		stdout: `{"sequence":3,"time":"2026-11-22T13:29:00Z","severity":"error","object":"pseudowire a","message":"is down\u0007"}` + "\n"})
+	check(t, socket, command{args: "events --since 1 -o json"}, want{
+		stdout: `{"sequence":2,"time":"2026-11-22T13:25:01.5Z","severity":"warning","object":"tunnel gold/dc2","message":"does not answer","reason":"3 retransmissions",` +
+			`"cause":{"kind":"peer-silent","by":"here","message":"HELLO","sent":4},"next":"is pwd running at dc2?"}` + "\n" +
+			`{"sequence":3,"time":"2026-11-22T13:29:00Z","severity":"error","object":"pseudowire a","message":"is down\u0007"}` + "\n"})
 	check(t, socket, command{args: "events --since 1", terminal: true}, want{
 		stdout: strings.NewReplacer("warning", "\x1b[33mwarning\x1b[0m", "error  ", "\x1b[31merror  \x1b[0m").Replace(rest)})
 }

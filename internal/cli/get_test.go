@@ -283,7 +283,9 @@ func leaves(v reflect.Value, name string, out map[string]string) {
 			return
 		}
 		for i := range v.NumField() {
-			leaves(v.Field(i), name+"."+v.Type().Field(i).Name, out)
+			if field := name + "." + v.Type().Field(i).Name; !strings.HasSuffix(field, ".History.Cause") { // the reason says it
+				leaves(v.Field(i), field, out)
+			}
 		}
 	case reflect.Pointer:
 		leaves(v.Elem(), name, out)
@@ -397,8 +399,9 @@ Sessions: 1
   tenant-a  established  for 3m10s
 
 History
-  2026-11-22 13:26:46.000  down to connecting         the topology wants it
-  2026-11-22 13:26:47.750  connecting to established  SCCRP received
+  2026-11-22 13:26:46.000  down to connecting         -                  the topology wants it
+  2026-11-22 13:26:47.750  connecting to established  SCCRP, acceptable  SCCRP received
+  2026-11-22 13:29:00.000  established                -                  dc2 does not answer (2 times since 2026-11-22 13:28:00.000)
 `},
 		"describe pw tenant-a": {stdout: `
 Pseudowire tenant-a to dc2: up for 3m10s
@@ -432,7 +435,7 @@ Session on gold: established for 3m10s
   Remote circuit     active
 
 History of the session on gold
-  2026-11-22 13:26:50.000  signalling to established  ICCN received
+  2026-11-22 13:26:50.000  signalling to established  -  ICCN received
 `},
 		"describe session storage": {stdout: `
 Session of storage/dc3 to dc3: down for 7s, the tunnel is connecting

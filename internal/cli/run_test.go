@@ -21,6 +21,7 @@ var now = time.Date(2026, 11, 22, 13, 30, 0, 0, time.UTC)
 
 // site is dc1 of three sites: gold is up to dc2 and tries dc3, silver is up.
 func site() apitest.Answers {
+	first := now.Add(-2 * time.Minute)
 	gold := api.Tunnel{
 		Name: "gold", Peer: "dc2", State: "established", LocalControlConnectionID: 3735928559, RemoteControlConnectionID: 12648430,
 		Local: "192.0.2.1:40001", Remote: "198.51.100.1:1701", Encapsulation: "udp", SinceSeconds: 192, Reason: "SCCRP received",
@@ -29,7 +30,8 @@ func site() apitest.Answers {
 		CongestionWindow: 4, Queued: 2, Tries: 1, RetransmitSeconds: 1.25, HelloSeconds: 10, Ns: 17, Nr: 16, PeerWindow: 8, Unacknowledged: 1, Retransmits: 2, Sessions: 1,
 		History: []api.Transition{
 			{Time: now.Add(-194 * time.Second), From: "down", To: "connecting", Reason: "the topology wants it"},
-			{Time: now.Add(-192*time.Second - 250*time.Millisecond), From: "connecting", To: "established", Reason: "SCCRP received"},
+			{Time: now.Add(-192*time.Second - 250*time.Millisecond), From: "connecting", Event: "SCCRP, acceptable", To: "established", Reason: "SCCRP received"},
+			{Time: now.Add(-time.Minute), From: "established", To: "established", Reason: "dc2 does not answer", Times: 2, First: &first},
 		},
 		ReceivedFrames: 1201, ReceivedOctets: 1258291, TransmittedFrames: 1100, TransmittedOctets: 800,
 	}

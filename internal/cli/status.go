@@ -18,6 +18,9 @@ import (
 // healthy is the Health of a daemon that has nothing to complain about.
 const healthy = "healthy"
 
+// silent is the cause of a tunnel that is established and whose peer does not answer.
+const silent = "peer-silent"
+
 // pseudowiresShown is how many pseudowires that are up fit on the screen per
 // tunnel; those that are not are all shown.
 const pseudowiresShown = 8
@@ -107,6 +110,11 @@ func (a *app) showStatus(st *api.Status, format string) error {
 	if err := a.statusTunnels(&b, st, format == formatWide); err != nil {
 		return err
 	}
+	if format == formatWide && len(st.Strangers) > 0 {
+		if err := a.statusStrangers(&b, st); err != nil {
+			return err
+		}
+	}
 	if format == formatWide && len(st.Counters) > 0 {
 		b.WriteString("\nCounters\n")
 		t := table{state: -1}
@@ -119,6 +127,20 @@ func (a *app) showStatus(st *api.Status, format string) error {
 	}
 	_, err := a.Stdout.Write([]byte(b.String()))
 	return err
+}
+
+// statusStrangers are who sent control messages that no tunnel is for.
+func (a *app) statusStrangers(b *strings.Builder, st *api.Status) error {
+	b.WriteString("\nControl messages of strangers, dropped\n")
+	t := table{header: []string{"  FROM", "LAST", "AGO", "COUNTED"}, state: -1}
+	for _, s := range st.Strangers {
+		from := s.Prefix
+		if from == "" {
+			from = "elsewhere"
+		}
+		t.rows = append(t.rows, []string{"  " + from, orNone(s.Last), ago(a.Now(), s.Seen), drops(s.Reasons)})
+	}
+	return t.write(b, false)
 }
 
 // statusHead is who this is, how it is and what is in force.
@@ -177,7 +199,7 @@ func (a *app) statusTunnels(b *strings.Builder, st *api.Status, wide bool) error
 	for _, tun := range st.Tunnels {
 		detail := tun.Reason
 		// The reason of a state that is as it should be is history.
-		if detail == "" || tun.State == "established" {
+		if detail == "" || tun.State == "established" && (tun.Cause == nil || tun.Cause.Kind != silent) {
 			detail = fmt.Sprintf("%s %s to %s", orNone(tun.Encapsulation), orNone(tun.Local), orNone(tun.Remote))
 		}
 		t.rows = append(t.rows, []string{tun.Name, orNone(tun.Peer), orNone(tun.State), lasted(tun.SinceSeconds), detail})

@@ -73,6 +73,28 @@ tenant-a             dc2   up     3m10s  pw-tenant-a, ebpf, br-lan vlan 100; the
 `})
 }
 
+// An established tunnel whose peer does not answer says so, and strangers are summed.
+func TestStatusOfSilenceAndStrangers(t *testing.T) {
+	socket, _ := serve(t, apitest.Answers{Status: api.Status{Site: "dc1", Health: "degraded",
+		Tunnels: []api.Tunnel{{Name: "gold", Peer: "dc2", State: "established", SinceSeconds: 60, Reason: "dc2 does not answer", Cause: &api.Cause{Kind: "peer-silent"}}},
+		Strangers: []api.Stranger{
+			{Prefix: "203.0.113.0/24", Last: "203.0.113.7", Seen: now.Add(-5 * time.Second), Reasons: map[string]uint64{"unknown-peer": 12, "malformed": 1}},
+			{Seen: now.Add(-90 * time.Second), Reasons: map[string]uint64{"unknown-peer": 4711}},
+		}}})
+	_, stdout, _ := run(t, socket, command{args: "status -o wide"})
+	for _, want := range []string{
+		"gold                 dc2   established  1m     dc2 does not answer\n",
+		"\nControl messages of strangers, dropped\n" +
+			"  FROM            LAST         AGO    COUNTED\n" +
+			"  203.0.113.0/24  203.0.113.7  5s     malformed 1, unknown-peer 12\n" +
+			"  elsewhere       -            1m30s  unknown-peer 4711\n",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in\n%s", want, stdout)
+		}
+	}
+}
+
 // What is wrong comes first and is never left out, however many are well.
 func TestStatusStaysOnOneScreen(t *testing.T) {
 	a := apitest.Answers{Status: api.Status{Site: "dc1", Health: "degraded", Tunnels: []api.Tunnel{{Name: "gold", Peer: "dc2", State: "established"}}}}
