@@ -136,7 +136,7 @@ func TestSmoke(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the daemon: %v\n%s", err, out)
 	}
-	p := plan{Each: 30 * time.Millisecond, Rounds: 1, CPUs: []int{len(placements())}, Only: func(carrier string) bool {
+	p := plan{Measures: measures, Each: 30 * time.Millisecond, Rounds: 1, CPUs: []int{len(placements())}, Only: func(carrier string) bool {
 		return carrier == bare || carrier == ebpfUDP
 	}}
 	r, err := measureAll(t.Context(), p, bin, t.Logf, func(line string) { t.Log(line) })

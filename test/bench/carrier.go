@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -56,6 +57,21 @@ var carriers = []carrier{
 	{name: "ebpf-ip-port", about: "pwd, eBPF over IP, a whole port at either end", build: daemons("ebpf", "ip", false)},
 	{name: "kernel-udp", about: "pwd, the kernel's l2tp_eth over UDP, bridged", needs: "l2tp", checksums: true, build: daemons("kernel", "udp", true)},
 	{name: "kernel-ip", about: "pwd, the kernel's l2tp_eth over IP, bridged", needs: "l2tp", checksums: true, build: daemons("kernel", "ip", true)},
+}
+
+// beside ends the names of carriers that are of another folder's programs.
+const beside = "-beside"
+
+// besides are those of the carriers that are ours, with other programs.
+func besides(all []carrier) []carrier {
+	var others []carrier
+	for _, c := range all {
+		if ours(c.name) {
+			c.name, c.about = c.name+beside, c.about+", other programs"
+			others = append(others, c)
+		}
+	}
+	return others
 }
 
 // bed is a network of its own for one carrier:
@@ -128,6 +144,7 @@ func (b *bed) close() error {
 func (b *bed) draw() {
 	for i := range b.sites {
 		b.sites[i] = b.lab.Namespace(fmt.Sprintf("site %d (%s)", i, b.carrier.name))
+		withoutBridgeFilter(b.sites[i])
 	}
 	b.wan[0], b.wan[1] = b.lab.Veth(b.sites[0], "wan", b.sites[1], "wan")
 	mtu := b.carrier.lanMTU
@@ -150,6 +167,17 @@ func (b *bed) draw() {
 		b.hosts[i].Silent().MTU(mtu).Addr(hostAddr(i).String() + "/24").Up()
 	}
 	b.route = route{from: b.hosts[0].NS, to: b.hosts[1].NS, addr: hostAddr(1)}
+}
+
+// withoutBridgeFilter keeps bridged frames from the host's firewall. Few kernels have it
+// built in, and fewer hosts want it; where it is, it costs as much as a tunnel.
+func withoutBridgeFilter(ns *netlab.Namespace) {
+	for _, table := range []string{"iptables", "ip6tables", "arptables"} {
+		name := "net.bridge.bridge-nf-call-" + table
+		if _, err := os.Stat("/proc/sys/" + strings.ReplaceAll(name, ".", "/")); err == nil {
+			ns.Sysctl(name, "0")
+		}
+	}
 }
 
 // bareUnderlay has the sites themselves speak.

@@ -27,19 +27,21 @@ import (
 )
 
 type options struct {
-	bin, out, only, cpus, kernels string
-	each                          time.Duration
-	rounds                        int
-	inside, verbose, publish      bool
+	bin, beside, out, only, what, cpus, kernels string
+	each                                        time.Duration
+	rounds                                      int
+	inside, verbose, publish                    bool
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.bin, "bin", "bin", "`folder` of pwd and pwctl")
+	flag.StringVar(&o.beside, "beside", "", "another `folder` of pwd, to compare with: its carriers are named …-beside")
 	flag.StringVar(&o.out, "out", "out/bench", "`folder` for the results")
 	flag.DurationVar(&o.each, "each", time.Second, "length of each measurement")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
 	flag.StringVar(&o.only, "only", "", "only carriers that match one of these comma-separated patterns, as ebpf-*")
+	flag.StringVar(&o.what, "measure", "", "only what matches one of these, as tcp-*")
 	flag.StringVar(&o.cpus, "cpus", "1,2", "numbers of CPUs to measure with")
 	flag.StringVar(&o.kernels, "kernels", "host", "comma-separated: host, and series of kernels of virtual machines, as 6.1,6.12")
 	flag.BoolVar(&o.inside, "inside", false, "this is a virtual machine: write bench.json alone")
@@ -92,14 +94,13 @@ func (o options) main(ctx context.Context) error {
 
 // here measures on this machine's kernel.
 func (o options) here(ctx context.Context) (*kernelResult, error) {
-	p := plan{Each: o.each, Rounds: o.rounds, Only: func(carrier string) bool {
-		for pattern := range strings.SplitSeq(o.only, ",") {
-			if ok, _ := path.Match(pattern, carrier); ok || pattern == "" {
-				return true
-			}
+	p := plan{Each: o.each, Rounds: o.rounds, Beside: o.beside, Only: matching(o.only)}
+	matches := matching(o.what)
+	for _, m := range measures {
+		if matches(m.name) {
+			p.Measures = append(p.Measures, m)
 		}
-		return false
-	}}
+	}
 	for n := range strings.SplitSeq(o.cpus, ",") {
 		cpus, err := strconv.Atoi(n)
 		if err != nil {
@@ -116,6 +117,18 @@ func (o options) here(ctx context.Context) (*kernelResult, error) {
 		k.Virtual = o.inside
 	}
 	return k, err
+}
+
+// matching says whether a name matches one of the patterns in a list; of none, all do.
+func matching(patterns string) func(name string) bool {
+	return func(name string) bool {
+		for pattern := range strings.SplitSeq(patterns, ",") {
+			if ok, _ := path.Match(pattern, name); ok || pattern == "" {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 // commit is what is measured, "" where git does not tell.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -47,10 +48,12 @@ func placements() []placement {
 
 // plan says how much to measure.
 type plan struct {
-	Each   time.Duration // each measurement
-	Rounds int           // of every measurement; the carriers of a round are a pair, or more
-	CPUs   []int
-	Only   func(carrier string) bool
+	Each     time.Duration // each measurement
+	Rounds   int           // of every measurement; the carriers of a round are a pair, or more
+	Measures []measure
+	CPUs     []int
+	Beside   string // another folder of programs, "" for none
+	Only     func(carrier string) bool
 }
 
 // measureAll measures all carriers of this machine. In each round each carrier has its
@@ -72,6 +75,9 @@ func measureAll(ctx context.Context, p plan, bin string, say func(string, ...any
 		}
 	}()
 	r = &kernelResult{Kernel: kernelRelease(), Machine: machineName(), Started: time.Now().UTC().Truncate(time.Second), Load: load(), Each: p.Each.Seconds(), Rounds: p.Rounds}
+	if p.Beside != "" {
+		all = append(all, besides(all)...)
+	}
 	for _, c := range all {
 		if !p.Only(c.name) {
 			continue
@@ -79,7 +85,7 @@ func measureAll(ctx context.Context, p plan, bin string, say func(string, ...any
 		if err := os.MkdirAll(filepath.Join(dir, c.name), 0o755); err != nil {
 			return nil, err
 		}
-		b, err := newBed(ctx, c, bin, dir, log)
+		b, err := newBed(ctx, c, p.bin(c, bin), dir, log)
 		if err != nil {
 			return nil, err
 		}
@@ -88,7 +94,7 @@ func measureAll(ctx context.Context, p plan, bin string, say func(string, ...any
 	}
 	say("%d carriers stand: %.0f s of measurements follow", len(beds), p.seconds(len(beds)))
 	for round := range p.Rounds {
-		for _, m := range measures {
+		for _, m := range p.Measures {
 			for _, at := range placements() {
 				if !slices.Contains(p.CPUs, at.count) {
 					continue
@@ -116,6 +122,14 @@ func measureAll(ctx context.Context, p plan, bin string, say func(string, ...any
 	return r, nil
 }
 
+// bin is the folder of a carrier's programs.
+func (p plan) bin(c carrier, bin string) string {
+	if strings.HasSuffix(c.name, beside) {
+		return p.Beside
+	}
+	return bin
+}
+
 // seconds are how long it will take, about.
 func (p plan) seconds(carriers int) float64 {
 	n := 0
@@ -124,5 +138,5 @@ func (p plan) seconds(carriers int) float64 {
 			n++
 		}
 	}
-	return float64(carriers*n*len(measures)*p.Rounds) * (p.Each + warmUp + 50*time.Millisecond).Seconds()
+	return float64(carriers*n*len(p.Measures)*p.Rounds) * (p.Each + warmUp + 50*time.Millisecond).Seconds()
 }

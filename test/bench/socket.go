@@ -133,7 +133,5 @@ func (b *batch) call(trap, flags uintptr, fd int) (int, error) {
 
 func (b *batch) send(fd int) (int, error) { return b.call(unix.SYS_SENDMMSG, 0, fd) }
 
-// receive waits for one datagram and takes those that are there as well.
-func (b *batch) receive(fd int) (int, error) {
-	return b.call(unix.SYS_RECVMMSG, unix.MSG_WAITFORONE, fd)
-}
+// receive takes datagrams that are there.
+func (b *batch) receive(fd int) (int, error) { return b.call(unix.SYS_RECVMMSG, unix.MSG_DONTWAIT, fd) }
