@@ -88,6 +88,8 @@ type circuits interface {
 	MACs() ([]bridge.MAC, error)
 	Announce(pseudowire string) (int, error)
 	Flush(pseudowire string) error
+	SetBlocked(pseudowire string, blocked bool) error
+	Port(index int) (name, pseudowire string)
 	Refresh() error
 	Prune() error
 	Close() error
@@ -161,6 +163,12 @@ type Agent struct {
 	restored  time.Time
 	former    map[string]l2tpv3.CircuitStatus
 
+	// drains are what is not to be used. loopQuiet is when loops of a bridge are believed
+	// again, looped what there was of each pseudowire.
+	drains    []drain
+	loopQuiet map[int]time.Time
+	looped    map[string]looped
+
 	// taps are the captures under way.
 	taps []*tap
 
@@ -232,6 +240,8 @@ func newAgent(opt Options) *Agent {
 		heard:     make(map[uint32]uint64),
 		unsaved:   make(map[string]bool),
 		undecided: make(map[*wire]bool),
+		loopQuiet: make(map[int]time.Time),
+		looped:    make(map[string]looped),
 		dataDue:   true,
 		patience:  defaultPatience,
 		applying:  make(chan struct{}, 1),
@@ -255,6 +265,9 @@ func (a *Agent) open() error {
 	}
 	if g := a.generation; g != nil && g.Site != a.opt.Site {
 		return &SiteError{Dir: a.opt.StateDir, Got: g.Site, Want: a.opt.Site}
+	}
+	if a.drains, err = a.store.drains(); err != nil {
+		return err
 	}
 	if err := a.choose(); err != nil {
 		return err

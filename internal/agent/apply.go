@@ -302,7 +302,7 @@ func (e *VerifyError) Error() string {
 func (a *Agent) awaited(t *trial, all bool) (waiting, broken []string, hopeless bool) {
 	for _, p := range a.local.Pseudowires {
 		w := a.wires[p.Name]
-		if w == nil || w.ready {
+		if w == nil || w.ready || w.withheld != nil {
 			continue
 		}
 		switch s := p.Name + ": " + a.why(w); {

@@ -110,10 +110,15 @@ func (a *Agent) suspect() string {
 	return ""
 }
 
-// remedy is what to do about a pseudowire that is down.
+// remedy is what to do about a pseudowire that is not up.
 func (a *Agent) remedy(w *wire) string {
-	if w.ready || w.standby {
+	switch {
+	case w.ready:
 		return ""
+	case w.withheld != nil:
+		return nonempty(w.withheld.Fix, fmt.Sprintf("`pwctl undrain %s` when the work is done", w.withheld.Name))
+	case w.standby:
+		return fmt.Sprintf("`pwctl status` at %s says why", w.Peer)
 	}
 	r := w.current()
 	if t := a.tunnels[r.Tunnel]; t != nil && t.state != control.ConnectionEstablished {

@@ -41,6 +41,9 @@ func (a *Agent) toConfirm() string {
 // deadline is when advance and expire have to run.
 func (a *Agent) deadline() (time.Time, bool) {
 	d, ok := a.control.Deadline()
+	if end := a.nextDrainEnd(); !end.IsZero() && (!ok || end.Before(d)) {
+		d, ok = end, true
+	}
 	if !a.watchAt.IsZero() && (!ok || a.watchAt.Before(d)) {
 		d, ok = a.watchAt, true
 	}
@@ -53,6 +56,7 @@ func (a *Agent) deadline() (time.Time, bool) {
 // expire ends a probation whose time has passed. What cannot be put back is tried
 // again as other things are.
 func (a *Agent) expire(now time.Time) {
+	a.endDrains(now)
 	if !a.unconfirmed() || a.trial != nil || now.Before(*a.generation.Confirm) {
 		return
 	}

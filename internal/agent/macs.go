@@ -17,6 +17,9 @@ import (
 type macWatch struct {
 	news  *bridge.Moves
 	since map[macKey]sighting
+	// loops looks for them in the news; found are those that nothing was done about yet.
+	loops bridge.Loops
+	found []bridge.Loop
 }
 
 type macKey struct {
@@ -59,6 +62,9 @@ func (m *macWatch) follow(c circuits) error {
 	now := time.Now()
 	for _, v := range moves {
 		key := macKey{v.Address, v.VLAN, v.Bridge}
+		if l, is := m.loops.Moved(now, v); is {
+			m.found = append(m.found, l)
+		}
 		switch old, known := m.since[key]; {
 		case !v.Forgotten:
 			m.see(key, v.Port, now)
@@ -109,6 +115,7 @@ func (a *Agent) macViews() ([]api.MAC, error) {
 	if err := a.macs.follow(a.bridges); err != nil {
 		return nil, err
 	}
+	a.closeLoops(time.Now())
 	all, err := a.bridges.MACs()
 	if err != nil {
 		return nil, err

@@ -232,6 +232,8 @@ func (a *Agent) why(w *wire) string {
 // whyRide says so of one of its sessions.
 func (a *Agent) whyRide(w *wire, r *ride) string {
 	switch own := w.status(r); {
+	case w.withheld != nil:
+		return w.withheld.words(time.Now())
 	case r.state == control.SessionEstablished && own&l2tpv3.CircuitActive == 0 && w.circuit&l2tpv3.CircuitActive == 0:
 		return nonempty(w.circuitReason, "attachment circuit is down")
 	case r.state == control.SessionEstablished && r.remote&l2tpv3.CircuitStandby != 0 && r.remote&l2tpv3.CircuitFaults == 0:

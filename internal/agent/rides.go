@@ -40,12 +40,13 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 		r.Ride, r.signalled = want, false
 		rides = append(rides, r)
 	}
-	before := w.redundancy
-	w.rides, w.redundancy = rides, nil
+	before, was := w.redundancy, w.Pseudowire
+	w.rides, w.redundancy, w.Pseudowire = rides, nil, *p
 	if p.Redundancy == nil {
+		a.withhold(w)
 		return
 	}
-	if before != nil && slices.EqualFunc(w.Pseudowire.Rides(), p.Rides(), func(x, y topology.Ride) bool { return x.Tunnel == y.Tunnel }) {
+	if before != nil && slices.EqualFunc(was.Rides(), p.Rides(), func(x, y topology.Ride) bool { return x.Tunnel == y.Tunnel }) {
 		w.redundancy = before
 	} else {
 		w.redundancy = newRedundancy(now, len(rides))
@@ -55,6 +56,7 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 	}
 	w.redundancy.leads, w.redundancy.revertive, w.redundancy.hold = p.Redundancy.Leads, p.Redundancy.Revertive, p.Redundancy.Hold
 	a.adoptChoice(w, p.Name)
+	a.withhold(w)
 	a.undecided[w] = true
 }
 
@@ -92,12 +94,16 @@ func (w *wire) order() []*ride {
 }
 
 // status is the circuit status to be signalled on a session. A foreign peer may not know
-// of standby: one that stands by is not active to it either (RFC 5641, Section 3).
+// of standby: one that stands by is not active to it either (RFC 5641, Section 3). Nor is
+// what is drained.
 func (w *wire) status(r *ride) l2tpv3.CircuitStatus {
 	v := w.circuit
+	if w.withheld != nil {
+		return v&^l2tpv3.CircuitActive | l2tpv3.CircuitStandby
+	}
 	if w.redundancy != nil && w.redundancy.standby(slices.Index(w.rides, r)) {
 		v |= l2tpv3.CircuitStandby
-		if w.redundancy.foreign {
+		if w.redundancy.foreign || r.drained != nil {
 			v &^= l2tpv3.CircuitActive
 		}
 	}
@@ -249,7 +255,7 @@ func (a *Agent) announceSwitch(w *wire) {
 func (a *Agent) sightOf(now time.Time, w *wire, r *ride) sight {
 	hello := a.helloOf(r.Tunnel)
 	name := tunnelName(r.Tunnel)
-	s := sight{hello: hello, named: r.state == control.SessionEstablished && r.remote&l2tpv3.CircuitStandby == 0}
+	s := sight{hello: hello, drained: w.withheld != nil || r.drained != nil, named: r.state == control.SessionEstablished && r.remote&l2tpv3.CircuitStandby == 0}
 	heard, up := a.control.LastHeard(r.Tunnel)
 	chosen := w.redundancy.chosen >= 0 && w.rides[w.redundancy.chosen] == r
 	switch {
@@ -265,6 +271,9 @@ func (a *Agent) sightOf(now time.Time, w *wire, r *ride) sight {
 		s.why = fmt.Sprintf("tunnel %s: %s has put it in standby", name, w.Peer)
 	default:
 		s.works = true
+		if r.drained != nil {
+			s.why = fmt.Sprintf("tunnel %s: %s", name, r.drained.words(now))
+		}
 	}
 	return s
 }
@@ -327,6 +336,9 @@ func (a *Agent) planWatch(now time.Time) {
 
 // condition is whether a pseudowire is up, or down only because one end has it in standby.
 func (w *wire) condition(now time.Time) (ready, standby bool) {
+	if w.withheld != nil {
+		return false, true
+	}
 	r := w.current()
 	own := w.status(r)
 	established := r.state == control.SessionEstablished
@@ -335,12 +347,9 @@ func (w *wire) condition(now time.Time) (ready, standby bool) {
 	if w.redundancy == nil {
 		return ready, standby
 	}
-	if w.ready && w.redundancy.settling(now) {
-		// The peer is about to follow.
-		ready = ready || w.circuit&r.remote&l2tpv3.CircuitActive != 0
-	}
-	if !w.redundancy.inUse(w.redundancy.chosen) && w.redundancy.settling(now) {
-		standby = false
+	if x := w.redundancy; x.settling(now) && !x.inUse(x.chosen) && w.circuit&l2tpv3.CircuitActive != 0 {
+		// The peer is about to follow: until it has, or has not in time, all is as it was.
+		return ready || w.ready, w.standby && !ready
 	}
 	return ready, standby && !ready
 }
@@ -357,7 +366,7 @@ func (w *wire) whyOther() string {
 		return ""
 	}
 	words := fmt.Sprintf("%s stands in for %s", tunnelName(w.rides[i].Tunnel), tunnelName(w.rides[0].Tunnel))
-	if s := &x.standings[0]; !s.usable() {
+	if s := &x.standings[0]; !s.usable() && s.why != "" {
 		return words + ": " + strings.TrimPrefix(s.why, fmt.Sprintf("tunnel %s: ", tunnelName(w.rides[0].Tunnel)))
 	} else if x.revertive && x.leads {
 		return fmt.Sprintf("%s: that returns when it has worked for %v", words, s.wait(x.hold))

@@ -65,6 +65,7 @@ func (a *Agent) loop(ctx context.Context) error {
 			a.expire(time.Now())
 		case <-a.macs.wake():
 			a.faults.set("what bridges learn", a.macs.follow(a.bridges))
+			a.closeLoops(time.Now())
 		case <-a.kernel.wake:
 			look.after(a.rest)
 		case <-look.C:

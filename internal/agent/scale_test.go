@@ -53,6 +53,8 @@ func (c noCircuits) AttachmentStates() map[string]bridge.State { return c }
 func (c noCircuits) MACs() ([]bridge.MAC, error)               { return nil, nil }
 func (c noCircuits) Announce(string) (int, error)              { return 0, nil }
 func (c noCircuits) Flush(string) error                        { return nil }
+func (c noCircuits) SetBlocked(string, bool) error             { return nil }
+func (c noCircuits) Port(int) (string, string)                 { return "", "" }
 func (c noCircuits) Refresh() error                            { return nil }
 func (c noCircuits) Prune() error                              { return nil }
 func (c noCircuits) Close() error                              { return nil }

@@ -83,6 +83,11 @@ func (a *Agent) status(fileHash string) *api.Status {
 	if a.local != nil {
 		s.Topology = a.local.Topology
 	}
+	for _, d := range a.drains {
+		if d.Until == nil {
+			s.Notes = append(s.Notes, fmt.Sprintf("%s is %s; `pwctl undrain %s` ends that", d.object(), d.words(time.Now()), d.Name))
+		}
+	}
 	if g := a.generation; g != nil {
 		s.Generation, s.Applied, s.AppliedHash = g.Number, g.Applied, g.Hash
 		s.ConfirmBy = g.Confirm
@@ -108,6 +113,11 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 		// What a pseudowire lacks is its reason to be down.
 		if !strings.HasPrefix(object, "pseudowire ") {
 			ps = append(ps, api.Problem{Object: object, What: a.faults.now[object]})
+		}
+	}
+	for _, d := range a.drains {
+		if d.Until != nil {
+			ps = append(ps, api.Problem{Object: d.object(), What: d.words(time.Now()), Fix: d.Fix})
 		}
 	}
 	for _, t := range s.Tunnels {
@@ -272,15 +282,8 @@ func (a *Agent) pseudowireViews() []api.Pseudowire {
 				c = sumOf(c, counters[r.session.LocalID])
 			}
 		}
-		state := "down"
-		switch {
-		case w.ready:
-			state = "up"
-		case w.standby:
-			state = "standby"
-		}
 		views = append(views, api.Pseudowire{
-			Name: w.Name, Peer: w.Peer, State: state, Device: w.Device, Datapath: string(w.kind), Reason: a.why(w),
+			Name: w.Name, Peer: w.Peer, State: w.word(), Device: w.Device, Datapath: string(w.kind), Reason: a.why(w),
 			Cause: causeView(w.current().cause), Next: a.remedy(w),
 			Type: w.Type.String(), Tunnel: tunnelName(w.current().Tunnel), MTU: cmp.Or(w.MTU, 1500), Attachment: attachmentWords(w.Attachment),
 			SinceSeconds:   seconds(now, w.since),
@@ -324,6 +327,8 @@ func (a *Agent) redundancyView(now time.Time, w *wire) *api.Redundancy {
 		s := &x.standings[i]
 		t := api.RedundantTunnel{Tunnel: tunnelName(r.Tunnel), State: "standby", SinceSeconds: seconds(now, s.since)}
 		switch {
+		case r.drained != nil:
+			t.State, t.Reason = "drained", r.drained.words(now)
 		case !s.works:
 			t.State, t.Reason = "failed", s.why
 		case r == w.current() && x.inUse(i):

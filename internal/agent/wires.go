@@ -37,6 +37,8 @@ type wire struct {
 	ready, standby bool
 	// told are the causes of not coming up that were told since that changed.
 	told map[control.CauseKind]bool
+	// withheld is why it is in standby at this end, nil if it is not.
+	withheld *drain
 	// announceDue says that the addresses here are to be announced once the tunnel
 	// that was chosen is used.
 	announceDue bool
@@ -52,6 +54,8 @@ type ride struct {
 	// session is the data plane as installed, nil without one; transmits says that it may send.
 	session   *installed
 	transmits bool
+	// drained is why it is not to be used, nil if it is.
+	drained *drain
 	// state is the session's, remote the peer's circuit status.
 	state  control.SessionState
 	remote l2tpv3.CircuitStatus

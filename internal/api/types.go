@@ -388,6 +388,8 @@ type Backend interface {
 	MACs(context.Context) ([]MAC, error)
 	// Announce tells peers which addresses are at this site.
 	Announce(context.Context, AnnounceRequest) ([]Announcement, error)
+	// Drain has something not used any more, or used again, and waits a while for that.
+	Drain(context.Context, DrainRequest) ([]Drained, error)
 	Apply(context.Context, ApplyRequest) (*ApplyResult, error)
 	Keeper
 	// RotateCookies gives pseudowires other cookies, and waits a while for their peers.

@@ -88,3 +88,21 @@ func (l *Loops) remember(now time.Time, key place, port int) {
 		l.seen[key] = &wanderer{port: port, since: now}
 	}
 }
+
+// Port is the name of a link, as a Loop or a Move has it, and the pseudowire whose device
+// that is; both are empty if there is none.
+func (m *Manager) Port(index int) (name, pseudowire string) {
+	if m.nl == nil {
+		return "", ""
+	}
+	l, err := m.nl.linkByIndex(index)
+	if err != nil || l == nil {
+		return "", ""
+	}
+	for pw, p := range m.attachments {
+		if p.Device == l.name {
+			return l.name, pw
+		}
+	}
+	return l.name, ""
+}

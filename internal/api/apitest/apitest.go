@@ -37,6 +37,8 @@ type Answers struct {
 	Attachments []api.Attachment
 	Classes     []api.Class
 	MACs        []api.MAC
+	// Drain answers a request to drain something.
+	Drain func(api.DrainRequest) ([]api.Drained, error)
 	// Announcements answer an announcement.
 	Announcements []api.Announcement
 	// Err is the answer to every question, if set.
@@ -162,6 +164,15 @@ func (b *Backend) MACs(context.Context) ([]api.MAC, error) {
 func (b *Backend) Announce(context.Context, api.AnnounceRequest) ([]api.Announcement, error) {
 	a := b.now()
 	return a.Announcements, a.Err
+}
+
+// Drain calls the Drain of the Answers.
+func (b *Backend) Drain(_ context.Context, req api.DrainRequest) ([]api.Drained, error) {
+	a := b.now()
+	if a.Drain == nil {
+		return nil, errors.New("this test expects no drain")
+	}
+	return a.Drain(req)
 }
 
 // RotateCookies calls the Rotate of the Answers.

@@ -1,0 +1,285 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// What is drained is not used until somebody says so: pseudowires are in standby at this
+// end, and those that have another tunnel take that first. It holds across restarts.
+
+// drain is something that is drained.
+type drain struct {
+	// Kind is a kindOf…, Name that of the object.
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	// By is who wants it so, Reason why.
+	By     string    `json:"by,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	// Until is when it ends by itself, Fix what to do about it, where the daemon did it.
+	Until *time.Time `json:"until,omitempty"`
+	Fix   string     `json:"fix,omitempty"`
+}
+
+const (
+	kindSite       = "site"
+	kindTunnel     = "tunnel"
+	kindPseudowire = "pseudowire"
+)
+
+// drainLimit is how long a request waits for the frames to go elsewhere.
+const (
+	drainLimit = 5 * time.Second
+	drainLook  = 20 * time.Millisecond
+)
+
+func (d *drain) object() string { return d.Kind + " " + d.Name }
+
+// words say who did it and why.
+func (d *drain) words(now time.Time) string {
+	words := "drained by " + nonempty(d.By, "somebody")
+	if d.Until != nil {
+		words = "blocked"
+	}
+	words += " since " + clock(now, d.Since)
+	if d.Reason != "" {
+		words += ": " + d.Reason
+	}
+	if d.Until != nil {
+		words += "; tried again at " + clock(now, *d.Until)
+	}
+	return words
+}
+
+// drainFile is what is drained, as it is kept.
+type drainFile struct {
+	Version int     `json:"version"`
+	Drains  []drain `json:"drains"`
+}
+
+func (s *store) drains() ([]drain, error) {
+	var f drainFile
+	if err := s.read("drains.json", &f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return f.Drains, nil
+}
+
+func (s *store) setDrains(all []drain) error {
+	return s.replace("drains.json", &drainFile{stateVersion, all}, true)
+}
+
+// withhold finds what of a pseudowire is drained.
+func (a *Agent) withhold(w *wire) {
+	w.withheld = nil
+	for _, r := range w.rides {
+		r.drained = nil
+	}
+	for i := range a.drains {
+		d := &a.drains[i]
+		switch {
+		case d.Kind == kindSite && (d.Name == w.Peer || d.Name == a.opt.Site),
+			d.Kind == kindPseudowire && (d.Name == w.Name || d.Name == w.Network):
+			w.withheld = d
+		case d.Kind == kindTunnel:
+			for _, r := range w.rides {
+				if d.Name == tunnelName(r.Tunnel) {
+					r.drained = d
+				}
+			}
+		}
+	}
+	if w.redundancy == nil && w.withheld == nil && len(w.rides) > 0 {
+		w.withheld = w.rides[0].drained // nothing stands in for it
+	}
+}
+
+// setDrains puts what is drained into force. It is kept first.
+func (a *Agent) setDrains(all []drain) error {
+	if err := a.store.setDrains(all); err != nil {
+		return err
+	}
+	a.drains = all
+	for _, w := range a.wires {
+		was := w.withheld != nil && w.withheld.Until != nil
+		a.withhold(w)
+		if was && w.withheld == nil {
+			a.unblock(w)
+		}
+		if w.redundancy != nil {
+			a.undecided[w] = true
+		}
+	}
+	a.resignal = true
+	a.settle(time.Now())
+	return nil
+}
+
+// Drain implements api.Backend.
+func (a *Agent) Drain(ctx context.Context, r api.DrainRequest) ([]api.Drained, error) {
+	var targets []drain
+	var err error
+	if derr := a.do(ctx, func() { targets, err = a.drainNames(&r) }); derr != nil || err != nil {
+		return nil, errors.Join(derr, err)
+	}
+	limit := time.NewTimer(drainLimit)
+	defer limit.Stop()
+	look := time.NewTicker(drainLook)
+	defer look.Stop()
+	for {
+		var views []api.Drained
+		done := false
+		if err := a.do(ctx, func() { views, done = a.drainViews(targets, r.Undo) }); err != nil {
+			return nil, err
+		}
+		if done {
+			return views, nil
+		}
+		select {
+		case <-look.C:
+		case <-limit.C:
+			return views, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// drainNames drains what the request names, or ends that. The error is an *api.Error
+// where the request is wrong.
+func (a *Agent) drainNames(r *api.DrainRequest) (targets []drain, err error) {
+	now, all := time.Now(), slices.Clone(a.drains)
+	for _, name := range r.Names {
+		kind, err := a.kindNamed(r.Kind, name)
+		if err != nil {
+			return nil, err
+		}
+		d := drain{Kind: kind, Name: name, By: r.By, Reason: r.Reason, Since: now}
+		if kind == kindTunnel {
+			d.Name = tunnelName(name)
+		}
+		same := func(o drain) bool { return o.Kind == d.Kind && o.Name == d.Name }
+		switch i := slices.IndexFunc(all, same); {
+		case r.Undo && i < 0:
+			return nil, &api.Error{Code: api.CodeNothingToDo, Title: "not drained", Detail: d.object() + " is not drained"}
+		case r.Undo:
+			all = slices.Delete(all, i, i+1)
+			a.event("info", d.object(), "undrained", "by "+nonempty(r.By, "somebody"))
+		default:
+			all = append(slices.DeleteFunc(all, same), d)
+			a.event("info", d.object(), "drained", strings.TrimSuffix("by "+nonempty(r.By, "somebody")+": "+r.Reason, ": "))
+		}
+		targets = append(targets, d)
+	}
+	return targets, a.setDrains(all)
+}
+
+// kindNamed is what a name is that of. The error is an *api.Error.
+func (a *Agent) kindNamed(wanted, name string) (string, error) {
+	found := make(map[string]bool)
+	found[kindSite] = name == a.opt.Site
+	for key, t := range a.tunnels {
+		found[kindTunnel] = found[kindTunnel] || key == name || t.Name == name
+		found[kindSite] = found[kindSite] || t.Peer == name
+	}
+	for _, w := range a.wires {
+		found[kindPseudowire] = found[kindPseudowire] || w.Name == name || w.Network == name
+	}
+	for _, d := range a.drains { // it may have gone since
+		found[d.Kind] = found[d.Kind] || d.Name == name
+	}
+	maps.DeleteFunc(found, func(kind string, is bool) bool { return !is || wanted != "" && kind != wanted })
+	kinds := slices.Sorted(maps.Keys(found))
+	switch len(kinds) {
+	case 1:
+		return kinds[0], nil
+	case 0:
+		return "", &api.Error{Code: api.CodeNotFound, Title: "not found", Detail: fmt.Sprintf("there is no %s %s here", nonempty(wanted, "pseudowire, network, tunnel or site"), name)}
+	}
+	return "", &api.Error{Code: api.CodeBadRequest, Title: "not clear", Detail: fmt.Sprintf("%s is the name of a %s: say which, with --kind", name, strings.Join(kinds, " and of a "))}
+}
+
+// drainViews are the pseudowires that targets concern. It is done when none of them
+// uses what is drained, or after the end of that, when none is in standby but for its peer.
+func (a *Agent) drainViews(targets []drain, undo bool) (views []api.Drained, done bool) {
+	views, done = []api.Drained{}, true
+	for _, name := range slices.Sorted(maps.Keys(a.wires)) {
+		w := a.wires[name]
+		if !slices.ContainsFunc(targets, func(d drain) bool { return d.concerns(w, a.opt.Site) }) {
+			continue
+		}
+		v := api.Drained{Pseudowire: name, Peer: w.Peer, State: w.word(), Tunnel: tunnelName(w.current().Tunnel), Reason: a.why(w)}
+		views = append(views, v)
+		uses := w.ready && (w.withheld != nil || w.current().drained != nil)
+		leaving := w.redundancy != nil && w.redundancy.leaving >= 0
+		done = done && !leaving && (!uses || undo) && (!undo || !w.standby || w.withheld != nil || w.current().remote&l2tpv3.CircuitStandby != 0)
+	}
+	return views, done
+}
+
+func (d drain) concerns(w *wire, site string) bool {
+	switch d.Kind {
+	case kindSite:
+		return d.Name == w.Peer || d.Name == site
+	case kindTunnel:
+		return slices.ContainsFunc(w.rides, func(r *ride) bool { return tunnelName(r.Tunnel) == d.Name })
+	}
+	return d.Name == w.Name || d.Name == w.Network
+}
+
+// word is the pseudowire's state.
+func (w *wire) word() string {
+	switch {
+	case w.ready:
+		return "up"
+	case w.standby:
+		return "standby"
+	}
+	return "down"
+}
+
+// nextDrainEnd is when the next of them ends by itself.
+func (a *Agent) nextDrainEnd() (next time.Time) {
+	for _, d := range a.drains {
+		if d.Until != nil && (next.IsZero() || d.Until.Before(next)) {
+			next = *d.Until
+		}
+	}
+	return next
+}
+
+// endDrains ends those whose time has come.
+func (a *Agent) endDrains(now time.Time) {
+	next := a.nextDrainEnd()
+	if next.IsZero() || now.Before(next) {
+		return
+	}
+	var rest []drain
+	for _, d := range a.drains {
+		if d.Until != nil && !now.Before(*d.Until) {
+			a.event("info", d.object(), "tried again", "its time is over")
+			continue
+		}
+		rest = append(rest, d)
+	}
+	err := a.setDrains(rest)
+	a.faults.set("what is drained", err)
+	if err != nil { // it is not kept, and holds all the same
+		again := now.Add(recheck)
+		for i := range a.drains {
+			if d := &a.drains[i]; d.Until != nil && !now.Before(*d.Until) {
+				d.Until = &again
+			}
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/pkg/bridge"
+)
+
+// drainedDoc has a pseudowire of two tunnels, and one of one.
+const drainedDoc = `apiVersion: pwd/v1
+kind: Topology
+metadata: {name: drained}
+sites:
+  dc1: {address: 192.0.2.1, bridges: {br-lan: {ports: [eth1]}}}
+  dc2: {address: 192.0.2.2, bridges: {br-lan: {ports: [eth1]}}}
+tunnels:
+  gold: {sites: [dc1, dc2]}
+  silver: {sites: [dc1, dc2]}
+pseudowires:
+  a:
+    redundancy: {active: gold, standby: silver, hold: 0s}
+    attach: {dc1: {bridge: br-lan, vlan: 7}, dc2: {bridge: br-lan, vlan: 7}}
+  b:
+    tunnel: gold
+    attach: {dc1: {bridge: br-lan, vlan: 8}, dc2: {bridge: br-lan, vlan: 8}}
+`
+
+// wires are the states of all pseudowires, with the tunnels that those use that are up.
+func (p *place) wires() string {
+	var words []string
+	for _, w := range p.status().Pseudowires {
+		if w.State == "up" {
+			w.State += " " + w.Tunnel
+		}
+		words = append(words, w.Name+" "+w.State)
+	}
+	return strings.Join(words, ", ")
+}
+
+func (p *place) awaitWires(want string) {
+	p.t.Helper()
+	p.poll("pseudowires are: "+want, func() error {
+		if got := p.wires(); got != want {
+			return errors.New(got)
+		}
+		return nil
+	})
+}
+
+func (p *place) drain(r api.DrainRequest) error {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	r.By = "uid 0"
+	_, err := p.a.Drain(ctx, r)
+	return err
+}
+
+// What is drained is in standby at both ends, and takes another tunnel where there is one;
+// it stays so across a restart, and comes back when it is undrained.
+func TestDrain(t *testing.T) {
+	dc1, dc2 := pair(t, drainedDoc)
+	const up = "a up gold, b up gold"
+	dc1.awaitWires(up)
+	for _, tt := range []struct {
+		at         *place
+		name, want string
+		restart    bool
+	}{
+		{dc2, "b", "a up gold, b standby", true},
+		{dc1, "a", "a standby, b up gold", false},
+		{dc2, "a", "a standby, b up gold", true},
+		{dc1, "gold", "a up silver, b standby", true},
+		{dc1, "dc2", "a standby, b standby", false},
+		{dc2, "dc2", "a standby, b standby", false},
+	} {
+		if err := tt.at.drain(api.DrainRequest{Names: []string{tt.name}, Reason: "new switch"}); err != nil {
+			t.Fatalf("%s: drain %s: %v", tt.at.site, tt.name, err)
+		}
+		dc1.awaitWires(tt.want)
+		dc2.awaitWires(tt.want)
+		if notes := strings.Join(tt.at.status().Notes, "\n"); !strings.Contains(notes, tt.name+" is drained by uid 0 since ") || !strings.Contains(notes, "new switch") {
+			t.Errorf("%s: drained %s: the status notes %q", tt.at.site, tt.name, notes)
+		}
+		if tt.restart {
+			tt.at.restart()
+			dc1.awaitWires(tt.want)
+			dc2.awaitWires(tt.want)
+		}
+		if err := tt.at.drain(api.DrainRequest{Names: []string{tt.name}, Undo: true}); err != nil {
+			t.Fatalf("%s: undrain %s: %v", tt.at.site, tt.name, err)
+		}
+		dc1.awaitWires(up)
+		dc2.awaitWires(up)
+	}
+	for _, r := range []api.DrainRequest{
+		{Names: []string{"nobody"}}, {Names: []string{"a"}, Undo: true}, {Names: []string{"a"}, Kind: "tunnel"},
+	} {
+		if err := dc1.drain(r); !errors.As(err, new(*api.Error)) {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+}
+
+// A loop blocks a pseudowire for a time, which the status tells of; after that it is tried
+// again, and blocked for longer.
+func TestLoopBlocks(t *testing.T) {
+	dc1, dc2 := pair(t, drainedDoc)
+	port := func(name string) int { return dc1.linkBy(name).Attrs().Index }
+	loop := bridge.Loop{
+		Address: bridge.Address{2, 0, 0, 0, 0, 1}, Bridge: port("br-lan"),
+		Port: port("eth1"), Another: port("pw-b"),
+	}
+	dc1.do(func() {
+		dc1.a.macs.found = []bridge.Loop{loop, loop}
+		dc1.a.closeLoops(time.Now())
+	})
+	const blocked = "a up gold, b standby"
+	dc1.awaitWires(blocked)
+	dc2.awaitWires(blocked)
+	const what = "a loop: 02:00:00:00:00:01 moves to and fro between eth1 and pw-b"
+	st := dc1.status()
+	if len(st.Problems) != 1 || st.Problems[0].Object != "pseudowire b" || !strings.Contains(st.Problems[0].What, what) || !strings.Contains(st.Problems[0].Fix, "pwctl undrain b") {
+		t.Errorf("problems: %+v", st.Problems)
+	}
+	if r := dc2.status().Pseudowires[1].Reason; r != "dc1 has put it in standby" {
+		t.Errorf("the peer says %q", r)
+	}
+	dc1.do(func() { // its time is over
+		now := time.Now()
+		dc1.a.drains[0].Until = &now
+	})
+	dc1.awaitWires("a up gold, b up gold")
+	dc2.awaitWires("a up gold, b up gold")
+	dc1.do(func() {
+		clear(dc1.a.loopQuiet)
+		dc1.a.macs.found = []bridge.Loop{loop}
+		dc1.a.closeLoops(time.Now())
+		if d := dc1.a.drains; len(d) != 1 || d[0].Until.Sub(d[0].Since) != 2*loopHold {
+			t.Errorf("blocked again: %+v", d)
+		}
+	})
+	if err := dc1.drain(api.DrainRequest{Names: []string{"b"}, Undo: true}); err != nil {
+		t.Error(err)
+	}
+	dc1.awaitWires("a up gold, b up gold")
+}
