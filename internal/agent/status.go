@@ -231,6 +231,9 @@ func tunnelView(now time.Time, t topology.Tunnel, c control.ConnectionStatus, su
 	if c.Unacknowledged > 0 {
 		v.RetransmitSeconds = max(0, c.Retransmit.Sub(now).Seconds())
 	}
+	if c.PeerNumbers == l2tpv3.CiscoNumbers {
+		v.PeerNumbers = c.PeerNumbers.String()
+	}
 	for _, kind := range c.PeerCapabilities {
 		v.PeerCapabilities = append(v.PeerCapabilities, kind.String())
 	}

@@ -65,7 +65,7 @@ func (a *Agent) setTunnel(t *topology.Tunnel) error {
 		Name: t.Key, Encapsulation: t.Encapsulation, Local: t.Local, Remote: t.Remote,
 		HostName: t.HostName, PeerHostName: t.PeerHostName, Peer: t.Peer, RouterID: t.RouterID,
 		Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet, l2tpv3.EthernetVLAN},
-		Hello:        t.Hello, ECN: t.ECN, Foreign: t.Foreign,
+		Hello:        t.Hello, ECN: t.ECN, Foreign: t.Foreign, Numbers: t.Numbers,
 		Secrets: octets(t.Secrets), Digest: t.Digest, Hide: t.Hide,
 	})
 	if err != nil {

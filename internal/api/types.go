@@ -33,12 +33,15 @@ type Tunnel struct {
 	// Next is what to do or to look at where the tunnel is not as it should be.
 	Next string `json:"next,omitempty"`
 	// SinceSeconds is how long the state has lasted.
-	SinceSeconds int64   `json:"sinceSeconds"`
-	HostName     string  `json:"hostName"`
-	PeerHostName string  `json:"peerHostName,omitempty"`
-	RouterID     string  `json:"routerID"`
-	PeerRouterID string  `json:"peerRouterID,omitempty"`
-	PeerVendor   string  `json:"peerVendor,omitempty"`
+	SinceSeconds int64  `json:"sinceSeconds"`
+	HostName     string `json:"hostName"`
+	PeerHostName string `json:"peerHostName,omitempty"`
+	RouterID     string `json:"routerID"`
+	PeerRouterID string `json:"peerRouterID,omitempty"`
+	PeerVendor   string `json:"peerVendor,omitempty"`
+	// PeerNumbers is "cisco" where the attributes of control messages have the numbers
+	// of before RFC 3931, empty for the standard ones.
+	PeerNumbers  string  `json:"peerNumbers,omitempty"`
 	HelloSeconds float64 `json:"helloSeconds"`
 	Ns           uint16  `json:"ns"`
 	Nr           uint16  `json:"nr"`

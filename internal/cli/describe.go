@@ -239,6 +239,9 @@ func describeTunnel(ctx context.Context, c *api.Client, it item, p *page) error 
 	p.field("Host name", t.PeerHostName)
 	p.field("Router ID", t.PeerRouterID)
 	p.field("Vendor", t.PeerVendor)
+	if t.PeerNumbers != "" {
+		p.field("Attribute numbers", t.PeerNumbers)
+	}
 	p.field("Capabilities", strings.Join(t.PeerCapabilities, ", "))
 	p.field("Control connection ID", number(t.RemoteControlConnectionID))
 	p.section("Control messages")

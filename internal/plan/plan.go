@@ -223,6 +223,7 @@ func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
 		{"ecn", ResetsSession, a.ECN, b.ECN},
 		{"udp-checksum", Live, onOff(a.Checksum), onOff(b.Checksum)},
 		{"df", Live, a.DF, b.DF},
+		{"numbers", Live, a.Numbers, b.Numbers},
 		{"foreign peer", ResetsSession, a.Foreign, b.Foreign},
 	}
 	if len(a.SecretFiles) > 0 && len(b.SecretFiles) > 0 {

@@ -76,7 +76,7 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				RouterID:    RouterID(tn.name, s.name),
 				Hello:       tn.hello,
 				SecretFiles: tn.secretFiles(), Digest: tn.digest, Hide: tn.hide,
-				ECN: tn.ecn, Checksum: tn.checksums(peer), DF: tn.df, Foreign: peer.foreign,
+				ECN: tn.ecn, Checksum: tn.checksums(peer), DF: tn.df, Foreign: peer.foreign, Numbers: peer.numbers,
 			}
 			if tn.class != nil {
 				own.Class, own.Shape = tn.class.Name, tn.class.Shape

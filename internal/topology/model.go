@@ -101,6 +101,8 @@ type Tunnel struct {
 	DF bool
 	// Foreign peers do not run this daemon; PeerHostName is empty where any will do.
 	Foreign bool
+	// Numbers are those of the attributes that the peer is called with.
+	Numbers l2tpv3.Numbers
 }
 
 // Pseudowire is the site's end of one pseudowire.

@@ -144,7 +144,8 @@ func drawTopology(t *rapid.T) string {
 			address, dynamic = "dynamic", true
 		case i == 2 && rapid.Bool().Draw(t, "foreign"):
 			foreign = s
-			fmt.Fprintf(&b, "  %s: {address: %s, managed: false, host-name: %s}\n", s, address, rapid.StringMatching(`"[a-z.]+"`).Draw(t, "host name"))
+			fmt.Fprintf(&b, "  %s: {address: %s, managed: false, host-name: %s, numbers: %s}\n", s, address, rapid.StringMatching(`"[a-z.]+"`).Draw(t, "host name"),
+				rapid.SampledFrom([]string{"standard", "cisco"}).Draw(t, "numbers"))
 			continue
 		}
 		fmt.Fprintf(&b, "  %s:\n    address: %s\n    bridges: {br-lan: {ports: [eth1]}}\n", s, address)

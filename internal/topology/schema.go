@@ -43,6 +43,7 @@ var siteObject = &object{
 		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, about: "Several paths to the site, each with an address of its own; instead of `address` and `rate`."},
 		{key: "managed", shape: boolean(""), standard: "true", about: "Whether the site runs this daemon. `false`: it is a foreign one, a router of another make."},
 		{key: "host-name", shape: phrase("a host name"), standard: "any", about: "The Host Name that a foreign site signals (RFC 3931, Section 5.4.3)."},
+		{key: "numbers", shape: wordOf(choice{words: []string{"standard", "cisco"}}), standard: "standard", about: "Under which numbers a foreign site is called with attributes: RFC 3931's, or those that Cisco gave them before it. When it calls, its own are understood and used."},
 	},
 }
 

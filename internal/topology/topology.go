@@ -34,6 +34,8 @@ type site struct {
 	// dynamic sites have no address that is known, foreign ones not this daemon.
 	dynamic, foreign bool
 	place            Place
+	// numbers are those of the attributes that a foreign site is called with.
+	numbers l2tpv3.Numbers
 	// hostName is what a foreign site calls itself, empty for anything.
 	hostName   string
 	routerID   uint32
@@ -305,11 +307,16 @@ func (b *builder) foreign(s *site, rec *record) {
 	managed, managedAt, ok := get[bool](rec, "managed")
 	s.foreign = ok && !managed
 	s.hostName, _, _ = get[string](rec, "host-name")
+	if word, _, _ := get[string](rec, "numbers"); word == l2tpv3.CiscoNumbers.String() {
+		s.numbers = l2tpv3.CiscoNumbers
+	}
 	switch {
 	case s.foreign && rec.has("rate"):
 		b.clash(CodeForeign, rec.values["rate"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
 	case s.foreign && rec.has("bridges"):
 		b.clash(CodeForeign, rec.values["bridges"].key, fmt.Sprintf("%s is foreign: nobody makes bridges there", s.name), managedAt, "foreign here", "remove the key")
+	case !s.foreign && rec.has("numbers") && (ok || !rec.has("managed")):
+		b.fault(CodeForeign, rec.values["numbers"].key, fmt.Sprintf("%s runs this daemon, which speaks RFC 3931's numbers", s.name), "remove the key, or add `managed: false`")
 	case !s.foreign && rec.has("host-name") && (ok || !rec.has("managed")):
 		b.fault(CodeForeign, rec.values["host-name"].key, fmt.Sprintf("%s runs this daemon: its host names are those of its tunnels", s.name), "remove the key, or add `managed: false`")
 	}

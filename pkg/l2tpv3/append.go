@@ -30,7 +30,8 @@ func (m *Message) Append(b []byte) ([]byte, error) {
 			return b, &EncodeError{Index: i, Field: "AVP", Err: ErrValue}
 		}
 		var err error
-		if out, err = appendAVP(out, a, m.FlagsAt(i)); err != nil {
+		vendor, number, flags := m.numbered(a, m.FlagsAt(i))
+		if out, err = appendAVP(out, a, vendor, number, flags); err != nil {
 			return b, &EncodeError{Index: i, Field: fieldName(a), Err: err}
 		}
 	}
@@ -42,15 +43,12 @@ func (m *Message) Append(b []byte) ([]byte, error) {
 }
 
 // appendAVP writes one AVP with its header (Figure 5.1).
-func appendAVP(b []byte, a AVP, f AVPFlags) ([]byte, error) {
+func appendAVP(b []byte, a AVP, vendor uint16, number AVPType, f AVPFlags) ([]byte, error) {
 	start := len(b)
-	var word, vendor uint16
+	var word uint16
 	raw, isRaw := a.(RawAVP)
-	if isRaw {
-		vendor = raw.Vendor
-		if raw.Hidden {
-			word |= avpHidden
-		}
+	if isRaw && raw.Hidden {
+		word |= avpHidden
 	}
 	if f.Mandatory {
 		word |= avpMandatory
@@ -61,7 +59,7 @@ func appendAVP(b []byte, a AVP, f AVPFlags) ([]byte, error) {
 	word |= uint16(f.Reserved) << avpReservedPos
 	b = be.AppendUint16(b, 0)
 	b = be.AppendUint16(b, vendor)
-	b = be.AppendUint16(b, uint16(a.AVPType()))
+	b = be.AppendUint16(b, uint16(number))
 	b = a.appendValue(b)
 	n := len(b) - start
 	if n > avpLengthMask {

@@ -174,7 +174,8 @@ func findDigests(b []byte) (f foundDigests, err error) {
 			}
 		} else {
 			// Section 5.4.1: MUST NOT be hidden.
-			if vendor != 0 || number != AVPMessageDigest || word&avpHidden != 0 || end <= off+avpHeaderLength {
+			ours := vendor == 0 && number == AVPMessageDigest || vendor == VendorCisco && number == ciscoMessageDigest
+			if !ours || word&avpHidden != 0 || end <= off+avpHeaderLength {
 				break
 			}
 			v := off + avpHeaderLength

@@ -23,7 +23,7 @@ func TestHide(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := appendAVP(nil, raw, AVPFlags{Mandatory: raw.Mandatory})
+		b, err := appendAVP(nil, raw, raw.Vendor, raw.Type, AVPFlags{Mandatory: raw.Mandatory})
 		if err != nil || !bytes.Equal(b, octets(c.wire)) {
 			t.Errorf("hidden %x, %v, want %s", b, err, c.wire)
 		}

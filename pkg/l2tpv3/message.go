@@ -52,6 +52,9 @@ type Message struct {
 	// empty if all have what DefaultFlags says, the normal case. The entry of a
 	// RawAVP is not used: it has its own.
 	Flags []AVPFlags
+	// Numbers are those that Append writes. Parse leaves what is not standard as it
+	// is, in RawAVPs; see Standardize.
+	Numbers Numbers
 }
 
 // AVPFlags is what the header of an AVP has besides its length, its number and

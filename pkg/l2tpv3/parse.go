@@ -80,7 +80,7 @@ func (m *Message) parse(b []byte, p *Parser) error {
 	if err != nil {
 		return err
 	}
-	m.AVPs, m.Flags = m.AVPs[:0], m.Flags[:0]
+	m.AVPs, m.Flags, m.Numbers = m.AVPs[:0], m.Flags[:0], StandardNumbers
 	if m.AVPs == nil {
 		if c := countAVPs(b[headerLength:n]); c > 0 {
 			m.AVPs = make([]AVP, 0, c)

@@ -143,6 +143,9 @@ func Validate(m *Message) error {
 		return nil
 	}
 	for _, need := range info.Mandatory {
+		if need == AVPRouterID && m.Numbers == CiscoNumbers {
+			continue // it is younger than they
+		}
 		if !slices.ContainsFunc(m.AVPs, func(a AVP) bool {
 			_, raw := a.(RawAVP)
 			return !raw && a.AVPType() == need

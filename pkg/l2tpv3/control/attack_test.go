@@ -593,7 +593,7 @@ func TestPatienceEnds(t *testing.T) {
 // TestUnknownMandatory: an AVP that is passed over does not hide the next, which is
 // named by its place in the message.
 func TestUnknownMandatory(t *testing.T) {
-	m := l2tpv3.NewMessage(l2tpv3.Hello, l2tpv3.RawAVP{Vendor: vendorCisco, Type: 1, Mandatory: true}, l2tpv3.RouterID(1),
+	m := l2tpv3.NewMessage(l2tpv3.Hello, l2tpv3.RawAVP{Vendor: l2tpv3.VendorCisco, Type: 1, Mandatory: true}, l2tpv3.RouterID(1),
 		l2tpv3.RawAVP{Vendor: vendorCableLabs, Type: 2, Mandatory: true}, l2tpv3.RawAVP{Vendor: 3561, Type: 3, Mandatory: true})
 	if u, ok := unknownMandatory(m); !ok || u.Index != 4 || u.Vendor != 3561 {
 		t.Errorf("%v", u)

@@ -67,12 +67,14 @@ func (c *connection) startAuth() []byte {
 	return c.auth.localNonce
 }
 
-// digestAVPs are Message Digest AVPs to be filled in, by algorithm.
-var digestAVPs = func() (all [2][]byte) {
-	for a := range all {
-		m := l2tpv3.Message{AVPs: []l2tpv3.AVP{l2tpv3.NewMessageDigest(l2tpv3.DigestAlgorithm(a))}}
-		octets, _ := m.Append(nil)
-		all[a] = octets[12:]
+// digestAVPs are Message Digest AVPs to be filled in, by numbers and algorithm.
+var digestAVPs = func() (all [2][2][]byte) {
+	for n := range all {
+		for a := range all[n] {
+			m := l2tpv3.Message{Numbers: l2tpv3.Numbers(n), AVPs: []l2tpv3.AVP{l2tpv3.NewMessageDigest(l2tpv3.DigestAlgorithm(a))}}
+			octets, _ := m.Append(nil)
+			all[n][a] = octets[12:]
+		}
 	}
 	return all
 }()
@@ -86,7 +88,7 @@ func (c *connection) seal(octets []byte, ns uint16) []byte {
 	if c.auth.on {
 		keys = c.keys()
 	}
-	digest := digestAVPs[c.t.cfg.Digest]
+	digest := digestAVPs[c.numbers][c.t.cfg.Digest]
 	b := c.e.outputs.payload(len(octets) + maxSecrets*len(digest))
 	b = append(b, octets[:after]...)
 	for range keys {
@@ -161,7 +163,8 @@ func (c *connection) hide(t l2tpv3.MessageType, avps []l2tpv3.AVP) []l2tpv3.AVP 
 		return avps
 	}
 	keys := c.keys()
-	if !c.t.cfg.Hide || !c.auth.on || len(keys) == 0 || !slices.ContainsFunc(avps, mayHide) {
+	// Which of two numbers of an attribute goes into its hidden form, nobody has said.
+	if !c.t.cfg.Hide || !c.auth.on || c.numbers != l2tpv3.StandardNumbers || len(keys) == 0 || !slices.ContainsFunc(avps, mayHide) {
 		return avps
 	}
 	key := keys[0]
@@ -219,6 +222,7 @@ func reveal(m *l2tpv3.Message, keys []*l2tpv3.Secret) {
 	if !slices.ContainsFunc(m.AVPs, hidden) {
 		return
 	}
+	defer m.Standardize()
 	avps, flags := m.AVPs, m.Flags
 	for _, k := range keys {
 		m.AVPs, m.Flags = slices.Clone(avps), slices.Clone(flags)

@@ -159,7 +159,7 @@ func (s *session) judge(m *l2tpv3.Message) (refusal l2tpv3.ResultCode, why strin
 	forwarder, hasForwarder := l2tpv3.Find[l2tpv3.LocalEndID](m)
 	switch {
 	// RFC 4667, Section 5.1 and Section 5.4.4: the sublayer asked for MUST be sent.
-	case sublayer > l2tpv3.SublayerDefault:
+	case sublayer > l2tpv3.SublayerDefault && sublayer != s.cfg.Specific:
 		why = fmt.Sprintf("%s asks for L2-Specific Sublayer %d, which is not supported", s.t.peer(), sublayer)
 		return l2tpv3.ResultCode{Result: l2tpv3.CDNPermanentlyUnavailable, HasError: true, Message: "L2-Specific Sublayer not supported"}, why
 	// Section 5.4.4, Data Sequencing: "the session MUST be disconnected".

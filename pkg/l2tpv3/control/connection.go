@@ -32,9 +32,11 @@ type connection struct {
 	// stranger connections only refuse: they have no socket and are not saved.
 	stranger bool
 	peer     identity
-	tie      *l2tpv3.TieBreaker
-	auth     auth
-	rel      reliable
+	// numbers are those that the peer speaks, or is to be called with.
+	numbers l2tpv3.Numbers
+	tie     *l2tpv3.TieBreaker
+	auth    auth
+	rel     reliable
 
 	heard       time.Time
 	helloAfter  time.Duration
@@ -329,6 +331,9 @@ func (c *connection) announce(t l2tpv3.MessageType) {
 	if c.peer.DiffServ && t == l2tpv3.SCCRP {
 		avps = append(avps, l2tpv3.ControlConnectionDS(phb(controlDSCP)))
 	}
+	if c.numbers == l2tpv3.CiscoNumbers {
+		avps = append(avps, l2tpv3.DraftVersion())
+	}
 	if n := c.startAuth(); n != nil {
 		avps = append(avps, l2tpv3.Nonce(n))
 	}
@@ -341,7 +346,9 @@ func (c *connection) push(t l2tpv3.MessageType, avps ...l2tpv3.AVP) { c.pushFor(
 // pushFor is push for a message of the session with that local ID, in place of
 // one of its kind that has not been sent yet.
 func (c *connection) pushFor(session uint32, t l2tpv3.MessageType, avps ...l2tpv3.AVP) {
-	octets, err := l2tpv3.NewMessage(t, c.hide(t, avps)...).Append(nil)
+	message := l2tpv3.NewMessage(t, c.hide(t, avps)...)
+	message.Numbers = c.numbers
+	octets, err := message.Append(nil)
 	if err != nil {
 		return // checked when the tunnel and the session were set
 	}

@@ -75,6 +75,9 @@ type Tunnel struct {
 	// another Host Name than PeerHostName is accepted where that is empty, and what
 	// only this implementation understands is not sent to it.
 	Foreign bool
+	// Numbers are those of the attributes that the peer is called with. What it sends
+	// shows what it speaks, and gets an answer in that.
+	Numbers l2tpv3.Numbers
 }
 
 // Session is the configuration of one session on a tunnel.
@@ -103,6 +106,9 @@ type Session struct {
 	// CanSequence says that the data plane can number the packets to the peer.
 	// Without it a peer that asks for sequencing is refused (CDN 31).
 	CanSequence bool
+	// Specific is the sublayer of the pseudowire type's own that the data plane can send
+	// (Section 5.4.4); 0 if there is none but the default one, as with Ethernet.
+	Specific l2tpv3.L2SpecificSublayer
 	// CanSublayer says that the data plane can have a sublayer in one direction alone.
 	CanSublayer bool
 	// CanChangeCookies says that the data plane can change cookies under way.

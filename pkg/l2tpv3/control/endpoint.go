@@ -133,10 +133,21 @@ func (e *Endpoint) receive(c *connection, d Datagram) {
 		// discarded." One whose AVPs cannot be told apart is no better.
 		e.count(countMalformed)
 	case c == nil:
+		m.Standardize()
 		e.receiveUnassigned(d, m)
 	default:
+		m.Standardize()
 		c.receive(d, m)
 	}
+}
+
+// read parses a message that could be read before.
+func read(octets []byte) (*l2tpv3.Message, error) {
+	m, err := l2tpv3.Parse(octets)
+	if err == nil {
+		m.Standardize()
+	}
+	return m, err
 }
 
 // addressee finds the connection that a datagram is for by its header, or none

@@ -380,3 +380,36 @@ func TestChangeCookieRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestCiscoNumbers: two ends that call each other with the numbers of before RFC 3931
+// come up, whoever wins, with digests, and say nothing under a number that was not there.
+func TestCiscoNumbers(t *testing.T) {
+	for seed := range uint64(20) {
+		n := newNetwork(t, seed)
+		n.loss = 0.2
+		n.tunnel("gold", withSecret, func(t *Tunnel) { t.Numbers, t.Hide = l2tpv3.CiscoNumbers, true })
+		n.session("gold", "tenant-a")
+		n.trace = func(h *host, d Datagram) {
+			m, err := l2tpv3.Parse(d.Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range m.AVPs {
+				switch a.AVPType() {
+				case l2tpv3.AVPMessageDigest, l2tpv3.AVPNonce, l2tpv3.AVPAssignedControlConnectionID, l2tpv3.AVPPseudowireCapabilities,
+					l2tpv3.AVPLocalSessionID, l2tpv3.AVPRemoteSessionID, l2tpv3.AVPRemoteEndID, l2tpv3.AVPPseudowireType, l2tpv3.AVPCircuitStatus:
+					t.Errorf("seed %d: %s sent %v under its standard number in %s", seed, h.name, a, describe(d.Payload))
+				}
+			}
+		}
+		n.start()
+		if !n.until(2*time.Minute, n.up) {
+			t.Fatalf("seed %d: %s", seed, n.disagreement())
+		}
+		for _, h := range n.hosts {
+			if c := h.e.Connections()[0]; c.PeerNumbers != l2tpv3.CiscoNumbers || !c.Authenticated {
+				t.Errorf("seed %d: %s: numbers %d, authenticated %v", seed, h.name, c.PeerNumbers, c.Authenticated)
+			}
+		}
+	}
+}

@@ -221,7 +221,7 @@ var messageTypes = func() map[string]l2tpv3.MessageType {
 }()
 
 // buildMessage reads the text form. Beside the AVPs it knows ver=2, xbits (all
-// reserved header bits), invert (every M bit other than usual), and as type a
+// reserved header bits), numbers=cisco, invert (every M bit other than usual), and as type a
 // number, with M=0 as NUMBER-.
 func buildMessage(words []string) ([]byte, error) {
 	m := &l2tpv3.Message{Version: 3}
@@ -256,6 +256,8 @@ func buildMessage(words []string) ([]byte, error) {
 			m.Version = uint8(n)
 		case "xbits":
 			m.Reserved = 0x37f0
+		case "numbers":
+			m.Numbers = l2tpv3.CiscoNumbers
 		case "invert":
 			invert = true
 		default:

@@ -79,7 +79,7 @@ func (c *connection) deliver(d Datagram, m *l2tpv3.Message) {
 		c.accept(m, d.Path)
 		for octets, ok := c.rel.due(); ok && c.phase != ended; octets, ok = c.rel.due() {
 			// It could be read before.
-			if later, err := l2tpv3.Parse(octets); err == nil {
+			if later, err := read(octets); err == nil {
 				c.reveal(later)
 				c.accept(later, d.Path)
 			}
@@ -189,12 +189,10 @@ func (c *connection) event(m *l2tpv3.Message, from Path) (connectionEvent, input
 	return receiveHello, in
 }
 
-// Vendors whose AVPs are known and mean nothing here. Their boxes send them with
-// the M bit to everybody, and by the letter of Section 5.2 would never come up.
-const (
-	vendorCisco     = 9
-	vendorCableLabs = 4491
-)
+// vendorCableLabs is a vendor whose AVPs are known and mean nothing here, as most
+// of Cisco's. Their boxes send them with the M bit to everybody, and by the letter
+// of Section 5.2 would never come up.
+const vendorCableLabs = 4491
 
 // unknownMandatory finds the first AVP for which Section 5.2 wants the session or
 // the connection shut down.
@@ -206,7 +204,7 @@ func unknownMandatory(m *l2tpv3.Message) (*l2tpv3.UnknownMandatoryAVPError, bool
 			return nil, false
 		}
 		skipped := len(m.AVPs) - len(rest.AVPs)
-		if u.Vendor != vendorCisco && u.Vendor != vendorCableLabs {
+		if u.Vendor != l2tpv3.VendorCisco && u.Vendor != vendorCableLabs {
 			u.Index += skipped
 			return u, true
 		}
@@ -310,7 +308,7 @@ func (c *connection) identify(m *l2tpv3.Message) {
 	language, _ := l2tpv3.Find[l2tpv3.PreferredLanguage](m)
 	_, ecn := l2tpv3.Find[l2tpv3.ECNCapability](m)
 	_, diffServ := l2tpv3.Find[l2tpv3.ControlConnectionDS](m)
-	c.remoteID = uint32(id)
+	c.remoteID, c.numbers = uint32(id), m.Numbers
 	c.peer = identity{
 		HostName: string(host), RouterID: uint32(router), VendorName: string(vendor),
 		Capabilities: slices.Clone(capabilities), Window: uint16(window),

@@ -67,6 +67,7 @@ type connectionState struct {
 	Settled   bool               `json:"settled,omitempty"`
 	Request   *requestState      `json:"request,omitempty"`
 	Peer      identity           `json:"peer"`
+	Numbers   l2tpv3.Numbers     `json:"numbers,omitempty"`
 	Tie       *l2tpv3.TieBreaker `json:"tie,omitempty"`
 	Auth      bool               `json:"auth,omitempty"`
 	Nonce     []byte             `json:"nonce,omitempty"`
@@ -207,7 +208,7 @@ func (c *connection) save(role string) connectionState {
 	s := connectionState{
 		Role: role, State: c.state, Phase: c.phase, Since: c.since.Round(0),
 		LocalID: c.localID, RemoteID: c.remoteID, Initiator: c.initiator, Path: c.path, Settled: c.settled,
-		Peer: c.peer, Tie: c.tie, Auth: c.auth.on, Nonce: c.auth.localNonce, PeerNonce: c.auth.remoteNonce,
+		Peer: c.peer, Numbers: c.numbers, Tie: c.tie, Auth: c.auth.on, Nonce: c.auth.localNonce, PeerNonce: c.auth.remoteNonce,
 		Sent: c.rel.sent, First: c.rel.first, Nr: c.rel.nr, Tries: c.rel.tries,
 		Linger: c.e.left(c.lingerEnd), HalfOpen: c.e.left(c.halfOpenEnd),
 	}
@@ -315,7 +316,7 @@ func (t *tunnel) restoreConnection(s connectionState) error {
 	if s.LocalID == 0 || e.connections[s.LocalID] != nil || s.Phase > lingering || s.State >= connectionStates ||
 		s.Sent < 0 || s.Sent > len(s.Queue) || s.Kept != 0 || s.Tries < 0 || !s.Path.Remote.Addr().IsValid() ||
 		(s.State == ConnectionIdle) != (s.Phase != alive) || s.Phase == closing && len(s.Queue) == 0 ||
-		s.State == ConnectionEstablished && s.RemoteID == 0 {
+		s.State == ConnectionEstablished && s.RemoteID == 0 || s.Numbers > l2tpv3.CiscoNumbers {
 		return &StateError{t.cfg.Name, fmt.Sprintf("connection %d makes no sense", s.LocalID)}
 	}
 	// What is in force is as the tunnel is configured; it is another one that is not.
@@ -325,7 +326,7 @@ func (t *tunnel) restoreConnection(s connectionState) error {
 	c := &connection{
 		e: e, t: t, state: s.State, phase: s.Phase, since: s.Since,
 		localID: s.LocalID, remoteID: s.RemoteID, initiator: s.Initiator, path: s.Path, settled: s.Settled,
-		peer: s.Peer, tie: s.Tie, auth: auth{on: s.Auth, localNonce: s.Nonce, remoteNonce: s.PeerNonce},
+		peer: s.Peer, numbers: s.Numbers, tie: s.Tie, auth: auth{on: s.Auth, localNonce: s.Nonce, remoteNonce: s.PeerNonce},
 		rel: newReliable(), heard: e.now,
 	}
 	// No timer runs for longer than it would from the beginning.
@@ -384,7 +385,7 @@ func (t *tunnel) restoreSession(s sessionState) error {
 		len(s.RemoteCookie) != 0 && len(s.RemoteCookie) != 4 && len(s.RemoteCookie) != 8 ||
 		s.Receive > l2tpv3.SublayerDefault || s.Previous != nil && (s.State != SessionEstablished || len(s.Previous) != len(s.LocalCookie)) ||
 		s.Waiting && s.Previous == nil || s.Wishes.DSCP > maxDSCP ||
-		s.Wishes.Sublayer > l2tpv3.SublayerDefault || s.Wishes.Sequencing > l2tpv3.SequencingAll {
+		s.Wishes.Sublayer > l2tpv3.SublayerDefault && s.Wishes.Sublayer != s.Config.Specific || s.Wishes.Sequencing > l2tpv3.SequencingAll {
 		return &StateError{t.cfg.Name, fmt.Sprintf("session %s makes no sense", s.Config.Name)}
 	}
 	if err := s.Config.check(t); err != nil {

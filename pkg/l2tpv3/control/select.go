@@ -510,7 +510,7 @@ func (h *heldRequest) progress(t *tunnel) {
 	}
 	t.held = nil
 	t.changed()
-	m, err := l2tpv3.Parse(h.d.Payload)
+	m, err := read(h.d.Payload)
 	if err != nil || h.request == t.conn.request {
 		return // the living peer has that ID: it would take the answer for its own
 	}
@@ -527,7 +527,7 @@ func (h *heldRequest) unanswered(t *tunnel) {
 
 // accept goes on with the SCCRQ.
 func (h *heldRequest) accept(t *tunnel) {
-	if m, err := l2tpv3.Parse(h.d.Payload); err == nil && !t.e.stopping {
+	if m, err := read(h.d.Payload); err == nil && !t.e.stopping {
 		t.begin(h.d, m, h.request)
 	}
 }

@@ -620,7 +620,7 @@ func (cfg *Session) check(t *tunnel) error {
 func (cfg *Session) equal(o Session) bool {
 	return cfg.Tunnel == o.Tunnel && cfg.Name == o.Name && cfg.Type == o.Type &&
 		bytes.Equal(cfg.RemoteEndID, o.RemoteEndID) && bytes.Equal(cfg.LocalEndID, o.LocalEndID) && bytes.Equal(cfg.AGI, o.AGI) &&
-		cfg.Sequencing == o.Sequencing && cfg.DSCP == o.DSCP && cfg.CanSublayer == o.CanSublayer && cfg.CanChangeCookies == o.CanChangeCookies &&
+		cfg.Sequencing == o.Sequencing && cfg.DSCP == o.DSCP && cfg.Specific == o.Specific && cfg.CanSublayer == o.CanSublayer && cfg.CanChangeCookies == o.CanChangeCookies &&
 		cfg.CookieLength == o.CookieLength && cfg.Sublayer == o.Sublayer && cfg.MTU == o.MTU &&
 		cfg.Circuit == o.Circuit && cfg.CanSequence == o.CanSequence
 }

@@ -42,6 +42,7 @@ type ConnectionStatus struct {
 	PeerVendorName   string
 	PeerCapabilities []l2tpv3.PseudowireType
 	PeerLanguage     string
+	PeerNumbers      l2tpv3.Numbers
 	// ECN says that both ends have announced RFC 9601's capability.
 	ECN bool
 	// PeerWindow is the peer's receive window; CongestionWindow is what is used of it now.
@@ -144,6 +145,7 @@ func (t *tunnel) status() ConnectionStatus {
 	s.Authenticated = c.auth.on
 	s.PeerHostName, s.PeerRouterID, s.PeerVendorName = c.peer.HostName, c.peer.RouterID, c.peer.VendorName
 	s.PeerCapabilities = slices.Clone(c.peer.Capabilities)
+	s.PeerNumbers = c.numbers
 	s.PeerLanguage, s.ECN = c.peer.Language, t.cfg.ECN && c.peer.ECN
 	s.PeerWindow, s.CongestionWindow = int(c.peer.Window), c.rel.cwnd
 	s.Ns, s.Nr = c.rel.ns(), c.rel.nr

@@ -28,7 +28,7 @@ var updateFlag = flag.Bool("update", false, "rewrite the transcripts in testdata
 // to judge it. Lines:
 //
 //	# comment
-//	tunnel NAME [KEY=VALUE…]      SetTunnel; host=, peer=, router=, remote=, caps=, hello=, window=, secret=, digest=sha1, encapsulation=ip
+//	tunnel NAME [KEY=VALUE…]      SetTunnel; host=, peer=, router=, remote=, caps=, hello=, window=, secret=, digest=sha1, numbers=cisco, encapsulation=ip
 //	session TUNNEL NAME [KEY=…]   SetSession; type=, end=, agi=, cookie=, sublayer=, mtu=, circuit=, sequence
 //	remove TUNNEL [NAME] RESULT   RemoveTunnel, RemoveSession
 //	< MESSAGE [from=ADDR:PORT]    receive a message, in the text form of describe
@@ -230,6 +230,8 @@ func (s *stage) tunnel(name string, words []string) error {
 			c.Secrets = append(c.Secrets, []byte(v))
 		case "digest":
 			c.Digest = l2tpv3.HMACSHA1
+		case "numbers":
+			c.Numbers = l2tpv3.CiscoNumbers
 		case "encapsulation":
 			c.Encapsulation = l2tpv3.IP
 		default:

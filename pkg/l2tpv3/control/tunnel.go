@@ -38,6 +38,7 @@ var (
 	ErrSequencing    = errors.New("a level of data sequencing that is not known, or that the data plane cannot do")
 	ErrDSCP          = errors.New("a DSCP is 63 at most")
 	ErrLanguage      = errors.New("a language tag that is too long")
+	ErrNumbers       = errors.New("there are standard and Cisco's numbers, and no others")
 	ErrHide          = errors.New("nothing can be hidden without a secret")
 )
 
@@ -367,6 +368,8 @@ func (cfg Tunnel) checkedWith(secrets bool) (Tunnel, error) {
 		return fail("Digest", ErrDigest)
 	case len(cfg.Language) > maxName:
 		return fail("Language", ErrLanguage)
+	case cfg.Numbers > l2tpv3.CiscoNumbers:
+		return fail("Numbers", ErrNumbers)
 	case cfg.Hide && !secrets:
 		return fail("Hide", ErrHide)
 	}
@@ -383,7 +386,7 @@ func (cfg Tunnel) checkedWith(secrets bool) (Tunnel, error) {
 
 // live reports whether a living connection can go over to the configuration next.
 func (t *tunnel) live(next Tunnel) bool {
-	next.Hello, next.Peer, next.Digest, next.Hide = t.cfg.Hello, t.cfg.Peer, t.cfg.Digest, t.cfg.Hide
+	next.Hello, next.Peer, next.Digest, next.Hide, next.Numbers = t.cfg.Hello, t.cfg.Peer, t.cfg.Digest, t.cfg.Hide, t.cfg.Numbers
 	if (len(t.cfg.Secrets) > 0 || t.secretsDue) == (len(next.Secrets) > 0) {
 		next.Secrets = t.cfg.Secrets
 	}
@@ -393,7 +396,7 @@ func (t *tunnel) live(next Tunnel) bool {
 func (cfg Tunnel) equal(o Tunnel) bool {
 	return cfg.Name == o.Name && cfg.Encapsulation == o.Encapsulation && cfg.Local == o.Local && cfg.Remote == o.Remote &&
 		cfg.HostName == o.HostName && cfg.RouterID == o.RouterID && cfg.PeerHostName == o.PeerHostName && cfg.Peer == o.Peer &&
-		cfg.Hello == o.Hello && cfg.Digest == o.Digest && cfg.Hide == o.Hide && cfg.ECN == o.ECN && cfg.Language == o.Language && cfg.Foreign == o.Foreign && cfg.ReceiveWindow == o.ReceiveWindow &&
+		cfg.Hello == o.Hello && cfg.Digest == o.Digest && cfg.Hide == o.Hide && cfg.ECN == o.ECN && cfg.Language == o.Language && cfg.Foreign == o.Foreign && cfg.Numbers == o.Numbers && cfg.ReceiveWindow == o.ReceiveWindow &&
 		slices.Equal(cfg.Capabilities, o.Capabilities) &&
 		slices.EqualFunc(cfg.Secrets, o.Secrets, func(a, b []byte) bool { return string(a) == string(b) })
 }
@@ -421,7 +424,7 @@ func (t *tunnel) open() {
 		Local:         netip.AddrPortFrom(t.cfg.Local, 0),
 		Remote:        netip.AddrPortFrom(t.cfg.Remote, t.cfg.port()),
 	})
-	c.initiator = true
+	c.initiator, c.numbers = true, t.cfg.Numbers
 	c.tie = new(l2tpv3.TieBreaker)
 	t.e.random(c.tie[:])
 	t.conn = c
