@@ -16,6 +16,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
 	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
+	"github.com/pwd-project/pwd/pkg/pseudowire/nsp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
 )
 
@@ -143,7 +144,7 @@ func openEBPF(dir string, log *slog.Logger) (pseudowire.Datapath, error) {
 	if err != nil {
 		return nil, unsupported(err, errors.Is(err, tcbpf.ErrKernel))
 	}
-	return dp, nil
+	return withServices(dp, log), nil
 }
 
 func openKernel(log *slog.Logger) (pseudowire.Datapath, error) {
@@ -157,7 +158,17 @@ func openKernel(log *slog.Logger) (pseudowire.Datapath, error) {
 		log.Warn("the MSS of TCP through the kernel's datapath is not clamped: full segments may travel in fragments", "err", err)
 		return dp, nil
 	}
-	return clamped, nil
+	return withServices(clamped, log), nil
+}
+
+// withServices gives the datapath what it does not do to frames itself, where the kernel can.
+func withServices(dp pseudowire.Datapath, log *slog.Logger) pseudowire.Datapath {
+	served, err := nsp.Wrap(dp)
+	if err != nil {
+		log.Warn("attachment circuits of several tags, priority bits and limits are not available", "datapath", dp.Kind(), "err", err)
+		return dp
+	}
+	return served
 }
 
 // unsupported makes an error errors.ErrUnsupported too if it is about what the host lacks.

@@ -364,7 +364,7 @@ func (a *Agent) attachmentViews() []api.Attachment {
 		}
 		views = append(views, api.Attachment{
 			Pseudowire: w.Name, Bridge: w.Attachment.Bridge, Interface: w.Attachment.Interface,
-			VLAN: w.Attachment.VLAN, Device: w.Device, State: state, Reason: w.circuitReason,
+			VLAN: w.Attachment.VLAN, Frames: w.Attachment.Frames(), Device: w.Device, State: state, Reason: w.circuitReason,
 		})
 	}
 	return views
@@ -412,8 +412,8 @@ func attachmentWords(at topology.Attachment) string {
 	if at.Interface != "" {
 		words = "interface " + at.Interface
 	}
-	if at.VLAN != 0 {
-		words += fmt.Sprintf(" vlan %d", at.VLAN)
+	if frames := at.Frames(); frames != "" {
+		words += " " + frames
 	}
 	return words
 }

@@ -119,7 +119,7 @@ func (a *Agent) vacate(w *wire) error {
 	for o := range a.places[placeOf(&w.Attachment)] {
 		// Those of one network share their attachment circuit.
 		together := o.Network != "" && o.Network == w.Network
-		if o == w || together || !overlap(&o.Attachment, &w.Attachment) {
+		if o == w || together || !o.Attachment.Overlaps(&w.Attachment) {
 			continue
 		}
 		if err := a.bridges.RemoveAttachment(o.Name); err != nil {
@@ -150,14 +150,6 @@ func (a *Agent) place(w *wire, at *topology.Attachment) {
 	a.places[placeOf(at)][w] = true
 }
 
-// overlap says that two attachments would carry the same frames.
-func overlap(x, y *topology.Attachment) bool {
-	if x.Bridge != y.Bridge || x.Interface != y.Interface {
-		return false
-	}
-	return x.VLAN == y.VLAN || x.Interface != "" && (x.VLAN == 0 || y.VLAN == 0)
-}
-
 // makeDevice sets the pseudowire in its datapath. One that the datapath cannot carry
 // as the topology wants it is no failure: it is shown.
 func (a *Agent) makeDevice(w *wire) error {
@@ -176,8 +168,8 @@ func (a *Agent) tryDevice(w *wire) error {
 	if err := a.able(w, dp); err != nil {
 		return err
 	}
-	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU}
-	if dp.Abilities().RewritesTags {
+	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU, Service: serviceOf(w, dp.Abilities())}
+	if can := dp.Abilities(); can.RewritesTags && !servesTags(w, can) {
 		if p.KeepTag = w.Type == l2tpv3.EthernetVLAN; a.carriesTags(w, dp) {
 			p.VLAN = w.Attachment.VLAN
 		}
@@ -211,13 +203,7 @@ func (a *Agent) carriesTags(w *wire, dp pseudowire.Datapath) bool {
 func (a *Agent) attach(w *wire) error {
 	dp := a.datapaths[w.kind]
 	w.vacated = false
-	tagged := a.carriesTags(w, dp)
-	err := a.bridges.SetAttachment(bridge.Attachment{
-		Pseudowire: w.Name, Device: w.Device,
-		Bridge: w.Attachment.Bridge, Interface: w.Attachment.Interface,
-		VLAN: w.Attachment.VLAN, Tagged: tagged, AnyTag: tagged && !dp.Abilities().RewritesTags,
-		Isolated: w.Isolated,
-	})
+	err := a.bridges.SetAttachment(a.attachmentOf(w, dp))
 	missing, rest := absent(err)
 	if !dp.Abilities().DeviceWithoutSession {
 		// The device comes with the session, and is attached then.

@@ -168,9 +168,11 @@ type Attachment struct {
 	Bridge     string `json:"bridge,omitempty"`
 	Interface  string `json:"interface,omitempty"`
 	VLAN       uint16 `json:"vlan,omitempty"`
-	Device     string `json:"device"`
-	State      string `json:"state"` // up, down
-	Reason     string `json:"reason,omitempty"`
+	// Frames are those of the circuit, in words, empty for all: "vlan 100", "vlans 100,200-210".
+	Frames string `json:"frames,omitempty"`
+	Device string `json:"device"`
+	State  string `json:"state"` // up, down
+	Reason string `json:"reason,omitempty"`
 }
 
 // MAC is an address that a bridge of the site has learned, and where it is.

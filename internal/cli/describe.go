@@ -403,6 +403,9 @@ func attachmentFields(p *page, ac api.Attachment) {
 	p.field("Bridge", ac.Bridge)
 	p.field("Interface", ac.Interface)
 	p.field("VLAN", number(ac.VLAN))
+	if ac.Frames != "" {
+		p.field("Frames", ac.Frames)
+	}
 	p.field("Device", ac.Device)
 	p.field("Reason", ac.Reason)
 }

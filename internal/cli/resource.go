@@ -189,6 +189,14 @@ func pseudowires() resource {
 	}
 }
 
+// framesOf are an attachment circuit's frames; of one VLAN its number.
+func framesOf(c api.Attachment) string {
+	if c.Frames == "" && c.VLAN != 0 {
+		return number(c.VLAN)
+	}
+	return strings.TrimPrefix(c.Frames, "vlan ")
+}
+
 func attachments() resource {
 	return resource{
 		plural: "attachments", singular: "attachment", aliases: []string{"ac", "acs"}, describe: describeAttachment,
@@ -197,7 +205,7 @@ func attachments() resource {
 		list: items((*api.Client).Attachments, func(c api.Attachment) item {
 			return item{value: c, names: []string{c.Pseudowire, network(c.Pseudowire)}, cells: []string{
 				c.Pseudowire, orNone(c.State), orNone(c.Bridge), orNone(c.Interface),
-				number(c.VLAN), orNone(c.Device), orNone(c.Reason)}}
+				orNone(framesOf(c)), orNone(c.Device), orNone(c.Reason)}}
 		}),
 	}
 }

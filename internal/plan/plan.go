@@ -306,6 +306,11 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"bridge", Live, a.Attachment.Bridge, b.Attachment.Bridge},
 		{"interface", Live, a.Attachment.Interface, b.Attachment.Interface},
 		{"vlan", Live, a.Attachment.VLAN, b.Attachment.VLAN},
+		{"vlans", Live, a.Attachment.VLANs, b.Attachment.VLANs},
+		{"untagged", Live, a.Attachment.Untagged, b.Attachment.Untagged},
+		{"inner vlan", Live, a.Attachment.InnerVLAN, b.Attachment.InnerVLAN},
+		{"tag protocol", Live, a.Attachment.TagProtocol, b.Attachment.TagProtocol},
+		{"priority bits", Live, a.Attachment.PCP, b.Attachment.PCP},
 		{"split horizon", Live, a.Isolated, b.Isolated},
 		{"vlan at the peer", Live, a.PeerVLAN, b.PeerVLAN},
 	})

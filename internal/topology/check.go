@@ -56,34 +56,6 @@ func (b *builder) checkSites() {
 	}
 }
 
-// circuits is what of a site's interfaces and bridges is taken, and by what.
-type circuits struct {
-	interfaces map[string]*interfaceUse
-	bridges    map[bridgeVLAN]use
-}
-
-// use is who took something, and where.
-type use struct {
-	by string
-	at spot
-}
-
-type interfaceUse struct {
-	whole use
-	vlans map[uint16]use
-	// any is the first VLAN that was taken.
-	any use
-}
-
-type bridgeVLAN struct {
-	bridge string
-	vlan   uint16
-}
-
-func newCircuits() *circuits {
-	return &circuits{map[string]*interfaceUse{}, map[bridgeVLAN]use{}}
-}
-
 // checkPorts takes the ports of the site's bridges.
 func (b *builder) checkPorts(s *site, c *circuits) {
 	for _, br := range s.bridges {
@@ -93,65 +65,17 @@ func (b *builder) checkPorts(s *site, c *circuits) {
 				b.clash(CodeBridgeAsPort, port.at, fmt.Sprintf("%s is a bridge: it cannot be a port of one", name), other.at, "declared here", "name the interfaces that are to be in the bridge")
 				continue
 			}
-			if taken := c.interfaces[name]; taken != nil {
-				b.interfaceClash(port.at, name, taken.whole)
+			if other := c.interfaces[name]; other != nil {
+				b.interfaceClash(port.at, name, other.whole)
 				continue
 			}
-			c.interfaces[name] = &interfaceUse{whole: use{"a port of bridge " + br.Name, port.at}}
+			c.interfaces[name] = &taken{whole: use{"a port of bridge " + br.Name, port.at}}
 		}
 	}
 }
 
 func (b *builder) interfaceClash(at spot, name string, other use) {
 	b.clash(CodeInterfaceClash, at, fmt.Sprintf("interface %s is %s already", name, other.by), other.at, "first used here", "use each interface, and each VLAN of one, once")
-}
-
-// checkCircuit takes the end's attachment circuit.
-func (b *builder) checkCircuit(p *pseudowire, e end, c *circuits) {
-	a := e.attachment
-	by := use{"attached to " + p.title(), e.circuitAt}
-	vlanBy := use{p.title(), e.vlanAt}
-	if a.VLAN == 0 {
-		vlanBy.at = e.circuitAt
-	}
-	if a.Bridge != "" {
-		key := bridgeVLAN{a.Bridge, a.VLAN}
-		if other, taken := c.bridges[key]; taken {
-			b.clash(CodeVLANClash, vlanBy.at, fmt.Sprintf("%s of bridge %s is already carried by %s", vlanWords(a.VLAN), a.Bridge, other.by), other.at, "first used here", "use another VLAN or another bridge")
-			return
-		}
-		c.bridges[key] = vlanBy
-		return
-	}
-	u := c.interfaces[a.Interface]
-	if u == nil {
-		u = &interfaceUse{vlans: map[uint16]use{}}
-		c.interfaces[a.Interface] = u
-	}
-	switch {
-	case u.whole.by != "":
-		b.interfaceClash(e.circuitAt, a.Interface, u.whole)
-	case a.VLAN == 0 && u.any.by != "":
-		b.clash(CodeInterfaceClash, e.circuitAt, fmt.Sprintf("a VLAN of interface %s is already carried by %s", a.Interface, u.any.by), u.any.at, "first used here", "attach VLANs of the interface, or the whole of it")
-	case a.VLAN == 0:
-		u.whole = by
-	default:
-		if other, taken := u.vlans[a.VLAN]; taken {
-			b.clash(CodeVLANClash, e.vlanAt, fmt.Sprintf("VLAN %d of interface %s is already carried by %s", a.VLAN, a.Interface, other.by), other.at, "first used here", "use another VLAN or another interface")
-			return
-		}
-		u.vlans[a.VLAN] = vlanBy
-		if u.any.by == "" {
-			u.any = vlanBy
-		}
-	}
-}
-
-func vlanWords(vlan uint16) string {
-	if vlan == 0 {
-		return "the untagged traffic"
-	}
-	return fmt.Sprintf("VLAN %d", vlan)
 }
 
 // checkDevices finds pseudowires whose devices would have one name at a site.
@@ -283,7 +207,7 @@ func (b *builder) mixedBridges() {
 		}
 	}
 	each(func(_ *pseudowire, e end, k key) {
-		if e.attachment.VLAN == 0 {
+		if e.attachment.Whole() {
 			whole[k] = e
 		}
 	})

@@ -72,6 +72,7 @@ const (
 	CodeUnshaped       Code = "PW0228"
 	CodeUnderlay       Code = "PW0229"
 	CodeRedundancy     Code = "PW0230"
+	CodeOtherTags      Code = "PW0231"
 
 	CodeUnusedSite   Code = "PW0301"
 	CodeUnusedTunnel Code = "PW0302"
@@ -155,6 +156,7 @@ var codes = []codeMeaning{
 	{CodeUnshaped, "something that takes a rate or a ceiling, without either"},
 	{CodeUnderlay, "an underlay that the site does not have, or one of several that is not chosen"},
 	{CodeRedundancy, "the tunnels of a redundancy are not those of the pseudowire"},
+	{CodeOtherTags, "the frames of a pseudowire have a tag on the way at one end and none at the other"},
 
 	{CodeUnusedSite, "no tunnel reaches the site"},
 	{CodeUnusedTunnel, "no pseudowire uses the tunnel"},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/vlan"
 )
 
 // Local is the topology as one site sees it: what its daemon has to make true.
@@ -167,6 +168,25 @@ type Redundancy struct {
 type Attachment struct {
 	Bridge, Interface string
 	// VLAN is the tag on the attachment circuit, 1 to 4094; 0 is a whole port or
-	// a bridge's untagged traffic.
+	// a bridge's untagged traffic, or what VLANs, InnerVLAN and Untagged say.
 	VLAN uint16
+	// VLANs are several of them, whose tags stay on; Untagged are frames without one,
+	// beside them or alone.
+	VLANs    vlan.Set
+	Untagged bool
+	// InnerVLAN is the second tag, 0 for any or none.
+	InnerVLAN uint16
+	// TagProtocol is the TPID of the first tag: 0x8100, or 0x88a8 for a service tag.
+	TagProtocol uint16
+	PCP         PCP
+}
+
+// PCP says which priority bits tags have on the way out of a pseudowire. The zero value
+// leaves them as they are, and 0 where a tag is pushed.
+type PCP struct {
+	// Mapped says that Map has the new bits by the old ones; DSCP that they are the first
+	// three bits of the DSCP inside.
+	Mapped bool
+	Map    [8]uint8
+	DSCP   bool
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/pwd-project/pwd/pkg/vlan"
 )
 
 // refuse notes an error and is the result of a parse that failed.
@@ -385,21 +387,43 @@ func parseIdentifier(what string, s *source, at spot, n *node) (any, bool) {
 	return n.text, true
 }
 
-// vlanOrRange is one entry of a list of VLANs.
+// vlanOrRange is one entry of a list of VLANs; it reads to a vlan.Range.
 var vlanOrRange = scalar{words: "VLANs, as 100 or 200-210", form: anyOf(between(1, 4094), pattern(`^[0-9]+-[0-9]+$`)), parse: func(s *source, at spot, n *node) (any, bool) {
 	low, high, isRange := strings.Cut(n.text, "-")
 	if !isRange || low == "" {
-		return vlan.parse(s, at, n)
+		id, ok := vlanID.parse(s, at, n)
+		if !ok {
+			return nil, false
+		}
+		return vlan.Range{First: uint16(id.(int64)), Last: uint16(id.(int64))}, true
 	}
 	from, err1 := strconv.ParseUint(low, 10, 16)
 	to, err2 := strconv.ParseUint(high, 10, 16)
 	if err1 != nil || err2 != nil || from < 1 || to > 4094 || from > to {
 		return s.refuse(CodeNumber, at, printable(n.text)+" is not a range of VLANs", "write it as 200-210, within 1 to 4094")
 	}
-	return n.text, true
+	return vlan.Range{First: uint16(from), Last: uint16(to)}, true
 }}
 
-var vlan = integer("VLAN", 1, 4094)
+var vlanID = integer("VLAN", 1, 4094)
+
+// keepPCP and dscpPCP are what is not a number among priority bits.
+const keepPCP, dscpPCP = -1, -2
+
+// priorityBits is what a tag's PCP is to be; it reads to an int.
+var priorityBits = scalar{words: "keep, dscp or a number from 0 to 7", form: anyOf(between(0, 7), spelled([]string{"keep", "dscp"})), parse: func(s *source, at spot, n *node) (any, bool) {
+	if word := map[string]int{"keep": keepPCP, "dscp": dscpPCP}[n.text]; word != 0 {
+		return word, true
+	}
+	v, fault := decimal(n)
+	switch {
+	case fault != "":
+		return s.refuse(CodeNumber, at, fault, "write keep, dscp, or a number from 0 to 7")
+	case v < 0 || v > 7:
+		return s.refuse(CodeNumber, at, fmt.Sprintf("PCP %d is out of range", v), "write keep, dscp, or a number from 0 to 7")
+	}
+	return int(v), true
+}}
 
 // dscp is a code point, by name or number; it reads to a uint8.
 var dscp = scalar{words: "a DSCP by name, as ef, or a number from 0 to 63", form: anyOf(between(0, 63), spelled(slices.Sorted(maps.Keys(dscpNames)))), parse: func(s *source, at spot, n *node) (any, bool) {

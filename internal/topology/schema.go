@@ -8,7 +8,6 @@ import "time"
 const (
 	laterQoS   = "remove it: quality of service comes with a later version"
 	laterSteer = "remove it: a pseudowire rides one tunnel, named by `tunnel:`"
-	laterVLAN  = "remove it: attach one VLAN with `vlan:`, or a whole port without it"
 )
 
 var topologyObject = &object{
@@ -152,14 +151,16 @@ var attachmentObject = &object{
 	fields: []field{
 		{key: "bridge", shape: interfaceOf("a bridge"), about: "A bridge among the site's `bridges`."},
 		{key: "interface", shape: interfaceOf("an interface"), about: "An interface; without `vlan` the whole port, tags and all."},
-		{key: "vlan", shape: vlan, standard: "none", about: "The VLAN here. Its tag is popped towards the pseudowire and pushed from it, so that it can differ at the other end. On a bridge without it: untagged traffic."},
+		{key: "vlan", shape: vlanID, standard: "none", about: "The VLAN here. Its tag is popped towards the pseudowire and pushed from it, so that it can differ at the other end. On a bridge without it: untagged traffic."},
+		{key: "vlans", shape: list{of: vlanOrRange, least: 1}, standard: "none", about: "Several VLANs here, as `[100, 200-210]`. Their tags stay on: the other end has the same, or a whole port."},
+		{key: "untagged", shape: boolean(""), standard: "false", about: "`true`: frames without a tag, or with one of VLAN 0. With `vlans` beside those, else they alone."},
+		{key: "inner-vlan", shape: vlanID, standard: "any, or none", about: "The second of two tags. With `vlan` both are popped and pushed; with `vlans`, or without either, both stay on."},
+		{key: "tag-protocol", shape: wordOf(choice{words: []string{"802.1q", "802.1ad"}}), standard: "802.1q", about: "The protocol of the first tag: 0x8100, or 0x88a8 for service tags (802.1ad). That of an inner tag is 0x8100."},
+		{key: "pcp", shape: list{of: priorityBits, least: 8, most: 8, orOne: true}, standard: "keep", about: "The priority bits of tags on frames out of the pseudowire. `keep`: as they are, 0 where a tag is pushed. A number: always that. A list of eight: the new bits by the old ones, from 0 on. `dscp`: the first three bits of the DSCP in the IP header behind the tag, 0 for other frames."},
 		{key: "end-id", shape: identifier("end ID"), standard: "the pseudowire's", about: "At a foreign site: the Remote End ID that is sent to it. The pseudowire's own `end-id` is what it sends."},
 		{key: "cookie", shape: cookie, standard: "the pseudowire's", about: "At a foreign site: octets of the cookie that it is to send."},
 		{key: "sequencing", shape: sequencing, standard: "the pseudowire's", about: "At a foreign site: which packets it is to number."},
 		{key: "sublayer", shape: sublayer, standard: "the pseudowire's", about: "At a foreign site: the sublayer that it is to send."},
-		{key: "vlans", shape: list{of: vlanOrRange, least: 1}, later: laterVLAN, about: "Several VLANs."},
-		{key: "inner-vlan", shape: vlan, later: laterVLAN, about: "The inner of two tags."},
-		{key: "untagged", shape: boolean(""), later: laterVLAN, about: "Only frames without a tag."},
 	},
 }
 

@@ -144,6 +144,8 @@ type end struct {
 	attachment Attachment
 	// circuitAt is the place of the bridge or interface, vlanAt that of the VLAN if it has one.
 	circuitAt, vlanAt spot
+	// claims are what of the bridge or interface is its own.
+	claims []claim
 	// endID is what a foreign site's end is called, nil for what the pseudowire is;
 	// endIDAt its place. towards is how that site is to send.
 	endID   []byte
@@ -589,7 +591,7 @@ func (b *builder) tags(p *pseudowire) {
 	for i := range p.ends {
 		e := &p.ends[i]
 		switch {
-		case e.broken || e.site.foreign:
+		case e.broken || e.site.foreign || e.keepsTags():
 		case e.attachment.VLAN != 0:
 			with = e
 		default:
@@ -599,6 +601,7 @@ func (b *builder) tags(p *pseudowire) {
 	if p.kind == l2tpv3.EthernetVLAN && with != nil && without != nil && !b.full() {
 		b.clash(CodeTags, without.circuitAt, fmt.Sprintf("an Ethernet VLAN %s with a VLAN at one end and none at the other", p.kindOfService()), with.vlanAt, "there is one here", "add `vlan:`, remove the other one, or use `type: ethernet`")
 	}
+	b.otherTags(p)
 }
 
 // tunnelOf is the tunnel that carries the pseudowire, nil if that was faulty.
@@ -707,7 +710,7 @@ func (b *builder) foreignEnd(p *pseudowire, s *site, r row) end {
 	if rec == nil {
 		return e
 	}
-	for _, key := range []string{"bridge", "interface"} {
+	for _, key := range slices.Concat([]string{"bridge", "interface"}, selectors) {
 		if rec.has(key) {
 			b.clash(CodeForeign, rec.values[key].key, fmt.Sprintf("%s is foreign: what it attaches is not said here", s.name), s.at, "declared here", "remove the key")
 		}
@@ -737,11 +740,10 @@ func (b *builder) end(s *site, r row) end {
 	}
 	br, brAt, brOK := get[string](rec, "bridge")
 	ifc, ifcAt, ifcOK := get[string](rec, "interface")
-	tag, tagAt, tagOK := get[int64](rec, "vlan")
-	// A VLAN that could not be read could be any.
-	e.broken = !brOK && !ifcOK || rec.has("vlan") && !tagOK
-	e.attachment = Attachment{Bridge: br, Interface: ifc, VLAN: uint16(tag)}
-	e.circuitAt, e.vlanAt = brAt, tagAt
+	e.attachment = Attachment{Bridge: br, Interface: ifc}
+	e.circuitAt = brAt
+	whole := b.selection(&e, rec)
+	e.broken = !brOK && !ifcOK || !whole
 	switch {
 	case rec.has("bridge") && rec.has("interface"):
 		b.clash(CodeExclusive, rec.values["interface"].key, "bridge and interface are both there", rec.values["bridge"].key, "the other one is here", "attach one of them")

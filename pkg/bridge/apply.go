@@ -218,7 +218,7 @@ func (m *Manager) adapt(t *target, a Attachment, had bool) error {
 		if err, _ = m.reconcile(t); t.index != 0 && !t.private {
 			err = nil
 		}
-	case had:
+	case had || a.VLANs != "":
 		err = m.portTables(t)
 	default:
 		err = m.portTable(t, t.attachments[a.Pseudowire].VLAN)
@@ -332,7 +332,7 @@ func (m *Manager) attach(t *target, a Attachment) error {
 
 // carries says whether the bridge, such as it is, can carry the attachment.
 func (m *Manager) carries(t *target, a Attachment) error {
-	if a.VLAN == 0 || a.Tagged && !a.AnyTag || t.shape.aware {
+	if a.VLAN == 0 || a.Filtered || a.Tagged && !a.AnyTag || t.shape.aware {
 		return nil
 	}
 	e := &UnsupportedError{For: "pseudowire " + a.Pseudowire}

@@ -11,6 +11,8 @@
 //	                   transparent as the kernel allows
 //	interface, VLAN    the same with a VLAN device of the interface; with Tagged,
 //	                   with the interface itself, which its pseudowires then share
+//	several VLANs,     as a VLAN with Tagged: the device is Filtered, it keeps the frames
+//	untagged           of others away by itself
 //
 // # Ownership
 //
@@ -48,6 +50,8 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+
+	"github.com/pwd-project/pwd/pkg/vlan"
 )
 
 // Options are what a Manager is made with.
@@ -88,9 +92,17 @@ type Attachment struct {
 	// interface, or a bridge's untagged traffic (all its traffic if it does not
 	// filter VLANs).
 	VLAN uint16
+	// VLANs are several of them instead, whose tags stay on.
+	VLANs vlan.Set
+	// Untagged is untagged traffic beside VLANs.
+	Untagged bool
 	// Tagged says that frames on the device carry that tag, because the datapath
 	// rewrites it. Otherwise they are without.
 	Tagged bool
+	// Filtered says that the device takes and gives no other frames than those of the
+	// attachment circuit, tags and all, whatever the bridge does; Stacked that another tag
+	// under that of the VLAN is part of what says which these are.
+	Filtered, Stacked bool
 	// AnyTag says that the datapath passes frames with whatever tag, so that the
 	// bridge has to keep those of other VLANs away.
 	AnyTag bool
@@ -235,7 +247,7 @@ func (m *Manager) SetAttachment(a Attachment) error {
 		m.own(t)
 	}
 	t.put(a)
-	failures = append(failures, m.adapt(t, a, known && old.target == t && old.VLAN != a.VLAN))
+	failures = append(failures, m.adapt(t, a, known && old.target == t && (old.VLAN != a.VLAN || old.VLANs != a.VLANs)))
 	return errors.Join(failures...)
 }
 

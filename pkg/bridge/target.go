@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 )
@@ -20,6 +21,8 @@ type target struct {
 	attachments map[string]Attachment
 	// vlans counts the attachments of each VLAN, 0 for those without.
 	vlans map[uint16]int
+	// filtered and stacked count the attachments that are so.
+	filtered, stacked int
 
 	// What was found or made last.
 	index int
@@ -55,7 +58,32 @@ func (t *target) put(a Attachment) {
 		a.VLAN = 0 // the VLAN device has taken the tag off
 	}
 	t.attachments[a.Pseudowire] = a
-	t.vlans[a.VLAN]++
+	for vid := range a.vlans() {
+		t.vlans[vid]++
+	}
+	t.filtered += number(a.Filtered)
+	t.stacked += number(a.Stacked)
+}
+
+// vlans are the VLANs of an attachment, 0 for none.
+func (a *Attachment) vlans() iter.Seq[uint16] {
+	return func(yield func(uint16) bool) {
+		if a.VLANs == "" {
+			yield(a.VLAN)
+			return
+		}
+		if a.Untagged && !yield(0) {
+			return
+		}
+		a.VLANs.All()(yield)
+	}
+}
+
+func number(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 func (t *target) drop(pseudowire string) {
@@ -64,9 +92,13 @@ func (t *target) drop(pseudowire string) {
 		return
 	}
 	delete(t.attachments, pseudowire)
-	if t.vlans[a.VLAN]--; t.vlans[a.VLAN] == 0 {
-		delete(t.vlans, a.VLAN)
+	for vid := range a.vlans() {
+		if t.vlans[vid]--; t.vlans[vid] == 0 {
+			delete(t.vlans, vid)
+		}
 	}
+	t.filtered -= number(a.Filtered)
+	t.stacked -= number(a.Stacked)
 }
 
 // tags reports whether an attachment carries a VLAN.
@@ -84,8 +116,10 @@ func (m *Manager) place(a Attachment) (*target, error) {
 		return nil, &InvalidError{object, "an attachment is to a bridge or to an interface"}
 	case a.VLAN > 4094:
 		return nil, &InvalidError{object, fmt.Sprintf("VLAN %d; there are 1 to 4094", a.VLAN)}
-	case a.Tagged && a.VLAN == 0:
+	case a.Tagged && a.VLAN == 0 && !a.Filtered:
 		return nil, &InvalidError{object, "tagged without a VLAN"}
+	case a.VLANs != "" && (a.VLAN != 0 || !a.Filtered):
+		return nil, &InvalidError{object, "several VLANs take a device that filters them"}
 	case a.Bridge != "":
 		t := m.targets[a.Bridge]
 		if t == nil || t.private {
@@ -137,7 +171,7 @@ func (m *Manager) shapeOf(t *target, now *link) (shape, error) {
 			return shape{}, &UnsupportedError{For: "bridge " + t.name, Missing: "the kernel has no bridge VLAN filtering", Remedy: "leave `vlan-aware: true` out"}
 		}
 		s.aware = true
-	case t.private && t.vlans[0] > 0:
+	case t.private && (t.vlans[0] > 0 || t.filtered > 0):
 		// A whole interface passes tags and all.
 	case t.mode == Auto && now.canFilter:
 		// So does a bridge without VLAN attachments. Until everything has been
@@ -150,7 +184,8 @@ func (m *Manager) shapeOf(t *target, now *link) (shape, error) {
 	// A bridge that does not tell VLANs apart has one table of addresses for
 	// all of them. The same address in two VLANs (a router's, VRRP) would move
 	// to and fro in it and take frames to the wrong pseudowire: it must not learn.
-	s.learns = s.aware || len(t.vlans) < 2
+	// Nor does one that does tell them apart know of tags below the first.
+	s.learns = (s.aware || len(t.vlans) < 2) && t.stacked == 0
 	return s, nil
 }
 
@@ -185,6 +220,15 @@ func (t *target) portVLANs(s shape) vlanTable {
 // deviceVLANs are the VLANs of a pseudowire's device.
 func deviceVLANs(a Attachment, s shape) vlanTable {
 	switch {
+	case a.VLANs != "":
+		table := vlanTable{}
+		for vid := range a.VLANs.All() {
+			table[vid] = tagged
+		}
+		if a.Untagged && s.pvid != 0 {
+			table[s.pvid] = native
+		}
+		return table
 	case a.VLAN == 0 && s.pvid == 0:
 		return vlanTable{}
 	case a.VLAN == 0:

@@ -68,6 +68,9 @@ type Pseudowire struct {
 	// into the pseudowire, and that of frames out of it, whatever its number, gets the
 	// number VLAN (RFC 4719, Section 3.1; RFC 4448, Section 4.4). VLAN 0 leaves tags alone.
 	KeepTag bool
+	// Service is what happens to frames beyond that, between the device and what is
+	// above it; it sees the tags that VLAN is about. The zero value is nothing.
+	Service Service
 }
 
 // Session is one session's data plane (RFC 3931, Section 4.5), both directions.
@@ -116,6 +119,11 @@ const (
 	DropOutOfSequence  = "out-of-sequence"
 	DropCongestion     = "congestion-not-ecn-capable" // RFC 6040, Section 4.2
 	DropError          = "error"
+	DropLinkLocal      = "link-local"
+	// Frames beyond a limit of Service.Limits.
+	DropBroadcast      = "policed-broadcast"
+	DropMulticast      = "policed-multicast"
+	DropUnknownUnicast = "policed-unknown-unicast"
 	CountFragmented    = "fragmented"
 	CountReassembled   = "reassembled"
 )
@@ -147,6 +155,8 @@ type Abilities struct {
 	DF bool
 	// Priority says that Session.Priority is honoured.
 	Priority bool
+	// Services says that Pseudowire.Service is honoured.
+	Services bool
 }
 
 // Datapath carries Ethernet frames of sessions between devices and the PSN.

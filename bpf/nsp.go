@@ -1,0 +1,142 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+type (
+	// Service is what happens to a pseudowire's frames beyond its datapath (service.h).
+	Service = nspService
+	// Refusals are the frames that were dropped for it, by Way and Refused.
+	Refusals = nspRefusals
+)
+
+// Flags of Service.
+const (
+	ServiceFilter   = 1 << iota // not all frames are the pseudowire's, but only
+	ServiceUntagged             // those without a tag
+	ServiceTagged               // those with an outer tag among Vlans
+	ServiceInner                // and with the tag Inner
+	ServicePush                 // the tags come off on the way in, and are put on on the way out
+	ServiceRewrite              // the first tag becomes Outer on the way out
+	ServiceMapPCP               // PCPs on the way out are mapped by Pcp
+	ServiceDSCPPCP              // they are those of the IP header inside
+)
+
+// Way is which way a frame goes.
+type Way uint32
+
+const (
+	Into Way = 0 // the pseudowire
+	Out  Way = 8 // of it
+)
+
+// Refused is why a frame was dropped.
+type Refused uint32
+
+const (
+	PolicedBroadcast Refused = iota
+	PolicedMulticast
+	PolicedUnknown
+	RefusedVLAN
+	RefusedGroup
+	RefusedError
+)
+
+// kinds of frames that are limited.
+const kinds = 3
+
+// NSP are the programs of native service processing, in the kernel.
+type NSP struct {
+	// Into is for the egress of a pseudowire's device, Out for its ingress.
+	Into, Out *ebpf.Program
+	// Services by ifindex of the device.
+	Services Table[uint32, Service]
+
+	refused *ebpf.Map
+	due     Table[uint32, uint64]
+
+	collection *ebpf.Collection
+}
+
+// LoadNSP puts the programs into the kernel. Nothing is pinned: what is attached keeps
+// the programs and their maps.
+func LoadNSP() (*NSP, error) {
+	spec, err := loadNsp()
+	if err != nil {
+		return nil, &LoadError{"read the programs", err}
+	}
+	n := new(NSP)
+	if n.collection, err = ebpf.NewCollection(spec); err != nil {
+		return nil, &LoadError{"load the native service processing", err}
+	}
+	programs, maps := n.collection.Programs, n.collection.Maps
+	n.Into, n.Out = programs[nspProgPwdInto], programs[nspProgPwdOut]
+	n.Services.m, n.refused, n.due.m = maps[nspMapServices], maps[nspMapRefused], maps[nspMapDue]
+	return n, nil
+}
+
+// Close gives up the handles. What is attached stays.
+func (n *NSP) Close() error {
+	n.collection.Close()
+	return nil
+}
+
+// Put sets what happens to the frames of a device. Limits that there were go on
+// without a gap.
+func (n *NSP) Put(device uint32, s *Service) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count processors: %w", err)
+	}
+	err = n.refused.Update(&device, make([]Refusals, cpus), ebpf.UpdateNoExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return writeError(n.refused, err)
+	}
+	for kind := range uint32(kinds) {
+		for _, way := range []Way{Into, Out} {
+			key, now := device<<4|uint32(way)|kind, uint64(0)
+			if s.Interval[kind] == 0 {
+				err = n.due.Delete(key)
+			} else {
+				err = n.due.Create(key, &now)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return n.Services.Put(device, s)
+}
+
+// Delete forgets a device.
+func (n *NSP) Delete(device uint32) error {
+	errs := []error{n.Services.Delete(device), Table[uint32, Refusals]{n.refused}.Delete(device)}
+	for kind := range uint32(kinds) {
+		errs = append(errs, n.due.Delete(device<<4|uint32(Into)|kind), n.due.Delete(device<<4|uint32(Out)|kind))
+	}
+	return errors.Join(errs...)
+}
+
+// Refused are how many frames of a device were dropped, by reason, both ways together.
+func (n *NSP) Refused(device uint32) (map[Refused]uint64, error) {
+	var perCPU []Refusals
+	if err := n.refused.Lookup(&device, &perCPU); err != nil {
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("read map %s: %w", n.refused, err)
+	}
+	sum := map[Refused]uint64{}
+	for _, r := range perCPU {
+		for reason := PolicedBroadcast; reason <= RefusedError; reason++ {
+			if v := r.Of[uint32(Into)+uint32(reason)] + r.Of[uint32(Out)+uint32(reason)]; v > 0 {
+				sum[reason] += v
+			}
+		}
+	}
+	return sum, nil
+}

@@ -1,0 +1,321 @@
+// Package nsp is the native service processing of pseudowires (pseudowire.Service) for any
+// datapath: eBPF programs at both hooks of each device that has some, which go with the
+// device. It filters, pushes, pops and rewrites tags and limits storms.
+package nsp
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+const (
+	// filterPriority is behind that of the datapaths' programs.
+	filterPriority = 0x7065
+	handle         = 1
+	tpid8021Q      = 0x8100
+)
+
+// ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
+var ErrUnsupported = ebpf.ErrNotSupported
+
+// Datapath is another one whose pseudowires have services.
+type Datapath struct {
+	pseudowire.Datapath
+	programs *bpf.NSP
+	nl       *netlink.Handle
+
+	wires map[string]*wire
+	// sessions are the pseudowires' that sent last: whose counters have what was refused.
+	sessions map[string]uint32
+}
+
+// wire is a pseudowire and how its device is. device is 0 before that was looked at.
+type wire struct {
+	pseudowire.Pseudowire
+	device  uint32
+	service pseudowire.Service
+}
+
+// Wrap gives services to the pseudowires of a datapath, in the namespace of the calling
+// thread. On an error the datapath is as it was, and the caller's.
+func Wrap(dp pseudowire.Datapath) (*Datapath, error) {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink for native service processing: %w", err)
+	}
+	programs, err := bpf.LoadNSP()
+	if err != nil {
+		nl.Close()
+		return nil, err
+	}
+	return &Datapath{Datapath: dp, programs: programs, nl: nl, wires: map[string]*wire{}, sessions: map[string]uint32{}}, nil
+}
+
+// Abilities are the datapath's, and services.
+func (d *Datapath) Abilities() pseudowire.Abilities {
+	can := d.Datapath.Abilities()
+	can.Services = true
+	return can
+}
+
+// SetPseudowire is the datapath's, and sets the service. A device that comes with the
+// session gets it then.
+func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
+	if err := check(&p.Service); err != nil {
+		return fmt.Errorf("pseudowire %s: %w", p.Name, err)
+	}
+	if err := d.Datapath.SetPseudowire(p); err != nil {
+		return err
+	}
+	w := d.wires[p.Name]
+	if w == nil || w.Device != p.Device {
+		w = new(wire)
+		d.wires[p.Name] = w
+	}
+	w.Pseudowire = p
+	return d.apply(w)
+}
+
+// SetSession is the datapath's; its device may have come with it.
+func (d *Datapath) SetSession(s pseudowire.Session) error {
+	if err := d.Datapath.SetSession(s); err != nil {
+		return err
+	}
+	if _, known := d.sessions[s.Pseudowire]; s.Transmit || !known {
+		d.sessions[s.Pseudowire] = s.LocalID
+	}
+	if w := d.wires[s.Pseudowire]; w != nil {
+		return d.apply(w)
+	}
+	return nil
+}
+
+// RemoveSession is the datapath's.
+func (d *Datapath) RemoveSession(localID uint32) error {
+	if err := d.Datapath.RemoveSession(localID); err != nil {
+		return err
+	}
+	maps.DeleteFunc(d.sessions, func(_ string, id uint32) bool { return id == localID })
+	return nil
+}
+
+// RemovePseudowire is the datapath's, whose device takes the programs along.
+func (d *Datapath) RemovePseudowire(name string) error {
+	if err := d.Datapath.RemovePseudowire(name); err != nil {
+		return err
+	}
+	w := d.wires[name]
+	delete(d.wires, name)
+	delete(d.sessions, name)
+	if w == nil || w.device == 0 || w.service == (pseudowire.Service{}) {
+		return nil
+	}
+	return d.programs.Delete(w.device)
+}
+
+// Counters are the datapath's, with what services have dropped.
+func (d *Datapath) Counters() (map[uint32]pseudowire.Counters, error) {
+	all, err := d.Datapath.Counters()
+	if err != nil {
+		return nil, err
+	}
+	for name, id := range d.sessions {
+		c, known := all[id]
+		w := d.wires[name]
+		if !known || w == nil || w.device == 0 || w.service == (pseudowire.Service{}) {
+			continue
+		}
+		refused, err := d.programs.Refused(w.device)
+		if err != nil {
+			return nil, err
+		}
+		if len(refused) == 0 {
+			continue
+		}
+		c.Drops = maps.Clone(c.Drops)
+		if c.Drops == nil {
+			c.Drops = map[string]uint64{}
+		}
+		for reason, n := range refused {
+			c.Drops[reasons[reason]] += n
+		}
+		all[id] = c
+	}
+	return all, nil
+}
+
+var reasons = map[bpf.Refused]string{
+	bpf.PolicedBroadcast: pseudowire.DropBroadcast,
+	bpf.PolicedMulticast: pseudowire.DropMulticast,
+	bpf.PolicedUnknown:   pseudowire.DropUnknownUnicast,
+	bpf.RefusedVLAN:      pseudowire.DropWrongVLAN,
+	bpf.RefusedGroup:     pseudowire.DropLinkLocal,
+	bpf.RefusedError:     pseudowire.DropError,
+}
+
+// Close gives up handles; what is attached stays.
+func (d *Datapath) Close() error { return errors.Join(d.Datapath.Close(), d.close()) }
+
+// Cleanup is the datapath's: the programs go with the devices.
+func (d *Datapath) Cleanup() error { return errors.Join(d.Datapath.Cleanup(), d.close()) }
+
+func (d *Datapath) close() error {
+	d.nl.Close()
+	return d.programs.Close()
+}
+
+// SessionTaken is the datapath's, where it has one: whether the namespace has a session of
+// that local ID that is somebody else's.
+func (d *Datapath) SessionTaken(id uint32) (bool, error) {
+	if t, ok := d.Datapath.(interface{ SessionTaken(uint32) (bool, error) }); ok {
+		return t.SessionTaken(id)
+	}
+	return false, nil
+}
+
+// apply makes a pseudowire's device as it is to be.
+func (d *Datapath) apply(w *wire) error {
+	none := pseudowire.Service{}
+	link, err := d.nl.LinkByName(w.Device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil // not yet, or not any more
+	}
+	if err != nil {
+		return fmt.Errorf("find the device %s: %w", w.Device, err)
+	}
+	device := uint32(link.Attrs().Index)
+	if device == w.device && w.Service == w.service {
+		return nil
+	}
+	if w.device != 0 && device != w.device && w.service != none {
+		// The device was made anew under another number.
+		if err := d.programs.Delete(w.device); err != nil {
+			return err
+		}
+	}
+	switch {
+	case w.Service != none:
+		value := valueOf(&w.Service)
+		if err := d.programs.Put(device, &value); err != nil {
+			return err
+		}
+		if device != w.device || w.service == none {
+			// Those of an earlier process give way.
+			err = d.attach(link)
+		}
+	case w.device != device || w.service != none:
+		// Also what an earlier process has left.
+		if err = d.detach(link); err == nil && w.service != none {
+			err = d.programs.Delete(device)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	w.device, w.service = device, w.Service
+	return nil
+}
+
+// hooks of a device: the frames that go into the pseudowire leave the device.
+func (d *Datapath) hooks() map[uint32]*ebpf.Program {
+	return map[uint32]*ebpf.Program{netlink.HANDLE_MIN_EGRESS: d.programs.Into, netlink.HANDLE_MIN_INGRESS: d.programs.Out}
+}
+
+func (d *Datapath) attach(link netlink.Link) error {
+	index := link.Attrs().Index
+	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := d.nl.QdiscAdd(clsact); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add the clsact qdisc to %s: %w", link.Attrs().Name, err)
+	}
+	for parent, program := range d.hooks() {
+		filter := &netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parent, Handle: handle, Protocol: unix.ETH_P_ALL, Priority: filterPriority},
+			Fd:          program.FD(), Name: "pwd_nsp", DirectAction: true,
+		}
+		if err := d.nl.FilterReplace(filter); err != nil {
+			return fmt.Errorf("attach native service processing to %s: %w", link.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) detach(link netlink.Link) error {
+	for parent := range d.hooks() {
+		filters, err := d.nl.FilterList(link, parent)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+			continue // there is no clsact qdisc
+		}
+		if err != nil {
+			return fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
+		}
+		for _, f := range filters {
+			if b, ok := f.(*netlink.BpfFilter); !ok || b.Priority != filterPriority {
+				continue
+			}
+			if err := d.nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+				return fmt.Errorf("detach native service processing from %s: %w", link.Attrs().Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// ErrInvalid says that a service contradicts itself.
+var ErrInvalid = errors.New("native service processing: the service contradicts itself")
+
+func check(s *pseudowire.Service) error {
+	one := len(s.VLANs.Ranges()) == 1 && s.VLANs.Ranges()[0].First == s.VLANs.Ranges()[0].Last
+	switch {
+	case (s.Push || s.Rewrite) && (!s.Filter || s.Untagged || !one || s.Push && s.Rewrite):
+		return fmt.Errorf("%w: one tag to push or to rewrite is wanted", ErrInvalid)
+	case !s.Filter && (s.Untagged || s.VLANs != "" || s.Inner != 0):
+		return fmt.Errorf("%w: tags without a filter", ErrInvalid)
+	case s.Inner > 4094, s.Inner != 0 && s.VLANs == "":
+		return fmt.Errorf("%w: inner VLAN %d", ErrInvalid, s.Inner)
+	}
+	return nil
+}
+
+// valueOf is a service as the programs have it.
+func valueOf(s *pseudowire.Service) bpf.Service {
+	v := bpf.Service{Groups: uint32(^s.RefusedGroups)}
+	for flag, set := range map[uint32]bool{
+		bpf.ServiceFilter: s.Filter, bpf.ServiceUntagged: s.Untagged, bpf.ServiceTagged: s.VLANs != "",
+		bpf.ServiceInner: s.Inner != 0, bpf.ServicePush: s.Push, bpf.ServiceRewrite: s.Rewrite,
+		bpf.ServiceMapPCP: s.PCP.Mapped, bpf.ServiceDSCPPCP: s.PCP.DSCP,
+	} {
+		if set {
+			v.Flags |= flag
+		}
+	}
+	v.Outer = uint32(cmp.Or(s.Protocol, tpid8021Q)) << 16
+	for id := range s.VLANs.All() {
+		v.Vlans[id>>6] |= 1 << (id & 63)
+		if s.Push || s.Rewrite {
+			v.Outer |= uint32(id)
+		}
+	}
+	if s.Inner != 0 {
+		v.Inner = tpid8021Q<<16 | uint32(s.Inner)
+	}
+	for from, to := range s.PCP.Map {
+		v.Pcp |= uint32(to&7) << (4 * from)
+	}
+	for kind, limit := range []uint32{s.Limits.Broadcast, s.Limits.Multicast, s.Limits.UnknownUnicast} {
+		if limit > 0 {
+			v.Interval[kind] = uint64(1e9 / limit)
+		}
+	}
+	return v
+}
