@@ -181,8 +181,9 @@ type Agent struct {
 	// resumed is set once everything has been taken up that an earlier daemon left,
 	// closing once everything is to go, resignal when a circuit may have changed,
 	// unclean when something could not be removed, dataDue when other sessions are
-	// in the datapaths than the transport was told of.
-	resumed, closing, resignal, unclean, dataDue bool
+	// in the datapaths than the transport was told of, peersDue when peers may have other
+	// addresses.
+	resumed, closing, resignal, unclean, dataDue, peersDue bool
 
 	patience patience
 	applying chan struct{}

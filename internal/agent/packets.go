@@ -109,6 +109,9 @@ func (a *Agent) settle(now time.Time) {
 	if a.dataDue {
 		a.wantData()
 	}
+	if a.peersDue {
+		a.wantPeers()
+	}
 	a.tellFailures()
 	a.openSockets()
 	a.save()

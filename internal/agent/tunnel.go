@@ -56,7 +56,7 @@ func (a *Agent) setTunnel(t *topology.Tunnel) error {
 		known = &tunnel{}
 		a.tunnels[t.Key] = known
 	}
-	known.Tunnel, known.fault, a.resignal = *t, nil, true
+	known.Tunnel, known.fault, a.resignal, a.peersDue = *t, nil, true, true
 	if len(t.SecretFiles) > 0 && len(t.Secrets) == 0 {
 		known.fault = errNoSecret
 		return nil
@@ -117,6 +117,7 @@ func (a *Agent) removeTunnel(key string) error {
 	delete(a.tunnels, key)
 	delete(a.numbers, key)
 	a.drops.forget(key)
+	a.peersDue = true
 	return nil
 }
 
@@ -196,6 +197,19 @@ func (a *Agent) wantData() {
 		}
 	}
 	a.faults.set("data sockets", a.transport.SetDataSessions(ids))
+}
+
+// wantPeers says where peers are: what comes from there goes before what comes from
+// anywhere.
+func (a *Agent) wantPeers() {
+	a.peersDue = false
+	var addrs []netip.Addr
+	for _, t := range a.tunnels {
+		if t.Remote.IsValid() {
+			addrs = append(addrs, t.Remote)
+		}
+	}
+	a.transport.SetPeers(addrs)
 }
 
 // overIP says that a tunnel's packets are, or may have been, of protocol 115.

@@ -250,6 +250,7 @@ func (c *connection) established(from ConnectionState, in input) {
 	}
 	t.openAt, t.log.cause = time.Time{}, Cause{}
 	c.drawHello()
+	t.called(c.path.Remote.Addr())
 	emit(&c.e.outputs, &c.e.outputs.connected, Connected{Connection: c.localID, Initiator: c.initiator, Path: c.path})
 	t.moved(from, in.reason)
 	t.openSessions()

@@ -71,8 +71,10 @@ type occasion struct {
 	received bool
 	// anybody says that it is tried against the tunnels whose peers call from anywhere.
 	anybody bool
-	d       Datagram
-	t       *tunnel
+	// host, if set, is the only Host Name of theirs that it is tried against.
+	host string
+	d    Datagram
+	t    *tunnel
 }
 
 // concerns says which tunnel the datagram being received is about.

@@ -24,8 +24,9 @@ type Endpoint struct {
 	sessions    map[uint32]*session
 	// requests finds the connection that an SCCRQ started, see request.
 	requests map[request]*connection
-	// peers are the addresses of tunnels' peers; nil if they have to be collected anew.
-	peers map[netip.Addr]struct{}
+	// peers is nil if it has to be made anew, see known; so is sorted.
+	peers  *directory
+	sorted []*tunnel
 
 	outputs outputs
 	alarms  alarms
@@ -160,9 +161,10 @@ func (e *Endpoint) addressee(d Datagram) (c *connection, ok bool) {
 	}
 	id := binary.BigEndian.Uint32(d.Payload[4:])
 	if id == 0 {
-		limit, may := e.mayCall(d)
-		e.occasion.anybody = may
-		if !may && !e.knows(d.Remote.Addr()) {
+		known := e.knows(d.Remote.Addr())
+		limit, host, may := e.mayCall(d, known)
+		e.occasion.anybody, e.occasion.host = may, host
+		if !may && !known {
 			// A stranger gets nothing at all.
 			e.count(limit)
 			return nil, false
@@ -277,9 +279,12 @@ func (e *Endpoint) nextSerial() l2tpv3.SerialNumber {
 	return l2tpv3.SerialNumber(e.serial)
 }
 
-// sortedTunnels are all tunnels by name.
+// sortedTunnels are all tunnels by name. The slice is not to be changed.
 func (e *Endpoint) sortedTunnels() []*tunnel {
-	return slices.SortedFunc(maps.Values(e.tunnels), func(a, b *tunnel) int { return cmp.Compare(a.cfg.Name, b.cfg.Name) })
+	if e.sorted == nil {
+		e.sorted = slices.SortedFunc(maps.Values(e.tunnels), func(a, b *tunnel) int { return cmp.Compare(a.cfg.Name, b.cfg.Name) })
+	}
+	return e.sorted
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {

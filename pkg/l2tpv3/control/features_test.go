@@ -122,10 +122,11 @@ func TestDynamicStrangers(t *testing.T) {
 // up neither. No more sources are remembered than all may try.
 func TestCallers(t *testing.T) {
 	var c callers
+	var known, named bool
 	now := epoch
 	try := func(times int, address func(i int) string) (counts [counters]int, admitted int) {
 		for i := range times {
-			if limit, ok := c.admit(now, time.Second, netip.MustParseAddr(address(i))); ok {
+			if limit, ok := c.admit(now, time.Second, caller{netip.MustParseAddr(address(i)), known, named}); ok {
 				admitted++
 			} else {
 				counts[limit]++
@@ -140,7 +141,7 @@ func TestCallers(t *testing.T) {
 			t.Errorf("%s: %d admitted, limited by source %d, by all %d; want %d, %d, %d",
 				what, n, counts[countLimitedSource], counts[countLimitedStranger], admitted, source, stranger)
 		}
-		if len(c.sources) > strangers {
+		if len(c.sources) > strangers+namedStrangers+1 {
 			t.Errorf("%s: %d sources", what, len(c.sources))
 		}
 	}
@@ -152,6 +153,11 @@ func TestCallers(t *testing.T) {
 	left := strangers - 2*fromSource - 2
 	check("many addresses", 200, func(i int) string { return fmt.Sprintf("198.18.0.%d", i) }, left, 0, 200-left)
 	check("the first again", 1, always("198.51.100.7"), 0, 1, 0)
+	known = true
+	check("a peer's address", 10, always("192.0.2.2"), fromSource, 10-fromSource, 0)
+	known, named = false, true
+	check("many with a peer's name", 2000, func(i int) string { return fmt.Sprintf("198.19.%d.%d", i/200, i%200) }, namedStrangers, 0, 2000-namedStrangers)
+	named = false
 	now = now.Add(time.Second)
 	check("the next interval", 10, always("198.51.100.7"), fromSource, 10-fromSource, 0)
 	now = now.Add(-time.Hour)

@@ -279,6 +279,7 @@ func (e *Endpoint) restoreTunnel(s TunnelState) error {
 		log: restoredLog(s.Reason, s.Since, s.History),
 	}
 	e.tunnels[cfg.Name] = t
+	e.peers, e.sorted = nil, nil
 	for _, cs := range s.Connections {
 		if err := t.restoreConnection(cs); err != nil {
 			return err
@@ -369,6 +370,7 @@ func (t *tunnel) restoreConnection(s connectionState) error {
 		return &StateError{t.cfg.Name, fmt.Sprintf("connection %d has no role", s.LocalID)}
 	}
 	if c.state == ConnectionEstablished {
+		t.called(c.path.Remote.Addr())
 		emit(&e.outputs, &e.outputs.connected, Connected{Connection: c.localID, Initiator: c.initiator, Path: c.path})
 		c.helloAfter = 1 + e.jitter(min(time.Second, t.cfg.Hello))
 	}

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"encoding/binary"
 	"hash/fnv"
 	"net/netip"
 	"slices"
@@ -89,15 +88,7 @@ func markOf(m *l2tpv3.Message) uint64 {
 
 // knows reports whether an address is a peer's.
 func (e *Endpoint) knows(a netip.Addr) bool {
-	if e.peers == nil {
-		e.peers = map[netip.Addr]struct{}{}
-		for _, t := range e.tunnels {
-			if !t.removed && !t.dynamic() {
-				e.peers[t.cfg.Remote] = struct{}{}
-			}
-		}
-	}
-	_, ok := e.peers[a]
+	_, ok := e.known().addresses[a]
 	return ok
 }
 
@@ -112,32 +103,13 @@ func (e *Endpoint) ours(host string) bool {
 	return false
 }
 
-// mayCall reports whether a datagram without a connection is to be tried against
-// the tunnels whose peers call from anywhere: there are such, it is what one of
-// them may send, and there have not been too many. What it counts as if it is not
-// is limit.
-func (e *Endpoint) mayCall(d Datagram) (limit counter, may bool) {
-	// Section 5.4.1: the Message Type AVP is the first.
-	const kind = 12 + 6
-	if len(d.Payload) < kind+2 {
-		return countUnknownPeer, false
-	}
-	switch l2tpv3.MessageType(binary.BigEndian.Uint16(d.Payload[kind:])) {
-	case l2tpv3.SCCRQ, l2tpv3.StopCCN:
-	default:
-		return countUnknownPeer, false
-	}
-	for _, t := range e.tunnels {
-		if t.dynamic() && !t.removed {
-			return e.callers.admit(e.now, e.timers.Retransmit, d.Remote.Addr())
-		}
-	}
-	return countUnknownPeer, false
-}
-
 // mayBeFor reports whether the tunnel's peer may have sent a datagram from where it came.
 func (t *tunnel) mayBeFor(d Datagram) bool {
-	return t.cfg.Remote == d.Remote.Addr() || t.dynamic() && t.e.occasion.anybody
+	if !t.dynamic() {
+		return t.cfg.Remote == d.Remote.Addr()
+	}
+	o := &t.e.occasion
+	return o.anybody && (o.host == "" || o.host == t.cfg.PeerHostName)
 }
 
 // repeatedRequest handles an SCCRQ that this connection was started by, again.

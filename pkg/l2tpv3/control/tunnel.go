@@ -94,6 +94,8 @@ type tunnel struct {
 	// there was a connection; suspicion says what.
 	distrusted time.Time
 	suspicion  string
+	// caller is where a peer that calls from anywhere has called from.
+	caller netip.Addr
 	// tally counts the messages that are the tunnel's.
 	tally tally
 	// retransmits of the connections that are gone.
@@ -241,7 +243,7 @@ func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 		return err
 	}
 	defer e.settle()
-	e.peers = nil
+	e.peers, e.sorted = nil, nil
 	t := e.tunnels[cfg.Name]
 	switch {
 	case t == nil:
@@ -545,6 +547,7 @@ func (t *tunnel) bury(c *connection) {
 func (t *tunnel) purge() {
 	if t.removed && t.conn == nil && len(t.ended) == 0 && t.e.tunnels[t.cfg.Name] == t {
 		delete(t.e.tunnels, t.cfg.Name)
+		t.e.peers, t.e.sorted = nil, nil
 		t.openAt = time.Time{}
 		t.changed()
 	}

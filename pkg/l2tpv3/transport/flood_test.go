@@ -14,6 +14,41 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 )
 
+// TestFloodOfStrangers: strangers whose messages fill their queue leave room for what
+// comes from a peer's address, which is handed out before them.
+func TestFloodOfStrangers(t *testing.T) {
+	families(t, func(t *testing.T, f family) {
+		const flood = 3000
+		a := open(t, f.zero)
+		a.SetPeers([]netip.Addr{f.one})
+		local := at(f.zero, 1701)
+		stranger, peer := udp(t, at(f.zero, 0)), udp(t, at(f.one, 0))
+		arrived := func(n uint64) {
+			t.Helper()
+			for deadline := time.Now().Add(patience); a.Counters().ReceivedControl < n; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%+v, want %d received", a.Counters(), n)
+				}
+			}
+		}
+		for i := range uint64(flood) {
+			stranger.send(t, local, sccrq)
+			if i%100 == 99 {
+				arrived(i + 1)
+			}
+		}
+		peer.send(t, local, sccrq)
+		arrived(flood + 1)
+		if c := a.Counters(); c.DroppedControl == 0 {
+			t.Fatalf("the flood was none: %+v", c)
+		}
+		receive(t, a) // the one that is in the hands of the dispatcher already
+		if x := receive(t, a); x.Path.Remote != peer.local {
+			t.Errorf("the first is from %v, want the peer's, from %v", x.Path.Remote, peer.local)
+		}
+	})
+}
+
 // TestConnectUnderFlood: while many connections get their sockets, a flood of
 // strangers' messages goes on; each one arrives, as a stranger's, and none is
 // taken for a peer's. Between bind and connect the kernel gives the new socket

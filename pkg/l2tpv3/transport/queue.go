@@ -7,6 +7,7 @@ type class uint8
 
 const (
 	peerControl     class = iota // control, from the peer of the connection whose socket it reached
+	knownControl                 // control, from an address that SetPeers has named
 	strangerControl              // control, from anybody else
 	peerData                     // data, from the peer of the connection whose socket it reached
 	strangerData                 // data, from anybody else
@@ -17,6 +18,7 @@ const (
 // largest receive window; the data limits are some milliseconds of traffic.
 var limits = [classes]struct{ packets, octets int }{
 	peerControl:     {4096, 4 << 20},
+	knownControl:    {1024, 1 << 20},
 	strangerControl: {1024, 1 << 20},
 	peerData:        {4096, 8 << 20},
 	strangerData:    {256, 1 << 19},

@@ -102,6 +102,7 @@ type Transport struct {
 	protocol    map[netip.Addr]*protocolSockets // over IP
 	data        dataSessions
 	peers       directory
+	known       atomic.Pointer[map[netip.Addr]struct{}] // see SetPeers
 	connections map[uint32]*connection
 	queue       *queue
 	packets     chan Packet
@@ -134,8 +135,28 @@ func Open(o Options) (*Transport, error) {
 	return t, t.SetEndpoints(o.Listen)
 }
 
+// SetPeers says which addresses peers have, all of them: what comes from there finds room
+// where the messages of strangers do not, so that a flood of those keeps no peer out.
+func (t *Transport) SetPeers(addrs []netip.Addr) {
+	known := make(map[netip.Addr]struct{}, len(addrs))
+	for _, a := range addrs {
+		known[a.Unmap()] = struct{}{}
+	}
+	t.known.Store(&known)
+}
+
+// knows reports whether an address is a peer's.
+func (t *Transport) knows(a netip.Addr) bool {
+	known := t.known.Load()
+	if known == nil {
+		return false
+	}
+	_, ok := (*known)[a]
+	return ok
+}
+
 // Packets gives what was received: control before data, the peers of
-// connections before strangers. It is closed by Close.
+// connections before their addresses, and those before strangers. It is closed by Close.
 func (t *Transport) Packets() <-chan Packet { return t.packets }
 
 // Waiting reports whether Packets has something to give: whoever receives from it
@@ -379,7 +400,11 @@ func (t *Transport) deliver(s *socket, from netip.AddrPort, payload []byte) {
 		received, dropped = &t.receivedControl, &t.droppedControl
 	}
 	received.Add(1)
-	if !t.queue.put(classOf(p.Control, fromPeer), p, payload) {
+	c := classOf(p.Control, fromPeer)
+	if c == strangerControl && t.knows(p.Path.Remote.Addr()) {
+		c = knownControl
+	}
+	if !t.queue.put(c, p, payload) {
 		dropped.Add(1)
 	}
 }
