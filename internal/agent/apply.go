@@ -12,6 +12,7 @@ import (
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/plan"
 	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 )
 
 // patience is how long an apply waits.
@@ -281,6 +282,15 @@ func (a *Agent) verify(ctx context.Context, t *trial, requireAll bool) ([]string
 	}
 }
 
+// disagrees says whether one end has refused what the other has been told to be.
+func (w *wire) disagrees() bool {
+	switch w.current().cause.Kind {
+	case control.CauseMismatch, control.CauseType:
+		return true
+	}
+	return false
+}
+
 // VerifyError says which pseudowires were not up in time after an apply, or cannot
 // be: then After is 0.
 type VerifyError struct {
@@ -297,8 +307,9 @@ func (e *VerifyError) Error() string {
 }
 
 // awaited lists the pseudowires that the trial waits for, and those that have to
-// be up for it to be good: that were up before, or all. It is hopeless if there is
-// one among these that the datapath cannot carry.
+// be up for it to be good: that were up before, or all. Not among these is one that
+// was changed so that the peer has to be changed, too: one of two sites is the first.
+// It is hopeless if there is one that the datapath cannot carry.
 func (a *Agent) awaited(t *trial, all bool) (waiting, broken []string, hopeless bool) {
 	for _, p := range a.local.Pseudowires {
 		w := a.wires[p.Name]
@@ -306,7 +317,7 @@ func (a *Agent) awaited(t *trial, all bool) (waiting, broken []string, hopeless 
 			continue
 		}
 		switch s := p.Name + ": " + a.why(w); {
-		case all, t.wereUp[p.Name], t.touched[p.Name] && w.fault != nil:
+		case all, t.wereUp[p.Name] && !(t.touched[p.Name] && w.disagrees()), t.touched[p.Name] && w.fault != nil:
 			broken, hopeless = append(broken, s), hopeless || w.unable()
 		case t.touched[p.Name]:
 			waiting = append(waiting, s)

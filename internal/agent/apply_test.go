@@ -49,6 +49,27 @@ func TestNewPseudowireMayWaitForItsPeer(t *testing.T) {
 	}
 }
 
+// What both ends have to agree on is changed at one of them first: its pseudowire waits
+// for the other, and the change is no failure.
+func TestTheFirstOfTwoSitesWaits(t *testing.T) {
+	was := strings.Replace(topo(gold, wireTo("a", "gold", 7)), "a: {tunnel", "a: {mtu: 1400, tunnel", 1)
+	is := strings.Replace(was, "1400", "1300", 1)
+	dc1, dc2 := pair(t, was)
+	dc1.do(func() { dc1.a.patience.fresh = 50 * time.Millisecond })
+	result, err := dc1.apply(is)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(result.Waiting) != 1 || !strings.Contains(result.Waiting[0], "1300") {
+		t.Errorf("waiting: %q", result.Waiting)
+	}
+	if _, err := dc2.apply(is); err != nil {
+		t.Fatal(err)
+	}
+	dc1.awaitUp()
+	dc2.awaitUp()
+}
+
 func TestPeersCanBeRequired(t *testing.T) {
 	one, both := topo(gold, wireTo("a", "gold", 7)), topo(gold, wireTo("a", "gold", 7)+wireTo("b", "gold", 8))
 	dc1, dc2 := pair(t, one)

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -118,9 +120,27 @@ func fill(b []byte, n uint64) {
 	}
 }
 
+// stay keeps the calling goroutine on the CPU that it runs on: a sender that moves
+// to another overtakes what waits in the first one's queue of a veth pair. Its thread
+// ends with it.
+func stay() error {
+	runtime.LockOSThread()
+	var cpu uint32
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); errno != 0 {
+		return errno
+	}
+	var one unix.CPUSet
+	one.Set(int(cpu))
+	return unix.SchedSetaffinity(0, &one)
+}
+
 // send keeps to the rate on the whole: after a pause it sends at once what is due.
 func (f *Flow) send(rate int) {
 	defer f.sender.Close()
+	if err := stay(); err != nil {
+		f.sent <- sendResult{0, fmt.Errorf("netlab: keep the sender on its CPU: %w", err)}
+		return
+	}
 	b := make([]byte, f.size)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
