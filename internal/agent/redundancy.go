@@ -18,13 +18,13 @@ import (
 // that is a request: a session without the bit that it has not chosen. It may as well be an
 // answer that is still on its way, so it counts only some time after the leader's own choice.
 //
-// Where the session that is left still works neither end sets the bit on it before both
+// Where there is one that is left neither end sets the bit on it before both
 // have gone over, so that nothing is lost.
 type redundancy struct {
 	leads, foreign, revertive bool
 	hold                      time.Duration
 	standings                 []standing
-	// chosen is the one to be used, leaving the one that was and still works; -1 is none.
+	// chosen is the one to be used, leaving the one that was, until both have gone over; -1 is none.
 	chosen, leaving int
 	// began is when the machine did, switched when it chose, why the reason.
 	began, switched time.Time
@@ -113,7 +113,7 @@ func (r *redundancy) look(now time.Time, sights []sight) bool {
 	} else {
 		r.follow(now)
 	}
-	r.release()
+	r.release(now)
 	return r.chosen != before
 }
 
@@ -275,14 +275,17 @@ func (r *redundancy) choose(now time.Time, i int, why string) {
 	r.chosen, r.switched, r.why = i, now, why
 }
 
-// release puts what is left in standby once it is not needed any more: it does not work,
-// or both ends have gone over; a follower waits until the leader says so.
-func (r *redundancy) release() {
+// release puts what is left in standby once it is not needed any more: both ends have gone
+// over; a follower waits until the leader says so. What does not work is kept so long, too:
+// without a session out of standby the device would have no carrier, and bridges take up
+// to a second to notice that it has one again.
+func (r *redundancy) release(now time.Time) {
 	if r.leaving < 0 {
 		return
 	}
 	s := &r.standings[r.leaving]
-	if !s.works || r.leads && r.inUse(r.chosen) || !r.leads && r.inUse(r.chosen) && !s.named {
+	over := r.inUse(r.chosen)
+	if over && (r.leads || !s.named || !s.works) || !s.works && now.Sub(r.switched) >= settleTime {
 		r.leaving = -1
 	}
 }

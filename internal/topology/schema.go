@@ -101,6 +101,7 @@ var (
 var serviceFields = []field{
 	{key: "tunnel", shape: nameOf("a tunnel"), standard: "required, or `tunnels`, or `redundancy`", about: "The tunnel that carries it."},
 	{key: "tunnels", shape: list{of: nameOf("a tunnel"), least: 1, unique: true}, about: "The same as a list; several take `redundancy`."},
+	{key: "redundancy", shape: redundancyObject, about: "An active tunnel and those that stand in for it."},
 	{key: "attach", shape: table{"SITE", nameOf("a site"), attachmentObject}, required: true, about: "Where it attaches, by site."},
 	{key: "type", shape: wordOf(choice{words: []string{"ethernet", "ethernet-vlan"}}), standard: "ethernet", about: "The pseudowire type that is signalled (RFC 4719): Ethernet port (0x0005), or Ethernet VLAN (0x0004), whose frames keep their tag on the way."},
 	{key: "end-id", shape: identifier("end ID"), standard: "the name, in ASCII", about: "The Remote End ID that both ends signal (RFC 3931, Section 5.4.4). `7` is four octets in network order, `\"7\"` its characters. Unique among the pseudowires of one control connection."},
@@ -116,7 +117,6 @@ var pseudowireObject = &object{
 	name: "pseudowire", where: "pseudowires.PSEUDOWIRE",
 	fields: append(serviceFields[:len(serviceFields):len(serviceFields)],
 		field{key: "steer", shape: list{of: steerObject}, later: laterSteer, about: "Which frame takes which tunnel."},
-		field{key: "redundancy", shape: redundancyObject, about: "An active tunnel and those that stand in for it."},
 	),
 }
 

@@ -1,20 +1,25 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/test/site"
 )
 
-// mesh is three sites of one network around a switch, with a host behind each.
+// mesh is sites of one network around a switch, with a host behind each.
 //
 //	host 0 ── eth1 dc1 eth0 ──┐
 //	host 1 ── eth1 dc2 eth0 ──┼── underlay
@@ -22,25 +27,48 @@ import (
 type mesh struct {
 	t     *testing.T
 	lab   *netlab.Lab
-	sites [3]*site.Site
-	hosts [3]*netlab.Link
-	addr  [3]netip.Addr
+	sites []*site.Site
+	hosts []*netlab.Link
+	addr  []netip.Addr
 }
 
 // buildMesh draws it and starts the daemons; also is a further line of the network's,
 // wires how many pseudowires each site then has.
 func buildMesh(t *testing.T, also string, wires [3]int) *mesh {
 	t.Helper()
+	m := drawMesh(t, 3, also)
+	m.start()
+	for i, s := range m.sites {
+		if err := s.AwaitUp(within(t, 2*upWithin), 2, wires[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m
+}
+
+func (m *mesh) start() {
+	m.t.Helper()
+	for _, s := range m.sites {
+		if err := s.Start(); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// drawMesh draws it for some number of sites.
+func drawMesh(t *testing.T, sites int, also string) *mesh {
+	t.Helper()
 	dir := t.TempDir()
-	m := &mesh{t: t, lab: netlab.New(t)}
+	m := &mesh{t: t, lab: netlab.New(t), sites: make([]*site.Site, sites), hosts: make([]*netlab.Link, sites), addr: make([]netip.Addr, sites)}
 	file := filepath.Join(dir, "topology.yaml")
 	text := "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: mesh}\nsites:\n"
-	attach := ""
+	attach, names := "", ""
 	for i := range m.sites {
 		text += fmt.Sprintf("  dc%d: {address: 192.0.2.%d, bridges: {br-lan: {ports: [eth1]}}}\n", i+1, i+1)
 		attach += fmt.Sprintf("      dc%d: {bridge: br-lan}\n", i+1)
+		names += fmt.Sprintf(", dc%d", i+1)
 	}
-	text += "tunnels:\n  core: {sites: [dc1, dc2, dc3]}\nnetworks:\n  office:\n    tunnel: core\n" + also + "    attach:\n" + attach
+	text += "tunnels:\n  core: {sites: [" + names[2:] + "]}\nnetworks:\n  office:\n    tunnel: core\n" + also + "    attach:\n" + attach
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -66,17 +94,104 @@ func buildMesh(t *testing.T, also string, wires [3]int) *mesh {
 		m.hosts[i] = host.Silent().Addr(m.addr[i].String() + "/24").Up()
 	}
 	underlay.Bridge("switch", ports...).Silent().Up()
+	return m
+}
+
+// Twenty sites with one topology file: 190 tunnels and as many pseudowires. Every site
+// reaches the next and the farthest.
+func TestTwentySites(t *testing.T) {
+	if inVM {
+		t.Skip("too much for a virtual machine")
+	}
+	const sites = 20
+	m := drawMesh(t, sites, "")
+	begin := time.Now()
+	m.start()
 	for _, s := range m.sites {
-		if err := s.Start(); err != nil {
+		if err := s.AwaitUp(within(t, 2*time.Minute), sites-1, sites-1); err != nil {
 			t.Fatal(err)
+		}
+	}
+	t.Logf("%d sites, %d tunnels, %[2]d pseudowires: all up after %v", sites, sites*(sites-1)/2, time.Since(begin).Round(time.Second/10))
+	for i, h := range m.hosts {
+		for _, k := range []int{(i + 1) % sites, (i + sites/2) % sites} {
+			r, err := h.NS.Ping(within(t, 30*time.Second), m.addr[k], netlab.PingOptions{Count: 1})
+			if err != nil || r.Lost() > 0 {
+				t.Errorf("host %d to host %d: %d of %d lost, %v", i, k, r.Lost(), r.Sent, err)
+			}
+		}
+	}
+	t.Logf("and heard each other after %v", time.Since(begin).Round(time.Second/10))
+	for i, s := range m.sites {
+		if err := s.Daemon.Signal(syscall.SIGTERM); err != nil {
+			t.Errorf("stop site %d: %v", i, err)
 		}
 	}
 	for i, s := range m.sites {
-		if err := s.AwaitUp(within(t, 2*upWithin), 2, wires[i]); err != nil {
-			t.Fatal(err)
+		if err := s.Daemon.Wait(within(t, time.Minute)); err != nil {
+			t.Errorf("site %d: %v", i, err)
 		}
 	}
-	return m
+	t.Logf("and ended after %v", time.Since(begin).Round(time.Second/10))
+}
+
+// State follows state: the LAN of a site fails, and at the others its pseudowire has no
+// carrier, nothing is learned behind it any more, and the status says whose fault it is.
+// When the LAN is there again all comes back.
+func TestCircuitFails(t *testing.T) {
+	m := buildMesh(t, "", [3]int{2, 2, 2})
+	if _, err := m.hosts[0].NS.Ping(within(t, 30*time.Second), m.addr[1], netlab.PingOptions{Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+	attrs, err := m.hosts[1].Attrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := attrs.HardwareAddr.String()
+	m.awaitMAC(0, mac, "dc2")
+	m.hosts[1].Down()
+	err = m.sites[0].Await(within(t, 30*time.Second), "the pseudowire to dc2 is down, by dc2's fault", func(st *api.Status) error {
+		for _, p := range st.Pseudowires {
+			if p.Peer != "dc2" {
+				continue
+			}
+			if p.State != "down" || !strings.HasPrefix(p.Reason, "dc2 reports its attachment circuit as ") {
+				return fmt.Errorf("%s is %s: %s", p.Name, p.State, p.Reason)
+			}
+			return m.sites[0].NS.WaitLink(within(t, 30*time.Second), p.Device, "has no carrier", func(l netlink.Link) bool {
+				return l.Attrs().OperState != netlink.OperUp
+			})
+		}
+		return errors.New("there is none")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := m.sites[0].Client().MACs(within(t, 30*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range all {
+		if x.Peer == "dc2" {
+			t.Errorf("%+v is still known", x)
+		}
+	}
+	m.hosts[1].Up()
+	for _, s := range m.sites {
+		if err := s.AwaitUp(within(t, 30*time.Second), 2, 2); err != nil {
+			t.Error(err)
+		}
+	}
+	err = netlab.Poll(within(t, 30*time.Second), "hosts reach each other", func() error {
+		r, err := m.hosts[0].NS.Ping(within(t, 30*time.Second), m.addr[1], netlab.PingOptions{Count: 1})
+		if err == nil && r.Lost() > 0 {
+			err = errors.New("lost")
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // Every site of a network reaches every other, and each broadcast comes once: with a
