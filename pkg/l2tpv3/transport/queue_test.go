@@ -9,12 +9,12 @@ import (
 // TestQueueOrder: lower classes first, first in first out within a class.
 func TestQueueOrder(t *testing.T) {
 	q := newQueue()
-	for i, c := range []class{strangerData, peerData, strangerControl, peerControl, peerData, peerControl} {
+	for i, c := range []class{strangerData, peerData, strangerControl, peerControl, peerData, peerControl, knownControl} {
 		if !q.put(c, Packet{Connection: uint32(c)*10 + uint32(i)}, []byte{byte(i)}) {
 			t.Fatalf("put %d refused", i)
 		}
 	}
-	want := []uint32{3, 5, 12, 21, 24, 30}
+	want := []uint32{3, 5, 16, 22, 31, 34, 40}
 	for _, w := range want {
 		if p, ok := q.get(); !ok || p.Connection != w {
 			t.Errorf("got %d %v, want %d", p.Connection, ok, w)
