@@ -33,7 +33,7 @@ func serviceOf(w *wire, can pseudowire.Abilities) pseudowire.Service {
 	if !can.Services {
 		return pseudowire.Service{}
 	}
-	s := pseudowire.Service{PCP: pseudowire.PCP(at.PCP)}
+	s := pseudowire.Service{PCP: pseudowire.PCP(at.PCP), Limits: pseudowire.Limits(w.Limits)}
 	if !servesTags(w, can) {
 		return s
 	}

@@ -127,6 +127,9 @@ type Pseudowire struct {
 	Cause *Cause `json:"cause,omitempty"`
 	Next  string `json:"next,omitempty"`
 
+	// StormControl are the limits, in words, empty for none.
+	StormControl string `json:"stormControl,omitempty"`
+
 	Type              string            `json:"type"`
 	Tunnel            string            `json:"tunnel"`
 	MTU               int               `json:"mtu"`

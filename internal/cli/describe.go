@@ -334,6 +334,9 @@ func describePseudowire(ctx context.Context, c *api.Client, it item, p *page) er
 	p.field("Datapath", pw.Datapath)
 	p.field("MTU", number(uint32(max(pw.MTU, 0))))
 	p.field("Attachment", pw.Attachment)
+	if pw.StormControl != "" {
+		p.field("Storm control", pw.StormControl)
+	}
 	for _, ac := range circuits {
 		if ac.Pseudowire == pw.Name {
 			p.section("Attachment circuit: " + orNone(ac.State))

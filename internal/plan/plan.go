@@ -311,6 +311,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"inner vlan", Live, a.Attachment.InnerVLAN, b.Attachment.InnerVLAN},
 		{"tag protocol", Live, a.Attachment.TagProtocol, b.Attachment.TagProtocol},
 		{"priority bits", Live, a.Attachment.PCP, b.Attachment.PCP},
+		{"storm control", Live, a.Limits, b.Limits},
 		{"split horizon", Live, a.Isolated, b.Isolated},
 		{"vlan at the peer", Live, a.PeerVLAN, b.PeerVLAN},
 	})

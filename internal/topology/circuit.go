@@ -42,6 +42,20 @@ func (a *Attachment) Frames() string {
 	return strings.Join(words, ", ")
 }
 
+// String is the limits in words, empty for none.
+func (l Limits) String() string {
+	var words []string
+	for _, kind := range []struct {
+		name  string
+		limit uint32
+	}{{"broadcast", l.Broadcast}, {"multicast", l.Multicast}, {"unknown unicast", l.UnknownUnicast}} {
+		if kind.limit > 0 {
+			words = append(words, fmt.Sprintf("%s %d/s", kind.name, kind.limit))
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
 // outer are the first tags of the pseudowire's frames.
 func (a *Attachment) outer() vlan.Set {
 	switch {

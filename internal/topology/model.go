@@ -133,7 +133,9 @@ type Pseudowire struct {
 	Sequencing l2tpv3.DataSequencing
 	MTU        int // 0: the datapath's default, and not signalled
 	// Datapath is "ebpf", "kernel" or empty for the daemon's choice.
-	Datapath   string
+	Datapath string
+	// Limits are of frames that go to many, each way.
+	Limits     Limits
 	Attachment Attachment
 	// PeerVLAN is the tag at the other end of an Ethernet VLAN pseudowire, 0 for none.
 	PeerVLAN uint16
@@ -162,6 +164,9 @@ type Redundancy struct {
 	// Leads says that this site decides which of them is used; otherwise its peer does.
 	Leads bool
 }
+
+// Limits are numbers of frames a second, 0 for none.
+type Limits struct{ Broadcast, Multicast, UnknownUnicast uint32 }
 
 // Attachment is a pseudowire's attachment circuit at the site: exactly one of
 // Bridge and Interface is set.

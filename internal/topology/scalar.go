@@ -283,6 +283,22 @@ var rate = scalar{words: "a rate, as 10mbit", form: pattern(`^[1-9][0-9]*[kmgt]?
 	return v * units[unit], true
 }}
 
+// frameRate is a number of frames a second; it reads to a uint32.
+var frameRate = scalar{words: "a number of frames a second, as 1000pps", form: pattern(`^[1-9][0-9]{0,7}pps$`), parse: func(s *source, at spot, n *node) (any, bool) {
+	number, unit := strings.CutSuffix(n.text, "pps")
+	switch {
+	case isDecimal(n.text):
+		return s.refuse(CodeRate, at, n.text+" has no unit", "write a whole number of frames a second, as 1000pps")
+	case !unit || !isDecimal(number):
+		return s.refuse(CodeRate, at, printable(n.text)+" is not a number of frames a second", "write a whole number and pps, as 1000pps")
+	}
+	v, err := strconv.ParseUint(number, 10, 32)
+	if err != nil || v < 1 || v >= 1e8 {
+		return s.refuse(CodeRate, at, printable(n.text)+" is out of range", "use 1pps to 99999999pps")
+	}
+	return uint32(v), true
+}}
+
 // siteAddress is an address or the word dynamic, which reads to the zero netip.Addr.
 var siteAddress = scalar{words: "an IPv4 or IPv6 address, or dynamic", form: pattern(`^([0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|dynamic)$`), parse: func(s *source, at spot, n *node) (any, bool) {
 	if n.text == "dynamic" {

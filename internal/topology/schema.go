@@ -110,7 +110,17 @@ var serviceFields = []field{
 	{key: "mtu", shape: integer("MTU", 576, 9216), standard: "1500", about: "The MTU of the pseudowire's device: octets after the Ethernet header, tags not counted. Where it is set both ends signal it, and it has to be the same (RFC 4667, Section 4.3). Under 1280 there is a warning: IPv6 needs that."},
 	{key: "datapath", shape: wordOf(choice{words: []string{"auto", "ebpf", "kernel"}}), standard: "auto", about: "What carries its frames: eBPF programs or the kernel's l2tp_eth. `auto` is the daemon's choice."},
 	{key: "sequencing", shape: sequencing, standard: "none", about: "Which data packets each end wants numbered, to put them back in order (RFC 3931, Section 4.6): those that are not IP, or all."},
+	{key: "storm-control", shape: stormObject, standard: "no limits", about: "Limits for frames that go to many, at each end and each way. What is beyond is dropped and counted."},
 	{key: "sublayer", shape: sublayer, standard: "default with `sequencing`, else none", about: "The L2-Specific Sublayer that each end wants in data packets (RFC 3931, Section 4.6)."},
+}
+
+var stormObject = &object{
+	name: "storm-control", where: "pseudowires.PSEUDOWIRE.storm-control",
+	fields: []field{
+		{key: "broadcast", shape: frameRate, standard: "none", about: "Broadcast frames, counted as `policed-broadcast` where they are too many. What comes within 100 ms may come at once."},
+		{key: "multicast", shape: frameRate, standard: "none", about: "Multicast frames, link-local groups included: `policed-multicast`."},
+		{key: "unknown-unicast", shape: frameRate, standard: "none", about: "Frames to addresses that have sent nothing the other way through the pseudowire for five minutes: `policed-unknown-unicast`."},
+	},
 }
 
 var pseudowireObject = &object{
@@ -197,7 +207,7 @@ const maxSocketPath = 107
 // objects are those of the topology, in the order of the reference.
 func objects() []*object {
 	return []*object{
-		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, classObject, pseudowireObject, networkObject, attachmentObject,
+		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, classObject, pseudowireObject, networkObject, stormObject, attachmentObject,
 		underlayObject, steerObject, redundancyObject,
 	}
 }

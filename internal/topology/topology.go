@@ -127,6 +127,7 @@ type pseudowire struct {
 	wishes   wishes
 	mtu      int
 	datapath string
+	limits   Limits
 	ends     []end
 }
 
@@ -560,6 +561,10 @@ func (b *builder) serviceOf(r row, rec *record) *pseudowire {
 	if word, _, _ := get[string](rec, "datapath"); word != "auto" {
 		p.datapath = word
 	}
+	storm, _, _ := get[*record](rec, "storm-control")
+	p.limits.Broadcast, _, _ = get[uint32](storm, "broadcast")
+	p.limits.Multicast, _, _ = get[uint32](storm, "multicast")
+	p.limits.UnknownUnicast, _, _ = get[uint32](storm, "unknown-unicast")
 	return p
 }
 

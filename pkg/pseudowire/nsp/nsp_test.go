@@ -1,0 +1,245 @@
+package nsp
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/vlan"
+)
+
+// bare is a datapath whose devices are there already.
+type bare struct{ pseudowire.Datapath }
+
+func (bare) Abilities() pseudowire.Abilities           { return pseudowire.Abilities{} }
+func (bare) SetPseudowire(pseudowire.Pseudowire) error { return nil }
+func (bare) RemovePseudowire(string) error             { return nil }
+func (bare) SetSession(pseudowire.Session) error       { return nil }
+func (bare) RemoveSession(uint32) error                { return nil }
+func (bare) Close() error                              { return nil }
+func (bare) Counters() (map[uint32]pseudowire.Counters, error) {
+	return map[uint32]pseudowire.Counters{7: {TransmittedFrames: 1}}, nil
+}
+
+// bench is a device in a bridge, and hosts on either side.
+//
+//	lan ─ bridge ─ pw-lan ─ far
+type bench struct {
+	t        *testing.T
+	ns       *netlab.Namespace
+	lan, far *netlab.Link
+	d        *Datapath
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	lab := netlab.New(t)
+	b := &bench{t: t, ns: lab.Namespace("one")}
+	hosts := lab.Namespace("two")
+	device, far := lab.Veth(b.ns, "pw-lan", hosts, "far")
+	port, lan := lab.Veth(b.ns, "port", hosts, "lan")
+	b.ns.Bridge("br0", device.Silent(), port.Silent()).Silent()
+	device.Up()
+	port.Up()
+	b.far, b.lan = far.Silent().Up(), lan.Silent().Up()
+	b.open()
+	return b
+}
+
+// open is a new process.
+func (b *bench) open() {
+	b.t.Helper()
+	if err := b.ns.Do(func() (err error) { b.d, err = Wrap(bare{}); return err }); err != nil {
+		b.t.Fatal(err)
+	}
+	d := b.d
+	b.t.Cleanup(func() { d.Close() })
+	b.do(func() error { return b.d.SetSession(pseudowire.Session{Pseudowire: "lan", LocalID: 7, Transmit: true}) })
+}
+
+func (b *bench) do(f func() error) {
+	b.t.Helper()
+	if err := b.ns.Do(f); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) set(s pseudowire.Service) {
+	b.t.Helper()
+	b.do(func() error {
+		return b.d.SetPseudowire(pseudowire.Pseudowire{Name: "lan", Device: "pw-lan", Service: s})
+	})
+}
+
+// filters is how many of ours are at the device.
+func (b *bench) filters() int {
+	b.t.Helper()
+	n := 0
+	link, err := b.ns.Netlink().LinkByName("pw-lan")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		list, err := b.ns.Netlink().FilterList(link, parent)
+		if err != nil {
+			continue // no qdisc
+		}
+		for _, f := range list {
+			if f.Attrs().Priority == filterPriority {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (b *bench) drops() map[string]uint64 {
+	b.t.Helper()
+	var all map[uint32]pseudowire.Counters
+	b.do(func() (err error) { all, err = b.d.Counters(); return err })
+	return all[7].Drops
+}
+
+var (
+	here      = []byte{2, 0, 0, 0, 0, 1}
+	there     = []byte{2, 0, 0, 0, 0, 2}
+	broadcast = bytes.Repeat([]byte{0xff}, 6)
+	multicast = []byte{1, 0, 0x5e, 0, 0, 1}
+	unknown   = []byte{2, 0, 0, 0, 0, 9}
+)
+
+func frame(to, from []byte, payload ...byte) []byte {
+	return slices.Concat(to, from, []byte{0x88, 0xb5}, payload, make([]byte, 46))
+}
+
+// A device has programs for as long as its pseudowire has a service, also over the end of
+// the process.
+func TestPrograms(t *testing.T) {
+	b := newBench(t)
+	limited := pseudowire.Service{Limits: pseudowire.Limits{Broadcast: 10}}
+	b.set(pseudowire.Service{})
+	if n := b.filters(); n != 0 {
+		t.Errorf("%d programs without a service", n)
+	}
+	b.set(limited)
+	if n := b.filters(); n != 2 {
+		t.Errorf("%d programs with one", n)
+	}
+	b.open()
+	b.set(limited)
+	if n := b.filters(); n != 2 {
+		t.Errorf("%d programs after the process ended", n)
+	}
+	b.open()
+	b.set(pseudowire.Service{})
+	if n := b.filters(); n != 0 {
+		t.Errorf("%d programs where the service went with the process", n)
+	}
+}
+
+func TestInvalid(t *testing.T) {
+	for _, s := range []pseudowire.Service{
+		{Push: true}, {Untagged: true}, {Filter: true, Inner: 5}, {Filter: true, VLANs: "1-2", Rewrite: true},
+		{Filter: true, VLANs: "1", Inner: 4095}, {Filter: true, VLANs: "1", Push: true, Rewrite: true},
+	} {
+		if check(&s) == nil {
+			t.Errorf("%+v is accepted", s)
+		}
+	}
+	if s := (pseudowire.Service{Filter: true, VLANs: vlan.Of(vlan.Range{First: 7, Last: 7}), Push: true, Inner: 8}); check(&s) != nil {
+		t.Errorf("%+v is refused", s)
+	}
+}
+
+// storm sends n frames from one link to the other and how many came, once the last one
+// has, which no limit is for.
+func (b *bench) storm(from, to *netlab.Link, n int, f, last []byte) (passed int, took time.Duration) {
+	b.t.Helper()
+	c, err := to.Capture(netlab.CaptureOptions{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer c.Stop()
+	begin := time.Now()
+	for range n / 100 {
+		if err := from.Send(slices.Repeat([][]byte{f}, 100)...); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if err := from.Send(last); err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(b.t.Context(), 20*time.Second)
+	defer cancel()
+	frames, err := c.Wait(ctx, "the last frame", func(frames []netlab.Frame) bool {
+		return slices.ContainsFunc(frames, func(x netlab.Frame) bool { return bytes.HasPrefix(x.Data, last) })
+	})
+	took = time.Since(begin)
+	if err != nil {
+		b.t.Error(err)
+	}
+	for _, x := range frames {
+		if bytes.HasPrefix(x.Data, f) {
+			passed++
+		}
+	}
+	return passed, took
+}
+
+// Of a storm as many frames pass as the limit allows for the time that it takes, and those
+// of 100 ms; the others are counted; limits change while it goes on.
+func TestStormControl(t *testing.T) {
+	const n, limit = 2000, 200
+	shared := newBench(t)
+	for _, kind := range []struct {
+		name    string
+		f, last []byte
+		limits  pseudowire.Limits
+		reason  string
+	}{
+		{"broadcast", frame(broadcast, here), frame(multicast, here), pseudowire.Limits{Broadcast: limit}, pseudowire.DropBroadcast},
+		{"multicast", frame(multicast, here), frame(broadcast, here), pseudowire.Limits{Multicast: limit}, pseudowire.DropMulticast},
+		{"unknown unicast", frame(unknown, here), frame(broadcast, here), pseudowire.Limits{UnknownUnicast: limit}, pseudowire.DropUnknownUnicast},
+	} {
+		for _, way := range []struct {
+			name     string
+			from, to *netlab.Link
+		}{{"into", shared.lan, shared.far}, {"out", shared.far, shared.lan}} {
+			t.Run(kind.name+" "+way.name, func(t *testing.T) {
+				b := *shared
+				b.t = t
+				b.set(pseudowire.Service{Limits: kind.limits})
+				before := b.drops()[kind.reason]
+				passed, took := b.storm(way.from, way.to, n, kind.f, kind.last)
+				if most := int((took.Seconds()+0.1)*limit) + 2; passed < 10 || passed > most {
+					t.Errorf("%d of %d frames passed in %v, want 10 to %d", passed, n, took, most)
+				}
+				if policed := int(b.drops()[kind.reason] - before); policed != n-passed {
+					t.Errorf("%d frames counted as %s, %d did not pass", policed, kind.reason, n-passed)
+				}
+				b.set(pseudowire.Service{Limits: pseudowire.Limits{Broadcast: 1e6}})
+				if passed, _ := b.storm(way.from, way.to, 100, kind.f, kind.last); passed != 100 {
+					t.Errorf("%d of 100 frames passed when the limit was gone", passed)
+				}
+			})
+		}
+	}
+}
+
+// An address that has sent a frame the other way is known: frames to it have no limit.
+func TestKnownUnicast(t *testing.T) {
+	b := newBench(t)
+	b.set(pseudowire.Service{Limits: pseudowire.Limits{UnknownUnicast: 1}})
+	if passed, _ := b.storm(b.far, b.lan, 100, frame(multicast, there), frame(broadcast, there)); passed != 100 {
+		t.Fatalf("%d of 100 multicast frames came out", passed)
+	}
+	if passed, _ := b.storm(b.lan, b.far, 500, frame(there, here), frame(broadcast, here)); passed != 500 {
+		t.Errorf("%d of 500 frames to an address that is known passed", passed)
+	}
+}
