@@ -17,18 +17,14 @@ type parting struct {
 // batch is how many packets are taken in before what they caused is saved and sent.
 const batch = 256
 
-// receive takes one packet and those that are waiting behind it.
-func (a *Agent) receive(now time.Time, p transport.Packet) {
+// receive takes the packets that are waiting.
+func (a *Agent) receive(now time.Time) {
 	for range batch {
-		a.take(now, p)
-		if !a.transport.Waiting() {
-			return
-		}
-		next, ok := <-a.transport.Packets()
+		p, ok := a.transport.Take()
 		if !ok {
 			return
 		}
-		p = next
+		a.take(now, p)
 	}
 }
 
@@ -177,21 +173,16 @@ func (a *Agent) openSockets() {
 		_ = a.transport.Restore(transport.State{Connections: []transport.ConnectionState{{
 			Connection: t.Connection, Encapsulation: t.Path.Encapsulation, Initiator: true, Local: t.Path.Local, Remote: t.Path.Remote,
 		}}})
-		a.dialled(t.Connection)
+		a.dialled(t.Tunnel, t.Connection)
 	}
 }
 
 // dialled notes whose connection has a socket of its own now.
-func (a *Agent) dialled(connection uint32) {
-	for _, c := range a.control.Connections() {
-		if c.LocalID != connection {
-			continue
-		}
-		a.dials[connection] = c.Tunnel.Name
-		a.unsaved[c.Tunnel.Name] = true
-		if t := a.tunnels[c.Tunnel.Name]; t != nil {
-			t.dial = connection
-		}
+func (a *Agent) dialled(tunnel string, connection uint32) {
+	a.dials[connection] = tunnel
+	a.unsaved[tunnel] = true
+	if t := a.tunnels[tunnel]; t != nil {
+		t.dial = connection
 	}
 }
 

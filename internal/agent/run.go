@@ -55,11 +55,11 @@ func (a *Agent) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case p, ok := <-a.transport.Packets():
+		case _, ok := <-a.transport.Ready():
 			if !ok {
 				return errors.New("the transport ended")
 			}
-			a.receive(time.Now(), p)
+			a.receive(time.Now())
 		case <-timer.C:
 			a.advance(time.Now())
 			a.expire(time.Now())

@@ -86,12 +86,12 @@ func (a *Agent) hangUp(ctx context.Context, now time.Time) {
 		select {
 		case <-ctx.Done():
 			return
-		case p, ok := <-a.transport.Packets():
+		case _, ok := <-a.transport.Ready():
 			if !ok {
 				return
 			}
 			now = time.Now()
-			a.receive(now, p)
+			a.receive(now)
 		case <-timer.C:
 			now = time.Now()
 			a.control.Advance(now)

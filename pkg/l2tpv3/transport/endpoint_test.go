@@ -124,14 +124,17 @@ func until(t *testing.T, missing func() string, sites ...*lcce) {
 				wait = min(wait, max(0, time.Until(d)))
 			}
 		}
-		var p transport.Packet
 		var x *lcce
 		select {
-		case p = <-sites[0].tr.Packets():
+		case <-sites[0].tr.Ready():
 			x = sites[0]
-		case p = <-sites[len(sites)-1].tr.Packets():
+		case <-sites[len(sites)-1].tr.Ready():
 			x = sites[len(sites)-1]
 		case <-time.After(wait):
+			continue
+		}
+		p, ok := x.tr.Take()
+		if !ok {
 			continue
 		}
 		if !p.Control {

@@ -49,37 +49,43 @@ func (q *queue) put(c class, p Packet, payload []byte) bool {
 	q.waiting[c].push(p)
 	q.octets[c] += len(payload)
 	q.mu.Unlock()
+	q.signal()
+	return true
+}
+
+// signal leaves a token, if there is none.
+func (q *queue) signal() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
-	return true
 }
 
-// get takes the first packet of the first class that has one.
+// get takes the first packet of the first class that has one. If that is not the
+// last, there is a token afterwards.
 func (q *queue) get() (Packet, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for c := range q.waiting {
-		if q.waiting[c].len() > 0 {
-			p := q.waiting[c].pop()
-			q.octets[c] -= len(p.Payload)
-			return p, true
-		}
+	c, ok := q.first()
+	if !ok {
+		return Packet{}, false
 	}
-	return Packet{}, false
+	p := q.waiting[c].pop()
+	q.octets[c] -= len(p.Payload)
+	if _, more := q.first(); more {
+		q.signal()
+	}
+	return p, true
 }
 
-// waits reports whether there is a packet.
-func (q *queue) waits() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// first is the first class that has a packet. It needs the lock.
+func (q *queue) first() (class, bool) {
 	for c := range q.waiting {
 		if q.waiting[c].len() > 0 {
-			return true
+			return class(c), true
 		}
 	}
-	return false
+	return 0, false
 }
 
 // ring is a FIFO that keeps its memory.

@@ -105,9 +105,6 @@ type Transport struct {
 	known       atomic.Pointer[map[netip.Addr]struct{}] // see SetPeers
 	connections map[uint32]*connection
 	queue       *queue
-	packets     chan Packet
-	stop        chan struct{}
-	stopped     chan struct{}
 	closed      bool
 
 	receivedControl, receivedData, droppedControl, droppedData atomic.Uint64
@@ -124,14 +121,10 @@ func Open(o Options) (*Transport, error) {
 		peers:       directory{connections: map[uint32]pair{}, pairs: map[pair]int{}},
 		connections: map[uint32]*connection{},
 		queue:       newQueue(),
-		packets:     make(chan Packet),
-		stop:        make(chan struct{}),
-		stopped:     make(chan struct{}),
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
-	go t.dispatch()
 	return t, t.SetEndpoints(o.Listen)
 }
 
@@ -155,13 +148,13 @@ func (t *Transport) knows(a netip.Addr) bool {
 	return ok
 }
 
-// Packets gives what was received: control before data, the peers of
-// connections before their addresses, and those before strangers. It is closed by Close.
-func (t *Transport) Packets() <-chan Packet { return t.packets }
+// Ready gives a token when there may be something for Take, and another one as long
+// as there is more. It is closed by Close.
+func (t *Transport) Ready() <-chan struct{} { return t.queue.wake }
 
-// Waiting reports whether Packets has something to give: whoever receives from it
-// next does not wait.
-func (t *Transport) Waiting() bool { return t.queue.waits() }
+// Take takes what was received, without waiting: control before data, the peers of
+// connections before their addresses, and those before strangers. It is false if there is nothing.
+func (t *Transport) Take() (Packet, bool) { return t.queue.get() }
 
 // SetEndpoints says where there are listeners, all of them. The error joins an
 // *Error for each that could not be opened; Refresh tries those again.
@@ -349,8 +342,8 @@ func (t *Transport) Counters() Counters {
 	}
 }
 
-// Close closes all sockets and ends all goroutines, then closes Packets. What
-// was not taken from Packets is gone.
+// Close closes all sockets and ends all goroutines, then closes Ready.
+// What was not taken is gone.
 func (t *Transport) Close() error {
 	if t.closed {
 		return nil
@@ -367,8 +360,7 @@ func (t *Transport) Close() error {
 		p.listening = false
 		t.leave(p)
 	}
-	close(t.stop)
-	<-t.stopped
+	close(t.queue.wake) // nothing reads sockets any more
 	return nil
 }
 
@@ -435,27 +427,4 @@ func classOf(control, fromPeer bool) class {
 		return peerData
 	}
 	return strangerData
-}
-
-// dispatch hands out what the queue holds, one packet at a time, so that the
-// order of the classes is decided when the owner is ready and not before.
-func (t *Transport) dispatch() {
-	defer close(t.stopped)
-	defer close(t.packets)
-	for {
-		p, ok := t.queue.get()
-		if !ok {
-			select {
-			case <-t.queue.wake:
-				continue
-			case <-t.stop:
-				return
-			}
-		}
-		select {
-		case t.packets <- p:
-		case <-t.stop:
-			return
-		}
-	}
 }

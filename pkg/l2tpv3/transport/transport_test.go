@@ -113,18 +113,31 @@ func open(t *testing.T, listen ...netip.Addr) *transport.Transport {
 }
 
 // receive takes the next packet.
-func receive(t *testing.T, x *transport.Transport) transport.Packet {
+func receive(t testing.TB, x *transport.Transport) transport.Packet {
 	t.Helper()
-	select {
-	case p, ok := <-x.Packets():
-		if !ok {
-			t.Fatal("Packets is closed")
-		}
-		return p
-	case <-time.After(patience):
+	p, ok := next(x, patience)
+	if !ok {
 		t.Fatal("nothing was received")
 	}
-	panic("unreachable")
+	return p
+}
+
+// next takes the next packet, if one comes in time.
+func next(x *transport.Transport, wait time.Duration) (transport.Packet, bool) {
+	late := time.After(wait)
+	for {
+		if p, ok := x.Take(); ok {
+			return p, true
+		}
+		select {
+		case _, ok := <-x.Ready():
+			if !ok {
+				return transport.Packet{}, false
+			}
+		case <-late:
+			return transport.Packet{}, false
+		}
+	}
 }
 
 // expect takes the next packet and compares it.
@@ -399,12 +412,8 @@ func TestListeners(t *testing.T) {
 		stranger := udp(t, at(f.one, 0))
 		heard := func(wait time.Duration) bool {
 			stranger.send(t, at(f.zero, 1701), sccrq)
-			select {
-			case <-a.Packets():
-				return true
-			case <-time.After(wait):
-				return false
-			}
+			_, ok := next(a, wait)
+			return ok
 		}
 		const little = 50 * time.Millisecond
 		if !heard(patience) {
@@ -517,7 +526,7 @@ func TestUnsupported(t *testing.T) {
 			t.Errorf("after Close: %v", err)
 		}
 	}
-	if _, ok := <-a.Packets(); ok {
+	if _, ok := next(a, patience); ok {
 		t.Error("a packet after Close")
 	}
 }

@@ -215,7 +215,7 @@ func (s *site) openTransport() {
 		s.t.Fatal(err)
 	}
 	done := make(chan struct{})
-	go s.read(s.tr.Packets(), done)
+	go s.read(s.tr, done)
 	s.t.Cleanup(func() { s.tr.Close(); <-done })
 }
 
@@ -267,10 +267,11 @@ func (s *site) connect(t *pseudowire.Tunnel, peer *site, e l2tpv3.Encapsulation,
 }
 
 // read gives the datapath the data packets that reach the sockets, as the daemon does.
-func (s *site) read(packets <-chan transport.Packet, done chan struct{}) {
+func (s *site) read(tr *transport.Transport, done chan struct{}) {
 	defer close(done)
-	for p := range packets {
-		if p.Control {
+	for range tr.Ready() {
+		p, ok := tr.Take()
+		if !ok || p.Control {
 			continue
 		}
 		s.mu.Lock()
