@@ -31,7 +31,9 @@ type connection struct {
 	repeats limit // of the request
 	// stranger connections only refuse: they have no socket and are not saved.
 	stranger bool
-	peer     identity
+	// owing is set while the connection is among the Endpoint's.
+	owing bool
+	peer  identity
 	// numbers are those that the peer speaks, or is to be called with.
 	numbers l2tpv3.Numbers
 	tie     *l2tpv3.TieBreaker
@@ -360,8 +362,8 @@ func (c *connection) pushFor(session uint32, t l2tpv3.MessageType, avps ...l2tpv
 	c.changed()
 }
 
-// flush sends what the windows let through, or an ACK if one is owed and nothing
-// else carries it.
+// flush sends what the windows let through. What acknowledgment is owed after that
+// waits until all that has come in has been dealt with, see acknowledge.
 func (c *connection) flush() {
 	if c.auth.on && len(c.keys()) == 0 {
 		return // until the secrets are set again
@@ -377,9 +379,22 @@ func (c *connection) flush() {
 		}
 		c.transmit(m.octets, ns)
 	}
-	if c.rel.owed && c.phase != ended {
-		c.transmit(ackOctets, c.rel.ns())
+	if c.rel.owed && !c.owing {
+		c.owing = true
+		c.e.owing = append(c.e.owing, c)
 	}
+}
+
+// acknowledge sends an ACK for each connection that owes one which no message has
+// carried since: one for all that was received before the owner asked for outputs.
+func (e *Endpoint) acknowledge() {
+	for _, c := range e.owing {
+		if c.owing = false; c.rel.owed && c.phase != ended {
+			c.transmit(ackOctets, c.rel.ns())
+		}
+	}
+	clear(e.owing)
+	e.owing = e.owing[:0]
 }
 
 // ackOctets is an explicit ACK (Section 6.15), sent also where a ZLB would do.

@@ -31,6 +31,7 @@ type Endpoint struct {
 	outputs outputs
 	alarms  alarms
 	touched []timed
+	owing   []*connection // an acknowledgment, see acknowledge
 	dirty   map[string]struct{}
 	names   []string // what TakeDirty has returned
 	tally   tally

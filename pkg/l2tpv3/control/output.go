@@ -32,9 +32,14 @@ func emit[T any, P interface {
 }
 
 // Next takes the first of what is to be done; false if there is nothing. All of
-// it is to be carried out in this order.
+// it is to be carried out in this order. Acknowledgments that nothing else carries
+// come last: an owner who has several datagrams gives them all before it asks, and
+// the peer gets one for all of them.
 func (e *Endpoint) Next() (Output, bool) {
 	q := &e.outputs
+	if q.taken == len(q.queue) && len(e.owing) > 0 {
+		e.acknowledge()
+	}
 	if q.taken == len(q.queue) {
 		q.reset()
 		return nil, false

@@ -89,8 +89,11 @@ func (c *connection) deliver(d Datagram, m *l2tpv3.Message) {
 
 // again answers a repeated message: with what it was answered before, if that is
 // waiting for an acknowledgment and is the first that the peer would hear of us,
-// else with an acknowledgment.
+// else with an acknowledgment. Each copy gets one, whoever counts them.
 func (c *connection) again() {
+	if c.owing && c.rel.owed {
+		c.transmit(ackOctets, c.rel.ns())
+	}
 	c.rel.owed = true
 	c.e.touch(c)
 	if !c.initiator && c.rel.first == 0 {
