@@ -93,8 +93,17 @@ func (c *connection) alarm() *alarm { return &c.slot }
 
 func (c *connection) deadline() time.Time {
 	d := earliest(c.rel.expires, c.helloDue())
-	d = earliest(d, c.halfOpenEnd)
+	d = earliest(d, c.halfOpenLimit())
 	return earliest(d, c.lingerEnd)
+}
+
+// halfOpenLimit is for a peer that acknowledges and does not go on. What one does
+// not acknowledge has its own end, however late its timers are served.
+func (c *connection) halfOpenLimit() time.Time {
+	if !c.rel.idle() {
+		return time.Time{}
+	}
+	return c.halfOpenEnd
 }
 
 func (c *connection) expire(now time.Time) {
@@ -110,14 +119,9 @@ func (c *connection) expire(now time.Time) {
 		return
 	}
 	c.doubt(now)
-	if past(now, c.halfOpenEnd) {
+	if past(now, c.halfOpenLimit()) {
 		c.halfOpenEnd = time.Time{}
-		in := input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNStateMachine}, reason: "not established in time"}
-		if c.rel.tries > 0 {
-			why := c.unheard(now) // as near as makes no difference
-			in.reason, in.cause = why.reason, why.cause
-		}
-		c.handle(halfOpenTooLong, in)
+		c.handle(halfOpenTooLong, input{result: l2tpv3.ResultCode{Result: l2tpv3.StopCCNStateMachine}, reason: "not established in time"})
 		return
 	}
 	if past(now, c.helloDue()) {
