@@ -54,7 +54,7 @@ func TestTranscripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := replay(t, string(script))
+			got := replay(t, string(script), nil)
 			if *updateFlag {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -76,6 +76,9 @@ type stage struct {
 	tunnels  []Tunnel
 	sessions []Session
 	out      strings.Builder
+	// watch, if set, sees what is transmitted; begun counts the resets.
+	watch func(*stage, *Transmit)
+	begun int
 }
 
 // counting gives 1, 2, 3 …: IDs, tie breakers and cookies that a reader can
@@ -91,8 +94,8 @@ func (c *counting) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func replay(t *testing.T, script string) string {
-	s := &stage{now: epoch}
+func replay(t *testing.T, script string, watch func(*stage, *Transmit)) string {
+	s := &stage{now: epoch, watch: watch}
 	s.reset()
 	for line := range strings.Lines(script) {
 		line = strings.TrimSuffix(line, "\n")
@@ -104,7 +107,7 @@ func replay(t *testing.T, script string) string {
 			continue
 		case line == "reset":
 			fmt.Fprintln(&s.out, line)
-			*s = stage{now: epoch, out: s.out}
+			*s = stage{now: epoch, out: s.out, watch: watch, begun: s.begun + 1}
 			s.reset()
 			continue
 		}
@@ -394,6 +397,9 @@ func (s *stage) drain(at string) {
 			return
 		}
 		s.say("%s%s", at, outputText(o))
+		if x, ok := o.(*Transmit); ok && s.watch != nil {
+			s.watch(s, x)
+		}
 	}
 }
 
