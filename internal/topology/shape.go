@@ -330,8 +330,12 @@ type anything struct{ words string }
 func (a anything) describe() string                    { return a.words }
 func (anything) read(_ *source, _ string, n *node) any { return n }
 
-// has reports whether the key is there, faulty or not.
+// has reports whether the key is there, faulty or not. In what was no object there
+// are none.
 func (r *record) has(key string) bool {
+	if r == nil {
+		return false
+	}
 	_, ok := r.values[key]
 	return ok
 }
