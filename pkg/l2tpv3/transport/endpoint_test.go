@@ -3,6 +3,7 @@ package transport_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -311,8 +314,16 @@ func restart(t *testing.T, x, peer *lcce) {
 // isL2TP selects packets of protocol 115.
 func isL2TP(f *netlab.Frame) bool {
 	const ethernet = 14
-	return len(f.Data) > ethernet+20 &&
-		(f.Data[12] == 0x08 && f.Data[ethernet+9] == l2tpv3.Protocol || f.Data[12] == 0x86 && f.Data[ethernet+6] == l2tpv3.Protocol)
+	if len(f.Data) <= ethernet+20 {
+		return false
+	}
+	switch binary.BigEndian.Uint16(f.Data[12:]) {
+	case unix.ETH_P_IP:
+		return f.Data[ethernet+9] == l2tpv3.Protocol
+	case unix.ETH_P_IPV6:
+		return f.Data[ethernet+6] == l2tpv3.Protocol
+	}
+	return false // ARP has a MAC address there, which may be anything
 }
 
 // readBack has another implementation read the wire: each packet is a control
