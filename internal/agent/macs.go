@@ -17,6 +17,8 @@ import (
 type macWatch struct {
 	news  *bridge.Moves
 	since map[macKey]sighting
+	// behind counts the addresses behind each port.
+	behind map[int]int
 	// loops looks for them in the news; found are those that nothing was done about yet.
 	loops bridge.Loops
 	found []bridge.Loop
@@ -40,7 +42,7 @@ func watchMACs(c circuits) (*macWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &macWatch{news: news, since: make(map[macKey]sighting)}
+	m := &macWatch{news: news, since: make(map[macKey]sighting), behind: make(map[int]int)}
 	if err := m.list(c); err != nil {
 		news.Close()
 		return nil, err
@@ -69,7 +71,7 @@ func (m *macWatch) follow(c circuits) error {
 		case !v.Forgotten:
 			m.see(key, v.Port, now)
 		case known && old.port == v.Port:
-			delete(m.since, key)
+			m.forget(key, old)
 		}
 	}
 	if lost {
@@ -80,8 +82,21 @@ func (m *macWatch) follow(c circuits) error {
 
 // see notes that an address is behind a port, if that is news.
 func (m *macWatch) see(key macKey, port int, now time.Time) {
-	if old, known := m.since[key]; !known || old.port != port {
-		m.since[key] = sighting{port, now}
+	old, known := m.since[key]
+	if known && old.port == port {
+		return
+	}
+	if known {
+		m.forget(key, old)
+	}
+	m.since[key] = sighting{port, now}
+	m.behind[port]++
+}
+
+func (m *macWatch) forget(key macKey, s sighting) {
+	delete(m.since, key)
+	if m.behind[s.port]--; m.behind[s.port] <= 0 {
+		delete(m.behind, s.port)
 	}
 }
 
@@ -97,7 +112,11 @@ func (m *macWatch) list(c circuits) error {
 		m.see(key, x.PortIndex, now)
 		there[key] = true
 	}
-	maps.DeleteFunc(m.since, func(k macKey, _ sighting) bool { return !there[k] })
+	for key, s := range m.since {
+		if !there[key] {
+			m.forget(key, s)
+		}
+	}
 	return nil
 }
 

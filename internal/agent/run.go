@@ -66,6 +66,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-a.macs.wake():
 			a.faults.set("what bridges learn", a.macs.follow(a.bridges))
 			a.closeLoops(time.Now())
+			a.limitMACs()
 		case <-a.kernel.wake:
 			look.after(a.rest)
 		case <-look.C:

@@ -120,6 +120,7 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 			ps = append(ps, api.Problem{Object: d.object(), What: d.words(time.Now()), Fix: d.Fix})
 		}
 	}
+	ps = append(ps, a.macProblems()...)
 	for _, t := range s.Tunnels {
 		if t.State != "established" {
 			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.State + ": " + t.Reason, Fix: t.Next})

@@ -37,6 +37,8 @@ type wire struct {
 	ready, standby bool
 	// told are the causes of not coming up that were told since that changed.
 	told map[control.CauseKind]bool
+	// full says that no more addresses are learned behind it.
+	full bool
 	// withheld is why it is in standby at this end, nil if it is not.
 	withheld *drain
 	// announceDue says that the addresses here are to be announced once the tunnel
@@ -96,6 +98,7 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 		a.wires[p.Name] = w
 	}
 	a.place(w, &p.Attachment)
+	w.full = w.full && p.MaxMACs == w.MaxMACs // until more is learned
 	a.setRides(w, p)
 	w.Pseudowire = *p
 	w.kind = a.kindOf(p.Datapath)

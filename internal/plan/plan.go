@@ -303,6 +303,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"sequencing", ResetsSession, a.Sequencing, b.Sequencing},
 		{"dscp", ResetsSession, dscps(a, b), dscps(b, a)},
 		{"mtu", ResetsSession, a.MTU, b.MTU},
+		{"max-macs", Live, a.MaxMACs, b.MaxMACs},
 		{"bridge", Live, a.Attachment.Bridge, b.Attachment.Bridge},
 		{"interface", Live, a.Attachment.Interface, b.Attachment.Interface},
 		{"vlan", Live, a.Attachment.VLAN, b.Attachment.VLAN},

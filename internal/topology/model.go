@@ -131,7 +131,10 @@ type Pseudowire struct {
 	// Sublayer and Sequencing are how the peer is to send.
 	Sublayer   l2tpv3.L2SpecificSublayer
 	Sequencing l2tpv3.DataSequencing
-	MTU        int // 0: the datapath's default, and not signalled
+	// MaxMACs is how many addresses are learned behind it, or behind all of its network; 0
+	// is no limit.
+	MaxMACs int
+	MTU     int // 0: the datapath's default, and not signalled
 	// Datapath is "ebpf", "kernel" or empty for the daemon's choice.
 	Datapath string
 	// Limits are of frames that go to many, each way.

@@ -108,6 +108,7 @@ var serviceFields = []field{
 	{key: "agi", shape: identifier("AGI"), standard: "none", about: "The Attachment Group Identifier that both ends signal (RFC 4667, Section 4.3), written as `end-id` is."},
 	{key: "cookie", shape: cookie, standard: "8", about: "Octets of the cookie that each end assigns (RFC 3931, Section 4.1.2.1)."},
 	{key: "mtu", shape: integer("MTU", 576, 9216), standard: "1500", about: "The MTU of the pseudowire's device: octets after the Ethernet header, tags not counted. Where it is set both ends signal it, and it has to be the same (RFC 4667, Section 4.3). Under 1280 there is a warning: IPv6 needs that."},
+	{key: "max-macs", shape: integer("the number", 1, 1000000), standard: "no limit", about: "How many addresses the bridge of a site learns behind it, for a network behind all of its pseudowires together. Frames from and to others pass, and are flooded."},
 	{key: "datapath", shape: wordOf(choice{words: []string{"auto", "ebpf", "kernel"}}), standard: "auto", about: "What carries its frames: eBPF programs or the kernel's l2tp_eth. `auto` is the daemon's choice."},
 	{key: "sequencing", shape: sequencing, standard: "none", about: "Which data packets each end wants numbered, to put them back in order (RFC 3931, Section 4.6): those that are not IP, or all."},
 	{key: "storm-control", shape: stormObject, standard: "no limits", about: "Limits for frames that go to many, at each end and each way. What is beyond is dropped and counted."},

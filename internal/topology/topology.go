@@ -126,6 +126,7 @@ type pseudowire struct {
 	endIDAt  spot
 	wishes   wishes
 	mtu      int
+	maxMACs  int
 	datapath string
 	limits   Limits
 	ends     []end
@@ -557,6 +558,9 @@ func (b *builder) serviceOf(r row, rec *record) *pseudowire {
 		if mtu < 1280 {
 			b.warn(CodeSmallMTU, at, fmt.Sprintf("IPv6 hosts need an MTU of 1280, this is %d", mtu), "use 1280 or more if there are any")
 		}
+	}
+	if n, _, ok := get[int64](rec, "max-macs"); ok {
+		p.maxMACs = int(n)
 	}
 	if word, _, _ := get[string](rec, "datapath"); word != "auto" {
 		p.datapath = word

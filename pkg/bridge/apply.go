@@ -148,7 +148,7 @@ func (m *Manager) ports(t *target, br *link, n note) error {
 		}
 		wanted[l.index] = true
 		if n, err = m.join(t, br, n, l); err == nil {
-			err = m.configure(t, l.index, l.name, t.portVLANs(t.shape), false, !m.settled)
+			err = m.configure(t, l.index, l.name, t.portVLANs(t.shape), Attachment{}, !m.settled)
 		}
 		failures = append(failures, err)
 	}
@@ -168,7 +168,7 @@ func (m *Manager) ports(t *target, br *link, n note) error {
 // configure sets what a port has of the bridge's shape. With keep, VLANs beyond
 // the wanted ones stay. Until everything has been named, a port that does not
 // learn goes on so.
-func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, isolated, keep bool) error {
+func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, a Attachment, keep bool) error {
 	l, err := m.nl.linkByIndex(index)
 	if err != nil || l == nil {
 		return failed("find", name, orGone(err))
@@ -177,11 +177,13 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 	if l.learning && !t.shape.learns {
 		// What it has learned would be wrong still.
 		change = append(change, attr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(0)), attr(unix.IFLA_BRPORT_FLUSH, nil))
-	} else if !l.learning && t.shape.learns && m.settled {
+	} else if l.learning && a.Full {
+		change = append(change, attr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(0)))
+	} else if !l.learning && t.shape.learns && !a.Full && m.settled {
 		change = append(change, attr(unix.IFLA_BRPORT_LEARNING, nl.Uint8Attr(1)))
 	}
-	if l.isolated != isolated {
-		change = append(change, attr(unix.IFLA_BRPORT_ISOLATED, nl.Uint8Attr(bit(isolated))))
+	if l.isolated != a.Isolated {
+		change = append(change, attr(unix.IFLA_BRPORT_ISOLATED, nl.Uint8Attr(bit(a.Isolated))))
 	}
 	if t.private && l.portGroupForward != transparent {
 		change = append(change, attr(unix.IFLA_BRPORT_GROUP_FWD_MASK, nl.Uint16Attr(transparent)))
@@ -320,7 +322,7 @@ func (m *Manager) attach(t *target, a Attachment) error {
 		}
 		m.log.Info("device attached", "pseudowire", a.Pseudowire, "device", a.Device, "bridge", t.name, "vlan", a.VLAN)
 	}
-	if err := m.configure(t, l.index, a.Device, deviceVLANs(a, t.shape), a.Isolated, false); err != nil {
+	if err := m.configure(t, l.index, a.Device, deviceVLANs(a, t.shape), a, false); err != nil {
 		return err
 	}
 	if l.up() {

@@ -109,6 +109,9 @@ type Attachment struct {
 	// Isolated keeps frames from one isolated device from going out of another: the
 	// split horizon among the pseudowires of one network.
 	Isolated bool
+	// Full keeps the device's port from learning more addresses; what it has learned
+	// stays until it has been silent for long. Frames of others pass, flooded.
+	Full bool
 }
 
 // Manager makes attachment circuits in one network namespace.

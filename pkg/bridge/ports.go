@@ -136,7 +136,7 @@ func (m *Manager) joinVLAN(t *target, br *link) error {
 			return failed("put into "+br.name+" the device", l.name, err)
 		}
 	}
-	return m.configure(t, l.index, l.name, nil, false, false)
+	return m.configure(t, l.index, l.name, nil, Attachment{}, false)
 }
 
 // ensureVLAN finds or makes a VLAN device.
