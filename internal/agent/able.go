@@ -50,6 +50,8 @@ func (a *Agent) able(w *wire, dp pseudowire.Datapath) error {
 		return &UnableError{dp.Kind(), "tell frames apart by several tags, or change more of tags than a VLAN", "attach one VLAN with `vlan:`, or a whole port; for more this kernel has to load eBPF programs"}
 	case !can.Services && w.Limits != (topology.Limits{}):
 		return &UnableError{dp.Kind(), "limit storms", "remove `storm-control:`, or use a kernel that loads eBPF programs"}
+	case !can.Services && w.Attachment.RefusedGroups != 0:
+		return &UnableError{dp.Kind(), "keep link-local groups out", "remove `link-local:` of the attachment, or use a kernel that loads eBPF programs"}
 	// RFC 4719, Section 3.1: the tag on the way is one end's, and the other end
 	// gives it the number that it has there.
 	case w.Type == l2tpv3.EthernetVLAN && tag != 0 && !can.RewritesTags && !can.Services && w.PeerVLAN != tag:

@@ -24,7 +24,9 @@ func servesTags(w *wire, can pseudowire.Abilities) bool {
 	case wantsService(at):
 		return true
 	}
-	return w.Type == l2tpv3.EthernetVLAN && !can.RewritesTags
+	// A bridge that filters VLANs would take the second tag of a frame for the first, once
+	// it has taken that off.
+	return at.VLAN != 0 && !can.RewritesTags && (w.Type == l2tpv3.EthernetVLAN || at.Bridge != "")
 }
 
 // serviceOf is what happens to the frames of a pseudowire beyond its datapath.
@@ -33,7 +35,7 @@ func serviceOf(w *wire, can pseudowire.Abilities) pseudowire.Service {
 	if !can.Services {
 		return pseudowire.Service{}
 	}
-	s := pseudowire.Service{PCP: pseudowire.PCP(at.PCP), Limits: pseudowire.Limits(w.Limits)}
+	s := pseudowire.Service{PCP: pseudowire.PCP(at.PCP), RefusedGroups: at.RefusedGroups, Limits: pseudowire.Limits(w.Limits)}
 	if !servesTags(w, can) {
 		return s
 	}

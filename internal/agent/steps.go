@@ -210,7 +210,7 @@ func (a *Agent) removeUnwanted(local *topology.Local) error {
 func (a *Agent) setBridge(b *topology.Bridge) error {
 	a.made[b.Name] = true
 	missing, err := absent(a.bridges.SetBridge(bridge.Bridge{
-		Name: b.Name, External: b.External, Ports: b.Ports, VLANAware: vlanAware(b.VLANAware),
+		Name: b.Name, External: b.External, Ports: b.Ports, VLANAware: vlanAware(b.VLANAware), LinkLocal: b.LinkLocal,
 	}))
 	a.bridgeFault(b.Name, missing)
 	return err

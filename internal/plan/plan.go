@@ -197,6 +197,7 @@ func changedBridge(a, b *topology.Bridge) (Impact, []string) {
 		{"external", Recreates, a.External, b.External},
 		{"ports", Live, a.Ports, b.Ports},
 		{"vlan-aware", Live, a.VLANAware, b.VLANAware},
+		{"link-local groups", Live, a.LinkLocal, b.LinkLocal},
 	})
 }
 
@@ -312,6 +313,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"inner vlan", Live, a.Attachment.InnerVLAN, b.Attachment.InnerVLAN},
 		{"tag protocol", Live, a.Attachment.TagProtocol, b.Attachment.TagProtocol},
 		{"priority bits", Live, a.Attachment.PCP, b.Attachment.PCP},
+		{"link-local groups", Live, a.Attachment.RefusedGroups, b.Attachment.RefusedGroups},
 		{"storm control", Live, a.Limits, b.Limits},
 		{"split horizon", Live, a.Isolated, b.Isolated},
 		{"vlan at the peer", Live, a.PeerVLAN, b.PeerVLAN},

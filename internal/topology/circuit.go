@@ -14,7 +14,7 @@ const serviceTag = 0x88a8
 
 // selectors are the keys that say, beside `vlan`, which frames are a pseudowire's and what
 // becomes of their tags.
-var selectors = []string{"vlans", "untagged", "inner-vlan", "tag-protocol", "pcp"}
+var selectors = []string{"vlans", "untagged", "inner-vlan", "tag-protocol", "pcp", "link-local"}
 
 // Whole says that all frames are the pseudowire's, as far as it is up to the attachment.
 func (a *Attachment) Whole() bool {
@@ -112,6 +112,9 @@ func (b *builder) selection(e *end, rec *record) bool {
 		untaggedOK == rec.has("untagged") && protocolOK == rec.has("tag-protocol")
 	whole = b.vlans(e, ranges) && whole
 	b.priorityBits(a, rec)
+	if carried, ok := b.groups(rec); ok {
+		a.RefusedGroups = ^carried
+	}
 	switch {
 	case tagOK:
 		e.vlanAt = tagAt
@@ -159,6 +162,31 @@ func (b *builder) vlans(e *end, ranges []item) bool {
 	}
 	e.attachment.VLANs = vlan.Of(all...)
 	return true
+}
+
+// linkLocal are the groups that have names, by their last octet (IEEE 802.1Q, Table 8-1).
+var linkLocal = map[string]int{"stp": 0x0, "lacp": 0x2, "802.1x": 0x3, "lldp": 0xe}
+
+// allGroups are those that a bridge can pass on: not MAC pause.
+const allGroups = 0xffff &^ (1 << 1)
+
+// groups reads which link-local groups pass: bit x is that of 01-80-C2-00-00-0x.
+func (b *builder) groups(rec *record) (mask uint16, ok bool) {
+	list, _, ok := get[[]item](rec, "link-local")
+	for _, it := range list {
+		word := it.value.(string)
+		octet, named := linkLocal[word]
+		switch {
+		case named:
+			mask |= 1 << octet
+		case len(list) > 1:
+			b.fault(CodeExclusive, it.at, word+" does not go with others", "remove it, or the others")
+			return 0, false
+		case word == "all":
+			mask = allGroups
+		}
+	}
+	return mask, ok
 }
 
 // priorityBits reads what becomes of priority bits.

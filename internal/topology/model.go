@@ -55,6 +55,8 @@ type Bridge struct {
 	// Ports are interfaces that the daemon puts into the bridge.
 	Ports     []string
 	VLANAware VLANAware
+	// LinkLocal are the groups 01-80-C2-00-00-0x that it passes on: bit x.
+	LinkLocal uint16
 }
 
 // VLANAware says whether a bridge filters VLANs.
@@ -187,6 +189,8 @@ type Attachment struct {
 	// TagProtocol is the TPID of the first tag: 0x8100, or 0x88a8 for a service tag.
 	TagProtocol uint16
 	PCP         PCP
+	// RefusedGroups are link-local groups 01-80-C2-00-00-0x that are not carried: bit x.
+	RefusedGroups uint16
 }
 
 // PCP says which priority bits tags have on the way out of a pseudowire. The zero value

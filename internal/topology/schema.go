@@ -61,8 +61,11 @@ var bridgeObject = &object{
 		{key: "ports", shape: list{of: interfaceOf("an interface"), unique: true}, standard: "none", about: "Interfaces that the daemon puts into the bridge: where the LAN is."},
 		{key: "vlan-aware", shape: wordOf(choice{words: []string{"auto", "true", "false", "on", "off"}}), standard: "auto", about: "Whether the bridge filters VLANs. `auto`: where the kernel can."},
 		{key: "external", shape: boolean(""), standard: "false", about: "The bridge is somebody else's: it is used, never made, changed or removed."},
+		{key: "link-local", shape: groupList, standard: "none", about: "The link-local groups (01-80-C2-00-00-0x) that the bridge passes on: `all`, `none`, or some of `stp`, `lacp`, `802.1x`, `lldp`. A bridge keeps them to itself otherwise, but for those of STP, which it passes on in any case, as it runs none."},
 	},
 }
+
+var groupList = list{of: wordOf(choice{words: []string{"all", "none", "stp", "lacp", "802.1x", "lldp"}}), least: 1, orOne: true, unique: true}
 
 var classObject = &object{
 	name: "class", where: "classes.CLASS",
@@ -168,6 +171,7 @@ var attachmentObject = &object{
 		{key: "inner-vlan", shape: vlanID, standard: "any, or none", about: "The second of two tags. With `vlan` both are popped and pushed; with `vlans`, or without either, both stay on."},
 		{key: "tag-protocol", shape: wordOf(choice{words: []string{"802.1q", "802.1ad"}}), standard: "802.1q", about: "The protocol of the first tag: 0x8100, or 0x88a8 for service tags (802.1ad). That of an inner tag is 0x8100."},
 		{key: "pcp", shape: list{of: priorityBits, least: 8, most: 8, orOne: true}, standard: "keep", about: "The priority bits of tags on frames out of the pseudowire. `keep`: as they are, 0 where a tag is pushed. A number: always that. A list of eight: the new bits by the old ones, from 0 on. `dscp`: the first three bits of the DSCP in the IP header behind the tag, 0 for other frames."},
+		{key: "link-local", shape: groupList, standard: "all", about: "The link-local groups that the pseudowire carries here, each way, of those that get there: `all`, `none`, or some of `stp`, `lacp`, `802.1x`, `lldp`. An attached interface passes on all but MAC pause; a bridge has its own `link-local`."},
 		{key: "end-id", shape: identifier("end ID"), standard: "the pseudowire's", about: "At a foreign site: the Remote End ID that is sent to it. The pseudowire's own `end-id` is what it sends."},
 		{key: "cookie", shape: cookie, standard: "the pseudowire's", about: "At a foreign site: octets of the cookie that it is to send."},
 		{key: "sequencing", shape: sequencing, standard: "the pseudowire's", about: "At a foreign site: which packets it is to number."},

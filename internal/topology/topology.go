@@ -350,12 +350,16 @@ func (b *builder) bridge(r row) *bridge {
 	}
 	word, filterAt, _ := get[string](rec, "vlan-aware")
 	br.VLANAware = map[string]VLANAware{"": VLANAuto, "auto": VLANAuto, "true": VLANOn, "on": VLANOn, "false": VLANOff, "off": VLANOff}[word]
+	br.LinkLocal, _ = b.groups(rec)
 	if !br.External {
 		return br
 	}
 	external := rec.values["external"].at
 	if len(br.Ports) > 0 {
 		b.clash(CodeExternalBridge, portsAt, fmt.Sprintf("%s is external: its ports are not the daemon's to set", r.name), external, "external here", "remove ports, or external")
+	}
+	if rec.has("link-local") {
+		b.clash(CodeExternalBridge, rec.values["link-local"].key, fmt.Sprintf("%s is external: what it passes on is not the daemon's to set", r.name), external, "external here", "remove link-local, or external")
 	}
 	if br.VLANAware != VLANAuto {
 		b.clash(CodeExternalBridge, filterAt, fmt.Sprintf("%s is external: its VLAN filtering is not the daemon's to set", r.name), external, "external here", "remove vlan-aware, or external")

@@ -11,7 +11,8 @@ import (
 )
 
 // transparent is the link-local group addresses (01-80-C2-00-00-0x) that a private
-// bridge forwards: all but MAC pause (-01), which the kernel never does.
+// bridge forwards: all but MAC pause (-01), which the kernel never does. Those of STP (-00)
+// it always forwards where no spanning tree runs, whatever the mask.
 const transparent = 0xffff &^ (1 << 1)
 
 // reconcile makes a bridge, its ports and its devices what is wanted. The order
@@ -185,8 +186,8 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 	if l.isolated != a.Isolated {
 		change = append(change, attr(unix.IFLA_BRPORT_ISOLATED, nl.Uint8Attr(bit(a.Isolated))))
 	}
-	if t.private && l.portGroupForward != transparent {
-		change = append(change, attr(unix.IFLA_BRPORT_GROUP_FWD_MASK, nl.Uint16Attr(transparent)))
+	if !t.external && l.portGroupForward != t.groups {
+		change = append(change, attr(unix.IFLA_BRPORT_GROUP_FWD_MASK, nl.Uint16Attr(t.groups)))
 	}
 	if len(change) > 0 {
 		if err := m.nl.setPort(index, change...); err != nil {

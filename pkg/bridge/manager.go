@@ -80,6 +80,9 @@ type Bridge struct {
 	Ports []string
 	// VLANAware is not for external ones, which are as they are.
 	VLANAware VLANAware
+	// LinkLocal are the groups 01-80-C2-00-00-0x that it passes on: bit x. Not for external
+	// ones.
+	LinkLocal uint16
 }
 
 // Attachment is a pseudowire's attachment circuit: exactly one of Bridge and
@@ -169,7 +172,7 @@ func (m *Manager) SetBridge(b Bridge) error {
 		m.targets[b.Name] = t
 	}
 	m.disown(t)
-	t.external, t.ports, t.mode = b.External, b.Ports, b.VLANAware
+	t.external, t.ports, t.mode, t.groups = b.External, b.Ports, b.VLANAware, b.LinkLocal&transparent
 	m.own(t)
 	own, devices := m.reconcile(t)
 	return errors.Join(own, present(devices))
@@ -197,6 +200,8 @@ func (m *Manager) checkBridge(b Bridge) error {
 		return &InvalidError{object, "a bridge's name has 1 to 15 octets"}
 	case b.External && len(b.Ports) > 0:
 		return &InvalidError{object, "ports of an external bridge are its owner's; leave them out"}
+	case b.External && b.LinkLocal != 0:
+		return &InvalidError{object, "what an external bridge passes on is its owner's; leave link-local out"}
 	case b.External && b.VLANAware != Auto:
 		return &InvalidError{object, "VLAN filtering of an external bridge is its owner's; leave vlan-aware out"}
 	}

@@ -14,6 +14,8 @@ type target struct {
 	// Neither: made because the topology names it.
 	external, private bool
 	mode              VLANAware
+	// groups are the link-local ones that it passes on.
+	groups uint16
 	// ports are others' interfaces in it.
 	ports []string
 	// vlan is the VLAN device of ours that is its port, if one is.
@@ -129,7 +131,7 @@ func (m *Manager) place(a Attachment) (*target, error) {
 	}
 
 	wanted := newTarget(PrivateBridge(a.Interface))
-	wanted.private, wanted.ports = true, []string{a.Interface}
+	wanted.private, wanted.groups, wanted.ports = true, transparent, []string{a.Interface}
 	if a.VLAN != 0 {
 		can, err := m.supported()
 		switch {
@@ -140,7 +142,7 @@ func (m *Manager) place(a Attachment) (*target, error) {
 		case can.vlanDevices:
 			device := &vlanDevice{name: VLANDevice(a.Interface, a.VLAN), parent: a.Interface, id: a.VLAN}
 			wanted = newTarget(PrivateBridge(device.name))
-			wanted.private, wanted.vlan = true, device
+			wanted.private, wanted.groups, wanted.vlan = true, transparent, device
 		default:
 			return nil, &UnsupportedError{For: object, Missing: fmt.Sprintf("the kernel has neither VLAN devices nor bridge VLAN filtering to carry VLAN %d of %s", a.VLAN, a.Interface),
 				Remedy: "use `datapath: ebpf`, which takes the tag off itself, or load the module 8021q"}

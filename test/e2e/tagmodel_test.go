@@ -168,8 +168,9 @@ func expectedTags(k, from int) map[int]string {
 	return want
 }
 
-// tagsDocument is docs/tags.md; rows gives what came out of a case one way.
-func tagsDocument(rows func(k, from int) map[int]string) string {
+// tagsDocument is docs/tags.md; rows gives what came out of a case one way, groups which
+// link-local groups did.
+func tagsDocument(rows func(k, from int) map[int]string, groups func(k int) []int) string {
 	var b strings.Builder
 	b.WriteString(`# What becomes of tags
 
@@ -210,5 +211,35 @@ How it is to be read: [the keys of an attachment](topology.md#pseudowirespseudow
 			fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", f.words, layout(tagFrame(i)), code(to[i]), code(back[i]))
 		}
 	}
+	b.WriteString(`
+## Link-local groups
+
+The groups 01-80-C2-00-00-0x are those of STP (-00), MAC pause (-01), LACP (-02), 802.1X (-03), LLDP (-0E) and others. A
+bridge keeps their frames to itself, but for MAC pause, which it drops, and STP: as no spanning tree runs in a bridge of
+the daemon's, the kernel passes BPDUs on, whatever the bridge's mask says. Only the attachment's ` + "`link-local`" + ` keeps them
+out of a pseudowire. It is of both ways, and so one end is enough.
+
+| a | b | bridges | carried |
+|---|---|---|---|
+`)
+	place := strings.NewReplacer("PORT", "eth1", "BRIDGE", "br-lan")
+	for k, c := range groupCases {
+		carried := "none"
+		if got := groups(k); len(got) > 0 {
+			words := make([]string, len(got))
+			for i, octet := range got {
+				words[i] = fmt.Sprintf("%X", octet)
+			}
+			carried = "-0" + strings.Join(words, ", -0")
+		}
+		fmt.Fprintf(&b, "| `{%s}` | `{%s}` | %s | %s |\n", place.Replace(c.at[0]), place.Replace(c.at[1]), orDash(c.bridge), carried)
+	}
 	return b.String()
+}
+
+func orDash(keys string) string {
+	if keys == "" {
+		return "-"
+	}
+	return "`" + keys + "`"
 }
