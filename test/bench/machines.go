@@ -8,20 +8,39 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pwd-project/pwd/test/vm"
 	"github.com/pwd-project/pwd/test/vm/job"
 )
 
+// machines measures in virtual machines with kernels of these series, all at once: each
+// has one CPU of this machine's, and in each all is compared with what is measured there.
+func (o options) machines(ctx context.Context, series []string) ([]*kernelResult, error) {
+	results, errs := make([]*kernelResult, len(series)), make([]error, len(series))
+	if len(series) > 0 {
+		if err := vm.Install(os.Stderr, vm.HarnessTools...); err != nil {
+			return nil, err
+		}
+	}
+	var wg sync.WaitGroup
+	for i, name := range series {
+		wg.Go(func() {
+			if results[i], errs[i] = o.machine(ctx, name); errs[i] != nil {
+				errs[i] = fmt.Errorf("kernel %s: %w", name, errs[i])
+			}
+		})
+	}
+	wg.Wait()
+	return results, errors.Join(errs...)
+}
+
 // machine measures in a virtual machine with a kernel of that series.
 func (o options) machine(ctx context.Context, series string) (*kernelResult, error) {
 	i := slices.IndexFunc(vm.Releases, func(r vm.Release) bool { return r.Series == series })
 	if i < 0 {
 		return nil, errors.New("there is no such kernel; see -kernels")
-	}
-	if err := vm.Install(os.Stderr, vm.HarnessTools...); err != nil {
-		return nil, err
 	}
 	kernel, err := vm.Fetch(vm.Releases[i], os.Stderr)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -75,20 +76,20 @@ func (o options) main(ctx context.Context) error {
 		return err
 	}
 	r := &result{Commit: commit()}
-	for name := range strings.SplitSeq(o.kernels, ",") {
-		if name == "" {
-			continue
-		}
-		measure := o.here
-		if name != "host" {
-			measure = func(ctx context.Context) (*kernelResult, error) { return o.machine(ctx, name) }
-		}
-		k, err := measure(ctx)
+	names := strings.Split(o.kernels, ",")
+	if i := slices.Index(names, "host"); i >= 0 {
+		names = slices.Delete(names, i, i+1)
+		k, err := o.here(ctx)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return err
 		}
 		r.Kernels = append(r.Kernels, k)
 	}
+	machines, err := o.machines(ctx, names)
+	if err != nil {
+		return err
+	}
+	r.Kernels = append(r.Kernels, machines...)
 	return r.write(o.out, !o.inside)
 }
 
