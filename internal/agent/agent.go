@@ -85,6 +85,7 @@ type circuits interface {
 	SetAttachment(bridge.Attachment) error
 	RemoveAttachment(pseudowire string) error
 	AttachmentStates() map[string]bridge.State
+	CircuitErrors(name string) (bridge.CircuitErrors, bool)
 	MACs() ([]bridge.MAC, error)
 	Announce(pseudowire string) (int, error)
 	Flush(pseudowire string) error
@@ -149,6 +150,8 @@ type Agent struct {
 	// heard is what the sessions had received when their counters were last read.
 	heard    map[uint32]uint64
 	lastLook time.Time
+	// errors are what interfaces of attachment circuits had counted at the last look.
+	errors map[string]bridge.CircuitErrors
 	// rest is when the kernel may be looked at again.
 	rest time.Time
 

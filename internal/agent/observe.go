@@ -38,6 +38,7 @@ func (a *Agent) retry() {
 	a.tellRest(time.Now())
 	a.lookAtUnderlay()
 	a.lookAtPaths()
+	a.countErrors(time.Now())
 	if a.unclean {
 		a.clean()
 	}

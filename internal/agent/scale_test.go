@@ -50,15 +50,18 @@ func (c noCircuits) SetAttachment(a bridge.Attachment) error {
 }
 func (c noCircuits) RemoveAttachment(name string) error        { delete(c, name); return nil }
 func (c noCircuits) AttachmentStates() map[string]bridge.State { return c }
-func (c noCircuits) MACs() ([]bridge.MAC, error)               { return nil, nil }
-func (c noCircuits) Announce(string) (int, error)              { return 0, nil }
-func (c noCircuits) Flush(string) error                        { return nil }
-func (c noCircuits) SetBlocked(string, bool) error             { return nil }
-func (c noCircuits) Port(int) (string, string)                 { return "", "" }
-func (c noCircuits) Refresh() error                            { return nil }
-func (c noCircuits) Prune() error                              { return nil }
-func (c noCircuits) Close() error                              { return nil }
-func (c noCircuits) Cleanup() error                            { return nil }
+func (c noCircuits) CircuitErrors(string) (bridge.CircuitErrors, bool) {
+	return bridge.CircuitErrors{}, false
+}
+func (c noCircuits) MACs() ([]bridge.MAC, error)   { return nil, nil }
+func (c noCircuits) Announce(string) (int, error)  { return 0, nil }
+func (c noCircuits) Flush(string) error            { return nil }
+func (c noCircuits) SetBlocked(string, bool) error { return nil }
+func (c noCircuits) Port(int) (string, string)     { return "", "" }
+func (c noCircuits) Refresh() error                { return nil }
+func (c noCircuits) Prune() error                  { return nil }
+func (c noCircuits) Close() error                  { return nil }
+func (c noCircuits) Cleanup() error                { return nil }
 
 // many is a topology of two sites with that many tunnels, and pseudowires on each.
 func many(tunnels, each int) string {

@@ -101,11 +101,15 @@ type Session struct {
 	LocalSessionID  uint32 `json:"localSessionID"`
 	RemoteSessionID uint32 `json:"remoteSessionID"`
 
-	Reason            string            `json:"reason,omitempty"`
-	Cause             *Cause            `json:"cause,omitempty"`
-	SinceSeconds      int64             `json:"sinceSeconds"`
-	LocalCircuit      string            `json:"localCircuit,omitempty"`
-	RemoteCircuit     string            `json:"remoteCircuit,omitempty"`
+	Reason        string `json:"reason,omitempty"`
+	Cause         *Cause `json:"cause,omitempty"`
+	SinceSeconds  int64  `json:"sinceSeconds"`
+	LocalCircuit  string `json:"localCircuit,omitempty"`
+	RemoteCircuit string `json:"remoteCircuit,omitempty"`
+	// LocalErrors and RemoteErrors are errors of the two attachment circuits since the
+	// session was established, by kind; the peer's as its last WEN has them.
+	LocalErrors       map[string]uint64 `json:"localErrors,omitempty"`
+	RemoteErrors      map[string]uint64 `json:"remoteErrors,omitempty"`
 	CookieOctets      int               `json:"cookieOctets"`
 	ReceivedFrames    uint64            `json:"receivedFrames"`
 	ReceivedOctets    uint64            `json:"receivedOctets"`
@@ -114,6 +118,17 @@ type Session struct {
 	Drops             map[string]uint64 `json:"drops,omitempty"`
 	History           []Transition      `json:"history,omitempty"`
 }
+
+// Kinds of errors of an attachment circuit (RFC 3931, Section 5.4.5, and the two
+// of RFC 2661 before them).
+const (
+	ErrorsCRC              = "crc"
+	ErrorsFraming          = "framing"
+	ErrorsHardwareOverruns = "hardware-overruns"
+	ErrorsBufferOverruns   = "buffer-overruns"
+	ErrorsTimeouts         = "timeouts"
+	ErrorsAlignment        = "alignment"
+)
 
 // Pseudowire is one pseudowire of the site.
 type Pseudowire struct {

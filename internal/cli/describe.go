@@ -314,6 +314,18 @@ func sessionFields(p *page, s api.Session) {
 	p.field("Cookie", counted(s.CookieOctets, "octet"))
 	p.field("Local circuit", s.LocalCircuit)
 	p.field("Remote circuit", s.RemoteCircuit)
+	circuitErrors(p, "Errors of the local circuit", s.LocalErrors)
+	circuitErrors(p, "Errors of the remote circuit", s.RemoteErrors)
+}
+
+// circuitErrors adds what there are of an attachment circuit's errors.
+func circuitErrors(p *page, heading string, errors map[string]uint64) {
+	if len(errors) > 0 {
+		p.section(heading)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(errors)) {
+		p.field(kind, strconv.FormatUint(errors[kind], 10))
+	}
 }
 
 func describePseudowire(ctx context.Context, c *api.Client, it item, p *page) error {

@@ -434,6 +434,10 @@ Session on gold: established for 3m10s
   Local circuit      active
   Remote circuit     active
 
+Errors of the remote circuit
+  crc                3
+  hardware-overruns  2
+
 History of the session on gold
   2026-11-22 13:26:50.000  signalling to established  -  ICCN received
 `},

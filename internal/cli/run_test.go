@@ -60,6 +60,7 @@ func site() apitest.Answers {
 		Sessions: []api.Session{
 			{Tunnel: "gold", Pseudowire: "tenant-a", Peer: "dc2", State: "established", LocalSessionID: 1001, RemoteSessionID: 2002,
 				SinceSeconds: 190, LocalCircuit: "active", RemoteCircuit: "active", CookieOctets: 8,
+				RemoteErrors:   map[string]uint64{"crc": 3, "hardware-overruns": 2},
 				ReceivedFrames: 1201, ReceivedOctets: 1258291, TransmittedFrames: 1100, TransmittedOctets: 800,
 				Drops:   map[string]uint64{"cookie": 1},
 				History: []api.Transition{{Time: now.Add(-190 * time.Second), From: "signalling", To: "established", Reason: "ICCN received"}}},

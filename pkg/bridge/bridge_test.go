@@ -685,3 +685,14 @@ func filtering(t *testing.T, s *site) (can bool) {
 	s.do(func() (err error) { can, _, err = s.Supports(); return err })
 	return can
 }
+
+// Interfaces say what errors they have counted; those that are not there say nothing.
+func TestCircuitErrors(t *testing.T) {
+	s := newSite(t, "eth1")
+	if e, ok := s.CircuitErrors("eth1"); !ok || e != (bridge.CircuitErrors{}) {
+		t.Errorf("eth1: %+v, %v", e, ok)
+	}
+	if e, ok := s.CircuitErrors("eth9"); ok {
+		t.Errorf("eth9: %+v", e)
+	}
+}

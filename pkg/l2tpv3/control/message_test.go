@@ -137,6 +137,14 @@ var fields = []field{
 		_, ok := a.(l2tpv3.ECNCapability)
 		return "yes", ok
 	}, func(string) (l2tpv3.AVP, error) { return l2tpv3.ECNCapability{}, nil }},
+	{"errors", func(a l2tpv3.AVP) (string, bool) {
+		v, ok := a.(l2tpv3.CircuitErrors)
+		return errorsText(v), ok
+	}, func(s string) (l2tpv3.AVP, error) {
+		var v l2tpv3.CircuitErrors
+		_, err := fmt.Sscanf(s, "%d/%d/%d/%d/%d/%d", &v.CRC, &v.Framing, &v.HardwareOverruns, &v.BufferOverruns, &v.Timeouts, &v.Alignment)
+		return v, err
+	}},
 	{"digest", func(a l2tpv3.AVP) (string, bool) {
 		v, ok := a.(l2tpv3.MessageDigest)
 		return v.Algorithm.String(), ok
@@ -152,6 +160,10 @@ var fields = []field{
 		value, _ := hex.DecodeString(p[3])
 		return l2tpv3.RawAVP{Mandatory: p[0] == "M", Vendor: uint16(vendor), Type: l2tpv3.AVPType(kind), Value: value}, err
 	}},
+}
+
+func errorsText(v l2tpv3.CircuitErrors) string {
+	return fmt.Sprintf("%d/%d/%d/%d/%d/%d", v.CRC, v.Framing, v.HardwareOverruns, v.BufferOverruns, v.Timeouts, v.Alignment)
 }
 
 // circuitLetters are the bits of the Circuit Status AVP, as RFC 5641 names them.

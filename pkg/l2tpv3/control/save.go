@@ -111,6 +111,7 @@ type sessionState struct {
 	Remote       l2tpv3.CircuitStatus `json:"remote,omitempty"`
 	Installed    bool                 `json:"installed,omitempty"`
 	Errors       uint64               `json:"errors,omitempty"`
+	Circuit      *errorsState         `json:"circuitErrors,omitempty"`
 	// Receive is the sublayer asked for. Previous, Waiting and Change are a change of the cookie.
 	Receive  l2tpv3.L2SpecificSublayer `json:"receive,omitempty"`
 	Previous []byte                    `json:"previousCookie,omitempty"`
@@ -226,7 +227,8 @@ func (s *session) save() sessionState {
 		Config: s.cfg, State: s.state, Initiator: s.initiator, LocalID: s.localID, RemoteID: s.remoteID,
 		LocalCookie: s.localCookie, RemoteCookie: s.remoteCookie, Tie: s.tie, Wishes: s.wishes,
 		Told: s.told, Remote: s.remote, Installed: s.installed != nil, Errors: s.errors, Failures: s.failures,
-		Retry: s.e.left(s.retryAt), HalfOpen: s.e.left(s.halfOpenEnd),
+		Circuit: s.saveErrors(),
+		Retry:   s.e.left(s.retryAt), HalfOpen: s.e.left(s.halfOpenEnd),
 		Receive: s.receive, Previous: s.change.previous, Waiting: s.change.waiting, Change: s.e.left(s.change.until),
 		Reason: s.log.reason, Since: s.log.since.Round(0), History: slices.Clone(s.log.past),
 	}
@@ -398,6 +400,9 @@ func (t *tunnel) restoreSession(s sessionState) error {
 		localCookie: s.LocalCookie, remoteCookie: s.RemoteCookie, tie: s.Tie, wishes: s.Wishes, receive: s.Receive,
 		told: s.Told, remote: s.Remote, errors: s.Errors, failures: s.Failures,
 		log: restoredLog(s.Reason, s.Since, s.History),
+	}
+	if s.State == SessionEstablished {
+		x.circuitErrors = e.restoreErrors(s.Circuit)
 	}
 	if s.Retry > 0 {
 		x.retryAt = e.resume(s.Retry, 2*max(e.timers.ReopenMin, e.timers.ReopenMax))

@@ -30,6 +30,8 @@ type session struct {
 	// installed is what the data plane was last told, nil if it knows nothing.
 	installed *dataPlane
 	errors    uint64 // WENs received
+	// circuitErrors is nil while there are none.
+	circuitErrors *circuitErrors
 
 	// failures in a row; retryAt is the next attempt, halfOpenEnd the end of this one.
 	failures             int
@@ -82,7 +84,7 @@ type sessionInput struct {
 func (s *session) alarm() *alarm { return &s.slot }
 
 func (s *session) deadline() time.Time {
-	return earliest(earliest(s.retryAt, s.halfOpenEnd), s.change.until)
+	return earliest(earliest(earliest(s.retryAt, s.halfOpenEnd), s.change.until), s.errorsDue())
 }
 
 func (s *session) expire(now time.Time) {
@@ -92,6 +94,10 @@ func (s *session) expire(now time.Time) {
 	}
 	if past(now, s.change.until) {
 		s.endChange(now)
+	}
+	if past(now, s.errorsDue()) {
+		s.tellErrors(now)
+		s.changed()
 	}
 	if past(now, s.halfOpenEnd) {
 		if s.halfOpenEnd = s.patience(now); !past(now, s.halfOpenEnd) {
@@ -181,8 +187,7 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 		s.takeStatus(in.m)
 		return
 	case takeErrors:
-		s.errors++
-		s.changed()
+		s.takeErrors(in.m)
 		return
 	}
 	s.halfOpenEnd = time.Time{}
@@ -354,7 +359,7 @@ func (s *session) send(t l2tpv3.MessageType, avps ...l2tpv3.AVP) {
 		}
 	}
 	var replaces uint32
-	if t == l2tpv3.SLI {
+	if t == l2tpv3.SLI || t == l2tpv3.WEN {
 		replaces = s.localID
 	}
 	s.t.conn.pushFor(replaces, t, avps...)
@@ -378,7 +383,7 @@ func (s *session) release() {
 	s.localID, s.remoteID, s.localCookie, s.remoteCookie = 0, 0, nil, nil
 	s.tie, s.installed, s.wishes, s.told, s.remote = nil, nil, wishes{}, 0, 0
 	s.receive, s.change = l2tpv3.SublayerNone, cookieChange{}
-	s.halfOpenEnd = time.Time{}
+	s.halfOpenEnd, s.circuitErrors = time.Time{}, nil
 }
 
 // retry plans the next attempt. A peer that does not know the session yet will

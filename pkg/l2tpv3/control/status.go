@@ -101,11 +101,13 @@ type SessionStatus struct {
 	// ChangingCookie says that two cookies are accepted for a while, AwaitingCookie that
 	// the peer has not said yet that it sends the new one.
 	ChangingCookie, AwaitingCookie bool
-	// Errors is the number of WAN-Error-Notify messages from the peer.
-	Errors      uint64
-	NextAttempt time.Time
-	Failures    int
-	History     []Transition
+	// Errors is the number of WAN-Error-Notify messages from the peer. LocalErrors and
+	// RemoteErrors are what circuits have had since the session was established.
+	Errors                    uint64
+	LocalErrors, RemoteErrors l2tpv3.CircuitErrors
+	NextAttempt               time.Time
+	Failures                  int
+	History                   []Transition
 }
 
 // Up reports whether user frames can pass both ways: the session is established
@@ -177,6 +179,9 @@ func (s *session) snapshot() SessionStatus {
 		ReceiveSublayer: s.receive, DSCP: s.dscp(), ChangingCookie: s.change.previous != nil, AwaitingCookie: s.change.waiting,
 		Errors: s.errors, NextAttempt: s.retryAt, Failures: s.failures,
 		History: slices.Clone(s.log.past),
+	}
+	if s.circuitErrors != nil {
+		st.LocalErrors, st.RemoteErrors = s.circuitErrors.Local, s.circuitErrors.Remote
 	}
 	if s.installed != nil {
 		st.Installed, st.Transmit = true, s.installed.transmit

@@ -39,6 +39,7 @@ var updateFlag = flag.Bool("update", false, "rewrite the transcripts in testdata
 //	random N                      the next random value
 //	restart [DURATION]            save, forget everything for as long, restore and set it all again
 //	cookie TUNNEL NAME            ChangeCookie
+//	errors TUNNEL NAME CRC/ALIGNMENT   CountErrors
 //	half-open-close
 //	status, counters
 //
@@ -168,6 +169,11 @@ func (s *stage) do(words []string) error {
 	case "cookie":
 		if err := s.e.ChangeCookie(s.now, words[1], words[2]); err != nil {
 			s.say("error: %v", err)
+		}
+	case "errors":
+		var v l2tpv3.CircuitErrors
+		if _, err = fmt.Sscanf(words[3], "%d/%d", &v.CRC, &v.Alignment); err == nil {
+			s.e.CountErrors(s.now, words[1], words[2], v)
 		}
 	case "half-open-close":
 		s.e.HalfOpenClose(s.now)
@@ -452,6 +458,9 @@ func (s *stage) status() {
 	for _, x := range s.e.Sessions() {
 		s.say("session %s %s %v since %v: %s; id %d/%d circuit %s/%s up %v",
 			x.Session.Tunnel, x.Session.Name, x.State, s.now.Sub(x.Since), x.Reason, x.LocalID, x.RemoteID, circuitText(x.Local), circuitText(x.Remote), x.Up())
+		if none := (l2tpv3.CircuitErrors{}); x.LocalErrors != none || x.RemoteErrors != none {
+			s.say("    errors %s, the peer's %s, told %d times", errorsText(x.LocalErrors), errorsText(x.RemoteErrors), x.Errors)
+		}
 	}
 }
 
