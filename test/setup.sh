@@ -12,6 +12,9 @@ declare -A test=(
 	[tshark]=tshark
 	[ip]=iproute2
 	[git]=git
+	[make]=make
+	[nsenter]=util-linux
+	[/lib/systemd/systemd]=systemd
 	[/usr/libexec/softether/vpnserver/vpnserver]=softether-vpnserver
 	[vpncmd]=softether-vpncmd
 )

@@ -1,0 +1,127 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/netlab"
+)
+
+// patience is for one thing to happen on a busy machine.
+const patience = 2 * time.Minute
+
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// machine is a host with systemd as its process 1, in a network namespace of a lab.
+type machine struct {
+	t    *testing.T
+	init string // the process ID of its process 1, as others see it
+}
+
+// boot starts a machine; it ends with the lab.
+func boot(t *testing.T, ns *netlab.Namespace) *machine {
+	t.Helper()
+	p, err := ns.Start("machine", exec.Command("unshare", "--fork", "--kill-child", "--pid", "--mount", "--cgroup", "--ipc", "--uts",
+		"sh", "./machine.sh", t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{t: t}
+	if err := netlab.Poll(within(t), "systemd runs", func() error {
+		select {
+		case <-p.Exited():
+			return fmt.Errorf("the machine has ended: %s", p.Output())
+		default:
+		}
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.Cmd.Process.Pid))
+		if err != nil {
+			return err
+		}
+		if m.init = strings.TrimSpace(string(b)); m.init == "" {
+			return errors.New("no process yet")
+		}
+		out, err := m.try("systemctl", "is-system-running")
+		if state := strings.TrimSpace(out); state != "running" && state != "degraded" {
+			return fmt.Errorf("systemd is %s, %w", state, err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// try runs a program in the machine.
+func (m *machine) try(args ...string) (string, error) { return m.tryWith(nil, args...) }
+
+func (m *machine) tryWith(stdin []byte, args ...string) (string, error) {
+	cmd := exec.CommandContext(within(m.t), "nsenter", append([]string{"--target", m.init, "--all", "--root", "--wd", "--"}, args...)...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}
+	cmd.Stdin = bytes.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// run is try of what has to succeed.
+func (m *machine) run(args ...string) string {
+	m.t.Helper()
+	out, err := m.try(args...)
+	if err != nil {
+		log, _ := m.try("journalctl", "--no-pager", "-n", "40", "-u", "pwd")
+		m.t.Fatalf("%s: %v\n%s\n%s", strings.Join(args, " "), err, out, log)
+	}
+	return out
+}
+
+// write makes a file in the machine.
+func (m *machine) write(path, owner, mode string, content []byte) {
+	m.t.Helper()
+	if out, err := m.tryWith(content, "sh", "-c", `cat >"$0" && chown "$1" "$0" && chmod "$2" "$0"`, path, owner, mode); err != nil {
+		m.t.Fatalf("write %s: %v\n%s", path, err, out)
+	}
+}
+
+// property is what systemd says of the service.
+func (m *machine) property(name string) string {
+	m.t.Helper()
+	return strings.TrimSpace(m.run("systemctl", "show", "--value", "-p", name, "pwd.service"))
+}
+
+// daemon is the process ID of the daemon, inside the machine.
+func (m *machine) daemon() int {
+	m.t.Helper()
+	pid, err := strconv.Atoi(m.property("MainPID"))
+	if err != nil || pid == 0 {
+		m.t.Fatalf("the daemon's process: %d, %v\n%s", pid, err, m.run("journalctl", "--no-pager", "-n", "40"))
+	}
+	return pid
+}
+
+// awaitHealthy waits until the daemon that runs is another than before, and well.
+func (m *machine) awaitHealthy(before int) {
+	m.t.Helper()
+	if err := netlab.Poll(within(m.t), "a healthy daemon", func() error {
+		pid, err := m.try("systemctl", "show", "--value", "-p", "MainPID", "pwd.service")
+		if err != nil || strings.TrimSpace(pid) == strconv.Itoa(before) || strings.TrimSpace(pid) == "0" {
+			return fmt.Errorf("the daemon's process is %s", pid)
+		}
+		if out, err := m.try("pwctl", "status"); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}); err != nil {
+		m.t.Fatalf("%v\n%s", err, m.run("journalctl", "--no-pager", "-n", "60", "-u", "pwd"))
+	}
+}
