@@ -88,12 +88,13 @@ lint: ## gofmt, go vet, staticcheck
 	out/staticcheck -tags vm ./...
 
 fuzz: ## every fuzz target for T (default 30s) each
-	@for package in $$($(GO) list ./...); do \
+	@failed=; for package in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' $(or $(FUZZ),./...)); do \
 		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 			echo "$$package $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(T),30s) $$package; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(T),30s) $$package || failed+=" $$package.$$target"; \
 		done; \
-	done
+	done; \
+	[ -z "$$failed" ] || { echo "make fuzz: these failed, and left what they failed on in testdata/fuzz:$$failed" >&2; exit 1; }
 
 clean: ## remove what was built
 	rm -rf bin out

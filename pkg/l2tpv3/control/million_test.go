@@ -23,7 +23,7 @@ var deliveriesFlag = flag.Int("deliveries", 1_000_000, "messages that TestSimula
 func TestSimulation(t *testing.T) {
 	var total tallied
 	if *seedFlag != 0 {
-		total.run(&seeded{TB: t, seed: *seedFlag, name: t.Name()}, *seedFlag)
+		seededRun(t, *seedFlag, total.run)
 		return
 	}
 	want := *deliveriesFlag
@@ -32,7 +32,7 @@ func TestSimulation(t *testing.T) {
 	}
 	seed := uint64(0)
 	for ; total.delivered < want && !t.Failed(); seed++ {
-		total.run(&seeded{TB: t, seed: seed + 1, name: t.Name()}, seed+1)
+		seededRun(t, seed+1, total.run)
 	}
 	t.Logf("%d runs: %d messages delivered, %d packets sent, %d restarts, up to %d deep out of order, %v of simulated time",
 		seed, total.delivered, total.packets, total.restarts, total.depth, total.time.Round(time.Hour))

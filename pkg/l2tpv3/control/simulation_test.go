@@ -20,7 +20,7 @@ var (
 // A run that fails names its seed.
 func runs(t *testing.T, normal int, run func(t testing.TB, seed uint64)) {
 	if *seedFlag != 0 {
-		run(&seeded{TB: t, seed: *seedFlag, name: t.Name()}, *seedFlag)
+		seededRun(t, *seedFlag, run)
 		return
 	}
 	if *runsFlag != 0 {
@@ -29,11 +29,22 @@ func runs(t *testing.T, normal int, run func(t testing.TB, seed uint64)) {
 		normal = max(1, normal/10)
 	}
 	for seed := uint64(1); seed <= uint64(normal) && !t.Failed(); seed++ {
-		run(&seeded{TB: t, seed: seed, name: t.Name()}, seed)
+		seededRun(t, seed, run)
 	}
 }
 
-// seeded says with every failure how to see it again.
+// seededRun is one run. It says with every failure how to see it again, a panic included.
+func seededRun(t *testing.T, seed uint64, run func(t testing.TB, seed uint64)) {
+	s := &seeded{TB: t, seed: seed, name: t.Name()}
+	defer func() {
+		if r := recover(); r != nil {
+			panic(fmt.Sprintf("%v\n%s", r, s.replay()))
+		}
+	}()
+	run(s, seed)
+}
+
+// seeded is a test with a seed.
 type seeded struct {
 	testing.TB
 	seed uint64
@@ -42,7 +53,11 @@ type seeded struct {
 
 func (s *seeded) Fatalf(format string, args ...any) {
 	s.Helper()
-	s.TB.Fatalf("%s\nreplay: go test ./pkg/l2tpv3/control -run '^%s$' -seed %d", fmt.Sprintf(format, args...), s.name, s.seed)
+	s.TB.Fatalf("%s\n%s", fmt.Sprintf(format, args...), s.replay())
+}
+
+func (s *seeded) replay() string {
+	return fmt.Sprintf("replay: go test ./pkg/l2tpv3/control -run '^%s$' -seed %d", s.name, s.seed)
 }
 
 func (s *seeded) Fatal(args ...any) {
