@@ -192,8 +192,9 @@ func (t *tunnel) receiveICRQ(m *l2tpv3.Message, in sessionInput) {
 	end, _ := l2tpv3.Find[l2tpv3.RemoteEndID](m)
 	agi, _ := l2tpv3.Find[l2tpv3.AttachmentGroupID](m)
 	s := t.forwards[forwarder{kind, string(agi), string(end)}]
+	var ours *l2tpv3.PseudowireType
 	if s == nil {
-		t.otherType(kind, string(agi), string(end))
+		ours = t.otherType(kind, string(agi), string(end))
 		s = &session{e: t.e, t: t} // in idle, and nobody's
 	}
 	if again := t.sessionOf(0, in.remoteID); again != nil {
@@ -203,6 +204,12 @@ func (t *tunnel) receiveICRQ(m *l2tpv3.Message, in sessionInput) {
 		return
 	}
 	in.result, in.reason = s.judgeRequest(m, kind)
+	if ours != nil && in.result.Result == l2tpv3.CDNNoForwarder {
+		// There is one, of another type than the session is to have: 14 says more than that
+		// there is none, and the peer's user reads both.
+		in.result.Result = l2tpv3.CDNPseudowireType
+		in.reason = fmt.Sprintf("it is a pseudowire of type %s here, %s asks for one of type %s", *ours, t.peer(), kind)
+	}
 	if s.state == SessionWaitConnect || s.state == SessionEstablished {
 		// It is over for the peer, or the peer has two of that name.
 		s.handle(receiveICRQ, sessionInput{
@@ -242,16 +249,18 @@ func (t *tunnel) receiveICRQ(m *l2tpv3.Message, in sessionInput) {
 }
 
 // otherType tells the user that the peer asks for a session of ours as one of
-// another type.
-func (t *tunnel) otherType(kind l2tpv3.PseudowireType, agi, end string) {
+// another type, and returns which it has here.
+func (t *tunnel) otherType(kind l2tpv3.PseudowireType, agi, end string) (ours *l2tpv3.PseudowireType) {
 	for f, s := range t.forwards {
 		if f.group == agi && f.end == end {
+			ours = &f.kind
 			s.refused(sessionInput{
 				reason: fmt.Sprintf("%s asks for it as a pseudowire of type %s, here it is of type %s", t.peer(), kind, f.kind),
 				cause:  Cause{Kind: CauseType, By: Here, Message: l2tpv3.ICRQ},
 			})
 		}
 	}
+	return ours
 }
 
 // refused tells the user why a request of the peer's was refused, where that is

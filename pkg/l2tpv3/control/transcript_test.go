@@ -225,6 +225,15 @@ func (s *stage) tunnel(name string, words []string) error {
 			var n int
 			n, err = strconv.Atoi(v)
 			c.ReceiveWindow = uint16(n)
+		case "caps":
+			c.Capabilities = nil
+			for word := range strings.SplitSeq(v, ",") {
+				n, err := strconv.ParseUint(word, 10, 16)
+				if err != nil {
+					return err
+				}
+				c.Capabilities = append(c.Capabilities, l2tpv3.PseudowireType(n))
+			}
 		case "ecn":
 			c.ECN = true
 		case "hide":
