@@ -185,8 +185,8 @@ type Agent struct {
 	// closing once everything is to go, resignal when a circuit may have changed,
 	// unclean when something could not be removed, dataDue when other sessions are
 	// in the datapaths than the transport was told of, peersDue when peers may have other
-	// addresses.
-	resumed, closing, resignal, unclean, dataDue, peersDue bool
+	// addresses, lanesDue when there are other sessions than captures of data know.
+	resumed, closing, resignal, unclean, dataDue, peersDue, lanesDue bool
 
 	patience patience
 	applying chan struct{}

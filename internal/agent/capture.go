@@ -3,11 +3,14 @@ package agent
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +34,11 @@ type tap struct {
 	api.CaptureRequest
 	messages chan *pcapng.Message
 	octets   atomic.Int64
+	// before are messages that tell what was agreed on before it began.
+	before []*pcapng.Message
+	// sniffer takes data packets, nil where they are not wanted. It puts them beside Run.
+	sniffer *sniffer
+	mu      sync.Mutex
 	// missed counts messages that found the queue full since the last that did not.
 	missed uint64
 }
@@ -42,7 +50,9 @@ func (t *tap) wants(key string) bool {
 }
 
 func (t *tap) put(m *pcapng.Message) {
-	n := int64(len(m.Payload))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := int64(len(m.Payload) + len(m.Packet))
 	if t.octets.Load()+n <= tapOctets {
 		copied := *m
 		copied.Missed = t.missed
@@ -109,11 +119,17 @@ func (a *Agent) Capture(ctx context.Context, req api.CaptureRequest, w io.Writer
 		return refused
 	}
 	writer, err := pcapng.NewWriter(w, req.Tunnel)
+	for i := 0; err == nil && i < len(t.before); i++ {
+		err = writer.Write(t.before[i])
+	}
 	if err == nil {
 		err = t.copy(ctx, writer, a.stopping)
 	}
 	// Without its loop the daemon has no taps any more.
 	_ = a.do(context.WithoutCancel(ctx), func() { a.removeTap(t) })
+	if t.sniffer != nil {
+		t.missed += t.sniffer.close()
+	}
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
@@ -136,8 +152,68 @@ func (a *Agent) addTap(t *tap) error {
 		return &api.Error{Code: api.CodeBadRequest, Status: http.StatusTooManyRequests, Title: "too many captures",
 			Detail: "there are as many captures under way as there may be: end one"}
 	}
+	if t.Data {
+		s, err := newSniffer()
+		if err != nil {
+			return fmt.Errorf("capture data packets: %w", err)
+		}
+		s.follow(a.lanes(t))
+		t.sniffer = s
+		go s.run(t.put)
+	}
+	a.recall(time.Now(), t)
 	a.taps = append(a.taps, t)
 	return nil
+}
+
+// recalled is the comment of messages that were not sent or received.
+const recalled = "pwctl capture: not seen, but put together from what the ends agreed on before the capture began"
+
+// recall begins a capture of established tunnels with what a reader needs to know: IDs,
+// nonces, cookies.
+func (a *Agent) recall(now time.Time, t *tap) {
+	for _, key := range slices.Sorted(maps.Keys(a.tunnels)) {
+		if !t.wants(key) {
+			continue
+		}
+		for _, c := range a.control.Connections() {
+			local, remote, open := a.transport.Path(c.LocalID)
+			if c.Tunnel.Name != key || !open {
+				continue
+			}
+			for _, r := range a.control.Recall(key) {
+				m := &pcapng.Message{Time: now, Sent: r.Sent, Encapsulation: c.Path.Encapsulation, Source: local, Destination: remote, Payload: r.Payload, Comment: recalled}
+				if !r.Sent {
+					m.Source, m.Destination = remote, local
+				}
+				t.before = append(t.before, m)
+			}
+		}
+	}
+}
+
+// lanes are the sessions that a capture is of.
+func (a *Agent) lanes(t *tap) map[lane]bool {
+	all := make(map[lane]bool)
+	for id, s := range a.sessions {
+		local, remote, open := a.transport.Path(s.Connection)
+		if !open || !t.wants(s.Tunnel) {
+			continue
+		}
+		all[lane{remote.Addr().Unmap(), local.Addr().Unmap(), id}] = true
+		all[lane{local.Addr().Unmap(), remote.Addr().Unmap(), s.RemoteID}] = true
+	}
+	return all
+}
+
+// followSessions tells those who capture data which sessions there are now.
+func (a *Agent) followSessions() {
+	a.lanesDue = false
+	for _, t := range a.taps {
+		if t.sniffer != nil {
+			t.sniffer.follow(a.lanes(t))
+		}
+	}
 }
 
 func (a *Agent) removeTap(t *tap) {
@@ -157,7 +233,7 @@ func (t *tap) copy(ctx context.Context, w *pcapng.Writer, stopping <-chan struct
 	for n := 0; t.Count == 0 || n < t.Count; n++ {
 		select {
 		case m := <-t.messages:
-			t.octets.Add(-int64(len(m.Payload)))
+			t.octets.Add(-int64(len(m.Payload) + len(m.Packet)))
 			if err := w.Write(m); err != nil {
 				return err
 			}

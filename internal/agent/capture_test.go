@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -196,6 +197,7 @@ func TestCaptureIsReadByTshark(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := tshark(t, r.octets(), "-o", "l2tp.shared_secret:s3cret", "-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE",
+				"-Y", "not frame.comment", // those are of before, see TestCaptureBeginsWithWhatWasAgreedOn
 				"-T", "fields", "-E", "separator=|", "-e", "l2tp.avp.message_type", "-e", "frame.packet_flags_direction", "-e", "l2tp.avp.message_digest",
 				"-e", "l2tp.incorrect_digest", "-e", "_ws.malformed", "-e", "ip.checksum.status", "-e", "udp.checksum.status", "-e", "ip.proto", "-e", "ipv6.nxt")
 			seen := map[string]bool{}
@@ -241,6 +243,73 @@ func TestCaptureIsReadByTshark(t *testing.T) {
 				t.Error("tshark finds the digests to fit another secret, too")
 			}
 		})
+	}
+}
+
+// A capture of a tunnel that is established begins with messages that tell a reader what
+// the ends have agreed on: tshark finds the digests of those to come to fit, and knows the
+// cookies and types of the sessions' data packets, in both directions.
+func TestCaptureBeginsWithWhatWasAgreedOn(t *testing.T) {
+	dc1, dc2 := places(t)
+	for _, p := range []*place{dc1, dc2} {
+		p.write(topo(gold, wireTo("a", "gold", 7)))
+		p.start()
+	}
+	dc1.awaitUp()
+	for _, p := range []*place{dc1, dc2} {
+		p.signalled(func(c *control.Tunnel) { c.Secrets, c.Hello = [][]byte{[]byte("s3cret")}, 50*time.Millisecond })
+	}
+	for _, p := range []*place{dc1, dc2} {
+		p.await("it is up with the secret", func(a *Agent) error {
+			if c := a.control.Connections()[0]; !c.Authenticated || !a.wires["a"].ready {
+				return errors.New(c.Reason)
+			}
+			return nil
+		})
+	}
+	for _, p := range []*place{dc1, dc2} {
+		r := p.record(api.CaptureRequest{Tunnel: "gold", Data: true, Count: 6})
+		frame := append(make([]byte, 12), 0x08, 0x06)
+		p.do(func() {
+			for id, s := range p.a.sessions {
+				local, remote, _ := p.a.transport.Path(s.Connection)
+				for _, d := range []struct {
+					from, to netip.AddrPort
+					session  uint32
+					cookie   []byte
+				}{{remote, local, id, s.LocalCookie}, {local, remote, s.RemoteID, s.RemoteCookie}} {
+					data := binary.BigEndian.AppendUint32([]byte{0, 3, 0, 0}, d.session)
+					p.a.taps[0].put(&pcapng.Message{Time: time.Now(), Encapsulation: l2tpv3.UDP, Source: d.from, Destination: d.to,
+						Payload: append(append(data, d.cookie...), frame...)})
+				}
+			}
+		})
+		if err := <-r.ended; err != nil {
+			t.Fatal(err)
+		}
+		if c := r.count(); c.Packets != 6 {
+			t.Errorf("%s: %d messages are counted", p.site, c.Packets)
+		}
+		got := tshark(t, r.octets(), "-o", "l2tp.shared_secret:s3cret", "-T", "fields", "-E", "separator=|", "-e", "frame.comment", "-e", "l2tp.type",
+			"-e", "l2tp.incorrect_digest", "-e", "_ws.malformed", "-e", "eth.type", "-e", "l2tp.avp.message_digest")
+		var before, control, data int
+		for line := range strings.Lines(strings.TrimSpace(got)) {
+			switch f := strings.Split(strings.TrimRight(line, "\n"), "|"); {
+			case f[2] != "" || f[3] != "" && f[1] == "1" || f[1] == "1" && f[5] == "":
+				t.Errorf("%s: tshark reads %s", p.site, line)
+			case f[0] == recalled:
+				before++
+			case f[1] == "1":
+				control++
+			case f[4] == "0x0806":
+				data++
+			default:
+				t.Errorf("%s: tshark reads %s", p.site, line)
+			}
+		}
+		if before != 6 || control != 4 || data != 2 {
+			t.Errorf("%s: %d messages of before, %d of control, %d of data:\n%s", p.site, before, control, data, got)
+		}
 	}
 }
 

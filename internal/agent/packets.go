@@ -108,6 +108,9 @@ func (a *Agent) settle(now time.Time) {
 	if a.peersDue {
 		a.wantPeers()
 	}
+	if a.lanesDue {
+		a.followSessions()
+	}
 	a.tellFailures()
 	a.openSockets()
 	a.save()

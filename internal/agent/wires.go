@@ -351,7 +351,7 @@ func (a *Agent) install(s control.InstallSession) error {
 		return err
 	}
 	r.transmits = transmits
-	a.sessions[s.LocalID] = r.session
+	a.sessions[s.LocalID], a.lanesDue = r.session, true
 	a.dataDue = a.dataDue || a.overIP(s.Tunnel)
 	if _, known := a.heard[s.LocalID]; a.resumed && !known {
 		a.heard[s.LocalID] = 0 // its counters are new, too
@@ -373,6 +373,7 @@ func (a *Agent) uninstall(out control.RemoveSession) {
 		return
 	}
 	delete(a.sessions, out.LocalID)
+	a.lanesDue = true
 	a.dataDue = a.dataDue || a.overIP(out.Tunnel)
 	delete(a.heard, out.LocalID)
 	if r := s.wire.on(out.Tunnel); r != nil && r.session == s {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// CaptureRequest says which control messages are wanted.
+// CaptureRequest says which messages are wanted.
 type CaptureRequest struct {
 	// Tunnel is the tunnel's name; Peer may be empty, for those to all its peers.
 	Tunnel, Peer string
@@ -19,6 +19,8 @@ type CaptureRequest struct {
 	// no end.
 	Count    int
 	Duration time.Duration
+	// Data has data packets in it, too.
+	Data bool
 }
 
 func (r *CaptureRequest) query() url.Values {
@@ -31,6 +33,9 @@ func (r *CaptureRequest) query() url.Values {
 	}
 	if r.Duration > 0 {
 		q.Set("duration", r.Duration.String())
+	}
+	if r.Data {
+		q.Set("data", "true")
 	}
 	return q
 }
@@ -49,6 +54,13 @@ func captureQuery(q url.Values) (r CaptureRequest, err error) {
 		if r.Duration, err = time.ParseDuration(v); err != nil || r.Duration <= 0 {
 			return r, badRequest("duration=" + v + " is not a time, as 30s")
 		}
+	}
+	switch v := q.Get("data"); v {
+	case "true":
+		r.Data = true
+	case "", "false":
+	default:
+		return r, badRequest("data=" + v + " is neither true nor false")
 	}
 	return r, nil
 }

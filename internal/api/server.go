@@ -159,7 +159,7 @@ func (s *Server) routes() []*route {
 		get("/v1/classes", collection(s, Backend.Classes, compareClasses, nil)),
 		get("/v1/macs", collection(s, Backend.MACs, compareMACs, nil)),
 		get("/v1/events", s.events, "since", "follow"),
-		get("/v1/capture", s.capture, "tunnel", "peer", "count", "duration"),
+		get("/v1/capture", s.capture, "tunnel", "peer", "count", "duration", "data"),
 		{s: s, method: http.MethodPost, path: "/v1/apply", handle: s.apply},
 		{s: s, method: http.MethodPost, path: "/v1/rotate-cookies", handle: s.rotateCookies},
 		{s: s, method: http.MethodPost, path: "/v1/announce", handle: s.announce},

@@ -19,8 +19,9 @@ func (a *app) captureCommand() *cobra.Command {
 		Use:   "capture TUNNEL[/PEER]",
 		Short: "Capture a tunnel's control messages for Wireshark",
 		Long: "Write a tunnel's control messages, both directions, as a pcapng file: as the daemon sends\n" +
-			"and receives them, in headers with their addresses and ports. It goes on until\n" +
-			"interrupted, or until --count or --duration is reached.\n\n" +
+			"and receives them, in headers with their addresses and ports; with --data the data packets\n" +
+			"of its sessions, too, as they leave and arrive. It goes on until interrupted, or until\n" +
+			"--count or --duration is reached.\n\n" +
 			"The messages hold the cookies of sessions: keep the file to yourself. For the same\n" +
 			"reason it takes root or the daemon's own user. Secrets are not in them; with\n" +
 			"-o l2tp.shared_secret:SECRET tshark verifies their digests.",
@@ -48,6 +49,7 @@ func (a *app) captureCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&file, "write", "w", "-", "the `FILE` to write; - is standard output")
 	cmd.Flags().IntVarP(&req.Count, "count", "c", 0, "end after so many messages")
+	cmd.Flags().BoolVar(&req.Data, "data", false, "data packets of its sessions, too: users' frames")
 	cmd.Flags().DurationVar(&req.Duration, "duration", 0, "end after so long, as 30s")
 	return cmd
 }

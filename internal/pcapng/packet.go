@@ -8,7 +8,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
-// Message is one control message with where it came from and went to.
+// Message is one control message, or a packet of data, with where it came from and went to.
 type Message struct {
 	Time time.Time
 	// Sent is a message of ours, otherwise it was received.
@@ -17,6 +17,11 @@ type Message struct {
 	Source, Destination netip.AddrPort
 	// Payload begins with the T bit.
 	Payload []byte
+	// Packet, if set, is a whole packet from its IP header on, as it was seen; the
+	// addresses and Payload are not used then.
+	Packet []byte
+	// Comment, if set, says what the message is; Counter does not count it then.
+	Comment string
 	// Missed is the number of messages before this one that were not taken.
 	Missed uint64
 }
@@ -30,6 +35,9 @@ const (
 
 // packet is the message as it was on the wire, from the IP header on.
 func (m *Message) packet() []byte {
+	if m.Packet != nil {
+		return m.Packet
+	}
 	source, destination := m.Source.Addr().Unmap(), m.Destination.Addr().Unmap()
 	protocol := byte(protocolUDP)
 	var payload []byte

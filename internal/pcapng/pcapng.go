@@ -18,6 +18,7 @@ const (
 	blockStatistics = 5
 	blockPacket     = 6
 
+	optionComment    = 1
 	optionName       = 2 // of an interface
 	optionResolution = 9 // of an interface
 	optionFlags      = 2 // of a packet
@@ -74,11 +75,15 @@ func (c *Writer) Write(m *Message) error {
 	if m.Sent {
 		direction = outbound
 	}
+	if m.Comment != "" {
+		b = option(b, optionComment, []byte(m.Comment))
+	} else {
+		c.packets++
+	}
 	b = option(b, optionFlags, le.AppendUint32(nil, direction))
 	if m.Missed > 0 {
 		b = option(b, optionLost, le.AppendUint64(nil, m.Missed))
 	}
-	c.packets++
 	c.missed += m.Missed
 	c.block(blockPacket, endOptions(b))
 	return c.flush()
@@ -161,15 +166,20 @@ func (c *Counter) Write(p []byte) (int, error) {
 func (c *Counter) count(kind uint32, body []byte) {
 	switch kind {
 	case blockPacket:
-		c.Packets++
 		if len(body) < 20 {
+			c.Packets++
 			return
 		}
 		captured := (uint64(le.Uint32(body[12:])) + 3) &^ 3
 		if captured > uint64(len(body)-20) {
+			c.Packets++
 			return
 		}
-		c.Missing += find(body[20+captured:], optionLost)
+		options := body[20+captured:]
+		if len(options) < 2 || le.Uint16(options) != optionComment {
+			c.Packets++
+		}
+		c.Missing += find(options, optionLost)
 	case blockStatistics:
 		if len(body) >= 12 {
 			c.Missing = max(c.Missing, find(body[12:], optionDropped))
