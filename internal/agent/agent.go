@@ -155,16 +155,17 @@ type Agent struct {
 	// rest is when the kernel may be looked at again.
 	rest time.Time
 
-	// undecided are pseudowires of several tunnels with news of them, watchAt is when
-	// all of those are looked at again, every watchEvery; zero is never. former is how an earlier daemon
+	// redundant are the pseudowires of several tunnels, undecided those with news of them.
+	// watchAt is when all are looked at again, every watchEvery; zero is never. former is how an earlier daemon
 	// signalled their sessions, restored when that was taken up.
-	undecided  map[*wire]bool
-	watchAt    time.Time
-	watchEvery time.Duration
-	// watchLate says that the last look was put off because it came late.
-	watchLate bool
-	restored  time.Time
-	former    map[string]l2tpv3.CircuitStatus
+	undecided, redundant map[*wire]bool
+	watchAt              time.Time
+	watchEvery           time.Duration
+	// watchChanged says that watchEvery may be another, watchLate that the last look was
+	// put off because it came late.
+	watchChanged, watchLate bool
+	restored                time.Time
+	former                  map[string]l2tpv3.CircuitStatus
 
 	// drains are what is not to be used. loopQuiet is when loops of a bridge are believed
 	// again, looped what there was of each pseudowire.
@@ -244,6 +245,7 @@ func newAgent(opt Options) *Agent {
 		heard:     make(map[uint32]uint64),
 		unsaved:   make(map[string]bool),
 		undecided: make(map[*wire]bool),
+		redundant: make(map[*wire]bool),
 		loopQuiet: make(map[int]time.Time),
 		looped:    make(map[string]looped),
 		dataDue:   true,

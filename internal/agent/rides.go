@@ -42,6 +42,7 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 	}
 	before, was := w.redundancy, w.Pseudowire
 	w.rides, w.redundancy, w.Pseudowire = rides, nil, *p
+	a.setRedundant(w, p.Redundancy != nil)
 	if p.Redundancy == nil {
 		a.withhold(w)
 		return
@@ -304,34 +305,38 @@ func (a *Agent) watch(now time.Time) {
 	a.watchLate = false
 	a.lastLook = now
 	a.listen(now)
-	for _, w := range a.wires {
-		if w.redundancy != nil {
-			a.undecided[w] = true
-		}
+	for w := range a.redundant {
+		a.undecided[w] = true
 	}
 }
 
 // planWatch sets the time of the next look: an eighth of the shortest interval of those
 // tunnels, a second at most, so that silence is noticed within its limit.
 func (a *Agent) planWatch(now time.Time) {
-	every := time.Duration(0)
-	for _, w := range a.wires {
-		if w.redundancy == nil {
-			continue
-		}
-		for _, r := range w.rides {
-			if x := min(a.helloOf(r.Tunnel)/8, time.Second); every == 0 || x < every {
-				every = x
+	if a.watchChanged {
+		a.watchChanged, a.watchEvery = false, 0
+		for w := range a.redundant {
+			for _, r := range w.rides {
+				if x := min(a.helloOf(r.Tunnel)/8, time.Second); a.watchEvery == 0 || x < a.watchEvery {
+					a.watchEvery = x
+				}
 			}
 		}
 	}
 	switch {
-	case every == 0:
+	case a.watchEvery == 0:
 		a.watchAt = time.Time{}
-	case a.watchAt.IsZero() || !now.Before(a.watchAt) || a.watchAt.Sub(now) > every:
-		a.watchAt = now.Add(every)
+	case a.watchAt.IsZero() || !now.Before(a.watchAt) || a.watchAt.Sub(now) > a.watchEvery:
+		a.watchAt = now.Add(a.watchEvery)
 	}
-	a.watchEvery = every
+}
+
+// setRedundant notes whether a pseudowire has several tunnels.
+func (a *Agent) setRedundant(w *wire, is bool) {
+	if delete(a.redundant, w); is {
+		a.redundant[w] = true
+	}
+	a.watchChanged = true
 }
 
 // condition is whether a pseudowire is up, or down only because one end has it in standby.

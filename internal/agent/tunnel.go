@@ -57,6 +57,7 @@ func (a *Agent) setTunnel(t *topology.Tunnel) error {
 		a.tunnels[t.Key] = known
 	}
 	known.Tunnel, known.fault, a.resignal, a.peersDue = *t, nil, true, true
+	a.watchChanged = true
 	if len(t.SecretFiles) > 0 && len(t.Secrets) == 0 {
 		known.fault = errNoSecret
 		return nil

@@ -320,6 +320,7 @@ func (a *Agent) removePseudowire(name string) error {
 		}
 	}
 	a.place(w, nil)
+	a.setRedundant(w, false)
 	delete(a.wires, name)
 	a.faults.forget("pseudowire " + name)
 	return nil
