@@ -2,7 +2,10 @@ package l2tpv3
 
 import (
 	"bytes"
+	"encoding/hex"
+	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -104,5 +107,34 @@ func TestCiscoDigest(t *testing.T) {
 		if err := Verify(b, nonceA, nonceB, secret); err == nil {
 			t.Error("a changed message is accepted")
 		}
+	}
+}
+
+// tshark knows Cisco's numbers, too, and finds each value under its own.
+func TestTsharkCisco(t *testing.T) {
+	fields := []string{
+		"assigned_control_connection_id", "pw_type", "local_session_id", "remote_session_id", "assigned_cookie", "remote_end_id",
+		"pseudowire_type", "circuit_status", "tie_breaker", "draft_avp_version", "message_digest", "nonce", "interface_mtu",
+	}
+	for i := range fields {
+		fields[i] = "l2tp.cisco." + fields[i]
+	}
+	var packets [][]byte
+	for _, m := range []*Message{
+		NewMessage(SCCRQ, NewMessageDigest(HMACMD5), Nonce(nonceA), HostName("pe9"), AssignedControlConnectionID(0x11111111), PseudowireCapabilities{Ethernet}, DraftVersion()),
+		NewMessage(ICRQ, LocalSessionID(7), RemoteSessionID(8), AssignedCookie{1, 2, 3, 4}, RemoteEndID("vc10"), Ethernet, CircuitActive, TieBreaker{7: 9}, InterfaceMTU(1500)),
+	} {
+		m.Numbers = CiscoNumbers
+		packets = append(packets, control(t, IP, 0, m))
+	}
+	want := [][]string{
+		{"286331153", "5", "", "", "", "", "", "", "", "1", "digest", hex.EncodeToString(nonceA), ""},
+		{"", "", "7", "8", "01020304", "vc10", "5", "1", "0x0000000000000009", "", "", "", "1500"},
+	}
+	for i, row := range tshark(t, nil, packets, append(slices.Clone(fields), marks...)...) {
+		if i == 0 && row[10] != "" {
+			row[10] = "digest"
+		}
+		checkRow(t, fmt.Sprintf("packet %d", i), fields, row, want[i])
 	}
 }
