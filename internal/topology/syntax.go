@@ -299,7 +299,10 @@ func withoutColon(at spot, text string) *finding {
 	if m := colonWithoutSpace.FindStringSubmatch(text); m != nil {
 		return &finding{code: CodeColon, at: at, message: "a space is missing after the colon", help: fmt.Sprintf("write `%s: %s`", m[1], m[2])}
 	}
-	word := strings.Fields(text)[0]
+	word := text // of blanks that are none to YAML
+	if words := strings.Fields(text); len(words) > 0 {
+		word = words[0]
+	}
 	return &finding{code: CodeColon, at: at, message: fmt.Sprintf("a colon is missing after %s", printable(word)), help: fmt.Sprintf("write `%s:`", word)}
 }
 
