@@ -125,6 +125,11 @@ func (n *connection) repeated(count int, retransmit time.Duration) (all []repeti
 		}
 		if len(all) > 0 {
 			before := all[len(all)-1]
+			if len(all) == 1 && p.m.ns == before.m.ns+1 {
+				// A busy daemon had repeated what was acknowledged meanwhile.
+				all[0] = repetition{p.m, p.at}
+				continue
+			}
 			if p.m.kind() != before.m.kind() || p.m.ns != before.m.ns {
 				n.c.t.Fatalf("waited for %v again, got %v", before.m, p.m)
 			}
