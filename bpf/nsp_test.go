@@ -1,6 +1,11 @@
 package bpf
 
-import "testing"
+import (
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
 
 func TestNSPLoads(t *testing.T) {
 	load(t).Close()
@@ -9,4 +14,32 @@ func TestNSPLoads(t *testing.T) {
 		t.Fatalf("%+v", err)
 	}
 	n.Close()
+}
+
+// The daemon's three capabilities are enough for the native service processing, too.
+func TestNSPLoadsWithFewCapabilities(t *testing.T) {
+	load(t).Close()
+	// Capabilities are the thread's, which is not used again: it ends with the goroutine.
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		var keep [2]uint32
+		for _, c := range []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_BPF} {
+			keep[c/32] |= 1 << (c % 32)
+		}
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		data := [2]unix.CapUserData{{Effective: keep[0], Permitted: keep[0]}, {Effective: keep[1], Permitted: keep[1]}}
+		if err := unix.Capset(&header, &data[0]); err != nil {
+			done <- err
+			return
+		}
+		n, err := LoadNSP()
+		if err == nil {
+			n.Close()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Errorf("%+v", err)
+	}
 }

@@ -174,31 +174,52 @@ func TestMissingInterfacesAreAwaited(t *testing.T) {
 			t.Errorf("problems %s, want %s", problems, want)
 		}
 	}
-	for _, name := range []string{"late0", "late1"} {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = name
-		if err := p.ns.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer" + name}); err != nil {
-			t.Fatal(err)
-		}
-		for _, n := range []string{name, "peer" + name} {
-			if err := p.ns.Netlink().LinkSetUp(p.linkBy(n)); err != nil {
+	used := func() {
+		t.Helper()
+		for _, name := range []string{"late0", "late1"} {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = name
+			if err := p.ns.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "peer" + name}); err != nil {
 				t.Fatal(err)
+			}
+			for _, n := range []string{name, "peer" + name} {
+				if err := p.ns.Netlink().LinkSetUp(p.linkBy(n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		p.poll("both are used", func() error {
+			for _, v := range p.status().Problems {
+				if strings.HasPrefix(v.Object, "bridge") || strings.Contains(v.What, "late") {
+					return fmt.Errorf("%+v", v)
+				}
+			}
+			return nil
+		})
+		for _, want := range []string{"late0 in pwb-late0, up", "late1 in br-lan, up", "pw-c in pwb-late0, up, ours"} {
+			if !strings.Contains(p.links(), want) {
+				t.Errorf("no %q in:\n%s", want, p.links())
 			}
 		}
 	}
-	p.poll("both are used", func() error {
-		for _, v := range p.status().Problems {
-			if strings.HasPrefix(v.Object, "bridge") || strings.Contains(v.What, "late") {
-				return fmt.Errorf("%+v", v)
+	used()
+	// One that vanishes is missing again, and another of its name takes its place.
+	for _, name := range []string{"late0", "late1"} {
+		if err := p.ns.Netlink().LinkDel(p.linkBy(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.poll("both are missed", func() error {
+		circuits, err := p.a.Attachments(t.Context())
+		missed := fmt.Sprint(p.status().Problems, circuits)
+		for _, want := range []string{"interface late1, wanted by bridge br-lan, is not there", "interface late0 is not there"} {
+			if !strings.Contains(missed, want) {
+				return fmt.Errorf("%s, want %s, %v", missed, want, err)
 			}
 		}
 		return nil
 	})
-	for _, want := range []string{"late0 in pwb-late0, up", "late1 in br-lan, up", "pw-c in pwb-late0, up, ours"} {
-		if !strings.Contains(p.links(), want) {
-			t.Errorf("no %q in:\n%s", want, p.links())
-		}
-	}
+	used()
 }
 
 // Whatever happens to links that are none of ours calls for nothing, and a burst

@@ -266,9 +266,26 @@ func (w *tagWorld) rows(k, from int, wanted map[int]string) map[int]string {
 		return true
 	})
 	if err != nil {
-		w.t.Errorf("case %q from %c: %v", tagCases[k].title, tagWays[from], err)
+		w.t.Errorf("case %q from %c: %v\n%s", tagCases[k].title, tagWays[from], err, w.drops(k))
 	}
 	return read(c.Frames())
+}
+
+// drops are what both sites counted of a case.
+func (w *tagWorld) drops(k int) string {
+	var b strings.Builder
+	for _, s := range w.sites {
+		all, err := s.Client().Pseudowires(w.t.Context())
+		if err != nil {
+			fmt.Fprintln(&b, s.Name, err)
+		}
+		for _, p := range all {
+			if p.Name == fmt.Sprintf("case-%d", k) {
+				fmt.Fprintf(&b, "%s: %d frames received, %d sent, dropped %v\n", s.Name, p.ReceivedFrames, p.TransmittedFrames, p.Drops)
+			}
+		}
+	}
+	return b.String()
 }
 
 // groups are the link-local groups that a case carries, each with a frame of its own; those
