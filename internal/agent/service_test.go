@@ -175,15 +175,21 @@ func TestDynamicSite(t *testing.T) {
 }
 
 // Two sites that are foreign to each other, as others' routers are, come together by
-// their host names and end IDs.
+// their host names and end IDs, and under whichever numbers they call.
 func TestForeignPeer(t *testing.T) {
+	for _, numbers := range []l2tpv3.Numbers{l2tpv3.StandardNumbers, l2tpv3.CiscoNumbers} {
+		t.Run(numbers.String(), func(t *testing.T) { testForeignPeer(t, numbers) })
+	}
+}
+
+func testForeignPeer(t *testing.T, numbers l2tpv3.Numbers) {
 	dc1, dc2 := places(t)
 	const file = `apiVersion: pwd/v1
 kind: Topology
 metadata: {name: %[1]s}
 sites:
   %[1]s: {address: %[2]s, bridges: {br-lan: {ports: [eth1]}}}
-  box: {address: %[3]s, managed: false, host-name: %[4]s}
+  box: {address: %[3]s, managed: false, host-name: %[4]s, numbers: %[10]v}
 tunnels: {%[5]s: {sites: [%[1]s, box]}}
 pseudowires:
   %[6]s:
@@ -193,8 +199,8 @@ pseudowires:
       %[1]s: {bridge: br-lan}
       box: {end-id: %[8]s, cookie: %[9]d}
 `
-	dc1.write(fmt.Sprintf(file, "dc1", "192.0.2.1", "192.0.2.2", "theirs.dc2", "ours", "a", "1", "2", 4))
-	dc2.write(fmt.Sprintf(file, "dc2", "192.0.2.2", "192.0.2.1", "ours.dc1", "theirs", "b", "2", "1", 0))
+	dc1.write(fmt.Sprintf(file, "dc1", "192.0.2.1", "192.0.2.2", "theirs.dc2", "ours", "a", "1", "2", 4, numbers))
+	dc2.write(fmt.Sprintf(file, "dc2", "192.0.2.2", "192.0.2.1", "ours.dc1", "theirs", "b", "2", "1", 0, numbers))
 	dc1.start()
 	if fix := dc1.status().Problems[0].Fix; fix != "is box set up as docs/interop.md says, and does UDP port 1701 get through to 192.0.2.2?" {
 		t.Errorf("advice %q", fix)
@@ -202,6 +208,9 @@ pseudowires:
 	dc2.start()
 	for _, p := range []*place{dc1, dc2} {
 		p.awaitUp()
+	}
+	if v, _ := dc1.a.Tunnels(t.Context()); len(v) != 1 || (v[0].PeerNumbers == "cisco") != (numbers == l2tpv3.CiscoNumbers) {
+		t.Errorf("tunnels %+v", v)
 	}
 	for _, s := range dc1.kernel.copySessions() {
 		if len(s.LocalCookie) != 4 || len(s.RemoteCookie) != 0 {
