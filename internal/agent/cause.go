@@ -2,6 +2,9 @@ package agent
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +51,9 @@ func (a *Agent) next(t *tunnel) string {
 	if t.fault != nil {
 		return "see what is said of the secret"
 	}
+	if t.Local.IsValid() && !onThisHost(t.Local) {
+		return fmt.Sprintf("%s is not an address of this host: is it %s's, and is this %s (--site)?", t.Local, a.opt.Site, a.opt.Site)
+	}
 	switch t.cause.Kind {
 	case control.CauseSecret:
 		if len(t.SecretFiles) == 0 {
@@ -74,6 +80,15 @@ func (a *Agent) next(t *tunnel) string {
 		return fmt.Sprintf("`pwctl capture %s` shows the messages, `pwctl events` at %s its side", t.Key, t.Peer)
 	}
 	return a.reach(t) + a.suspect()
+}
+
+// onThisHost says whether an interface has the address; where that cannot be known, it has.
+func onThisHost(address netip.Addr) bool {
+	all, err := net.InterfaceAddrs()
+	return err != nil || slices.ContainsFunc(all, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().WithZone("") == address.Unmap()
+	})
 }
 
 func by(c control.Cause, peer, peers, ours string) string {

@@ -112,7 +112,10 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 	for _, object := range a.faults.objects() {
 		// What a pseudowire lacks is its reason to be down.
 		if !strings.HasPrefix(object, "pseudowire ") {
-			ps = append(ps, api.Problem{Object: object, What: a.faults.now[object]})
+			// Joined errors are a line each.
+			for what := range strings.SplitSeq(a.faults.now[object], "\n") {
+				ps = append(ps, api.Problem{Object: object, What: what})
+			}
 		}
 	}
 	for _, d := range a.drains {

@@ -123,8 +123,8 @@ var mistakes = []mistake{
 			s.t.Fatal(err, out)
 		}
 		s.start(0, 1)
-		return pwctl(s, 1, "status")
-	}, []string{"tunnel gold to dc1", "192.0.2.1"}},
+		return pwctl(s, 0, "status")
+	}, []string{"tunnel gold to dc2: connecting: no answer from 192.0.2.2:1701"}},
 	{"The other site's address is wrong", func(s *setting) (*site.Site, []string) {
 		s.file(0, `"192.0.2.2"`, `"192.0.2.22"`)
 		s.start(0, 1)
@@ -134,12 +134,12 @@ var mistakes = []mistake{
 		s.file(0, `"192.0.2.1"`, `"192.0.2.11"`)
 		s.start(0)
 		return pwctl(s, 0, "status")
-	}, []string{"192.0.2.11", "not an address of this host"}},
+	}, []string{"192.0.2.11", "is not an address of this host"}},
 	{"Both hosts believe to be the same site", func(s *setting) (*site.Site, []string) {
 		s.sites[1].Name = "dc1"
 		s.start(0, 1)
 		return pwctl(s, 1, "status")
-	}, []string{"192.0.2.1", "not an address of this host"}},
+	}, []string{"192.0.2.1", "is not an address of this host"}},
 	{"The secrets differ", func(s *setting) (*site.Site, []string) {
 		s.secret("one.secret", "one", 0o600)
 		s.secret("two.secret", "two", 0o600)
@@ -157,7 +157,7 @@ var mistakes = []mistake{
 	}, []string{"tunnel gold to dc2", "secret"}},
 	{"The secret's file is not there", func(s *setting) (*site.Site, []string) {
 		return daemon(s, 0, "--site", "dc1", "--topology", s.file(0, gold, withSecret("none.secret")), "--check")
-	}, []string{"there is no file none.secret", "openssl rand"}},
+	}, []string{"there is no file", "none.secret", "openssl rand"}},
 	{"Everybody can read the secret", func(s *setting) (*site.Site, []string) {
 		s.secret("open.secret", "one", 0o644)
 		return daemon(s, 0, "--site", "dc1", "--topology", s.file(0, gold, withSecret("open.secret")), "--check")
@@ -166,7 +166,7 @@ var mistakes = []mistake{
 		s.file(0, "dc1: {interface: eth2}", "dc1: {interface: eth9}")
 		s.start(0, 1)
 		return pwctl(s, 0, "status")
-	}, []string{"pseudowire tenant-b", "eth9", "not there"}},
+	}, []string{"gold                 dc2   established", "pseudowire tenant-b: down: bridge: interface eth9", "not there"}},
 	{"Only one site has the new file", func(s *setting) (*site.Site, []string) {
 		text := s.file(1)
 		if err := os.WriteFile(text, []byte(strings.Split(s.text(""), "  tenant-b:")[0]), 0o644); err != nil {
@@ -175,7 +175,7 @@ var mistakes = []mistake{
 		s.file(0)
 		s.start(0, 1)
 		return pwctl(s, 0, "status")
-	}, []string{"pseudowire tenant-b", "waiting for dc2"}},
+	}, []string{"pseudowire tenant-b: down: waiting for dc2\n"}},
 	{"The MTUs differ", func(s *setting) (*site.Site, []string) {
 		s.file(0, "tunnel: gold", "tunnel: gold\n    mtu: 1400")
 		s.file(1, "tunnel: gold", "tunnel: gold\n    mtu: 1300")
