@@ -94,8 +94,8 @@ type errorsState struct {
 
 func (s *session) saveErrors() *errorsState {
 	c := s.circuitErrors
-	if c == nil {
-		return nil
+	if c == nil || s.state != SessionEstablished {
+		return nil // those of a session that is over are nobody's
 	}
 	return &errorsState{circuitErrors: *c, Due: c.due, Next: s.e.left(c.next)}
 }
