@@ -27,6 +27,8 @@ type carrier struct {
 	needs string
 	// segments says that the underlay takes frames of several segments.
 	segments bool
+	// apart says that the underlay does not put together what it receives.
+	apart bool
 	// checksums are finished before packets leave: what uses the kernel's L2TP with UDP
 	// checksums cannot cope with a veth that leaves them undone.
 	checksums bool
@@ -153,7 +155,7 @@ func (b *bed) draw() {
 	}
 	for i, wan := range b.wan {
 		// As a network card does: what arrives one by one is put together.
-		wan.Silent().Feature("rx-gro", true)
+		wan.Silent().Feature("rx-gro", !b.carrier.apart)
 		if !b.carrier.segments {
 			wan.Feature("tx-*segmentation", false).Feature("tx-gso-*", false)
 		}

@@ -67,7 +67,7 @@ func (o options) machine(ctx context.Context, series string) (*kernelResult, err
 		Name: "bench", Dir: dir, Limit: 40 * time.Minute,
 		// The machine has its CPUs from one thread: two would wait for each other.
 		Args: []string{self, "-inside", "-bin", bin, "-out", job.Dir, "-cpus", "1", "-each", o.each.String(),
-			"-rounds", fmt.Sprint(o.rounds), "-only", o.only, "-measure", o.what, "-beside", o.beside},
+			"-rounds", fmt.Sprint(o.rounds), "-only", o.only, "-measure", o.what, "-beside", o.beside, fmt.Sprintf("-apart=%v", o.apart)},
 	}
 	if o.verbose {
 		step.Args = append(step.Args, "-v")

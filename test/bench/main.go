@@ -31,7 +31,7 @@ type options struct {
 	bin, beside, out, only, what, cpus, kernels string
 	each                                        time.Duration
 	rounds                                      int
-	inside, verbose, publish                    bool
+	inside, verbose, publish, apart             bool
 }
 
 func main() {
@@ -43,6 +43,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured")
 	flag.StringVar(&o.only, "only", "", "only carriers that match one of these comma-separated patterns, as ebpf-*")
 	flag.StringVar(&o.what, "measure", "", "only what matches one of these, as tcp-*")
+	flag.BoolVar(&o.apart, "apart", false, "an underlay that does not put together what it receives (no GRO)")
 	flag.StringVar(&o.cpus, "cpus", "1,2", "numbers of CPUs to measure with")
 	flag.StringVar(&o.kernels, "kernels", "host", "comma-separated: host, and series of kernels of virtual machines, as 6.1,6.12")
 	flag.BoolVar(&o.inside, "inside", false, "this is a virtual machine: write bench.json alone")
@@ -95,7 +96,7 @@ func (o options) main(ctx context.Context) error {
 
 // here measures on this machine's kernel.
 func (o options) here(ctx context.Context) (*kernelResult, error) {
-	p := plan{Each: o.each, Rounds: o.rounds, Beside: o.beside, Only: matching(o.only)}
+	p := plan{Each: o.each, Rounds: o.rounds, Beside: o.beside, Apart: o.apart, Only: matching(o.only)}
 	matches := matching(o.what)
 	for _, m := range measures {
 		if matches(m.name) {

@@ -31,7 +31,7 @@ var measures = []measure{
 	{name: "tcp-8", about: "TCP, 8 streams", unit: "Gbit/s", scale: 1e9, run: func(p route, c cpus, d time.Duration) (sample, error) { return tcp(p, 8, c, d) }},
 	{name: udp64, about: "UDP, 64 octets", unit: "1000 datagrams/s", scale: 1e3, run: func(p route, c cpus, d time.Duration) (sample, error) { return udp(p, 64, c, d) }},
 	{name: "udp-1400", about: "UDP, 1400 octets", unit: "1000 datagrams/s", scale: 1e3, run: func(p route, c cpus, d time.Duration) (sample, error) { return udp(p, 1400, c, d) }},
-	{name: "latency", about: "request and response of 64 octets over TCP", unit: "µs", scale: 1e-6, less: true, run: latency},
+	{name: "latency", about: "request and response, 64 octets", unit: "µs", scale: 1e-6, less: true, run: latency},
 }
 
 // placement is where senders and receivers run.
@@ -52,6 +52,7 @@ type plan struct {
 	Rounds   int           // of every measurement; the carriers of a round are a pair, or more
 	Measures []measure
 	CPUs     []int
+	Apart    bool   // the underlay does not put together what it receives
 	Beside   string // another folder of programs, "" for none
 	Only     func(carrier string) bool
 }
@@ -82,6 +83,7 @@ func measureAll(ctx context.Context, p plan, bin string, say func(string, ...any
 		if !p.Only(c.name) {
 			continue
 		}
+		c.apart = p.Apart
 		if err := os.MkdirAll(filepath.Join(dir, c.name), 0o755); err != nil {
 			return nil, err
 		}

@@ -12,7 +12,7 @@ const (
 	barHeight   = 9
 	rowHeight   = 2*barHeight + 6
 	labelWidth  = 108
-	panelWidth  = 150
+	panelWidth  = 160
 	panelGap    = 22
 	titleHeight = 44
 )
@@ -74,7 +74,7 @@ func (k *kernelResult) panel(b *strings.Builder, m measure, x, top int, counts [
 	if m.less {
 		more = "less is better"
 	}
-	text(b, x, top-16, ` font-weight="bold"`, strings.TrimSuffix(m.about, " over TCP"))
+	text(b, x, top-16, ` font-weight="bold"`, m.about)
 	text(b, x, top-5, ` fill="#666"`, m.unit+", "+more)
 	longest := 0.0
 	for _, p := range k.Points {
