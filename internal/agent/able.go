@@ -90,7 +90,7 @@ func (a *Agent) review(tunnel string) error {
 	for _, w := range a.wires {
 		dp := a.datapaths[w.kind]
 		if w.on(tunnel) != nil && dp != nil && (a.able(w, dp) != nil) != w.unable() {
-			errs = append(errs, a.setPseudowire(&w.Pseudowire))
+			errs = append(errs, a.setPseudowire(w.Pseudowire))
 		}
 	}
 	return errors.Join(errs...)

@@ -58,6 +58,12 @@ func (a *Agent) change(d *document) (*trial, error) {
 		a.log.Warn("topology", "diagnostic", strings.TrimSpace(w.String()))
 	}
 	a.local, a.generation, a.trial = d.local, a.newGeneration(d), t
+	for i := range a.local.Pseudowires {
+		// Those that did not change are the same, and the ones before need not be kept.
+		if p := &a.local.Pseudowires[i]; a.wires[p.Name] != nil {
+			a.wires[p.Name].Pseudowire = p
+		}
+	}
 	a.setListeners()
 	return t, nil
 }

@@ -139,7 +139,7 @@ func (a *Agent) mend(n news) {
 	for _, w := range a.wires {
 		if w.ill() || n.lost || n.gone[w.Device] {
 			// What fails is kept in the wire.
-			_ = a.setPseudowire(&w.Pseudowire)
+			_ = a.setPseudowire(w.Pseudowire)
 		}
 	}
 }

@@ -41,7 +41,7 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 		rides = append(rides, r)
 	}
 	before, was := w.redundancy, w.Pseudowire
-	w.rides, w.redundancy, w.Pseudowire = rides, nil, *p
+	w.rides, w.redundancy, w.Pseudowire = rides, nil, p
 	a.setRedundant(w, p.Redundancy != nil)
 	if p.Redundancy == nil {
 		a.withhold(w)

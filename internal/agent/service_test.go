@@ -85,7 +85,7 @@ func TestWhatDatapathsCannot(t *testing.T) {
 	p.write(topo(gold+"whole: {sites: [dc1, dc2], df: true}\n", ""))
 	p.start()
 	with := func(change func(*wire)) *wire {
-		w := &wire{Pseudowire: topology.Pseudowire{Name: "a", Peer: "dc2", Tunnel: "gold/dc2", Type: l2tpv3.Ethernet}}
+		w := &wire{Pseudowire: &topology.Pseudowire{Name: "a", Peer: "dc2", Tunnel: "gold/dc2", Type: l2tpv3.Ethernet}}
 		change(w)
 		return w
 	}

@@ -17,7 +17,8 @@ import (
 
 // wire is what the agent knows of one pseudowire.
 type wire struct {
-	topology.Pseudowire
+	// Pseudowire is what the topology in force says of it.
+	*topology.Pseudowire
 	kind pseudowire.Kind
 	// fault is why the device could not be made, attachFault why it is not in its
 	// attachment circuit; both are tried again.
@@ -94,13 +95,13 @@ var administrative = l2tpv3.ResultCode{Result: l2tpv3.CDNAdministrative}
 func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 	w := a.wires[p.Name]
 	if w == nil {
-		w = &wire{since: time.Now()}
+		w = &wire{Pseudowire: &topology.Pseudowire{}, since: time.Now()}
 		a.wires[p.Name] = w
 	}
 	a.place(w, &p.Attachment)
 	w.full = w.full && p.MaxMACs == w.MaxMACs // until more is learned
 	a.setRides(w, p)
-	w.Pseudowire = *p
+	w.Pseudowire = p
 	w.kind = a.kindOf(p.Datapath)
 	a.resignal = true
 	err := a.vacate(w)
