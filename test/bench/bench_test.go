@@ -115,6 +115,20 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// Results of a busy machine say so.
+func TestCaveat(t *testing.T) {
+	r := invented()
+	if got := r.caveat(); got != "" {
+		t.Error(got)
+	}
+	r.Kernels[0].Load = 9
+	for _, text := range []string{r.markdown(), r.quote()} {
+		if !strings.Contains(text, "Provisional") || !strings.Contains(text, "load average 9") {
+			t.Error(text)
+		}
+	}
+}
+
 // The documents of this tree have the lines that results go between.
 func TestDocuments(t *testing.T) {
 	for _, file := range []string{"README.md", "docs/performance.md"} {

@@ -44,7 +44,7 @@ func (r *result) quote() string {
 	for _, k := range r.Kernels {
 		kernels = append(kernels, k.Kernel)
 	}
-	return fmt.Sprintf("Measured on %s, on Linux %s:\n\n%s", r.Kernels[0].Started.Format("2006-01-02"), strings.Join(kernels, ", "), r.outcomeTable())
+	return fmt.Sprintf("Measured on %s, on Linux %s:\n\n%s%s", r.Kernels[0].Started.Format("2006-01-02"), strings.Join(kernels, ", "), r.caveat(), r.outcomeTable())
 }
 
 // replace writes content between the two lines of a document.

@@ -11,7 +11,7 @@ func (r *result) markdown() string {
 	if r.Commit != "" {
 		fmt.Fprintf(&b, "Measured of commit %s.\n\n", r.Commit)
 	}
-	b.WriteString("### What has to be reached\n\n" + r.outcomeTable())
+	b.WriteString(r.caveat() + "### What has to be reached\n\n" + r.outcomeTable())
 	for _, k := range r.Kernels {
 		fmt.Fprintf(&b, "\n### Linux %s\n\n%s%s, %s; load average before %.2f. %d rounds of %.1f s for each value: the median, and the quartiles in brackets.\n",
 			k.Kernel, k.Machine, map[bool]string{true: " (emulated by QEMU: ratios count, values do not)"}[k.Virtual],
@@ -32,6 +32,21 @@ func (r *result) markdown() string {
 	}
 	return b.String()
 }
+
+// caveat says that the machine was not idle, "" if it was.
+func (r *result) caveat() string {
+	busiest := 0.0
+	for _, k := range r.Kernels {
+		busiest = max(busiest, k.Load)
+	}
+	if busiest <= busy {
+		return ""
+	}
+	return fmt.Sprintf("**Provisional**: the machine had other things to do (load average %.0f), which shows in the quartiles.\n\n", busiest)
+}
+
+// busy is a load average that other things than this must have caused.
+const busy = 1.5
 
 func (k *kernelResult) date() string { return k.Started.Format("2006-01-02 15:04 MST") }
 
