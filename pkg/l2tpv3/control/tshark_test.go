@@ -72,6 +72,7 @@ func exchange(t *testing.T, number byte, six bool, change func(*Tunnel)) (all []
 	if err := a.e.ChangeCookie(n.now, tunnel, "plain"); err != nil && !a.tunnels[0].Foreign {
 		t.Fatal(err)
 	}
+	a.e.CountErrors(n.now, tunnel, "plain", l2tpv3.CircuitErrors{CRC: 1, Framing: 2, HardwareOverruns: 3, BufferOverruns: 4, Timeouts: 5, Alignment: 6})
 	a.drain()
 	n.run(30 * time.Second) // some HELLOs
 	a.e.RemoveSession(n.now, tunnel, "plain", l2tpv3.ResultCode{Result: 3})
@@ -178,7 +179,6 @@ var neverSent = []struct {
 	in []l2tpv3.MessageType
 }{
 	{why: "there is nobody to call out for (docs/protocol.md)", messages: []l2tpv3.MessageType{l2tpv3.OCRQ, l2tpv3.OCRP, l2tpv3.OCCN}},
-	{why: "an Ethernet has no such errors to tell of", messages: []l2tpv3.MessageType{l2tpv3.WEN}},
 	{why: "a modem's, PPPoE relay's, access line's or multicast's affair", messages: []l2tpv3.MessageType{l2tpv3.MDMST, l2tpv3.SRRQ, l2tpv3.SRRP,
 		l2tpv3.MSRQ, l2tpv3.MSRP, l2tpv3.MSE, l2tpv3.MSI, l2tpv3.MSEN, l2tpv3.CSUN, l2tpv3.CSURQ}},
 	{why: "RFC 4951 is not implemented", messages: []l2tpv3.MessageType{l2tpv3.FSQ, l2tpv3.FSR},
@@ -312,6 +312,9 @@ func shown(a l2tpv3.AVP, value []byte) []string {
 		return one("avp.layer2_specific_sublayer", uint16(v))
 	case l2tpv3.DataSequencing:
 		return one("avp.data_sequencing", uint16(v))
+	case l2tpv3.CircuitErrors:
+		return slices.Concat(one("avp.crc_errors", v.CRC), one("avp.framing_errors", v.Framing), one("avp.hardware_overruns", v.HardwareOverruns),
+			one("avp.buffer_overruns", v.BufferOverruns), one("avp.time_out_errors", v.Timeouts), one("avp.alignment_errors", v.Alignment))
 	case l2tpv3.RawAVP:
 		if draft := l2tpv3.DraftVersion(); v.Vendor == draft.Vendor && v.Type == draft.Type {
 			return one("cisco.draft_avp_version", 1)
