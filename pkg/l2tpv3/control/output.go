@@ -52,10 +52,21 @@ func (e *Endpoint) Next() (Output, bool) {
 // reset has the storage used from the beginning. Pointers in it are left to be
 // overwritten.
 func (q *outputs) reset() {
-	q.queue, q.taken = q.queue[:0], 0
-	q.transmit, q.connected, q.released = q.transmit[:0], q.connected[:0], q.released[:0]
-	q.install, q.remove = q.install[:0], q.remove[:0]
-	q.connection, q.session = q.connection[:0], q.session[:0]
+	q.queue, q.taken = emptied(q.queue), 0
+	q.transmit, q.connected, q.released = emptied(q.transmit), emptied(q.connected), emptied(q.released)
+	q.install, q.remove = emptied(q.install), emptied(q.remove)
+	q.connection, q.session = emptied(q.connection), emptied(q.session)
+}
+
+// maxStorage is of how many outputs of a kind the storage is kept. More come at once
+// when many sessions are set, and rarely.
+const maxStorage = 256
+
+func emptied[T any](s []T) []T {
+	if cap(s) > maxStorage {
+		return nil
+	}
+	return s[:0]
 }
 
 // Recycle gives back the Payload of a Transmit that has been carried out: the

@@ -129,6 +129,10 @@ func (t *transitions) add(now time.Time, from, to fmt.Stringer, reason string) {
 	if n := len(t.past); n >= history {
 		t.past = slices.Delete(t.past, 0, n-history+1)
 	}
+	if n := len(t.past); n == cap(t.past) {
+		// Most objects have few, and there are many objects.
+		t.past = append(make([]Transition, 0, n+1), t.past...)
+	}
 	t.past = append(t.past, next)
 	// An attempt that fails as the one before did: the last one is enough.
 	for period := 2; period <= longestAttempt; period++ {
