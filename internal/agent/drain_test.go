@@ -123,6 +123,16 @@ func TestLoopBlocks(t *testing.T) {
 	const blocked = "a up gold, b standby"
 	dc1.awaitWires(blocked)
 	dc2.awaitWires(blocked)
+	dc1.do(func() { // what is still on its way blocks no other one
+		clear(dc1.a.loopQuiet)
+		late := loop
+		late.Port = port("pw-a")
+		dc1.a.macs.found = []bridge.Loop{late, loop}
+		dc1.a.closeLoops(time.Now())
+		if n := len(dc1.a.drains); n != 1 {
+			t.Errorf("%d are blocked", n)
+		}
+	})
 	const what = "a loop: 02:00:00:00:00:01 moves to and fro between eth1 and pw-b"
 	st := dc1.status()
 	if len(st.Problems) != 1 || st.Problems[0].Object != "pseudowire b" || !strings.Contains(st.Problems[0].What, what) || !strings.Contains(st.Problems[0].Fix, "pwctl undrain b") {

@@ -41,8 +41,11 @@ func (a *Agent) closeLoops(now time.Time) {
 		if w == nil {
 			w, other = other, nil
 		}
-		if w == nil || w.withheld != nil || port == "" || another == "" {
+		if w == nil || port == "" || another == "" {
 			continue
+		}
+		if w.withheld != nil || other != nil && other.withheld != nil {
+			continue // it is open already: this is old news
 		}
 		a.loopQuiet[l.Bridge] = now.Add(loopQuiet)
 		ends := [2]string{a.opt.Site, w.Peer}
