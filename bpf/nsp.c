@@ -20,6 +20,9 @@ static __always_inline int is_refused_group(const struct service *s, const struc
 	return !(s->groups >> d[5] & 1);
 }
 
+/* The mark of frames that come once more. */
+#define AGAIN 0x70770001
+
 static __always_inline int refuse(__u32 device, __u32 reason)
 {
 	count_refused(device, reason);
@@ -56,8 +59,12 @@ int pwd_out(struct __sk_buff *skb)
 	__u32 device = skb->ifindex;
 	struct service *s = bpf_map_lookup_elem(&services, &device);
 	struct ethhdr eth;
-	int kind;
+	int kind, put;
 
+	if (skb->mark == AGAIN) {
+		skb->mark = 0;
+		return TC_ACT_UNSPEC;
+	}
 	if (!s || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
 		return TC_ACT_UNSPEC;
 	if (!(s->flags & (SERVICE_PUSH | SERVICE_REWRITE)) && !is_admitted(skb, s, device))
@@ -67,9 +74,14 @@ int pwd_out(struct __sk_buff *skb)
 	kind = is_over(skb, s, device, &eth, OUT);
 	if (kind >= 0)
 		return refuse(device, OUT | kind);
-	if (put_tags_on(skb, s))
+	put = put_tags_on(skb, s);
+	if (put < 0)
 		return refuse(device, OUT | REFUSED_ERROR);
-	return TC_ACT_UNSPEC;
+	if (!put)
+		return TC_ACT_UNSPEC;
+	/* Through the device once more, where its headers are looked for anew. */
+	skb->mark = AGAIN;
+	return bpf_redirect(device, BPF_F_INGRESS);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

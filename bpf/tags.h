@@ -108,16 +108,22 @@ static __always_inline int push_tag(struct __sk_buff *skb, __u32 tag)
 	return bpf_skb_vlan_push(skb, bpf_htons(tag >> 16), tag & 0xffff);
 }
 
+/* Negative is a failure. 1 says that a tag has gone from the metadata into the frame: until
+ * Linux 6.10 the kernel then takes the Ethernet header for longer than it is, so that what
+ * comes after the program would find the frame in the wrong place.
+ */
 static __always_inline int put_tags_on(struct __sk_buff *skb, const struct service *s)
 {
 	struct tags t = {};
 	__u32 priority;
+	int in_frame;
 
 	if (s->flags & SERVICE_PUSH) {
 		priority = priority_of(skb, s, 0);
+		in_frame = skb->vlan_present || (s->flags & SERVICE_INNER);
 		if ((s->flags & SERVICE_INNER) && push_tag(skb, s->inner | priority))
 			return -1;
-		return push_tag(skb, s->outer | priority);
+		return push_tag(skb, s->outer | priority) ? -1 : in_frame;
 	}
 	if (!(s->flags & (SERVICE_REWRITE | SERVICE_MAP_PCP | SERVICE_DSCP_PCP)))
 		return 0;
@@ -130,9 +136,10 @@ static __always_inline int put_tags_on(struct __sk_buff *skb, const struct servi
 	 * not to be; it gets one here.
 	 */
 	priority = priority_of(skb, s, t.outer);
-	if (s->flags & SERVICE_REWRITE)
-		return push_tag(skb, s->outer | priority);
-	return push_tag(skb, without_priority(t.outer) | priority);
+	in_frame = skb->vlan_present;
+	if (push_tag(skb, (s->flags & SERVICE_REWRITE ? s->outer : without_priority(t.outer)) | priority))
+		return -1;
+	return in_frame;
 }
 
 #endif

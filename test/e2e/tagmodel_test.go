@@ -178,8 +178,8 @@ What went in at one end of a pseudowire and came out at the other, octet for oct
 ` + "`test/e2e/tags_test.go`" + ` sends the frames through two daemons and writes this page; it is the same on both datapaths.
 
 A frame is in hexadecimal, its parts apart: destination, source, tags, EtherType, payload. Into every end go, where they
-come out, the frames below; those that are not in a table, or have a dash there, are not carried that way and are counted
-as ` + "`wrong-vlan`" + `. Frames with a priority tag and with service tags are not sent into bridges, which have their own ways
+come out, the frames below; those that are not in a table, or have a dash there, are not carried that way; those that reach
+the pseudowire's device are counted as ` + "`wrong-vlan`" + `. Frames with a priority tag and with service tags are not sent into bridges, which have their own ways
 with them: one that filters VLANs takes a priority tag off, and takes a service tag for no tag.
 
 How it is to be read: [the keys of an attachment](topology.md#pseudowirespseudowireattachsite).
