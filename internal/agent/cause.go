@@ -8,9 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 )
 
 // causeView is a cause as the API has it, nil for the regular course of things.
@@ -79,6 +82,12 @@ func (a *Agent) next(t *tunnel) string {
 	case control.CauseTimeout, control.CauseProtocol, control.CauseMismatch:
 		return fmt.Sprintf("`pwctl capture %s` shows the messages, `pwctl events` at %s its side", t.Key, t.Peer)
 	}
+	switch a.trouble(t) {
+	case unix.ECONNREFUSED:
+		return fmt.Sprintf("start pwd at %s: %s answers that nothing listens on UDP port %d there (ICMP)", t.Peer, t.Remote, l2tpv3.Port)
+	case unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.EHOSTDOWN:
+		return fmt.Sprintf("is there a way to %s? A host or a firewall on it says there is none (ICMP, or the neighbour does not answer)", t.Remote) + a.suspect()
+	}
 	return a.reach(t) + a.suspect()
 }
 
@@ -89,6 +98,28 @@ func onThisHost(address netip.Addr) bool {
 		prefix, err := netip.ParsePrefix(a.String())
 		return err == nil && prefix.Addr().WithZone("") == address.Unmap()
 	})
+}
+
+// trouble is what the network has said of a tunnel's packets lately, while the peer does
+// not answer. It may be forged: it is told, and changes nothing.
+func (a *Agent) trouble(t *tunnel) error {
+	if !t.Remote.IsValid() || t.cause.Kind != control.CauseSilent && t.cause.Kind != control.CauseWaiting {
+		return nil
+	}
+	sockets := []uint32{t.dial}
+	for _, carried := range t.set {
+		sockets = append(sockets, carried.LocalID)
+	}
+	var last *transport.Trouble
+	for _, id := range sockets {
+		if x := a.transport.Trouble(id); x != nil && (last == nil || x.At.After(last.At)) {
+			last = x
+		}
+	}
+	if last == nil || time.Since(last.At) > recently {
+		return nil
+	}
+	return last.Err
 }
 
 func by(c control.Cause, peer, peers, ours string) string {

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
@@ -74,6 +75,35 @@ func TestSilentPeerIsToldOfOnce(t *testing.T) {
 		t.Errorf("told %q", told)
 	}
 	if told := p.told("pseudowire a"); len(told) != 0 {
+		t.Errorf("told %q", told)
+	}
+}
+
+// Where a daemon has ended its host still answers: what to do is to start it.
+func TestEndedPeerIsToldFromAFirewall(t *testing.T) {
+	dc1, dc2 := pair(t, docA)
+	dc1.signalled(func(c *control.Tunnel) { c.Hello = 50 * time.Millisecond })
+	dc2.shut()
+	dc1.await("it is said what to do", func(a *Agent) error {
+		x := a.tunnels["gold/dc2"]
+		if next := a.next(x); x.state == control.ConnectionEstablished || !strings.HasPrefix(next, "start pwd at dc2: 192.0.2.2 answers that nothing listens") {
+			return fmt.Errorf("%v, %s: %s", x.state, x.why(), next)
+		}
+		return nil
+	})
+	var lost *api.Event
+	events, _ := dc1.a.events.since(0)
+	for _, e := range events {
+		if e.Object == "tunnel gold/dc2" && e.Message == "down" {
+			lost = &e
+		}
+	}
+	if lost == nil || lost.Cause == nil || lost.Cause.Kind != "peer-silent" || lost.Cause.By != "here" || lost.Cause.Message == "" || lost.Cause.Sent != quick.MaxRetransmits+1 {
+		t.Errorf("told %+v", lost)
+	}
+	dc2.start()
+	dc1.awaitUp()
+	if told := dc1.told("tunnel gold/dc2"); !strings.HasPrefix(told[len(told)-1], "info established: it was down for ") {
 		t.Errorf("told %q", told)
 	}
 }

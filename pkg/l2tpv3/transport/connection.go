@@ -157,7 +157,11 @@ func (c *connection) bindTo() (netip.AddrPort, error) {
 // when all of them do; the listener does for this moment only.
 func (t *Transport) openConnection(c *connection, local netip.AddrPort) (*socket, error) {
 	if c.Initiator {
-		return openSocket(local, false, true)
+		s, err := openSocket(local, false, true)
+		if err == nil {
+			s.hear()
+		}
+		return s, err
 	}
 	if listener := t.listeners[local.Addr()]; listener != nil {
 		if err := listener.setShared(true); err != nil {

@@ -14,6 +14,29 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 )
 
+// TestTrouble: an initiator hears before anybody has answered that nothing listens where
+// the peer should.
+func TestTrouble(t *testing.T) {
+	families(t, func(t *testing.T, f family) {
+		a := open(t, f.zero)
+		transmit(t, a, 1, true, path(at(f.zero, 0), at(f.one, 1701)), sccrq)
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			if x := a.Trouble(1); x != nil {
+				if x.Err != unix.ECONNREFUSED || time.Since(x.At) > patience {
+					t.Errorf("%+v", x)
+				}
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("nothing was heard")
+			}
+		}
+		if x := a.Trouble(2); x != nil {
+			t.Errorf("of no connection: %+v", x)
+		}
+	})
+}
+
 // TestFloodOfStrangers: strangers whose messages fill their queue leave room for what
 // comes from a peer's address, which is handed out before them.
 func TestFloodOfStrangers(t *testing.T) {

@@ -42,8 +42,11 @@ type socket struct {
 	peer atomic.Pointer[peer]
 	// connected is the owner's own.
 	connected bool
-	closing   atomic.Bool
-	done      chan struct{} // closed when the reader has ended
+	// hears says that errors come by themselves, see hear; trouble is the last.
+	hears   bool
+	trouble atomic.Pointer[Trouble]
+	closing atomic.Bool
+	done    chan struct{} // closed when the reader has ended
 }
 
 // peer is the remote end of a connection. As long as it is not settled, its
@@ -153,6 +156,17 @@ func (s *socket) connect(remote netip.AddrPort) error {
 	return nil
 }
 
+// hear has the socket told of what ICMP says of its packets before it is connected, too:
+// that nothing listens where the peer should, usually. It is told to people, and decides
+// nothing: anybody can forge it.
+func (s *socket) hear() {
+	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
+	if s.local.Addr().Is6() {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+	}
+	s.hears = s.control(func(fd int) error { return unix.SetsockoptInt(fd, level, option, 1) }) == nil
+}
+
 // send sends one datagram without ever waiting: what the socket's buffer does
 // not take is lost, as on the wire.
 func (s *socket) send(remote netip.AddrPort, payload []byte) (pending int, err error) {
@@ -214,7 +228,7 @@ func (s *socket) read(deliver func(*socket, netip.AddrPort, []byte), failed func
 		for !s.closing.Load() {
 			err := s.drain(int(fd), 64, deliver)
 			if err == unix.EAGAIN {
-				if s.encapsulation == l2tpv3.IP && s.local.Addr().Is6() {
+				if s.hears || s.encapsulation == l2tpv3.IP && s.local.Addr().Is6() {
 					discardErrors(int(fd))
 				}
 				return false

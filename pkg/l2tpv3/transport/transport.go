@@ -38,6 +38,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
@@ -331,6 +332,24 @@ func (t *Transport) bound(e l2tpv3.Encapsulation, local netip.AddrPort) (*socket
 	return nil, ErrNoListener
 }
 
+// Trouble is what the network has said of packets to a peer.
+type Trouble struct {
+	// Err is what ICMP makes of a packet: unix.ECONNREFUSED where nothing listens,
+	// unix.EHOSTUNREACH where there is no way.
+	Err error
+	At  time.Time
+}
+
+// Trouble gives the last error of a connection's own socket, nil if there was none.
+// Anybody can forge one, so that it is good for telling people only.
+func (t *Transport) Trouble(connection uint32) *Trouble {
+	c := t.connections[connection]
+	if c == nil || c.socket == nil || c.Encapsulation == l2tpv3.IP {
+		return nil
+	}
+	return c.socket.trouble.Load()
+}
+
 // Counters may be called from any goroutine.
 func (t *Transport) Counters() Counters {
 	return Counters{
@@ -366,7 +385,10 @@ func (t *Transport) Close() error {
 
 func (t *Transport) begin(s *socket) {
 	t.log.Debug("socket opened", "encapsulation", s.encapsulation, "local", s.local, "ccid", s.connection)
-	go s.read(t.deliver, func(error) { t.socketErrors.Add(1) })
+	go s.read(t.deliver, func(err error) {
+		t.socketErrors.Add(1)
+		s.trouble.Store(&Trouble{Err: err, At: time.Now()})
+	})
 }
 
 func (t *Transport) end(s *socket) {
