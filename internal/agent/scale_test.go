@@ -123,6 +123,7 @@ func processor(t testing.TB) time.Duration {
 // each message leaves, but without a datapath. s/set-up is from the start of the
 // second daemon, its reading of the topology included, until all sessions are up at
 // both; s/processor is what both have used by then; B/session is the heap of one daemon.
+// docs/performance.md says where it goes.
 func BenchmarkTenThousandSessions(b *testing.B) {
 	const tunnels, each = 100, 100
 	text := many(tunnels, each)
