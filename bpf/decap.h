@@ -207,12 +207,17 @@ static __always_inline int strip(struct __sk_buff *skb, __u32 header, __u32 fram
 /* How a frame fits the pseudowire's device. */
 enum fit { FITS, FITS_LIFTED, TOO_LONG };
 
-/* Says that the frame gets a tag beside those it has. RFC 4448, Section 4.4.1: on a
+/* Says that the frame gets no tag beside those it has. RFC 4448, Section 4.4.1: on a
  * pseudowire of tagged frames one without a tag is not to be; it gets one here.
  */
+static __always_inline int keeps_tag(const struct receive *rx, __be16 ethertype)
+{
+	return (rx->flags & RX_KEEP_TAG) && is_tag(ethertype);
+}
+
 static __always_inline int puts_vlan_on(const struct receive *rx, __be16 ethertype)
 {
-	return rx->vlan && !((rx->flags & RX_KEEP_TAG) && is_tag(ethertype));
+	return rx->vlan && !keeps_tag(rx, ethertype);
 }
 
 /* RFC 4719, Section 3.1: gives the frame's first tag the number that it has here. What
@@ -282,6 +287,32 @@ static __always_inline int take_out(struct __sk_buff *skb, const struct packet *
 	return fits == FITS_LIFTED ? TAKEN_LIFTED : 0;
 }
 
+/* Says that a frame, with at most one tag, goes out through the pseudowire's device, not
+ * through a cross-connected port at once. TCP is worth the detour: where it comes out
+ * of the device the kernel puts segments together.
+ */
+static __always_inline int is_gathered(struct __sk_buff *skb, __be16 ethertype)
+{
+	__u32 protocol_at = ETH_HLEN;
+	struct vlan_tag tag;
+	__u8 protocol;
+
+	if (is_tag(ethertype)) {
+		if (bpf_skb_load_bytes(skb, protocol_at, &tag, sizeof(tag)))
+			return 0;
+		ethertype = tag.tci;
+		protocol_at += sizeof(tag);
+	}
+	if (ethertype == bpf_htons(ETH_P_IP))
+		protocol_at += offsetof(struct iphdr, protocol);
+	else if (ethertype == bpf_htons(ETH_P_IPV6))
+		protocol_at += offsetof(struct ipv6hdr, nexthdr);
+	else
+		return 0;
+	return !bpf_skb_load_bytes(skb, protocol_at, &protocol, sizeof(protocol)) &&
+	       protocol == IPPROTO_TCP;
+}
+
 static __always_inline void count_taken(struct __sk_buff *skb, __u32 session, __u64 frame)
 {
 	count_received(session, frame);
@@ -338,14 +369,18 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 				   const struct receive *rx, int in_lane)
 {
 	__u32 session = p->session;
-	__u32 device = rx->device, lane = rx->lane, number = 0, hold = 0, first = 0;
+	__u32 device = rx->device, port = rx->port, lane = rx->lane;
+	__u32 vlan = rx->vlan, port_vlan = rx->port_vlan, number = 0, hold = 0, first = 0;
 	struct content c = {.header = p->header};
 	__be32 sublayer = 0;
 	int taken;
 
 	/* Loaded here, lest the compiler share one load with two offsets below. */
 	same_value(device);
+	same_value(port);
 	same_value(lane);
+	same_value(vlan);
+	same_value(port_vlan);
 
 	/* A packet of many: one that was sent as such on this host, or that the
 	 * device put together. The kernel can take it apart as long as it is whole.
@@ -415,13 +450,17 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		count(session, NOT_TAKEN(taken));
 	else
 		count_taken(skb, session, c.frame);
+	if (port && !is_gathered(skb, c.inner.h_proto)) {
+		device = port;
+		vlan = port_vlan;
+	}
+	if (keeps_tag(rx, c.inner.h_proto))
+		vlan = 0;
 	if (in_lane && hold)
 		return deliver_in_turn(skb, session, number,
-				       puts_vlan_on(rx, c.inner.h_proto) ? rx->vlan : 0,
-				       taken >= 0);
+				       vlan, taken >= 0);
 	if (taken < 0 || (taken == TAKEN_LIFTED && lift_tag(skb)) ||
-	    (puts_vlan_on(rx, c.inner.h_proto) &&
-	     bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))) {
+	    (vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), vlan))) {
 		if (taken >= 0)
 			count(session, ERROR);
 		return in_lane && first ? deliver_first(skb, session, 0) : TC_ACT_SHOT;

@@ -337,10 +337,10 @@ static __always_inline int is_runt(struct __sk_buff *skb, const struct transmit 
 	       skb->protocol == bpf_htons(ETH_P_IP);
 }
 
-SEC("tc")
-int pwd_encap(struct __sk_buff *skb)
+/* A frame into the pseudowire whose device has that outer end. */
+static __always_inline int encap(struct __sk_buff *skb, __u32 device)
 {
-	__u32 device = skb->ifindex, frame;
+	__u32 frame;
 	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
 
 	if (!tx) {
@@ -366,6 +366,12 @@ int pwd_encap(struct __sk_buff *skb)
 	if (outer_ip_len(tx, frame) > tx->mtu || is_runt(skb, tx))
 		return to_lane(skb, tx, device);
 	return encap_one(skb, tx);
+}
+
+SEC("tc")
+int pwd_encap(struct __sk_buff *skb)
+{
+	return encap(skb, skb->ifindex);
 }
 
 #endif

@@ -14,11 +14,14 @@ import (
 // Objects are the programs and maps in the kernel.
 type Objects struct {
 	// Encap is for the ingress of a pseudowire's outer end, Decap for that of an
-	// underlay, Lane for that of the slow lane's end.
-	Encap, Decap, Lane *ebpf.Program
+	// underlay, Lane for that of the slow lane's end, Port for that of a cross-connected
+	// interface and Out for that of its pseudowire's device.
+	Encap, Decap, Lane, Port, Out *ebpf.Program
 
 	// Pseudowires by ifindex of the outer end.
 	Pseudowires Table[uint32, Transmit]
+	// Circuits are the attachment circuits that are cross-connected.
+	Circuits Table[CircuitKey, Circuit]
 	// Sessions by local session ID.
 	Sessions Table[uint32, Receive]
 	// Tunnels are the flows of tunnels; see TunnelOurs.
@@ -107,6 +110,8 @@ func Load(dir string) (*Objects, error) {
 	maps := o.collection.Maps
 	programs := o.collection.Programs
 	o.Encap, o.Decap, o.Lane = programs[objectProgPwdEncap], programs[objectProgPwdDecap], programs[objectProgPwdLane]
+	o.Port, o.Out = programs[objectProgPwdPort], programs[objectProgPwdOut]
+	o.Circuits.m = maps[objectMapCircuits]
 	o.Pseudowires.m, o.Sessions.m, o.Tunnels.m = maps[objectMapPseudowires], maps[objectMapSessions], maps[objectMapTunnels]
 	o.Numbers.m, o.Orders.m = maps[objectMapNumbers], maps[objectMapOrders]
 	o.FragmentIDs.m = maps[objectMapFragmentIds]

@@ -104,9 +104,11 @@ struct receive {
 	__u32 lane;	  /* ifindex of the slow lane's entry */
 	__u32 mtu;	  /* of the pseudowire device */
 	__u32 room;	  /* as in struct transmit */
+	__u32 port;	  /* ifindex of the cross-connected port, 0 is none (port.h) */
 	__u16 vlan;	  /* tag put on; 0 is none */
 	__u16 cookie_len; /* 0, 4 or 8 */
-	__u32 pad;
+	__u16 port_vlan;  /* as vlan, of frames that leave through the port */
+	__u16 pad;
 };
 
 #define MAX_PSEUDOWIRES 16384

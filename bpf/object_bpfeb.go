@@ -13,6 +13,20 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type objectCircuit struct {
+	_      structs.HostLayout
+	Device uint32
+	Flags  uint32
+	Mtu    uint32
+	Vlan   uint32
+}
+
+type objectCircuitKey struct {
+	_    structs.HostLayout
+	Port uint32
+	Vlan uint32
+}
+
 type objectCounters struct {
 	_        structs.HostLayout
 	Received struct {
@@ -70,10 +84,11 @@ type objectReceive struct {
 	Lane       uint32
 	Mtu        uint32
 	Room       uint32
+	Port       uint32
 	Vlan       uint16
 	CookieLen  uint16
-	Pad        uint32
-	_          [4]byte
+	PortVlan   uint16
+	Pad        uint16
 }
 
 type objectScratch struct {
@@ -162,6 +177,7 @@ type objectTurnKey struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	objectMapAnswers      = "answers"
+	objectMapCircuits     = "circuits"
 	objectMapClamps       = "clamps"
 	objectMapCounts       = "counts"
 	objectMapFragmentIds  = "fragment_ids"
@@ -179,6 +195,8 @@ const (
 	objectProgPwdDecap    = "pwd_decap"
 	objectProgPwdEncap    = "pwd_encap"
 	objectProgPwdLane     = "pwd_lane"
+	objectProgPwdOut      = "pwd_out"
+	objectProgPwdPort     = "pwd_port"
 )
 
 // loadObject returns the embedded CollectionSpec for object.
@@ -227,6 +245,8 @@ type objectProgramSpecs struct {
 	PwdDecap *ebpf.ProgramSpec `ebpf:"pwd_decap"`
 	PwdEncap *ebpf.ProgramSpec `ebpf:"pwd_encap"`
 	PwdLane  *ebpf.ProgramSpec `ebpf:"pwd_lane"`
+	PwdOut   *ebpf.ProgramSpec `ebpf:"pwd_out"`
+	PwdPort  *ebpf.ProgramSpec `ebpf:"pwd_port"`
 }
 
 // objectMapSpecs contains maps before they are loaded into the kernel.
@@ -234,6 +254,7 @@ type objectProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectMapSpecs struct {
 	Answers      *ebpf.MapSpec `ebpf:"answers"`
+	Circuits     *ebpf.MapSpec `ebpf:"circuits"`
 	Clamps       *ebpf.MapSpec `ebpf:"clamps"`
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	FragmentIds  *ebpf.MapSpec `ebpf:"fragment_ids"`
@@ -276,6 +297,7 @@ func (o *objectObjects) Close() error {
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectMaps struct {
 	Answers      *ebpf.Map `ebpf:"answers"`
+	Circuits     *ebpf.Map `ebpf:"circuits"`
 	Clamps       *ebpf.Map `ebpf:"clamps"`
 	Counts       *ebpf.Map `ebpf:"counts"`
 	FragmentIds  *ebpf.Map `ebpf:"fragment_ids"`
@@ -294,6 +316,7 @@ type objectMaps struct {
 func (m *objectMaps) Close() error {
 	return _ObjectClose(
 		m.Answers,
+		m.Circuits,
 		m.Clamps,
 		m.Counts,
 		m.FragmentIds,
@@ -324,6 +347,8 @@ type objectPrograms struct {
 	PwdDecap *ebpf.Program `ebpf:"pwd_decap"`
 	PwdEncap *ebpf.Program `ebpf:"pwd_encap"`
 	PwdLane  *ebpf.Program `ebpf:"pwd_lane"`
+	PwdOut   *ebpf.Program `ebpf:"pwd_out"`
+	PwdPort  *ebpf.Program `ebpf:"pwd_port"`
 }
 
 func (p *objectPrograms) Close() error {
@@ -332,6 +357,8 @@ func (p *objectPrograms) Close() error {
 		p.PwdDecap,
 		p.PwdEncap,
 		p.PwdLane,
+		p.PwdOut,
+		p.PwdPort,
 	)
 }
 

@@ -16,6 +16,9 @@ import (
 type (
 	// Transmit is how frames of one pseudowire leave.
 	Transmit = objectTransmit
+	// Circuit is an attachment circuit's pseudowire.
+	Circuit    = objectCircuit
+	CircuitKey = objectCircuitKey
 	// Receive is how packets of one session arrive.
 	Receive = objectReceive
 	// Flow is a flow of packets between two LCCEs as it arrives; see NewFlow.
@@ -51,6 +54,9 @@ const (
 	ReceiveECN                  // the ECN field outside counts
 	ReceiveKeepTag              // a tag that is there becomes the tag Vlan
 )
+
+// CircuitUntag is the flag of Circuit: the tag is not for the pseudowire's device.
+const CircuitUntag = 1
 
 // TunnelOurs is the value of a flow in which no session is anybody else's: what
 // comes in it for an unknown one is dropped and counted.

@@ -86,6 +86,7 @@ type circuits interface {
 	RemoveAttachment(pseudowire string) error
 	AttachmentStates() map[string]bridge.State
 	CircuitErrors(name string) (bridge.CircuitErrors, bool)
+	Addressed(link string) (bool, error)
 	MACs() ([]bridge.MAC, error)
 	Announce(pseudowire string) (int, error)
 	Flush(pseudowire string) error

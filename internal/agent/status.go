@@ -370,7 +370,7 @@ func (a *Agent) attachmentViews() []api.Attachment {
 		}
 		views = append(views, api.Attachment{
 			Pseudowire: w.Name, Bridge: w.Attachment.Bridge, Interface: w.Attachment.Interface,
-			VLAN: w.Attachment.VLAN, Frames: w.Attachment.Frames(), Device: w.Device, State: state, Reason: w.circuitReason,
+			VLAN: w.Attachment.VLAN, Frames: w.Attachment.Frames(), Device: w.Device, CrossConnected: a.crossConnected(w), State: state, Reason: w.circuitReason,
 		})
 	}
 	return views

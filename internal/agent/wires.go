@@ -25,6 +25,8 @@ type wire struct {
 	fault, attachFault error
 	// vacated says that the attachment was taken away for another pseudowire's.
 	vacated bool
+	// crossed says that the datapath may pass frames by the bridge (see cross).
+	crossed bool
 	// circuit is the attachment circuit's status, and circuitReason why it is not active.
 	circuit       l2tpv3.CircuitStatus
 	circuitReason string
@@ -101,8 +103,11 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 	a.place(w, &p.Attachment)
 	w.full = w.full && p.MaxMACs == w.MaxMACs // until more is learned
 	a.setRides(w, p)
-	w.Pseudowire = p
-	w.kind = a.kindOf(p.Datapath)
+	kind := a.kindOf(p.Datapath)
+	if kind != w.kind || p.Network != w.Network || p.Attachment != w.Attachment {
+		w.crossed = false
+	}
+	w.Pseudowire, w.kind = p, kind
 	a.resignal = true
 	err := a.vacate(w)
 	if err == nil {
@@ -126,7 +131,11 @@ func (a *Agent) vacate(w *wire) error {
 		if o == w || together || !o.Attachment.Overlaps(&w.Attachment) {
 			continue
 		}
-		if err := a.bridges.RemoveAttachment(o.Name); err != nil {
+		err := a.cross(o, false)
+		if err == nil {
+			err = a.bridges.RemoveAttachment(o.Name)
+		}
+		if err != nil {
 			return fmt.Errorf("detach pseudowire %s: %w", o.Name, err)
 		}
 		o.vacated = true
@@ -172,13 +181,22 @@ func (a *Agent) tryDevice(w *wire) error {
 	if err := a.able(w, dp); err != nil {
 		return err
 	}
-	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU, Service: serviceOf(w, dp.Abilities())}
-	if can := dp.Abilities(); can.RewritesTags && !servesTags(w, can) {
+	return dp.SetPseudowire(a.deviceOf(w, dp))
+}
+
+// deviceOf is the pseudowire as its datapath is to have it.
+func (a *Agent) deviceOf(w *wire, dp pseudowire.Datapath) pseudowire.Pseudowire {
+	can := dp.Abilities()
+	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU, Service: serviceOf(w, can)}
+	if can.RewritesTags && !servesTags(w, can) {
 		if p.KeepTag = w.Type == l2tpv3.EthernetVLAN; a.carriesTags(w, dp) {
 			p.VLAN = w.Attachment.VLAN
 		}
 	}
-	return dp.SetPseudowire(p)
+	if w.crossed {
+		p.Port, p.PortVLAN = w.Attachment.Interface, w.Attachment.VLAN
+	}
+	return p
 }
 
 // carriesTags says that the device carries the attachment circuit's own tag. That of
@@ -217,7 +235,7 @@ func (a *Agent) attach(w *wire) error {
 	if rest == nil && len(missing) > 0 {
 		w.attachFault = missing[0]
 	}
-	return rest
+	return errors.Join(rest, a.cross(w, w.attachFault == nil))
 }
 
 // absent takes an error of the bridges apart: interfaces that are not there
@@ -311,6 +329,9 @@ func (a *Agent) removePseudowire(name string) error {
 		a.control.RemoveSession(now, r.Tunnel, w.Name, administrative)
 	}
 	a.drain(now)
+	if err := a.cross(w, false); err != nil {
+		return err
+	}
 	if err := a.bridges.RemoveAttachment(name); err != nil {
 		return err
 	}

@@ -189,8 +189,10 @@ type Attachment struct {
 	// Frames are those of the circuit, in words, empty for all: "vlan 100", "vlans 100,200-210".
 	Frames string `json:"frames,omitempty"`
 	Device string `json:"device"`
-	State  string `json:"state"` // up, down
-	Reason string `json:"reason,omitempty"`
+	// CrossConnected says that frames pass between interface and pseudowire without a bridge.
+	CrossConnected bool   `json:"crossConnected,omitempty"`
+	State          string `json:"state"` // up, down
+	Reason         string `json:"reason,omitempty"`
 }
 
 // MAC is an address that a bridge of the site has learned, and where it is.

@@ -422,6 +422,7 @@ func attachmentFields(p *page, ac api.Attachment) {
 		p.field("Frames", ac.Frames)
 	}
 	p.field("Device", ac.Device)
+	p.field("Cross-connected", yesNo(ac.CrossConnected))
 	p.field("Reason", ac.Reason)
 }
 

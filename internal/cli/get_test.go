@@ -413,11 +413,12 @@ Pseudowire tenant-a to dc2: up for 3m10s
   Attachment  br-lan vlan 100
 
 Attachment circuit: up
-  Bridge     br-lan
-  Interface  -
-  VLAN       100
-  Device     pw-tenant-a
-  Reason     -
+  Bridge           br-lan
+  Interface        -
+  VLAN             100
+  Device           pw-tenant-a
+  Cross-connected  no
+  Reason           -
 
 Traffic
   Received          1201 frames, 1258291 octets (1.2 MiB)
@@ -456,12 +457,13 @@ Traffic
 `},
 		"describe attachment storage/dc3": {stdout: `
 Attachment of storage/dc3
-  State      down
-  Bridge     -
-  Interface  eth4
-  VLAN       -
-  Device     eth4
-  Reason     no carrier on eth4
+  State            down
+  Bridge           -
+  Interface        eth4
+  VLAN             -
+  Device           eth4
+  Cross-connected  no
+  Reason           no carrier on eth4
 `},
 		"describe class bulk": {stdout: "Class bulk\n  DSCP  0\n"},
 		"describe tunnel lead": {code: 1, stderr: `

@@ -126,6 +126,20 @@ func (m *Manager) bridgeState(t *target) (State, error) {
 	return State{Reason: fmt.Sprintf("no port of bridge %s has a carrier", t.name)}, nil
 }
 
+// Addressed says whether the host has an address at an interface that others could
+// use: not a link-local one. One that is not there has none.
+func (m *Manager) Addressed(name string) (bool, error) {
+	if m.nl == nil {
+		return false, ErrClosed
+	}
+	l, err := m.nl.link(name)
+	if err != nil || l == nil {
+		return false, failed("find", name, err)
+	}
+	addressed, err := m.nl.addressed(l.index)
+	return addressed, failed("list the addresses of", name, err)
+}
+
 // addressed says whether a netdev has an address that is not link-local.
 func (r *rtnl) addressed(index int) (bool, error) {
 	messages, err := r.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfInfomsg(unix.AF_UNSPEC))

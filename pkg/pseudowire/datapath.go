@@ -71,6 +71,13 @@ type Pseudowire struct {
 	// Service is what happens to frames beyond that, between the device and what is
 	// above it; it sees the tags that VLAN is about. The zero value is nothing.
 	Service Service
+	// Port is the interface that the attachment circuit is, or with PortVLAN that VLAN of
+	// it, where the datapath may carry frames between that and the pseudowire past Device
+	// (Abilities.CrossConnects). It is set once Device and Port are in one bridge, which
+	// no other Device is in: frames pass there as long as, and where, the datapath
+	// cannot do so. Empty is no such interface.
+	Port     string
+	PortVLAN uint16
 }
 
 // Session is one session's data plane (RFC 3931, Section 4.5), both directions.
@@ -157,6 +164,8 @@ type Abilities struct {
 	Priority bool
 	// Services says that Pseudowire.Service is honoured.
 	Services bool
+	// CrossConnects says that Pseudowire.Port is honoured.
+	CrossConnects bool
 }
 
 // Datapath carries Ethernet frames of sessions between devices and the PSN.

@@ -182,6 +182,13 @@ func (d *Datapath) SessionTaken(id uint32) (bool, error) {
 	return false, nil
 }
 
+// CrossConnected is the datapath's, where it has one: whether a pseudowire's frames go past
+// its device.
+func (d *Datapath) CrossConnected(name string) bool {
+	c, ok := d.Datapath.(interface{ CrossConnected(string) bool })
+	return ok && c.CrossConnected(name)
+}
+
 // apply makes a pseudowire's device as it is to be.
 func (d *Datapath) apply(w *wire) error {
 	none := pseudowire.Service{}

@@ -23,6 +23,9 @@ func (d *Datapath) apply(dev *device) error {
 			return err
 		}
 	}
+	if err := d.cross(dev); err != nil {
+		return err
+	}
 	if err := d.write(dev); err != nil {
 		return err
 	}
@@ -130,6 +133,13 @@ func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
 		Room:      uint32(room(dev, t, s)),
 		Vlan:      dev.VLAN,
 		CookieLen: uint16(len(s.LocalCookie)),
+	}
+	// Where order counts, all frames take one way.
+	if x := dev.crossed; x.port != 0 && s.ReceiveSequencing == l2tpv3.SequencingNone {
+		r.Port, r.PortVlan = uint32(x.port), x.vlan
+	}
+	if x := dev.crossed; x.port != 0 {
+		r.Mtu = uint32(min(dev.MTU, x.mtu))
 	}
 	var cookie [8]byte
 	copy(cookie[:], s.LocalCookie)

@@ -34,9 +34,15 @@ type hook struct {
 func (d *Datapath) encapHook() hook { return hook{"pwd_encap", d.objs.Encap} }
 func (d *Datapath) decapHook() hook { return hook{"pwd_decap", d.objs.Decap} }
 func (d *Datapath) laneHook() hook  { return hook{"pwd_lane", d.objs.Lane} }
+func (d *Datapath) portHook() hook  { return hook{"pwd_port", d.objs.Port} }
+func (d *Datapath) outHook() hook   { return hook{"pwd_out", d.objs.Out} }
 
 func ownHook(name string) bool {
-	return name == "pwd_encap" || name == "pwd_decap" || name == "pwd_lane"
+	switch name {
+	case "pwd_encap", "pwd_decap", "pwd_lane", "pwd_port", "pwd_out":
+		return true
+	}
+	return false
 }
 
 // attach puts a program at the ingress of a link, in place of the one of its
@@ -136,12 +142,19 @@ func onLink(l link.Link, index int) bool {
 	return info.TCX().Ifindex == uint32(index)
 }
 
-// unpin removes a pinned attachment, and with it the attachment.
+// unpin removes a pinned attachment, and with it the attachment: at once, lest the
+// same program be there still when it is to come back.
 func (d *Datapath) unpin(index int) error {
 	if d.pins == "" {
 		return nil
 	}
-	err := os.Remove(filepath.Join(d.pinned(), strconv.Itoa(index)))
+	pin := filepath.Join(d.pinned(), strconv.Itoa(index))
+	if l, err := link.LoadPinnedLink(pin, nil); err == nil {
+		// Where it cannot be done it is because the device has gone.
+		_ = l.Detach()
+		l.Close()
+	}
+	err := os.Remove(pin)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("unpin the attachment to link %d: %w", index, err)
 	}

@@ -119,6 +119,10 @@ func BenchmarkSmallFrames(b *testing.B) {
 		x, y := upVXLAN(b)
 		flood(b, x.host, y.host)
 	})
+	b.Run("crossed", func(b *testing.B) {
+		x, y := up(b, setting{cookie: 8, crossed: true})
+		flood(b, x.host, y.host)
+	})
 	b.Run("pseudowire", func(b *testing.B) {
 		x, y := up(b, setting{cookie: 8})
 		flood(b, x.host, y.host)
@@ -135,6 +139,11 @@ func BenchmarkTCP(b *testing.B) {
 	})
 	b.Run("VXLAN", func(b *testing.B) {
 		x, y := upVXLAN(b)
+		pour(b, x.host, y.host, "10.0.0.2:5001")
+	})
+	b.Run("crossed", func(b *testing.B) {
+		x, y := up(b, setting{cookie: 8, crossed: true})
+		withoutOffloads(b, x, y)
 		pour(b, x.host, y.host, "10.0.0.2:5001")
 	})
 	b.Run("pseudowire", func(b *testing.B) {

@@ -71,6 +71,8 @@ type Datapath struct {
 	undelivered uint64
 	// inputs are the underlay links that have the decapsulation program.
 	inputs map[int]bool
+	// ports are the links whose attachment circuits are cross-connected.
+	ports map[int]bool
 }
 
 var _ pseudowire.Datapath = (*Datapath)(nil)
@@ -80,6 +82,8 @@ type device struct {
 	pseudowire.Pseudowire
 	pair    pair
 	written *bpf.Transmit // what the map has
+	crossed crossing
+	refused bool // it was told that it cannot be cross-connected
 	// apart says that the device takes frames of one segment only; unknown at first
 	// is what an earlier process had it take.
 	apart, unknown bool
@@ -112,6 +116,7 @@ func Open(opts Options) (*Datapath, error) {
 		sessions:    map[uint32]*session{},
 		members:     map[string]map[uint32]*session{},
 		inputs:      map[int]bool{},
+		ports:       map[int]bool{},
 		reassembled: -1,
 	}
 	if d.log == nil {
@@ -162,6 +167,7 @@ func (d *Datapath) Abilities() pseudowire.Abilities {
 	return pseudowire.Abilities{
 		RewritesTags: true, DeviceWithoutSession: true, IP: true, Sequencing: true,
 		SublayerPerDirection: true, ChangesCookies: true, DSCP: true, ECN: true, Priority: true, Checksum: true, DF: true,
+		CrossConnects: true,
 	}
 }
 
@@ -205,8 +211,11 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	dev := &device{Pseudowire: p, pair: pair, unknown: !pair.made}
 	switch {
 	case old != nil && old.pair.outer == pair.outer:
-		dev.written, dev.apart, dev.unknown = old.written, old.apart, old.unknown
+		dev.written, dev.apart, dev.unknown, dev.crossed = old.written, old.apart, old.unknown, old.crossed
 	case old != nil: // somebody removed the devices
+		if err := d.setCrossing(old, crossing{}); err != nil {
+			return fail(err)
+		}
 		if err := d.objs.Pseudowires.Delete(uint32(old.pair.outer)); err != nil {
 			return fail(err)
 		}
@@ -233,7 +242,7 @@ func checkPseudowire(p pseudowire.Pseudowire) error {
 		return fmt.Errorf("device name %q: %w", p.Device, ErrInvalid)
 	case p.MTU < leastMTU || p.MTU > maxMTU:
 		return fmt.Errorf("MTU %d is not in %d to %d: %w", p.MTU, leastMTU, maxMTU, ErrInvalid)
-	case p.VLAN > 4094:
+	case p.VLAN > 4094 || p.PortVLAN > 4094:
 		return fmt.Errorf("VLAN %d: %w", p.VLAN, ErrInvalid)
 	}
 	return nil
@@ -248,6 +257,9 @@ func (d *Datapath) RemovePseudowire(name string) error {
 	}
 	fail := func(err error) error {
 		return &Error{Op: "remove pseudowire", Object: name, Err: err}
+	}
+	if err := d.setCrossing(dev, crossing{}); err != nil {
+		return fail(err)
 	}
 	if err := d.removeLink(dev.pair.inner); err != nil {
 		return fail(err)

@@ -35,6 +35,15 @@
 // segments before they enter the device; the slow lane would do it as well, but what
 // needs no cutting would overtake them. The same holds where all packets are numbered.
 //
+// # Cross-connection
+//
+// Where a pseudowire has an interface, or a VLAN of one, for itself (Pseudowire.Port), a
+// program at that interface's ingress encapsulates, and what comes out leaves through it
+// (bpf/port.h): no frame takes the way over the bridge. TCP alone comes out of the
+// device first, for the kernel to put segments together, and leaves from there; so does
+// all of a session that asks for order. The bridge is there nevertheless, and takes over
+// wherever a program is not: before and after, and where the interface is an underlay.
+//
 // # Order
 //
 // Sessions that ask for it have their packets numbered and the peer's numbers looked at

@@ -166,7 +166,8 @@ type setting struct {
 	vlanA   uint16 // Pseudowire.VLAN at each site
 	vlanB   uint16
 	bpfDir  string
-	router  int // MTU of the far half of an underlay with a router; 0 is none
+	router  int  // MTU of the far half of an underlay with a router; 0 is none
+	crossed bool // the hosts' ports are cross-connected
 }
 
 // site is one end.
@@ -175,6 +176,8 @@ type site struct {
 	host *space
 	dp   *Datapath
 	opts Options
+
+	crossed bool
 
 	pw      pseudowire.Pseudowire
 	tunnel  pseudowire.Tunnel
@@ -212,7 +215,7 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 		address(t, s.host, "eth0", fmt.Sprintf("10.0.0.%d/24", i+1))
 		address(t, s.host, "eth0", fmt.Sprintf("fd00::%d/64", i+1))
 		s.pw = pseudowire.Pseudowire{Name: pseudowireName, Device: "pw-x", MTU: set.lanMTU, VLAN: [2]uint16{set.vlanA, set.vlanB}[i]}
-		s.opts = Options{BPFDir: set.bpfDir}
+		s.opts, s.crossed = Options{BPFDir: set.bpfDir}, set.crossed
 		if os.Getenv("TCBPF_LOG") != "" {
 			s.opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 		}
@@ -329,7 +332,20 @@ func (s *site) set() {
 		must(s.t, s.dp.SetTunnel(s.tunnel))
 		must(s.t, s.dp.SetSession(s.session))
 		enslave(s.t, s.pw.Device)
+		if s.crossed {
+			s.cross()
+		}
 	})
+}
+
+// cross cross-connects the pseudowire with the host's port. The bridge is down from then
+// on: what takes the way over it is lost.
+func (s *site) cross() {
+	s.pw.Port, s.pw.PortVLAN = "lan", s.pw.VLAN
+	must(s.t, s.dp.SetPseudowire(s.pw))
+	br0, err := netlink.LinkByName("br0")
+	must(s.t, err)
+	must(s.t, netlink.LinkSetDown(br0))
 }
 
 // resolve refreshes until the site knows its neighbour.
@@ -412,3 +428,5 @@ func echo(t testing.TB, host *space, addr string) {
 		}
 	}()
 }
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

@@ -70,6 +70,13 @@ func (d *Datapath) activate() error {
 		}
 	}
 	for _, dev := range d.pseudowires {
+		next, err := d.findCrossing(dev)
+		if err == nil {
+			err = d.setCrossing(dev, next)
+		}
+		if err != nil {
+			return fmt.Errorf("pseudowire %s: %w", dev.Name, err)
+		}
 		if err := d.write(dev); err != nil {
 			return fmt.Errorf("pseudowire %s: %w", dev.Name, err)
 		}
@@ -130,6 +137,9 @@ func (d *Datapath) pruneAttachments() error {
 	wanted[d.lane.outer] = true
 	for _, dev := range d.pseudowires {
 		wanted[dev.pair.outer] = true
+		if dev.crossed.port != 0 {
+			wanted[dev.pair.inner], wanted[dev.crossed.port] = true, true
+		}
 	}
 	pinned, err := d.pinnedLinks()
 	if err != nil {
@@ -158,9 +168,12 @@ func (d *Datapath) pruneAttachments() error {
 
 // pruneMaps removes entries that nothing known has.
 func (d *Datapath) pruneMaps() error {
-	outer := map[uint32]bool{}
+	outer, circuits := map[uint32]bool{}, map[bpf.CircuitKey]bool{}
 	for _, dev := range d.pseudowires {
 		outer[uint32(dev.pair.outer)] = dev.written != nil
+		for _, c := range dev.crossed.circuits() {
+			circuits[c.key] = true
+		}
 	}
 	flows := map[bpf.Flow]bool{}
 	for _, t := range d.tunnels {
@@ -168,6 +181,7 @@ func (d *Datapath) pruneMaps() error {
 	}
 	return errors.Join(
 		pruneTable(d.objs.Pseudowires, func(k uint32) bool { return outer[k] }),
+		pruneTable(d.objs.Circuits, func(k bpf.CircuitKey) bool { return circuits[k] }),
 		pruneTable(d.objs.Sessions, func(k uint32) bool {
 			s := d.sessions[k]
 			return s != nil && s.written != nil
@@ -210,6 +224,7 @@ func (d *Datapath) Cleanup() error {
 	clear(d.tunnels)
 	clear(d.pseudowires)
 	clear(d.inputs)
+	clear(d.ports)
 	err := errors.Join(d.prune(), d.detach(d.lane.outer), d.removeLink(d.lane.inner), d.removePins())
 	if err = errors.Join(err, d.Close()); err != nil {
 		return &Error{Op: "remove everything", Err: err}

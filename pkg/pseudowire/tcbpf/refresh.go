@@ -8,7 +8,7 @@ import (
 
 // Refresh looks at routes, neighbours and links again.
 func (d *Datapath) Refresh() error {
-	if err := d.forgetGone(); err != nil {
+	if err := errors.Join(d.forgetGone(), d.forgetPorts()); err != nil {
 		return &Error{Op: "look at the links of the underlay", Err: err}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
@@ -54,6 +54,9 @@ func (d *Datapath) attachInputs(t *tunnel) error {
 	for link := range t.inputs {
 		if d.inputs[link] {
 			continue
+		}
+		if err := d.yield(link); err != nil {
+			return err
 		}
 		if err := d.attach(link, d.decapHook()); err != nil {
 			if gone(err) {
