@@ -125,9 +125,9 @@ func (n *connection) repeated(count int, retransmit time.Duration) (all []repeti
 		}
 		if len(all) > 0 {
 			before := all[len(all)-1]
-			if len(all) == 1 && p.m.ns == before.m.ns+1 {
+			if p.m.ns == before.m.ns+1 {
 				// A busy daemon had repeated what was acknowledged meanwhile.
-				all[0] = repetition{p.m, p.at}
+				all, gap = []repetition{{p.m, p.at}}, retransmit
 				continue
 			}
 			if p.m.kind() != before.m.kind() || p.m.ns != before.m.ns {

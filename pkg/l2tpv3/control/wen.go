@@ -13,8 +13,7 @@ const errorsEvery = time.Minute
 // circuitErrors are those of a session's circuits, ours and the peer's, since the
 // session was established. Sessions without any have none of it.
 type circuitErrors struct {
-	Local  l2tpv3.CircuitErrors `json:"local,omitzero"`
-	Remote l2tpv3.CircuitErrors `json:"remote,omitzero"`
+	Local, Remote l2tpv3.CircuitErrors
 	// due says that there are some that the peer has not been told of; it may be told
 	// from next on.
 	due  bool
@@ -87,9 +86,10 @@ func (s *session) takeErrors(m *l2tpv3.Message) {
 // errorsState is what is saved of it. An announcement that is due is made again a
 // while after the restart.
 type errorsState struct {
-	circuitErrors
-	Due  bool          `json:"due,omitempty"`
-	Next time.Duration `json:"next,omitempty"`
+	Local  l2tpv3.CircuitErrors `json:"local,omitzero"`
+	Remote l2tpv3.CircuitErrors `json:"remote,omitzero"`
+	Due    bool                 `json:"due,omitempty"`
+	Next   time.Duration        `json:"next,omitempty"`
 }
 
 func (s *session) saveErrors() *errorsState {
@@ -97,14 +97,16 @@ func (s *session) saveErrors() *errorsState {
 	if c == nil || s.state != SessionEstablished {
 		return nil // those of a session that is over are nobody's
 	}
-	return &errorsState{circuitErrors: *c, Due: c.due, Next: s.e.left(c.next)}
+	return &errorsState{Local: c.Local, Remote: c.Remote, Due: c.due, Next: s.e.left(c.next)}
 }
 
 func (e *Endpoint) restoreErrors(s *errorsState) *circuitErrors {
 	if s == nil {
 		return nil
 	}
-	c := s.circuitErrors
-	c.due, c.next = s.Due, e.resume(s.Next, errorsEvery)
-	return &c
+	c := &circuitErrors{Local: s.Local, Remote: s.Remote, due: s.Due}
+	if s.Next > 0 {
+		c.next = e.resume(s.Next, errorsEvery)
+	}
+	return c
 }
