@@ -299,7 +299,11 @@ func (w *tagWorld) groups(k int, wanted []int) []int {
 	}
 	var sent [][]byte
 	for octet := range byte(16) {
-		sent = append(sent, slices.Concat([]byte{0x01, 0x80, 0xc2, 0, 0, octet}, source, other, make([]byte, 46)))
+		inside := other
+		if octet == 1 {
+			inside = []byte{0x88, 0x08, 0, 1} // MAC pause
+		}
+		sent = append(sent, slices.Concat([]byte{0x01, 0x80, 0xc2, 0, 0, octet}, source, inside, make([]byte, 46)))
 	}
 	// The last frame, which is of no such group, shows that the others have had their time.
 	last := slices.Concat(destinations[1], source, other, make([]byte, 46))
