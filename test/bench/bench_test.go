@@ -105,7 +105,7 @@ func TestPublish(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := "before\n" + begin + "\nMeasured on 2026-11-26, on Linux 6.18:\n\n" + invented().outcomeTable() + "\n" + end + "after\n"
+		want := "before\n" + begin + "\nMeasured on 2026-11-26, on Linux 6.18:\n\n" + outcomeTable(invented().outcomes()) + "\n" + end + "after\n"
 		if string(b) != want {
 			t.Errorf("README.md:\n%s", b)
 		}

@@ -11,7 +11,7 @@ func (r *result) markdown() string {
 	if r.Commit != "" {
 		fmt.Fprintf(&b, "Measured of commit %s.\n\n", r.Commit)
 	}
-	b.WriteString(r.caveat() + "### What has to be reached\n\n" + r.outcomeTable())
+	b.WriteString(r.caveat() + "### What has to be reached\n\n" + outcomeTable(r.outcomes()))
 	for _, k := range r.Kernels {
 		fmt.Fprintf(&b, "\n### Linux %s\n\n%s%s, %s; load average before %.2f. %d rounds of %.1f s for each value: the median, and the quartiles in brackets.\n",
 			k.Kernel, k.Machine, map[bool]string{true: " (emulated by QEMU: ratios count, values do not)"}[k.Virtual],
@@ -50,10 +50,10 @@ const busy = 1.5
 
 func (k *kernelResult) date() string { return k.Started.Format("2006-01-02 15:04 MST") }
 
-func (r *result) outcomeTable() string {
+func outcomeTable(outcomes []outcome) string {
 	var b strings.Builder
 	b.WriteString("| kernel | what | of | CPUs | at least | measured | |\n|---|---|---|---|---|---|---|\n")
-	for _, o := range r.outcomes() {
+	for _, o := range outcomes {
 		verdict := "reached"
 		if !o.reached() {
 			verdict = "**falls short**"
