@@ -55,8 +55,8 @@ var carriers = []carrier{
 	{name: "l2tp-ip", about: "bridge and the kernel's l2tp_eth over IP, made with ip l2tp", needs: "l2tp", lanMTU: 1450, build: staticL2TP("ip")},
 	{name: ebpfUDP, about: "pwd, eBPF over UDP, bridged", build: daemons("ebpf", "udp", true)},
 	{name: "ebpf-ip", about: "pwd, eBPF over IP, bridged", build: daemons("ebpf", "ip", true)},
-	{name: "ebpf-udp-port", about: "pwd, eBPF over UDP, a whole port at either end", build: daemons("ebpf", "udp", false)},
-	{name: "ebpf-ip-port", about: "pwd, eBPF over IP, a whole port at either end", build: daemons("ebpf", "ip", false)},
+	{name: "ebpf-udp-port", about: "pwd, eBPF over UDP, a whole port at either end, cross-connected", build: daemons("ebpf", "udp", false)},
+	{name: "ebpf-ip-port", about: "pwd, eBPF over IP, a whole port at either end, cross-connected", build: daemons("ebpf", "ip", false)},
 	{name: "kernel-udp", about: "pwd, the kernel's l2tp_eth over UDP, bridged", needs: "l2tp", checksums: true, build: daemons("kernel", "udp", true)},
 	{name: "kernel-ip", about: "pwd, the kernel's l2tp_eth over IP, bridged", needs: "l2tp", checksums: true, build: daemons("kernel", "ip", true)},
 }
