@@ -30,9 +30,6 @@ func (a *Agent) cross(w *wire, may bool) error {
 		w.crossed = !may
 		return err
 	}
-	if may {
-		a.warnOfAddress(w)
-	}
 	return nil
 }
 
@@ -42,15 +39,21 @@ func (a *Agent) crossConnected(w *wire) bool {
 	return ok && dp.CrossConnected(w.Name)
 }
 
-// warnOfAddress tells that the host cannot be reached over the interface any more.
+// warnOfAddress tells that the host cannot be reached over the interface any more: once for
+// an attachment to all of it, or to such of its frames that the rest is not the host's either.
 func (a *Agent) warnOfAddress(w *wire) {
 	name := w.Attachment.Interface
+	rest := w.Attachment.VLAN != 0 && !servesTags(w, a.datapaths[w.kind].Abilities())
+	if name == "" || rest || w.warnedOf == name {
+		return
+	}
+	w.warnedOf = name
 	addressed, err := a.bridges.Addressed(name)
 	if err != nil {
 		a.log.Debug("addresses not looked at", "interface", name, "err", err)
 	}
-	if addressed && w.Attachment.VLAN == 0 {
+	if addressed {
 		a.event("warning", "pseudowire "+w.Name, "interface "+name+" has an IP address",
-			"all that comes in there goes into the pseudowire: give the address to another interface")
+			"what comes in there is for pseudowires: give the address to another interface")
 	}
 }

@@ -258,6 +258,38 @@ func TestMissingInterfacesAreAwaited(t *testing.T) {
 	used()
 }
 
+// An address of an interface that is attached is warned of, once, when the interface is taken.
+func TestAddressedInterfacesAreWarnedOf(t *testing.T) {
+	p := lone(t)
+	p.write(topo(gold, "c: {tunnel: gold, attach: {dc1: {interface: late0}, dc2: {interface: eth2}}}\n"))
+	p.start()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "peerlate0"
+	if err := p.ns.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "temporary"}); err != nil {
+		t.Fatal(err)
+	}
+	address, err := netlink.ParseAddr("203.0.113.5/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := p.linkBy("temporary")
+	if err := errors.Join(p.ns.Netlink().AddrAdd(link, address), p.ns.Netlink().LinkSetName(link, "late0")); err != nil {
+		t.Fatal(err)
+	}
+	p.poll("it is warned of", func() error {
+		for _, e := range p.told("pseudowire c") {
+			if strings.HasPrefix(e, "warning interface late0 has an IP address") {
+				return nil
+			}
+		}
+		return fmt.Errorf("told %q", p.told("pseudowire c"))
+	})
+	p.do(func() { _ = p.a.attach(p.a.wires["c"]) })
+	if told := strings.Join(p.told("pseudowire c"), "\n"); strings.Count(told, "has an IP address") != 1 {
+		t.Errorf("told %s", told)
+	}
+}
+
 // Whatever happens to links that are none of ours calls for nothing, and a burst
 // of events is one look.
 func TestOthersLinksAreLeftAlone(t *testing.T) {

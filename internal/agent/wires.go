@@ -27,6 +27,8 @@ type wire struct {
 	vacated bool
 	// crossed says that the datapath may pass frames by the bridge (see cross).
 	crossed bool
+	// warnedOf is the interface that was looked at for addresses.
+	warnedOf string
 	// circuit is the attachment circuit's status, and circuitReason why it is not active.
 	circuit       l2tpv3.CircuitStatus
 	circuitReason string
@@ -234,6 +236,9 @@ func (a *Agent) attach(w *wire) error {
 	w.attachFault = rest
 	if rest == nil && len(missing) > 0 {
 		w.attachFault = missing[0]
+	}
+	if w.attachFault == nil {
+		a.warnOfAddress(w)
 	}
 	return errors.Join(rest, a.cross(w, w.attachFault == nil))
 }
