@@ -84,6 +84,9 @@ func (a *Agent) next(t *tunnel) string {
 	}
 	switch a.trouble(t) {
 	case unix.ECONNREFUSED:
+		if t.Foreign {
+			return a.reach(t) + " It answers that nothing listens there (ICMP)."
+		}
 		return fmt.Sprintf("start pwd at %s: %s answers that nothing listens on UDP port %d there (ICMP)", t.Peer, t.Remote, l2tpv3.Port)
 	case unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.EHOSTDOWN:
 		return fmt.Sprintf("is there a way to %s? A host or a firewall on it says there is none (ICMP, or the neighbour does not answer)", t.Remote) + a.suspect()
