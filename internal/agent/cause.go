@@ -89,7 +89,7 @@ func (a *Agent) next(t *tunnel) string {
 		}
 		return fmt.Sprintf("start pwd at %s: %s answers that nothing listens on UDP port %d there (ICMP)", t.Peer, t.Remote, l2tpv3.Port)
 	case unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.EHOSTDOWN:
-		return fmt.Sprintf("is there a way to %s? A host or a firewall on it says there is none (ICMP, or the neighbour does not answer)", t.Remote) + a.suspect()
+		return a.reach(t) + " The network says that there is no way: nobody has that address, or a firewall refuses." + a.suspect()
 	}
 	return a.reach(t) + a.suspect()
 }

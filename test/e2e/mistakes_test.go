@@ -117,7 +117,7 @@ var mistakes = []mistake{
 	{"The other site's daemon does not run", func(s *setting) (*site.Site, []string) {
 		s.start(0)
 		return pwctl(s, 0, "status")
-	}, []string{"no answer from 192.0.2.2:1701", "is pwd running at dc2, and does UDP port 1701 get through"}},
+	}, []string{"no answer from 192.0.2.2:1701", "start pwd at dc2", "nothing listens on UDP port 1701"}},
 	{"The other site has no way back", func(s *setting) (*site.Site, []string) {
 		if out, err := s.sites[1].NS.Run(s.t.Context(), "ip", "route", "add", "blackhole", "192.0.2.1/32"); err != nil {
 			s.t.Fatal(err, out)
