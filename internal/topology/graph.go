@@ -79,8 +79,8 @@ func (e *end) circuit() Circuit {
 	case a.Interface != "":
 		words = "interface " + a.Interface
 	}
-	if a.VLAN != 0 {
-		words += fmt.Sprintf(" vlan %d", a.VLAN)
+	if frames := a.Frames(); frames != "" {
+		words += " " + frames
 	}
 	return Circuit{Site: e.site.name, Words: words}
 }
