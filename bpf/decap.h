@@ -320,6 +320,23 @@ static __always_inline void count_taken(struct __sk_buff *skb, __u32 session, __
 		count(session, REASSEMBLED);
 }
 
+#define NOT_TO_PORT -1
+
+/* Sends a frame out of the cross-connected port, if there is one and it is not to be
+ * gathered. A function of its own, for the sake of the caller's stack.
+ */
+static __noinline int to_port(struct __sk_buff *skb, const struct receive *rx, __u32 session,
+			      __u32 ethertype, int taken)
+{
+	if (!rx->port || is_gathered(skb, ethertype))
+		return NOT_TO_PORT;
+	if ((taken == TAKEN_LIFTED && lift_tag(skb)) ||
+	    (rx->port_vlan && !keeps_tag(rx, ethertype) &&
+	     bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->port_vlan)))
+		return drop(session, ERROR);
+	return bpf_redirect(rx->port, 0);
+}
+
 /* Stores the frame that is in the skb now, in a packet that is not the next one, or is
  * it while others are held; end_turn delivers what is in order then. Without keep the
  * frame is dropped. In the lane alone.
@@ -369,18 +386,14 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 				   const struct receive *rx, int in_lane)
 {
 	__u32 session = p->session;
-	__u32 device = rx->device, port = rx->port, lane = rx->lane;
-	__u32 vlan = rx->vlan, port_vlan = rx->port_vlan, number = 0, hold = 0, first = 0;
+	__u32 device = rx->device, lane = rx->lane, number = 0, hold = 0, first = 0;
 	struct content c = {.header = p->header};
 	__be32 sublayer = 0;
 	int taken;
 
 	/* Loaded here, lest the compiler share one load with two offsets below. */
 	same_value(device);
-	same_value(port);
 	same_value(lane);
-	same_value(vlan);
-	same_value(port_vlan);
 
 	/* A packet of many: one that was sent as such on this host, or that the
 	 * device put together. The kernel can take it apart as long as it is whole.
@@ -450,17 +463,20 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 		count(session, NOT_TAKEN(taken));
 	else
 		count_taken(skb, session, c.frame);
-	if (port && !is_gathered(skb, c.inner.h_proto)) {
-		device = port;
-		vlan = port_vlan;
+	/* What comes out of the lane goes through the device: the stack has no room. */
+	if (!in_lane && taken >= 0) {
+		int action = to_port(skb, rx, session, c.inner.h_proto, taken);
+
+		if (action != NOT_TO_PORT)
+			return action;
 	}
-	if (keeps_tag(rx, c.inner.h_proto))
-		vlan = 0;
 	if (in_lane && hold)
 		return deliver_in_turn(skb, session, number,
-				       vlan, taken >= 0);
+				       puts_vlan_on(rx, c.inner.h_proto) ? rx->vlan : 0,
+				       taken >= 0);
 	if (taken < 0 || (taken == TAKEN_LIFTED && lift_tag(skb)) ||
-	    (vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), vlan))) {
+	    (puts_vlan_on(rx, c.inner.h_proto) &&
+	     bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), rx->vlan))) {
 		if (taken >= 0)
 			count(session, ERROR);
 		return in_lane && first ? deliver_first(skb, session, 0) : TC_ACT_SHOT;
