@@ -95,7 +95,7 @@ func laterBlock() string {
 			}
 		}
 	}
-	b.WriteString("| `pseudowires.PSEUDOWIRE.tunnels` with several entries | keep one of them |\n\n")
+	b.WriteString("| `pseudowires.PSEUDOWIRE.tunnels` with several entries, without `redundancy` | keep one of them, or say with `redundancy:` which stand by |\n\n")
 	return b.String()
 }
 

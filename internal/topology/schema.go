@@ -7,7 +7,7 @@ import "time"
 
 const (
 	laterQoS   = "remove it: quality of service comes with a later version"
-	laterSteer = "remove it: a pseudowire rides one tunnel, named by `tunnel:`"
+	laterSteer = "remove it: one tunnel carries all frames, named by `tunnel:`; others stand by with `redundancy:`"
 )
 
 var topologyObject = &object{

@@ -643,7 +643,7 @@ func (b *builder) tunnelOf(r row, rec *record) *tunnel {
 			return nil
 		}
 		if len(list) > 1 {
-			b.fault(CodeNotSupported, listAt, "more than one tunnel is not supported yet without `redundancy:`", fmt.Sprintf("keep one of them: tunnel: %s", list[0].value))
+			b.fault(CodeNotSupported, listAt, "more than one tunnel is not supported yet without `redundancy:`", fmt.Sprintf("keep one of them, tunnel: %s, or say with `redundancy:` which stand by", list[0].value))
 			return nil
 		}
 		return b.tunnels[list[0].value.(string)]
