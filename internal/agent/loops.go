@@ -90,5 +90,6 @@ func (a *Agent) block(now time.Time, w *wire, l bridge.Loop, ports, sites [2]str
 	all := slices.DeleteFunc(slices.Clone(a.drains), func(o drain) bool { return o.Kind == d.Kind && o.Name == d.Name })
 	if err := a.setDrains(append(all, d)); err != nil {
 		a.faults.set("what is drained", err)
+		a.unblock(w) // nothing would end it
 	}
 }

@@ -113,8 +113,8 @@ func (a *Agent) saved() (map[string]*tunnelRecord, error) {
 func (a *Agent) adopt() {
 	for _, c := range a.control.Connections() {
 		if t := a.tunnels[c.Tunnel.Name]; t != nil {
-			t.state, t.reason, t.dial = c.State, c.Reason, c.LocalID
-			if c.State == control.ConnectionWaitReply {
+			t.state, t.reason, t.cause, t.dial = c.State, c.Reason, c.Cause, c.LocalID
+			if c.State == control.ConnectionWaitReply && c.Cause.Kind != control.CauseSecret {
 				t.silent = c.Since
 			}
 		}
@@ -125,7 +125,7 @@ func (a *Agent) adopt() {
 			continue
 		}
 		r := w.on(s.Session.Tunnel)
-		r.state, r.remote, r.reason = s.State, s.Remote, s.Reason
+		r.state, r.remote, r.reason, r.cause = s.State, s.Remote, s.Reason, s.Cause
 		a.judge(w)
 		w.since = s.Since
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // probeRoutes are what monitoring asks for.
@@ -16,6 +17,14 @@ func (s *Server) probeRoutes(metrics http.Handler) []*route {
 	if metrics != nil {
 		routes = append(routes, &route{s: s, method: http.MethodGet, path: "/metrics",
 			handle: func(w http.ResponseWriter, r *http.Request) error { metrics.ServeHTTP(w, r); return nil }})
+	}
+	for _, r := range routes {
+		handle := r.handle
+		r.handle = func(w http.ResponseWriter, req *http.Request) error {
+			// Who asks and does not read keeps no place of others.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
+			return handle(w, req)
+		}
 	}
 	return routes
 }

@@ -187,7 +187,8 @@ func (c *connection) changed() {
 func (c *connection) handle(ev connectionEvent, in input) {
 	step := connectionTable[c.state][ev]
 	from := c.state
-	if c.t.conn == c || c.t.conn == nil {
+	// What changes nothing is no cause of how things are.
+	if (c.t.conn == c || c.t.conn == nil) && step.action != doNothing && step.action != passToSession {
 		c.t.log.of(ev.String(), ev.cause(step, &in))
 	}
 	if c.state = step.next; c.state != from {
