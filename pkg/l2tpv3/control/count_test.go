@@ -150,6 +150,9 @@ func TestCauses(t *testing.T) {
 		// The first sign, and that it was nothing.
 		{up + "\nadvance 20s", ConnectionEstablished, Cause{Kind: CauseSilent, By: Here, Message: l2tpv3.Hello, Sent: 4}, ""},
 		{up + "\nadvance 20s\n< ACK ccid=11 ns=1 nr=3", ConnectionEstablished, Cause{}, ""},
+		// One that is heard and does not hear us is not answering yet.
+		{up + "\nadvance 20s\n< HELLO ccid=11 ns=1 nr=2", ConnectionEstablished, Cause{Kind: CauseSilent, By: Here, Message: l2tpv3.Hello, Sent: 4}, ""},
+		{up + "\nadvance 20s\n< HELLO ccid=11 ns=1 nr=2\n< ACK ccid=11 ns=2 nr=3", ConnectionEstablished, Cause{}, ""},
 		{up + "\nadvance 20s\nrestart\n< ACK ccid=11 ns=1 nr=3", ConnectionEstablished, Cause{}, ""},
 		{up + "\nadvance 81200ms", ConnectionIdle, Cause{Kind: CauseSilent, By: Here, Message: l2tpv3.Hello, Sent: 11}, "peer silent"},
 	} {
