@@ -21,7 +21,7 @@ type connection struct {
 	auth *authentication
 	// silent connections acknowledge nothing by themselves, and see repetitions.
 	silent bool
-	// aside are requests for sessions that the test has no interest in.
+	// aside are messages that the test has no interest in, whenever they come.
 	aside []messageType
 }
 

@@ -123,13 +123,11 @@ func (n *connection) repeated(count int, retransmit time.Duration) (all []repeti
 		if p.m.isACK() {
 			continue
 		}
+		if behind := n.nr - p.m.ns; len(all) == 0 && behind != 0 && behind < 1<<15 {
+			continue // a busy daemon had repeated what was acknowledged meanwhile
+		}
 		if len(all) > 0 {
 			before := all[len(all)-1]
-			if p.m.ns == before.m.ns+1 {
-				// A busy daemon had repeated what was acknowledged meanwhile.
-				all, gap = []repetition{{p.m, p.at}}, retransmit
-				continue
-			}
 			if p.m.kind() != before.m.kind() || p.m.ns != before.m.ns {
 				n.c.t.Fatalf("waited for %v again, got %v", before.m, p.m)
 			}

@@ -298,13 +298,13 @@ func (f flows) await(t *testing.T, n int) {
 	}
 }
 
-// stop wants that every datagram came, once, undamaged, and in order but for one in a
-// thousand: on a busy machine the kernel moves the work on queues of veth pairs to other CPUs.
+// stop wants that every datagram came, once and undamaged, and in order but for one in
+// ten thousand, as happens on busy machines.
 func (f flows) stop(t *testing.T) {
 	t.Helper()
 	for i := range f {
 		r, err := f[i].Stop()
-		if err != nil || r.Lost()+r.Duplicated+r.Damaged > 0 || r.Reordered > r.Sent/1000 {
+		if err != nil || r.Lost()+r.Duplicated+r.Damaged > 0 || r.Reordered > 1+r.Sent/10_000 {
 			t.Errorf("flow from host %d: %v, %v", i, r, err)
 		} else {
 			t.Logf("flow from host %d: %v", i, r)

@@ -194,6 +194,9 @@ func (s *socket) send(remote netip.AddrPort, payload []byte) (pending int, err e
 		// A send reports what an earlier packet met (RFC 1122, Section 4.1.3.3)
 		// and then has sent nothing itself.
 		if !isPending(err) || pending == pendingErrors {
+			if s.hears {
+				pending = 0 // they are in the queue, too
+			}
 			return pending, err
 		}
 		pending++
@@ -226,17 +229,22 @@ func (s *socket) read(deliver func(*socket, netip.AddrPort, []byte), failed func
 	// The only error is that of a closed socket.
 	_ = s.raw.Read(func(fd uintptr) bool {
 		for !s.closing.Load() {
+			if s.hears {
+				takeErrors(int(fd), failed)
+			}
 			err := s.drain(int(fd), 64, deliver)
 			if err == unix.EAGAIN {
-				if s.hears || s.encapsulation == l2tpv3.IP && s.local.Addr().Is6() {
-					discardErrors(int(fd))
+				if s.encapsulation == l2tpv3.IP && s.local.Addr().Is6() {
+					takeErrors(int(fd), func(error) {})
 				}
 				return false
 			}
 			if err != nil && err != unix.EINTR {
 				// Errors of this kind are read off one by one (ICMP): the
 				// connection's fate is for its timers to decide.
-				failed(err)
+				if !s.hears || !isPending(err) {
+					failed(err)
+				}
 				if !isPending(err) {
 					return false
 				}
@@ -263,14 +271,43 @@ func (s *socket) drain(fd, n int, deliver func(*socket, netip.AddrPort, []byte))
 	return nil
 }
 
-// discardErrors empties the queue of errors that learnPaths gives a socket: what is
-// in it counts towards what the socket may hold.
-func discardErrors(fd int) {
+// takeErrors empties the queue of errors of a socket that has one. What is in it counts
+// towards what the socket may hold, and is there once for each ICMP message, while
+// reads and sends may report the same one again.
+func takeErrors(fd int, failed func(error)) {
+	var oob [256]byte
 	for range receiveBuffer / 512 {
-		if _, _, _, _, err := unix.Recvmsg(fd, nil, nil, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil && err != unix.EINTR {
+		_, n, _, _, err := unix.Recvmsg(fd, nil, oob[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
 			return
 		}
+		if err := fromICMP(oob[:n]); err != nil {
+			failed(err)
+		}
 	}
+}
+
+// fromICMP is the error in the ancillary data that comes from the queue (struct
+// sock_extended_err: errno, origin), nil if ICMP has not made it.
+func fromICMP(oob []byte) error {
+	all, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil
+	}
+	for _, m := range all {
+		wanted := m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_RECVERR ||
+			m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_RECVERR
+		if !wanted || len(m.Data) < 5 {
+			continue
+		}
+		if origin := m.Data[4]; origin == unix.SO_EE_ORIGIN_ICMP || origin == unix.SO_EE_ORIGIN_ICMP6 {
+			return unix.Errno(binary.NativeEndian.Uint32(m.Data))
+		}
+	}
+	return nil
 }
 
 // isPending reports whether err is what an ICMP message made of an earlier packet.

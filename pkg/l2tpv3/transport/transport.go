@@ -91,7 +91,7 @@ type Counters struct {
 	// Transmitted datagrams, and those that the system refused.
 	Transmitted, TransmitFailed uint64
 	// SocketErrors is how often a socket reported what an earlier packet met:
-	// port or host unreachable, usually. The same may be reported twice.
+	// port or host unreachable, usually.
 	SocketErrors uint64
 }
 
