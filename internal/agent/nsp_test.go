@@ -37,6 +37,8 @@ func TestServices(t *testing.T) {
 			pseudowire.Service{Filter: true, Untagged: true, VLANs: "7-9"}, bridge.Attachment{Filtered: true, VLANs: "7-9", Untagged: true}},
 		{"two tags, a service tag first", inner, ebpf,
 			pseudowire.Service{Filter: true, VLANs: "7", Inner: 8, Protocol: 0x88a8, Push: true}, bridge.Attachment{Filtered: true, Stacked: true}},
+		{"a service tag alone", at(topology.Attachment{VLAN: 7, TagProtocol: 0x88a8}), ebpf,
+			pseudowire.Service{Filter: true, VLANs: "7", Protocol: 0x88a8, Push: true}, bridge.Attachment{Filtered: true, Stacked: true}},
 		{"any tag over one", at(topology.Attachment{InnerVLAN: 8}), ebpf,
 			pseudowire.Service{Filter: true, VLANs: "1-4094", Inner: 8}, bridge.Attachment{Filtered: true, Stacked: true, VLANs: "1-4094"}},
 		{"Ethernet VLAN on eBPF", tagged, ebpf, pseudowire.Service{}, bridge.Attachment{VLAN: 7, Tagged: true}},

@@ -63,7 +63,8 @@ func (a *Agent) attachmentOf(w *wire, dp pseudowire.Datapath) bridge.Attachment 
 		out.AnyTag = out.Tagged && !can.RewritesTags
 		return out
 	}
-	out.Filtered, out.Stacked = true, at.InnerVLAN != 0
+	// Frames with service tags that differ are told apart as little as those with inner ones.
+	out.Filtered, out.Stacked = true, at.InnerVLAN != 0 || at.TagProtocol != 0
 	if at.TagProtocol != 0 {
 		return out // to a bridge frames with a service tag are without one
 	}

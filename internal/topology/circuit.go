@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -79,6 +80,8 @@ func (a *Attachment) Overlaps(o *Attachment) bool {
 		return true
 	case untagged(a) && untagged(o):
 		return true
+	case a.Whole() && o.TagProtocol == serviceTag || o.Whole() && a.TagProtocol == serviceTag:
+		return true // see part
 	}
 	return a.TagProtocol == o.TagProtocol && (a.InnerVLAN == o.InnerVLAN || a.InnerVLAN == 0 || o.InnerVLAN == 0) && a.outer().Overlaps(o.outer())
 }
@@ -269,10 +272,13 @@ type taken struct {
 	vlans map[uint16][]part
 }
 
-// part is a use of frames that may need more than their first tag to be told apart.
+// part is a use of frames that may need more than their first tag to be told apart. What is
+// open is a bridge's untagged traffic as the bridge has it: to one that filters VLANs frames
+// with a service tag (802.1ad) are without one.
 type part struct {
 	use
 	protocol, inner uint16
+	open            bool
 }
 
 func newCircuits() *circuits {
@@ -310,14 +316,18 @@ func (b *builder) checkCircuit(p *pseudowire, e end, c *circuits) {
 		t.vlans = map[uint16][]part{}
 	}
 	for _, cl := range claims {
-		own := part{use{p.title(), cl.at}, a.TagProtocol, a.InnerVLAN}
+		own := part{use{p.title(), cl.at}, a.TagProtocol, a.InnerVLAN, a.Whole()}
 		ids := []uint16{0}
 		if cl.vlans != "" {
 			ids = slices.Collect(cl.vlans.All())
 		}
 		for _, id := range ids {
 			if other, clash := t.clash(id, own); clash {
-				b.clash(CodeVLANClash, cl.at, fmt.Sprintf("%s of %s %s is already carried by %s", vlanWords(id), of, name, other.by), other.at, "first used here", "use another VLAN or another "+of)
+				help := "use another VLAN or another " + of
+				if own.open != other.open {
+					help = "say `untagged: true` where the bridge is attached without a VLAN: to a bridge, frames with a service tag are untagged"
+				}
+				b.clash(CodeVLANClash, cl.at, fmt.Sprintf("%s of %s %s is already carried by %s", vlanWords(id), of, name, other.by), other.at, "first used here", help)
 				return
 			}
 		}
@@ -331,13 +341,29 @@ func (b *builder) checkCircuit(p *pseudowire, e end, c *circuits) {
 }
 
 // clash is who has frames of that first tag which would be the part's as well.
-func (t *taken) clash(id uint16, p part) (use, bool) {
+func (t *taken) clash(id uint16, p part) (part, bool) {
 	for _, other := range t.vlans[id] {
 		if id == 0 || p.protocol == other.protocol && (p.inner == other.inner || p.inner == 0 || other.inner == 0) {
-			return other.use, true
+			return other, true
 		}
 	}
-	return use{}, false
+	if p.protocol == serviceTag {
+		for _, other := range t.vlans[0] {
+			if other.open {
+				return other, true
+			}
+		}
+	}
+	if p.open {
+		for _, key := range slices.Sorted(maps.Keys(t.vlans)) {
+			for _, other := range t.vlans[key] {
+				if other.protocol == serviceTag {
+					return other, true
+				}
+			}
+		}
+	}
+	return part{}, false
 }
 
 func vlanWords(id uint16) string {

@@ -103,8 +103,8 @@ type Attachment struct {
 	// rewrites it. Otherwise they are without.
 	Tagged bool
 	// Filtered says that the device takes and gives no other frames than those of the
-	// attachment circuit, tags and all, whatever the bridge does; Stacked that another tag
-	// under that of the VLAN is part of what says which these are.
+	// attachment circuit, tags and all, whatever the bridge does; Stacked that tags which
+	// the bridge does not look at, an inner or a service tag, say which these are.
 	Filtered, Stacked bool
 	// AnyTag says that the datapath passes frames with whatever tag, so that the
 	// bridge has to keep those of other VLANs away.

@@ -319,6 +319,10 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 		if err := d.attachInputs(next); err != nil {
 			return fail(err)
 		}
+		// Where it came in before, perhaps.
+		if err := d.detachUnused(); err != nil {
+			return fail(err)
+		}
 	}
 	if err := d.applyTunnel(t.Name); err != nil {
 		return fail(err)

@@ -3,6 +3,7 @@ package tcbpf
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -61,10 +62,36 @@ func (d *Datapath) findCrossing(dev *device) (crossing, error) {
 	if !isEthernet(a) || d.isUnderlay(a.Index) {
 		return crossing{}, nil
 	}
+	if dev.PortVLAN == 0 {
+		if all, err := d.hasAll(dev, a); err != nil || !all {
+			return crossing{}, err
+		}
+	}
 	return crossing{
 		port: a.Index, mtu: a.MTU, vlan: dev.PortVLAN, untag: dev.VLAN == 0 && dev.PortVLAN != 0,
 		inner: dev.pair.inner, outer: dev.pair.outer, deviceMTU: dev.MTU,
 	}, nil
+}
+
+// hasAll says whether all of a port's frames are a pseudowire's, as they would be by its
+// bridge: the port is in that, and not in another that somebody has put it into since;
+// and it has no VLAN devices, which take theirs before the bridge does, and after a
+// program. Those in other namespaces are not seen.
+func (d *Datapath) hasAll(dev *device, port *netlink.LinkAttrs) (bool, error) {
+	inner, err := d.nl.LinkByIndex(dev.pair.inner)
+	if err != nil {
+		return false, fmt.Errorf("look up the device: %w", err)
+	}
+	if port.MasterIndex == 0 || port.MasterIndex != inner.Attrs().MasterIndex {
+		return false, nil
+	}
+	links, err := d.nl.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return false, fmt.Errorf("list links: %w", err)
+	}
+	return !slices.ContainsFunc(links, func(l netlink.Link) bool {
+		return l.Type() == "vlan" && l.Attrs().ParentIndex == port.Index
+	}), nil
 }
 
 func (d *Datapath) isUnderlay(link int) bool {
@@ -127,7 +154,6 @@ func (d *Datapath) setCrossing(dev *device, next crossing) error {
 		return nil
 	}
 	last := dev.crossed
-	dev.crossed = next
 	kept := map[bpf.CircuitKey]bool{}
 	for _, c := range next.circuits() {
 		kept[c.key] = true
@@ -142,6 +168,7 @@ func (d *Datapath) setCrossing(dev *device, next crossing) error {
 			}
 		}
 	}
+	dev.crossed = next // now, so that what failed is done again
 	for _, link := range []int{last.port, last.inner} {
 		if err := d.leavePort(link); err != nil {
 			return err

@@ -387,6 +387,61 @@ func TestCrossConnectionFollowsThePort(t *testing.T) {
 	}
 }
 
+// Somebody takes the port for a bridge of theirs: its frames are the pseudowire's no more,
+// until it comes back.
+func TestCrossConnectionEndsWithTheBridge(t *testing.T) {
+	for _, dir := range []string{"", bpffs(t)} {
+		a, b := up(t, setting{cookie: 8, bpfDir: dir, crossed: true})
+		portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
+		if !passesSoon(portA, portB) {
+			t.Fatal("nothing passes")
+		}
+		a.do(func() {
+			lan, err := netlink.LinkByName("lan")
+			must(t, err)
+			theirs := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "theirs"}}
+			must(t, netlink.LinkAdd(theirs))
+			must(t, netlink.LinkSetMaster(lan, theirs))
+			must(t, a.dp.Refresh())
+			if a.dp.CrossConnected(a.pw.Name) {
+				t.Error("it is cross-connected with a port of another bridge")
+			}
+			if there, err := a.dp.attached(lan.Attrs().Index); err != nil || there {
+				t.Errorf("the program is still at the port: %v, %v", there, err)
+			}
+		})
+		a.do(func() {
+			enslave(t, "lan")
+			must(t, a.dp.Refresh())
+		})
+		if !passesSoon(portA, portB) || !passesSoon(portB, portA) {
+			t.Error("nothing passes over the port that came back")
+		}
+	}
+}
+
+// A tunnel that goes another way leaves nothing where it went before.
+func TestTunnelLeavesItsUnderlay(t *testing.T) {
+	a, _ := up(t, setting{cookie: 8})
+	lan := a.link("lan").Attrs().Index
+	a.do(func() {
+		over := a.overPort()
+		must(t, a.dp.SetTunnel(over))
+		if there, err := a.dp.attached(lan); err != nil || !there {
+			t.Fatalf("no program at the port that is the underlay: %v, %v", there, err)
+		}
+		elsewhere := a.tunnel
+		elsewhere.Name, elsewhere.Remote = over.Name, addrPort("192.0.2.77:1701")
+		if a.tunnel.Remote.Addr().Is6() {
+			t.Fatal("the sites are on IPv4")
+		}
+		must(t, a.dp.SetTunnel(elsewhere))
+		if there, err := a.dp.attached(lan); err != nil || there {
+			t.Errorf("a program is left where the tunnel went: %v, %v", there, err)
+		}
+	})
+}
+
 // passesSoon says whether a frame goes from one port to the other in the end: a machine may be busy.
 func passesSoon(from, to *port) bool {
 	for range 20 {
