@@ -1,6 +1,7 @@
 package netlab
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -10,6 +11,7 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -29,14 +31,105 @@ func (r TransferResult) Rate() float64 { return float64(r.Received) * 8 / r.Dura
 
 // Transfer sends size octets of random data over one TCP connection from the namespace to an address of another, and waits until they have arrived.
 func (ns *Namespace) Transfer(ctx context.Context, far *Namespace, to netip.Addr, size int64) (TransferResult, error) {
-	r, err := ns.transfer(ctx, far, to, size)
+	r, err := ns.transfer(ctx, far, to, io.LimitReader(randomData(), size), io.Discard)
 	if err != nil {
 		return r, fmt.Errorf("netlab: transfer %d octets from %s to %v in %s: %w", size, ns.Name, to, far.Name, err)
 	}
 	return r, nil
 }
 
-func (ns *Namespace) transfer(ctx context.Context, far *Namespace, to netip.Addr, size int64) (r TransferResult, err error) {
+// randomData has no end.
+func randomData() io.Reader {
+	var seed [32]byte
+	rand.Read(seed[:])
+	return mathrand.NewChaCha8(seed)
+}
+
+// Stream is a transfer that goes on until it is stopped.
+type Stream struct {
+	stop     chan struct{}
+	stopOnce sync.Once
+	done     chan struct{}
+	result   TransferResult
+	err      error
+
+	mu       sync.Mutex
+	received int64
+	progress chan struct{} // closed and replaced with every arrival
+}
+
+// Stream starts to send random data over one TCP connection from the namespace to an address
+// of another.
+func (ns *Namespace) Stream(ctx context.Context, far *Namespace, to netip.Addr) *Stream {
+	s := &Stream{stop: make(chan struct{}), done: make(chan struct{}), progress: make(chan struct{})}
+	data := randomData()
+	endless := readerFunc(func(b []byte) (int, error) {
+		select {
+		case <-s.stop:
+			return 0, io.EOF
+		default:
+			return data.Read(b)
+		}
+	})
+	go func() {
+		defer close(s.done)
+		s.result, s.err = ns.transfer(ctx, far, to, endless, writerFunc(s.count))
+		if s.err != nil {
+			s.err = fmt.Errorf("netlab: stream from %s to %v in %s: %w", ns.Name, to, far.Name, s.err)
+		}
+	}()
+	return s
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+func (s *Stream) count(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.received += int64(len(b))
+	close(s.progress)
+	s.progress = make(chan struct{})
+	return len(b), nil
+}
+
+// WaitReceived waits until so many more octets have come.
+func (s *Stream) WaitReceived(ctx context.Context, octets int64) error {
+	target := int64(-1)
+	for {
+		s.mu.Lock()
+		received, progress := s.received, s.progress
+		s.mu.Unlock()
+		if target < 0 {
+			target = received + octets
+		}
+		if received >= target {
+			return nil
+		}
+		select {
+		case <-progress:
+		case <-s.done:
+			return cmp.Or(s.err, fmt.Errorf("netlab: the stream ended with %d octets, %d were waited for", received, target))
+		case <-ctx.Done():
+			return fmt.Errorf("netlab: %d octets received, %d waited for: %w", received, target, ctx.Err())
+		}
+	}
+}
+
+// Stop ends the sending and waits until all that was sent has arrived.
+func (s *Stream) Stop() (TransferResult, error) {
+	s.stopOnce.Do(func() { close(s.stop) })
+	<-s.done
+	return s.result, s.err
+}
+
+// transfer sends what source has; what arrives goes to sink.
+func (ns *Namespace) transfer(ctx context.Context, far *Namespace, to netip.Addr, source io.Reader, sink io.Writer) (r TransferResult, err error) {
 	var listener *net.TCPListener
 	if err := far.Do(func() (err error) {
 		listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(to, 0)))
@@ -59,7 +152,7 @@ func (ns *Namespace) transfer(ctx context.Context, far *Namespace, to netip.Addr
 			e.err = err
 		} else {
 			defer context.AfterFunc(ctx, func() { abort(conn) })()
-			e.n, e.err = copyThrough(e.sum, conn)
+			e.n, e.err = copyThrough(io.MultiWriter(e.sum, sink), conn)
 			conn.Close()
 		}
 		received <- e
@@ -76,10 +169,8 @@ func (ns *Namespace) transfer(ctx context.Context, far *Namespace, to netip.Addr
 	sender := conn.(*net.TCPConn)
 	defer sender.Close()
 	defer context.AfterFunc(ctx, func() { abort(sender) })()
-	var seed [32]byte
-	rand.Read(seed[:])
 	sum := sha256.New()
-	r.Sent, err = copyThrough(io.MultiWriter(sum, sender), io.LimitReader(mathrand.NewChaCha8(seed), size))
+	r.Sent, err = copyThrough(io.MultiWriter(sum, sender), source)
 	if err == nil {
 		err = sender.CloseWrite()
 	}

@@ -55,17 +55,44 @@ func (m *mesh) start() {
 	}
 }
 
+// drawing is what a mesh can be otherwise.
+type drawing struct {
+	sites    int
+	also     string // a further line of the network's
+	datapath string
+	// vlans has the bridges filter VLANs, and the network in another one at each site.
+	vlans bool
+}
+
+// vlan is the network's at a site.
+func (d drawing) vlan(site int) uint16 {
+	if !d.vlans {
+		return 0
+	}
+	return uint16(100 * (site + 1))
+}
+
 // drawMesh draws it for some number of sites.
 func drawMesh(t *testing.T, sites int, also string) *mesh {
 	t.Helper()
+	return drawing{sites: sites, also: also, datapath: datapaths()[0][0]}.draw(t)
+}
+
+func (d drawing) draw(t *testing.T) *mesh {
+	t.Helper()
+	sites, also := d.sites, d.also
 	dir := t.TempDir()
 	m := &mesh{t: t, lab: netlab.New(t), sites: make([]*site.Site, sites), hosts: make([]*netlab.Link, sites), addr: make([]netip.Addr, sites)}
 	file := filepath.Join(dir, "topology.yaml")
 	text := "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: mesh}\nsites:\n"
 	attach, names := "", ""
 	for i := range m.sites {
-		text += fmt.Sprintf("  dc%d: {address: 192.0.2.%d, bridges: {br-lan: {ports: [eth1]}}}\n", i+1, i+1)
-		attach += fmt.Sprintf("      dc%d: {bridge: br-lan}\n", i+1)
+		aware, in := "", ""
+		if d.vlans {
+			aware, in = ", vlan-aware: true", fmt.Sprintf(", vlan: %d", d.vlan(i))
+		}
+		text += fmt.Sprintf("  dc%d: {address: 192.0.2.%d, bridges: {br-lan: {ports: [eth1]%s}}}\n", i+1, i+1, aware)
+		attach += fmt.Sprintf("      dc%d: {bridge: br-lan%s}\n", i+1, in)
 		names += fmt.Sprintf(", dc%d", i+1)
 	}
 	text += "tunnels:\n  core: {sites: [" + names[2:] + "]}\nnetworks:\n  office:\n    tunnel: core\n" + also + "    attach:\n" + attach
@@ -78,7 +105,7 @@ func drawMesh(t *testing.T, sites int, also string) *mesh {
 		name := fmt.Sprintf("dc%d", i+1)
 		s := &site.Site{
 			Name: name, NS: m.lab.Namespace(name), Bin: bin, Dir: filepath.Join(dir, name), Topology: file,
-			Flags: []string{"--datapath", datapaths()[0][0]}, Links: []string{"eth0", "eth1"},
+			Flags: []string{"--datapath", d.datapath}, Links: []string{"eth0", "eth1"},
 		}
 		m.sites[i] = s
 		t.Cleanup(s.Close)
@@ -91,7 +118,10 @@ func drawMesh(t *testing.T, sites int, also string) *mesh {
 		m.addr[i] = netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)})
 		lan, host := m.lab.Veth(s.NS, "eth1", m.lab.Namespace(fmt.Sprintf("host %d", i)), "eth0")
 		lan.Silent().Up()
-		m.hosts[i] = host.Silent().Addr(m.addr[i].String() + "/24").Up()
+		if host.Silent(); d.vlans {
+			host.Tagged(d.vlan(i))
+		}
+		m.hosts[i] = host.Addr(m.addr[i].String() + "/24").Up()
 	}
 	underlay.Bridge("switch", ports...).Silent().Up()
 	return m
@@ -245,70 +275,6 @@ func TestNetwork(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// A host moves to another site during transfers in both directions: they go on. It is a
-// namespace with an interface at two sites, of which it uses one at a time, with one
-// MAC address.
-func TestHostMoves(t *testing.T) {
-	m := buildMesh(t, "", [3]int{2, 2, 2})
-	vm := m.lab.Namespace("vm")
-	var ports, nics [2]*netlab.Link
-	for i := range 2 {
-		nics[i], ports[i] = m.lab.Veth(vm, fmt.Sprintf("eth%d", i), m.sites[i].NS, "eth9")
-		ports[i].Silent().Master(m.sites[i].NS.Link("br-lan")).Up()
-		nics[i].Silent()
-	}
-	addr := netip.MustParseAddr("198.51.100.9")
-	// The kernel may take a second to notice that a carrier came: all links have theirs all
-	// the time, the bridge by a port that leads nowhere.
-	carrier, nowhere := m.lab.Veth(vm, "carrier", vm, "nowhere")
-	nowhere.Silent().Up()
-	nic := vm.Bridge("nic", carrier.Silent().Up(), nics[0].Up()).Silent().Address("02:00:00:00:00:09").Addr(addr.String() + "/24").Up()
-	away := [2]*netlab.Link{vm.Bridge("away0").Silent(), vm.Bridge("away1", nics[1].Up()).Silent()}
-	far := m.hosts[2].NS
-	if _, err := vm.Ping(within(t, 30*time.Second), m.addr[2], netlab.PingOptions{Count: 1}); err != nil {
-		t.Fatal(err)
-	}
-	out, err := vm.Flow(far, m.addr[2], netlab.FlowOptions{Rate: steady})
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, err := far.Flow(vm, addr, netlab.FlowOptions{Rate: steady})
-	if err != nil {
-		t.Fatal(err)
-	}
-	flows := map[string]*netlab.Flow{"from the host": out, "to the host": in}
-	await := func(n uint64) {
-		for name, f := range flows {
-			if err := f.WaitReceived(within(t, 30*time.Second), n); err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-		}
-	}
-	await(uint64(steady) / 2)
-	nics[0].Master(away[0])
-	nics[1].Master(nic)
-	await(uint64(steady) / 2)
-	// Every site gets to know where it is now: the first had no frame from there to learn from.
-	if said, err := m.sites[1].Pwctl(within(t, 30*time.Second), "announce", "--all"); err != nil {
-		t.Errorf("announce: %v\n%s", err, said)
-	}
-	for i, peer := range []string{"dc2", "", "dc2"} {
-		m.awaitMAC(i, "02:00:00:00:00:09", peer)
-	}
-	attrs, err := nics[1].Attrs()
-	if err != nil || attrs.Statistics == nil || attrs.Statistics.RxPackets < uint64(steady)/4 || attrs.Statistics.TxPackets < uint64(steady)/4 {
-		t.Errorf("where it moved to: %+v, %v", attrs, err)
-	}
-	for name, f := range flows {
-		r, err := f.Stop()
-		if err != nil || r.Duplicated+r.Damaged > 0 {
-			t.Errorf("%s: %v, %v", name, r, err)
-			continue
-		}
-		t.Logf("%s: %v", name, r)
 	}
 }
 
