@@ -110,12 +110,12 @@ static __always_inline int parse_ip(struct __sk_buff *skb, const struct ip_data 
 	return p->session != 0;
 }
 
-static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p)
+static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p, const __u32 l2)
 {
 	const struct iphdr *ip;
 
-	pull(skb, ETH_HLEN + sizeof(*ip) + sizeof(struct udp_data));
-	ip = (void *)(long)skb->data + ETH_HLEN;
+	pull(skb, l2 + sizeof(*ip) + sizeof(struct udp_data));
+	ip = (void *)(long)skb->data + l2;
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
 		return 0;
 	if (ip->version != 4 || ip->ihl != 5 || (ip->frag_off & bpf_htons(IP4_MF | IP4_OFFSET)))
@@ -133,12 +133,12 @@ static __always_inline int parse_ip4(struct __sk_buff *skb, struct packet *p)
 	return ip->protocol == IPPROTO_L2TP && parse_ip(skb, (void *)(ip + 1), p);
 }
 
-static __always_inline int parse_ip6(struct __sk_buff *skb, struct packet *p)
+static __always_inline int parse_ip6(struct __sk_buff *skb, struct packet *p, const __u32 l2)
 {
 	const struct ipv6hdr *ip;
 
-	pull(skb, ETH_HLEN + sizeof(*ip) + sizeof(struct udp_data));
-	ip = (void *)(long)skb->data + ETH_HLEN;
+	pull(skb, l2 + sizeof(*ip) + sizeof(struct udp_data));
+	ip = (void *)(long)skb->data + l2;
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
 		return 0;
 	if (ip->version != 6)
@@ -488,34 +488,50 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	return bpf_redirect(device, 0);
 }
 
-static __always_inline int decap(struct __sk_buff *skb, int in_lane)
+/* Finds the outer headers of a data message behind l2 octets. */
+static __always_inline int parse(struct __sk_buff *skb, struct packet *p, const __u32 l2)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return parse_ip4(skb, p, l2);
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && parse_ip6(skb, p, l2);
+}
+
+/* The session of a data message, if it is one of ours. */
+static __always_inline struct receive *session_of(const struct packet *p)
 {
 	struct receive *rx;
-	__u32 *tunnel;
-	struct packet p;
 	union {
 		__u32 session;
 		__u64 word; /* all of it, see struct scratch */
 	} key;
 
+	key.session = p->session;
+	rx = bpf_map_lookup_elem(&sessions, &key.session);
+	return rx && same_flow(&rx->flow, &p->flow) ? rx : 0;
+}
+
+/* Says that a flow has no sessions but ours. */
+static __always_inline int is_ours(const struct packet *p)
+{
+	__u32 *tunnel = bpf_map_lookup_elem(&tunnels, &p->flow);
+
+	return tunnel && (*tunnel & TUNNEL_OURS);
+}
+
+static __always_inline int decap(struct __sk_buff *skb, int in_lane)
+{
+	struct receive *rx;
+	struct packet p;
+
 	/* A VLAN of the underlay's is another device's, which has its own program. */
 	if (skb->vlan_present && (skb->vlan_tci & VLAN_VID_MASK))
 		return PASS;
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (!parse_ip4(skb, &p))
-			return PASS;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		if (!parse_ip6(skb, &p))
-			return PASS;
-	} else {
+	if (!parse(skb, &p, ETH_HLEN))
 		return PASS;
-	}
-	key.session = p.session;
-	rx = bpf_map_lookup_elem(&sessions, &key.session);
-	if (rx && same_flow(&rx->flow, &p.flow))
+	rx = session_of(&p);
+	if (rx)
 		return deliver(skb, &p, rx, in_lane);
-	tunnel = bpf_map_lookup_elem(&tunnels, &p.flow);
-	if (!tunnel || !(*tunnel & TUNNEL_OURS))
+	if (!is_ours(&p))
 		return PASS;
 	count_global(UNKNOWN_SESSION);
 	return TC_ACT_SHOT;
@@ -530,6 +546,36 @@ SEC("tc")
 int pwd_decap(struct __sk_buff *skb)
 {
 	return skb->pkt_type == PACKET_HOST ? decap_here(skb) : PASS;
+}
+
+/* Says that a packet without an Ethernet header is for decap. */
+static __noinline int is_for_decap(struct __sk_buff *skb)
+{
+	struct packet p;
+
+	/* A packet of many cannot get one either; the stack takes it apart for the
+	 * tunnel's socket.
+	 */
+	if (skb->gso_size || !parse(skb, &p, 0) || p.ip_len > skb->len)
+		return 0;
+	return session_of(&p) || is_ours(&p);
+}
+
+/* The same where packets come in without an Ethernet header: they get one. */
+SEC("tc")
+int pwd_decap_ip(struct __sk_buff *skb)
+{
+	__be16 ethertype = skb->protocol;
+
+	if (skb->pkt_type != PACKET_HOST || !is_for_decap(skb))
+		return PASS;
+	if (bpf_skb_change_head(skb, ETH_HLEN, 0) ||
+	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &ethertype, sizeof(ethertype),
+				0)) {
+		count_global(ERROR);
+		return TC_ACT_SHOT;
+	}
+	return decap_here(skb);
 }
 
 #endif

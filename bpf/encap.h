@@ -168,6 +168,25 @@ static __always_inline int is_numbered(const struct transmit *tx, __be16 etherty
 	return (tx->flags & TX_NUMBER_ALL) || ((tx->flags & TX_NUMBER_OTHERS) && !is_ip(ethertype));
 }
 
+/* Sends a packet through the underlay. Where that has no Ethernet headers the kernel
+ * takes the outer one off, and what is behind it is the packet, if the skb says so;
+ * change_head does not have it say so. Then the packet goes through the lane, where the
+ * kernel looks at its headers anew, and leaves from there.
+ */
+static __always_inline int leave(struct __sk_buff *skb, const struct transmit *tx, __u32 device,
+				 int headers_known)
+{
+	__u32 egress = tx->egress, lane = tx->lane;
+
+	/* Lest the compiler share one load with two offsets. */
+	same_value(egress);
+	same_value(lane);
+	if (headers_known || !(tx->flags & TX_NO_ETHERNET))
+		return bpf_redirect(egress, 0);
+	skb->mark = LANE_LEAVE | device;
+	return bpf_redirect(lane, 0);
+}
+
 /* Writes all headers in front of what is behind the inner Ethernet header. */
 static __always_inline int store_headers(struct __sk_buff *skb, const struct transmit *tx,
 					 __u32 ip_len, const struct inner *inner)
@@ -290,7 +309,7 @@ static __noinline int encap_segments(struct __sk_buff *skb, const struct transmi
 	if (store_headers(skb, tx, ip_len, &inner))
 		return drop(tx->session, ERROR);
 	count_transmitted(tx->session, s.count, octets);
-	return bpf_redirect(tx->egress, 0);
+	return leave(skb, tx, device, 1);
 
 refused: /* a kind of segments that the helper knows nothing of: unchanged */
 	if (tagged && bpf_skb_vlan_push(skb, tpid, tci))
@@ -299,10 +318,11 @@ refused: /* a kind of segments that the helper knows nothing of: unchanged */
 }
 
 /* Frames that fit into one packet of the underlay. */
-static __noinline int encap_one(struct __sk_buff *skb, const struct transmit *tx)
+static __noinline int encap_one(struct __sk_buff *skb, const struct transmit *tx, __u32 device)
 {
 	struct inner inner = {};
 	__u32 frame, grow;
+	int known = 1;
 
 	if (takes_vlan_off(tx) && bpf_skb_vlan_pop(skb))
 		return drop(tx->session, ERROR);
@@ -318,13 +338,15 @@ static __noinline int encap_one(struct __sk_buff *skb, const struct transmit *tx
 	 * not IP or already in a tunnel.
 	 */
 	grow = tx->outer_len + inner.tags_len;
-	if (bpf_skb_adjust_room(skb, grow, BPF_ADJ_ROOM_MAC, room_flags(tx, inner.tags_len)) &&
-	    bpf_skb_change_head(skb, grow, 0))
-		return drop(tx->session, ERROR);
+	if (bpf_skb_adjust_room(skb, grow, BPF_ADJ_ROOM_MAC, room_flags(tx, inner.tags_len))) {
+		if (bpf_skb_change_head(skb, grow, 0))
+			return drop(tx->session, ERROR);
+		known = 0;
+	}
 	if (store_headers(skb, tx, outer_ip_len(tx, frame), &inner))
 		return drop(tx->session, ERROR);
 	count_transmitted(tx->session, 1, frame);
-	return bpf_redirect(tx->egress, 0);
+	return leave(skb, tx, device, known);
 }
 
 /* Over IPv6, decap has to lengthen a frame of less payload than an IPv6 header for
@@ -365,7 +387,7 @@ static __always_inline int encap(struct __sk_buff *skb, __u32 device)
 		frame += sizeof(struct vlan_tag);
 	if (outer_ip_len(tx, frame) > tx->mtu || is_runt(skb, tx))
 		return to_lane(skb, tx, device);
-	return encap_one(skb, tx);
+	return encap_one(skb, tx, device);
 }
 
 SEC("tc")

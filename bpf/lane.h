@@ -146,6 +146,7 @@ static __always_inline int ip6_header(struct __sk_buff *skb, const struct transm
 struct fragments {
 	struct __sk_buff *skb;
 	struct transmit *tx;
+	__u64 out; /* ifindex of where they leave: as it is in leave */
 };
 
 /* Makes the skb the fragment that is next. */
@@ -177,7 +178,7 @@ static __always_inline long next_fragment(struct fragments *f, int ipv6)
 	if (!s || s->fragment.left <= s->fragment.len)
 		return 1;
 	if (write_fragment(f->skb, f->tx, s, ipv6) ||
-	    bpf_clone_redirect(f->skb, f->tx->egress, 0)) {
+	    bpf_clone_redirect(f->skb, f->out, 0)) {
 		s->fragment.failed = 1;
 		return 1;
 	}
@@ -200,13 +201,22 @@ static long next_ip6_fragment(__u32 i, struct fragments *f)
 static __always_inline int send_fragments(struct __sk_buff *skb, __u32 device, __u32 len, int ipv6)
 {
 	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
-	struct fragments f = {.skb = skb, .tx = tx};
+	struct fragments f = {.skb = skb, .tx = tx, .out = 0};
 	struct scratch *s = scratch();
-	__u32 slot, step, n;
+	__u32 slot, step, n, egress, lane;
 	__u64 *next;
 
 	if (!tx || !s)
 		return TC_ACT_SHOT;
+	egress = tx->egress;
+	lane = tx->lane;
+	same_value(egress);
+	same_value(lane);
+	f.out = egress;
+	if (tx->flags & TX_NO_ETHERNET) {
+		skb->mark = LANE_LEAVE | device;
+		f.out = lane;
+	}
 	slot = tx->id_slot;
 	next = bpf_map_lookup_elem(&fragment_ids, &slot);
 	if (!next)
@@ -235,7 +245,7 @@ static __always_inline int send_fragments(struct __sk_buff *skb, __u32 device, _
 	if (s->fragment.failed || write_fragment(skb, tx, s, ipv6))
 		return drop(tx->session, ERROR);
 	count(tx->session, FRAGMENTED);
-	return bpf_redirect(tx->egress, 0);
+	return leave(skb, tx, device, 0);
 }
 
 static __always_inline void set_fragment_ecn(__u32 ecn)
@@ -301,10 +311,22 @@ __noinline int encap_apart(struct __sk_buff *skb, __u32 device)
 	}
 	count_transmitted(tx->session, 1, frame);
 	if (ip_len <= tx->mtu)
-		return bpf_redirect(tx->egress, 0);
+		return leave(skb, tx, device, 0);
 	set_fragment_ecn(inner.ecn);
 	return tx->flags & TX_IPV6 ? send_ip6_fragments(skb, device, len)
 				   : send_ip4_fragments(skb, device, len);
+}
+
+/* Complete packets, whose headers the kernel has looked at now. */
+static __noinline int leave_lane(struct __sk_buff *skb, __u32 device)
+{
+	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
+
+	if (!tx)
+		return TC_ACT_SHOT;
+	skb->mark = 0;
+	skb->priority = tx->priority;
+	return leave(skb, tx, device, 1);
 }
 
 static __noinline int decap_in_lane(struct __sk_buff *skb)
@@ -323,6 +345,8 @@ int pwd_lane(struct __sk_buff *skb)
 		end_turn(skb);
 		return TC_ACT_SHOT;
 	}
+	if ((device & LANE_MARKS) == LANE_LEAVE)
+		return leave_lane(skb, device & ~LANE_LEAVE);
 	if (device != LANE_DECAP && device != LANE_REASSEMBLED)
 		return encap_apart(skb, device);
 	action = decap_in_lane(skb);

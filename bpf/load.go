@@ -14,9 +14,9 @@ import (
 // Objects are the programs and maps in the kernel.
 type Objects struct {
 	// Encap is for the ingress of a pseudowire's outer end, Decap for that of an
-	// underlay, Lane for that of the slow lane's end, Port for that of a cross-connected
+	// underlay, DecapIP for that of one without Ethernet headers, Lane for that of the slow lane's end, Port for that of a cross-connected
 	// interface and Out for that of its pseudowire's device.
-	Encap, Decap, Lane, Port, Out *ebpf.Program
+	Encap, Decap, DecapIP, Lane, Port, Out *ebpf.Program
 
 	// Pseudowires by ifindex of the outer end.
 	Pseudowires Table[uint32, Transmit]
@@ -110,6 +110,7 @@ func Load(dir string) (*Objects, error) {
 	maps := o.collection.Maps
 	programs := o.collection.Programs
 	o.Encap, o.Decap, o.Lane = programs[objectProgPwdEncap], programs[objectProgPwdDecap], programs[objectProgPwdLane]
+	o.DecapIP = programs[objectProgPwdDecapIp]
 	o.Port, o.Out = programs[objectProgPwdPort], programs[objectProgPwdOut]
 	o.Circuits.m = maps[objectMapCircuits]
 	o.Pseudowires.m, o.Sessions.m, o.Tunnels.m = maps[objectMapPseudowires], maps[objectMapSessions], maps[objectMapTunnels]

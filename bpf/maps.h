@@ -21,6 +21,11 @@
  * no longer (order.h).
  */
 #define LANE_RELEASE 0x80000001
+/* In the mark of packets that are complete and leave through an underlay without
+ * Ethernet headers, beside the outer end's ifindex (see leave).
+ */
+#define LANE_LEAVE 0x40000000
+#define LANE_MARKS 0xc0000000
 
 enum event {
 	WRONG_COOKIE,
@@ -58,6 +63,7 @@ struct counters {
 #define TX_NUMBER_ALL 0x80  /* packets have sequence numbers */
 #define TX_NUMBER_OTHERS 0x100 /* those that have no IP inside */
 #define TX_DF 0x200	    /* packets do not leave in fragments */
+#define TX_NO_ETHERNET 0x8000  /* the underlay takes packets without an Ethernet header */
 #define TX_ONE_BY_ONE (TX_IP | TX_CHECKSUM | TX_NUMBER_ALL) /* segments leave apart */
 
 /* How frames of one pseudowire leave. */

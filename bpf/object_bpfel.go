@@ -193,6 +193,7 @@ const (
 	objectMapWaits        = "waits"
 	objectProgPwdClamp    = "pwd_clamp"
 	objectProgPwdDecap    = "pwd_decap"
+	objectProgPwdDecapIp  = "pwd_decap_ip"
 	objectProgPwdEncap    = "pwd_encap"
 	objectProgPwdLane     = "pwd_lane"
 	objectProgPwdOut      = "pwd_out"
@@ -241,12 +242,13 @@ type objectSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectProgramSpecs struct {
-	PwdClamp *ebpf.ProgramSpec `ebpf:"pwd_clamp"`
-	PwdDecap *ebpf.ProgramSpec `ebpf:"pwd_decap"`
-	PwdEncap *ebpf.ProgramSpec `ebpf:"pwd_encap"`
-	PwdLane  *ebpf.ProgramSpec `ebpf:"pwd_lane"`
-	PwdOut   *ebpf.ProgramSpec `ebpf:"pwd_out"`
-	PwdPort  *ebpf.ProgramSpec `ebpf:"pwd_port"`
+	PwdClamp   *ebpf.ProgramSpec `ebpf:"pwd_clamp"`
+	PwdDecap   *ebpf.ProgramSpec `ebpf:"pwd_decap"`
+	PwdDecapIp *ebpf.ProgramSpec `ebpf:"pwd_decap_ip"`
+	PwdEncap   *ebpf.ProgramSpec `ebpf:"pwd_encap"`
+	PwdLane    *ebpf.ProgramSpec `ebpf:"pwd_lane"`
+	PwdOut     *ebpf.ProgramSpec `ebpf:"pwd_out"`
+	PwdPort    *ebpf.ProgramSpec `ebpf:"pwd_port"`
 }
 
 // objectMapSpecs contains maps before they are loaded into the kernel.
@@ -343,18 +345,20 @@ type objectVariables struct {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectPrograms struct {
-	PwdClamp *ebpf.Program `ebpf:"pwd_clamp"`
-	PwdDecap *ebpf.Program `ebpf:"pwd_decap"`
-	PwdEncap *ebpf.Program `ebpf:"pwd_encap"`
-	PwdLane  *ebpf.Program `ebpf:"pwd_lane"`
-	PwdOut   *ebpf.Program `ebpf:"pwd_out"`
-	PwdPort  *ebpf.Program `ebpf:"pwd_port"`
+	PwdClamp   *ebpf.Program `ebpf:"pwd_clamp"`
+	PwdDecap   *ebpf.Program `ebpf:"pwd_decap"`
+	PwdDecapIp *ebpf.Program `ebpf:"pwd_decap_ip"`
+	PwdEncap   *ebpf.Program `ebpf:"pwd_encap"`
+	PwdLane    *ebpf.Program `ebpf:"pwd_lane"`
+	PwdOut     *ebpf.Program `ebpf:"pwd_out"`
+	PwdPort    *ebpf.Program `ebpf:"pwd_port"`
 }
 
 func (p *objectPrograms) Close() error {
 	return _ObjectClose(
 		p.PwdClamp,
 		p.PwdDecap,
+		p.PwdDecapIp,
 		p.PwdEncap,
 		p.PwdLane,
 		p.PwdOut,

@@ -44,6 +44,8 @@ const (
 	TransmitNumberAll                // packets have sequence numbers
 	TransmitNumberOthers             // those that have no IP inside
 	TransmitDF                       // packets do not leave in fragments
+
+	TransmitNoEthernet = 1 << 15 // the underlay takes packets without an Ethernet header
 )
 
 // Flags of Receive.

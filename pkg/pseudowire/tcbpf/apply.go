@@ -195,6 +195,9 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	if t.path.resolved() {
 		tx.Flags |= bpf.TransmitResolved
 	}
+	if t.path.kind == withoutEthernet {
+		tx.Flags |= bpf.TransmitNoEthernet
+	}
 	if t.ECN {
 		tx.Flags |= bpf.TransmitECN
 	}

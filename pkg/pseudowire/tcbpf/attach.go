@@ -32,14 +32,22 @@ type hook struct {
 }
 
 func (d *Datapath) encapHook() hook { return hook{"pwd_encap", d.objs.Encap} }
-func (d *Datapath) decapHook() hook { return hook{"pwd_decap", d.objs.Decap} }
-func (d *Datapath) laneHook() hook  { return hook{"pwd_lane", d.objs.Lane} }
-func (d *Datapath) portHook() hook  { return hook{"pwd_port", d.objs.Port} }
-func (d *Datapath) outHook() hook   { return hook{"pwd_out", d.objs.Out} }
+
+// inputHook is what decapsulates at a link of that kind.
+func (d *Datapath) inputHook(k linkKind) hook {
+	if k == withoutEthernet {
+		return hook{"pwd_decap_ip", d.objs.DecapIP}
+	}
+	return hook{"pwd_decap", d.objs.Decap}
+}
+
+func (d *Datapath) laneHook() hook { return hook{"pwd_lane", d.objs.Lane} }
+func (d *Datapath) portHook() hook { return hook{"pwd_port", d.objs.Port} }
+func (d *Datapath) outHook() hook  { return hook{"pwd_out", d.objs.Out} }
 
 func ownHook(name string) bool {
 	switch name {
-	case "pwd_encap", "pwd_decap", "pwd_lane", "pwd_port", "pwd_out":
+	case "pwd_encap", "pwd_decap", "pwd_decap_ip", "pwd_lane", "pwd_port", "pwd_out":
 		return true
 	}
 	return false

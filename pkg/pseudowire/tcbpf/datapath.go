@@ -285,7 +285,7 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 	fail := func(err error) error {
 		e := &Error{Op: "set tunnel", Object: t.Name, Err: err}
 		if errors.Is(err, ErrUnderlay) {
-			e.Hint = "use the kernel's datapath for it, or route the peer over an Ethernet link"
+			e.Hint = "use the kernel's datapath for it, or route the peer over an Ethernet, WireGuard, PPP or tun link"
 		}
 		return e
 	}

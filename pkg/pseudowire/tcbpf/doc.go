@@ -26,6 +26,14 @@
 // 100 a second for each pseudowire. An MTU below 1280 cannot be told to IPv6, nor one below
 // 576 to IPv4.
 //
+// # Underlays without Ethernet headers
+//
+// Where packets are no frames (WireGuard, PPP, tun), those that come in get an Ethernet
+// header, so that decapsulation is one and the same. From those that leave the kernel
+// takes the outer Ethernet header off: it goes by what the skb says of where its IP header
+// is, and where that is not so, as of frames that are not IP, the packet goes through the
+// slow lane once more. No neighbour has to be known.
+//
 // # Protocol 115
 //
 // Directly over IP (RFC 3931, Section 4.1.1) there are no ports: all tunnels between two

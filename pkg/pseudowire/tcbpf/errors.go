@@ -42,7 +42,7 @@ var (
 	// ErrForeignDevice: a device of the wanted name exists and is not this datapath's.
 	ErrForeignDevice = errors.New("a device of that name exists and is not ours")
 	// ErrUnderlay: the way to the peer is over a link that this datapath cannot use.
-	ErrUnderlay = errors.New("not an Ethernet link")
+	ErrUnderlay = errors.New("neither an Ethernet link nor one of IP packets alone")
 	// ErrUnknown: the object refers to a tunnel or a pseudowire that was not set.
 	ErrUnknown = errors.New("not known here")
 	// ErrInvalid: the object cannot be, for instance a cookie of 5 octets.

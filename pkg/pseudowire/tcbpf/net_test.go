@@ -168,6 +168,7 @@ type setting struct {
 	bpfDir  string
 	router  int  // MTU of the far half of an underlay with a router; 0 is none
 	crossed bool // the hosts' ports are cross-connected
+	tun     bool // an underlay without Ethernet headers
 }
 
 // site is one end.
@@ -250,7 +251,11 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 func underlay(t testing.TB, set setting, a *space, addrA netip.Addr, b *space, addrB netip.Addr) {
 	t.Helper()
 	if set.router == 0 {
-		wire(t, a, "wan", b, "wan", set.mtu)
+		if set.tun {
+			wireTun(t, a, b, set.mtu)
+		} else {
+			wire(t, a, "wan", b, "wan", set.mtu)
+		}
 		prefix := addrA.BitLen() * 3 / 4
 		address(t, a, "wan", fmt.Sprintf("%v/%d", addrA, prefix))
 		address(t, b, "wan", fmt.Sprintf("%v/%d", addrB, prefix))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -17,11 +18,43 @@ type path struct {
 	next        netip.Addr // the next hop
 	source      net.HardwareAddr
 	destination net.HardwareAddr // nil while the neighbour is not resolved
-	mtu         int              // longest packet, IP header included
+	kind        linkKind
+	mtu         int // longest packet, IP header included
 	up          bool
 }
 
-func (p path) resolved() bool { return p.up && p.destination != nil }
+func (p path) resolved() bool {
+	return p.up && (p.destination != nil || p.kind == withoutEthernet)
+}
+
+// linkKind is what an underlay expects of packets.
+type linkKind int
+
+const (
+	unusable linkKind = iota
+	// onEthernet: an Ethernet header, so the next hop has to be resolved.
+	onEthernet
+	// withoutEthernet: packets as they are, as over tun, WireGuard and PPP.
+	withoutEthernet
+)
+
+// bare are the types of links (ARPHRD_…) whose packets have no header of the link's: tun and
+// WireGuard, PPP, IP in IP, and modems (RAWIP).
+var bare = []string{"none", "ppp", "ipip", "unknown519"}
+
+// kindOf says what a link expects. Of tunnels of the kernel's, those whose packets come in
+// at their own headers (GRE, SIT) are not among them: programs see those headers first.
+func kindOf(a *netlink.LinkAttrs) linkKind {
+	switch {
+	case a.Flags&net.FlagLoopback != 0:
+		return unusable
+	case a.EncapType == "ether":
+		return onEthernet
+	case slices.Contains(bare, a.EncapType):
+		return withoutEthernet
+	}
+	return unusable
+}
 
 // leastPathMTU is what is believed of a path at the least (RFC 8200, Section 5).
 const leastPathMTU = 1280
@@ -46,7 +79,8 @@ func (d *Datapath) findPath(local, remote netip.Addr, before path) (path, error)
 		return path{}, fmt.Errorf("look up the link of the route to %v: %w", remote, err)
 	}
 	attrs := link.Attrs()
-	if !isEthernet(attrs) {
+	kind := kindOf(attrs)
+	if kind == unusable {
 		return path{}, fmt.Errorf("%v is reached over %s (%s): %w", remote, attrs.Name, attrs.EncapType, ErrUnderlay)
 	}
 	p := path{
@@ -55,6 +89,7 @@ func (d *Datapath) findPath(local, remote netip.Addr, before path) (path, error)
 		source: attrs.HardwareAddr,
 		mtu:    attrs.MTU,
 		up:     attrs.Flags&net.FlagUp != 0,
+		kind:   kind,
 	}
 	if route.MTU > 0 && route.MTU < p.mtu {
 		// What routers say of the path can be forged: every path carries that much.
@@ -68,7 +103,7 @@ func (d *Datapath) findPath(local, remote netip.Addr, before path) (path, error)
 	if gateway, ok := netip.AddrFromSlice(next); ok {
 		p.next = gateway.Unmap()
 	}
-	if !p.up {
+	if !p.up || kind == withoutEthernet {
 		return p, nil
 	}
 	var forgotten bool
@@ -119,7 +154,7 @@ func (d *Datapath) neighbour(link int, next netip.Addr) (address net.HardwareAdd
 }
 
 func isEthernet(a *netlink.LinkAttrs) bool {
-	return a.EncapType == "ether" && a.Flags&net.FlagLoopback == 0
+	return kindOf(a) == onEthernet
 }
 
 func unreachable(err error) bool {
@@ -127,7 +162,7 @@ func unreachable(err error) bool {
 		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV)
 }
 
-// owners are the Ethernet links that have the address.
+// owners are the links that have the address and can be an underlay.
 func (d *Datapath) owners(local netip.Addr) ([]int, error) {
 	family := netlink.FAMILY_V6
 	if local.Unmap().Is4() {
@@ -146,7 +181,7 @@ func (d *Datapath) owners(local netip.Addr) ([]int, error) {
 		if err != nil {
 			continue // gone in between
 		}
-		if isEthernet(link.Attrs()) {
+		if kindOf(link.Attrs()) != unusable {
 			links = append(links, a.LinkIndex)
 		}
 	}

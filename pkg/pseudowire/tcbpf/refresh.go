@@ -2,8 +2,12 @@ package tcbpf
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Refresh looks at routes, neighbours and links again.
@@ -58,7 +62,7 @@ func (d *Datapath) attachInputs(t *tunnel) error {
 		if err := d.yield(link); err != nil {
 			return err
 		}
-		if err := d.attach(link, d.decapHook()); err != nil {
+		if err := d.attachInput(link); err != nil {
 			if gone(err) {
 				delete(t.inputs, link)
 				continue
@@ -68,6 +72,17 @@ func (d *Datapath) attachInputs(t *tunnel) error {
 		d.inputs[link] = true
 	}
 	return nil
+}
+
+func (d *Datapath) attachInput(link int) error {
+	l, err := d.nl.LinkByIndex(link)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return fmt.Errorf("look up link %d: %w", link, unix.ENODEV)
+	}
+	if err != nil {
+		return fmt.Errorf("look up link %d: %w", link, err)
+	}
+	return d.attach(link, d.inputHook(kindOf(l.Attrs())))
 }
 
 // forgetGone forgets links of the underlay that have gone, or whose program
