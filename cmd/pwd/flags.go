@@ -14,6 +14,7 @@ import (
 	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/bundle"
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
 	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/nsp"
@@ -158,7 +159,12 @@ func openKernel(log *slog.Logger) (pseudowire.Datapath, error) {
 		log.Warn("the MSS of TCP through the kernel's datapath is not clamped: full segments may travel in fragments", "err", err)
 		return dp, nil
 	}
-	return withServices(clamped, log), nil
+	bundled, err := bundle.Wrap(clamped, bundle.Options{Logger: log})
+	if err != nil {
+		log.Warn("redundancy is not available on the kernel's datapath", "err", err)
+		return withServices(clamped, log), nil
+	}
+	return withServices(bundled, log), nil
 }
 
 // withServices gives the datapath what it does not do to frames itself, where the kernel can.

@@ -84,7 +84,7 @@ var _ pseudowire.Datapath = (*fakeDatapath)(nil)
 
 func (d *fakeDatapath) Kind() pseudowire.Kind { return d.kind }
 func (d *fakeDatapath) Abilities() pseudowire.Abilities {
-	a := pseudowire.Abilities{RewritesTags: !d.bare, DeviceWithoutSession: !d.bare}
+	a := pseudowire.Abilities{RewritesTags: !d.bare, DeviceWithoutSession: !d.bare, Several: !d.bare}
 	if d.can != nil {
 		d.can(&a)
 	}

@@ -22,7 +22,7 @@ type noDatapath struct{}
 
 func (d *noDatapath) Kind() pseudowire.Kind { return pseudowire.EBPF }
 func (d *noDatapath) Abilities() pseudowire.Abilities {
-	return pseudowire.Abilities{RewritesTags: true, DeviceWithoutSession: true}
+	return pseudowire.Abilities{RewritesTags: true, DeviceWithoutSession: true, Several: true}
 }
 func (d *noDatapath) SetPseudowire(pseudowire.Pseudowire) error         { return nil }
 func (d *noDatapath) RemovePseudowire(string) error                     { return nil }

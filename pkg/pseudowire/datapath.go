@@ -71,6 +71,9 @@ type Pseudowire struct {
 	// Service is what happens to frames beyond that, between the device and what is
 	// above it; it sees the tags that VLAN is about. The zero value is nothing.
 	Service Service
+	// Several says that it may have more than one session at once, of which one at most
+	// sends (Abilities.Several). Its device exists without, too.
+	Several bool
 	// Port is the interface that the attachment circuit is, or with PortVLAN that VLAN of
 	// it, where the datapath may carry frames between that and the pseudowire past Device
 	// (Abilities.CrossConnects). It is set once Device and Port are in one bridge, which
@@ -144,6 +147,8 @@ type Abilities struct {
 	// DeviceWithoutSession says that the device exists, without carrier, while
 	// there is no session. Otherwise it comes and goes with the session.
 	DeviceWithoutSession bool
+	// Several says that Pseudowire.Several is honoured.
+	Several bool
 	// IP says that it carries L2TP directly over IP (protocol 115).
 	IP bool
 	// Sequencing says that it numbers packets and looks at the numbers of others'.

@@ -165,7 +165,7 @@ func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.EBPF }
 // Abilities: without a session the device has no carrier.
 func (d *Datapath) Abilities() pseudowire.Abilities {
 	return pseudowire.Abilities{
-		RewritesTags: true, DeviceWithoutSession: true, IP: true, Sequencing: true,
+		RewritesTags: true, DeviceWithoutSession: true, Several: true, IP: true, Sequencing: true,
 		SublayerPerDirection: true, ChangesCookies: true, DSCP: true, ECN: true, Priority: true, Checksum: true, DF: true,
 		CrossConnects: true,
 	}
@@ -193,7 +193,7 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 		}
 		old = nil
 	}
-	outer := outerName(p.Name, p.Device)
+	outer := pseudowire.OuterDevice(p.Name, p.Device)
 	pair, err := d.ensurePair(pairSpec{
 		inner: p.Device, innerAlt: altName("pw-", p.Name, p.Device), innerMTU: p.MTU,
 		outer: outer, outerAlt: altName("pwo-", p.Name, outer), outerMTU: p.MTU + roomForTags,

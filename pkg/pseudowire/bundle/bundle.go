@@ -1,0 +1,339 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
+var ErrUnsupported = ebpf.ErrNotSupported
+
+// Error is an operation that failed.
+type Error struct {
+	// Op is what was to be done, as "steer"; Pseudowire what to.
+	Op, Pseudowire string
+	Err            error
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("bundle: %s pseudowire %s: %v", e.Op, e.Pseudowire, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Options of a bundle. The zero value is usable.
+type Options struct {
+	// Logger gets what went wrong without failing an operation; nil discards it.
+	Logger *slog.Logger
+}
+
+// Datapath is another one, whose pseudowires can have several sessions.
+type Datapath struct {
+	pseudowire.Datapath
+	log   *slog.Logger
+	nl    *netlink.Handle
+	wires map[string]*wire
+	// sessions are all that were set, by local ID.
+	sessions map[uint32]pseudowire.Session
+}
+
+// wire is a pseudowire as it was set.
+type wire struct {
+	pseudowire.Pseudowire
+	// Of one with several sessions: the ends of its pair, and its sessions by local ID.
+	inner, outer int
+	members      map[uint32]*member
+	// sends is the local ID of the session that sends, 0 if none does; to is the device that
+	// frames are redirected to, 0 if that is not known.
+	sends uint32
+	to    int
+}
+
+// member is a session of several.
+type member struct {
+	pseudowire.Session
+	// device is its device's index.
+	device int
+}
+
+// Wrap makes it so for a datapath, in the namespace of the calling thread. On an error the
+// datapath is as it was, and the caller's.
+func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	p, err := redirectTo(1)
+	if err != nil {
+		return nil, fmt.Errorf("bundle: load a program that redirects frames: %w", err)
+	}
+	p.Close()
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("bundle: open rtnetlink: %w", err)
+	}
+	return &Datapath{Datapath: dp, log: o.Logger, nl: nl, wires: map[string]*wire{}, sessions: map[uint32]pseudowire.Session{}}, nil
+}
+
+// Abilities are the datapath's, and several sessions.
+func (d *Datapath) Abilities() pseudowire.Abilities {
+	can := d.Datapath.Abilities()
+	can.Several = true
+	return can
+}
+
+// SetPseudowire is the datapath's, or makes the pair. A pseudowire that gets to have several
+// sessions, or one, keeps those it has; its device is made anew.
+func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
+	old := d.wires[p.Name]
+	var kept []pseudowire.Session
+	if old != nil && (old.Several != p.Several || old.Device != p.Device) {
+		kept = d.sessionsOf(p.Name)
+		if err := d.RemovePseudowire(p.Name); err != nil {
+			return err
+		}
+		old = nil
+	}
+	if err := d.set(old, p); err != nil {
+		return err
+	}
+	for _, s := range kept {
+		if err := d.SetSession(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) set(old *wire, p pseudowire.Pseudowire) error {
+	if !p.Several {
+		if err := d.giveWay(p); err != nil {
+			return &Error{"take over the device of", p.Name, err}
+		}
+		if err := d.Datapath.SetPseudowire(p); err != nil {
+			return err
+		}
+		d.wires[p.Name] = &wire{Pseudowire: p}
+		return nil
+	}
+	w := &wire{Pseudowire: p, members: map[uint32]*member{}}
+	if old != nil {
+		w.members, w.sends = old.members, old.sends
+	}
+	if err := d.ensurePair(w); err != nil {
+		return &Error{"make the device of", p.Name, err}
+	}
+	if old != nil && old.outer == w.outer {
+		w.to = old.to
+	}
+	d.wires[p.Name] = w
+	for _, m := range w.members {
+		if err := d.Datapath.SetPseudowire(w.below(m.Tunnel)); err != nil {
+			return err
+		}
+		if err := d.join(w, m); err != nil {
+			return err
+		}
+	}
+	return d.steer(w)
+}
+
+// sessionsOf are a pseudowire's, that which sends last.
+func (d *Datapath) sessionsOf(name string) (all []pseudowire.Session) {
+	for _, id := range slices.Sorted(maps.Keys(d.sessions)) {
+		if s := d.sessions[id]; s.Pseudowire == name {
+			all = append(all, s)
+		}
+	}
+	slices.SortStableFunc(all, func(x, y pseudowire.Session) int { return rank(x) - rank(y) })
+	return all
+}
+
+func rank(s pseudowire.Session) int {
+	if s.Transmit {
+		return 1
+	}
+	return 0
+}
+
+// RemovePseudowire removes it with all its sessions.
+func (d *Datapath) RemovePseudowire(name string) error {
+	w := d.wires[name]
+	if w == nil || !w.Several {
+		if err := d.Datapath.RemovePseudowire(name); err != nil {
+			return err
+		}
+	} else if err := d.removeSeveral(w); err != nil {
+		return err
+	}
+	delete(d.wires, name)
+	maps.DeleteFunc(d.sessions, func(_ uint32, s pseudowire.Session) bool { return s.Pseudowire == name })
+	return nil
+}
+
+func (d *Datapath) removeSeveral(w *wire) error {
+	for id, m := range w.members {
+		if err := d.Datapath.RemovePseudowire(w.below(m.Tunnel).Name); err != nil {
+			return err
+		}
+		delete(w.members, id)
+	}
+	if err := d.removeLink(w.inner); err != nil {
+		return &Error{"remove", w.Name, err}
+	}
+	return nil
+}
+
+// SetTunnel is the datapath's. It may make the devices of sessions anew.
+func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
+	if err := d.Datapath.SetTunnel(t); err != nil {
+		return err
+	}
+	for _, w := range d.wires {
+		for _, m := range w.members {
+			if m.Tunnel != t.Name {
+				continue
+			}
+			if err := d.join(w, m); err != nil {
+				return err
+			}
+			if err := d.steer(w); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// RemoveTunnel is the datapath's; its sessions go along.
+func (d *Datapath) RemoveTunnel(name string) error {
+	if err := d.Datapath.RemoveTunnel(name); err != nil {
+		return err
+	}
+	var errs []error
+	for id, s := range d.sessions {
+		if s.Tunnel != name {
+			continue
+		}
+		delete(d.sessions, id)
+		if w := d.wires[s.Pseudowire]; w != nil && w.members[id] != nil {
+			errs = append(errs, d.Datapath.RemovePseudowire(w.below(name).Name), d.drop(w, id))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// SetSession is the datapath's, of a pseudowire of its own where there are several: that one
+// receives always.
+func (d *Datapath) SetSession(s pseudowire.Session) error {
+	w := d.wires[s.Pseudowire]
+	if w == nil || !w.Several {
+		if err := d.Datapath.SetSession(s); err != nil {
+			return err
+		}
+		maps.DeleteFunc(d.sessions, func(_ uint32, old pseudowire.Session) bool { return old.Pseudowire == s.Pseudowire })
+		d.sessions[s.LocalID] = s
+		return nil
+	}
+	below := w.below(s.Tunnel)
+	if err := d.Datapath.SetPseudowire(below); err != nil {
+		return err
+	}
+	own := s
+	own.Pseudowire, own.Transmit = below.Name, true
+	if err := d.Datapath.SetSession(own); err != nil {
+		return err
+	}
+	for id, m := range w.members {
+		if m.Tunnel == s.Tunnel && id != s.LocalID { // it took the device over
+			delete(w.members, id)
+			delete(d.sessions, id)
+		}
+	}
+	d.sessions[s.LocalID] = s
+	m := w.members[s.LocalID]
+	if m == nil {
+		m = new(member)
+		w.members[s.LocalID] = m
+	}
+	m.Session = s
+	if err := d.join(w, m); err != nil {
+		return err
+	}
+	w.choose(s)
+	return d.steer(w)
+}
+
+// choose takes in whether a session may send: the last that was told to does.
+func (w *wire) choose(s pseudowire.Session) {
+	if s.Transmit {
+		w.sends = s.LocalID
+	}
+	if m := w.members[w.sends]; m != nil && m.Transmit {
+		return
+	}
+	w.sends = 0
+	for _, id := range slices.Sorted(maps.Keys(w.members)) {
+		if w.members[id].Transmit {
+			w.sends = id
+		}
+	}
+}
+
+// RemoveSession is the datapath's.
+func (d *Datapath) RemoveSession(localID uint32) error {
+	if err := d.Datapath.RemoveSession(localID); err != nil {
+		return err
+	}
+	s, known := d.sessions[localID]
+	delete(d.sessions, localID)
+	w := d.wires[s.Pseudowire]
+	if !known || w == nil || w.members[localID] == nil {
+		return nil
+	}
+	return errors.Join(d.Datapath.RemovePseudowire(w.below(s.Tunnel).Name), d.drop(w, localID))
+}
+
+// drop forgets a session that has gone.
+func (d *Datapath) drop(w *wire, id uint32) error {
+	delete(w.members, id)
+	w.choose(pseudowire.Session{})
+	return d.steer(w)
+}
+
+// Prune is the datapath's, and removes the pairs of pseudowires that were not set.
+func (d *Datapath) Prune() error {
+	return errors.Join(d.Datapath.Prune(), d.prune())
+}
+
+// Close gives up handles; what is attached stays.
+func (d *Datapath) Close() error {
+	d.nl.Close()
+	return d.Datapath.Close()
+}
+
+// Cleanup removes everything of the datapath's, and all pairs.
+func (d *Datapath) Cleanup() error {
+	clear(d.wires)
+	clear(d.sessions)
+	err := d.prune()
+	d.nl.Close()
+	return errors.Join(err, d.Datapath.Cleanup())
+}
+
+// SessionTaken is the datapath's, where it has one: whether the namespace has a session of
+// that local ID that is somebody else's.
+func (d *Datapath) SessionTaken(id uint32) (bool, error) {
+	if t, ok := d.Datapath.(interface{ SessionTaken(uint32) (bool, error) }); ok {
+		return t.SessionTaken(id)
+	}
+	return false, nil
+}

@@ -1,0 +1,251 @@
+package bundle
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+const (
+	aliasPrefix = "pwd:bundle:"
+	// filterPriority is behind that of everything else on a session's device.
+	filterPriority = 0x7066
+	filterName     = "pwd_steer"
+	defaultMTU     = 1500
+	// roomForTags is what the other end takes beyond the MTU, of which tags are no part.
+	roomForTags = 4 * 4
+	addrGenNone = 1 // IN6_ADDR_GEN_MODE_NONE
+)
+
+// below is the pseudowire of the datapath below that has the session in a tunnel. No name in
+// a topology has a plus sign.
+func (w *wire) below(tunnel string) pseudowire.Pseudowire {
+	sum := sha256.Sum256([]byte(w.Name + "\x00" + tunnel))
+	return pseudowire.Pseudowire{
+		Name:   strings.ReplaceAll(w.Name+"+"+tunnel, "/", "+"),
+		Device: "pwl-" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:10]),
+		MTU:    w.MTU,
+	}
+}
+
+// redirectTo is a program that sends every frame out of a device.
+func redirectTo(device int) (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: filterName, Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R1, int32(device)),
+			asm.Mov.Imm(asm.R2, 0),
+			asm.FnRedirect.Call(),
+			asm.Return(),
+		},
+	})
+}
+
+// redirect has everything that comes to a device sent out of another one.
+func (d *Datapath) redirect(from, to int) error {
+	p, err := redirectTo(to)
+	if err != nil {
+		return fmt.Errorf("load a program that redirects frames: %w", err)
+	}
+	defer p.Close() // the filter holds it
+	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: from, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := d.nl.QdiscAdd(clsact); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add the clsact qdisc to link %d: %w", from, err)
+	}
+	filter := &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: from, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: filterPriority},
+		Fd:          p.FD(), Name: filterName, DirectAction: true,
+	}
+	if err := d.nl.FilterReplace(filter); err != nil {
+		return fmt.Errorf("redirect what comes to link %d: %w", from, err)
+	}
+	return nil
+}
+
+// join has what a session receives come out of the pseudowire's device.
+func (d *Datapath) join(w *wire, m *member) error {
+	device := w.below(m.Tunnel).Device
+	l, err := d.nl.LinkByName(device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		m.device = 0 // it went with its tunnel
+		return nil
+	}
+	if err != nil {
+		return &Error{"find a session's device of", w.Name, err}
+	}
+	// Again even where it looks the same: the index may be another device's now.
+	if err := d.redirect(l.Attrs().Index, w.outer); err != nil {
+		return &Error{"receive for", w.Name, err}
+	}
+	m.device = l.Attrs().Index
+	return nil
+}
+
+// steer has frames leave through the session that sends, and gives the pseudowire's device a
+// carrier if there is one.
+func (d *Datapath) steer(w *wire) error {
+	to := 0
+	if m := w.members[w.sends]; m != nil {
+		to = m.device
+	}
+	if to != 0 && to != w.to {
+		if err := d.redirect(w.outer, to); err != nil {
+			return &Error{"steer", w.Name, err}
+		}
+	}
+	w.to = to
+	if err := d.setUp(w.outer, to != 0); err != nil {
+		return &Error{"set the carrier of", w.Name, err}
+	}
+	return nil
+}
+
+func (d *Datapath) setUp(index int, up bool) error {
+	l, err := d.nl.LinkByIndex(index)
+	if err != nil {
+		return err
+	}
+	switch is := l.Attrs().RawFlags&unix.IFF_UP != 0; {
+	case is == up:
+		return nil
+	case up:
+		return d.nl.LinkSetUp(l)
+	default:
+		return d.nl.LinkSetDown(l)
+	}
+}
+
+// ensurePair makes the veth pair of a pseudowire, or what there is of it into what it should be.
+func (d *Datapath) ensurePair(w *wire) error {
+	mtu := w.MTU
+	if mtu == 0 {
+		mtu = defaultMTU
+	}
+	outer := pseudowire.OuterDevice(w.Name, w.Device)
+	inner, err := d.nl.LinkByName(w.Device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = w.Device, mtu
+		veth := netlink.NewVeth(attrs)
+		veth.PeerName, veth.PeerMTU = outer, uint32(mtu+roomForTags)
+		if err := d.nl.LinkAdd(veth); err != nil {
+			return fmt.Errorf("add veth pair %s, %s: %w", w.Device, outer, err)
+		}
+		inner, err = d.nl.LinkByName(w.Device)
+	}
+	if err != nil {
+		return fmt.Errorf("find %s: %w", w.Device, err)
+	}
+	other, err := d.nl.LinkByName(outer)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", outer, err)
+	}
+	for _, l := range []netlink.Link{inner, other} {
+		if a := l.Attrs(); l.Type() != "veth" || a.Alias != "" && a.Alias != aliasPrefix+w.Name {
+			return fmt.Errorf("%s (%s, alias %q) is somebody else's: remove or rename it", a.Name, l.Type(), a.Alias)
+		}
+	}
+	if inner.Attrs().ParentIndex != other.Attrs().Index {
+		return fmt.Errorf("%s and %s are no pair: remove them", w.Device, outer)
+	}
+	w.inner, w.outer = inner.Attrs().Index, other.Attrs().Index
+	if err := d.configure(inner, w, "pw-"+w.Name, mtu); err != nil {
+		return err
+	}
+	if err := d.configure(other, w, "pwo-"+w.Name, mtu+roomForTags); err != nil {
+		return err
+	}
+	return d.setUp(w.inner, true)
+}
+
+// configure gives an end of a pair its marks, and silences it.
+func (d *Datapath) configure(l netlink.Link, w *wire, long string, mtu int) error {
+	a := l.Attrs()
+	if a.Alias == "" {
+		if err := d.nl.LinkSetAlias(l, aliasPrefix+w.Name); err != nil {
+			return fmt.Errorf("set the alias of %s: %w", a.Name, err)
+		}
+		d.silence(l)
+		if long != a.Name {
+			if err := d.nl.LinkAddAltName(l, long); err != nil {
+				d.log.Debug("cannot add an alternative name", "device", a.Name, "name", long, "err", err)
+			}
+		}
+	}
+	if a.MTU != mtu {
+		if err := d.nl.LinkSetMTU(l, mtu); err != nil {
+			return fmt.Errorf("set the MTU of %s to %d: %w", a.Name, mtu, err)
+		}
+	}
+	return nil
+}
+
+// silence keeps the kernel from speaking on a device. One that refuses some of it carries
+// frames all the same.
+func (d *Datapath) silence(l netlink.Link) {
+	name := l.Attrs().Name
+	err := errors.Join(d.nl.LinkSetARPOff(l), d.nl.LinkSetMulticastOff(l), d.nl.LinkSetIP6AddrGenMode(l, addrGenNone),
+		os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0))
+	if err != nil {
+		d.log.Debug("a device is not quite silent", "device", name, "err", err)
+	}
+}
+
+// giveWay removes the pair that an earlier process made for a pseudowire that has one
+// session now.
+func (d *Datapath) giveWay(p pseudowire.Pseudowire) error {
+	l, err := d.nl.LinkByName(p.Device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err != nil || l.Type() != "veth" || l.Attrs().Alias != aliasPrefix+p.Name {
+		return err
+	}
+	return d.removeLink(l.Attrs().Index)
+}
+
+// prune removes pairs of ours that no pseudowire has.
+func (d *Datapath) prune() error {
+	all, err := d.nl.LinkList()
+	for range 4 {
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+		all, err = d.nl.LinkList()
+	}
+	if err != nil {
+		return fmt.Errorf("bundle: list links: %w", err)
+	}
+	known := map[int]bool{}
+	for _, w := range d.wires {
+		known[w.inner], known[w.outer] = true, true
+	}
+	var errs []error
+	for _, l := range all {
+		if a := l.Attrs(); l.Type() == "veth" && strings.HasPrefix(a.Alias, aliasPrefix) && !known[a.Index] {
+			errs = append(errs, d.removeLink(a.Index))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeLink removes a device; that it has gone is no error.
+func (d *Datapath) removeLink(index int) error {
+	err := d.nl.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}})
+	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("remove link %d: %w", index, err)
+	}
+	return nil
+}
