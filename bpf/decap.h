@@ -348,7 +348,7 @@ static __always_inline int deliver_in_turn(struct __sk_buff *skb, __u32 session,
 	int all = 1;
 
 	if (!o)
-		return TC_ACT_SHOT;
+		return drop(session, ERROR);
 	if (store(skb, session, number, vlan, keep)) {
 		count(session, ERROR);
 		note_not_stored(o, number);
@@ -454,7 +454,8 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 			first = 1;
 			break;
 		case TURN_LATER:
-			return in_lane ? deliver_before(skb, rx, session, number) : TC_ACT_SHOT;
+			return in_lane ? deliver_before(skb, rx, session, number)
+				       : drop(session, ERROR);
 		}
 	}
 

@@ -207,7 +207,7 @@ static __always_inline int send_fragments(struct __sk_buff *skb, __u32 device, _
 	__u64 *next;
 
 	if (!tx || !s)
-		return TC_ACT_SHOT;
+		return drop_at(device, ERROR);
 	egress = tx->egress;
 	lane = tx->lane;
 	same_value(egress);
@@ -322,8 +322,10 @@ static __noinline int leave_lane(struct __sk_buff *skb, __u32 device)
 {
 	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
 
-	if (!tx)
+	if (!tx) {
+		count_global(NOT_ESTABLISHED);
 		return TC_ACT_SHOT;
+	}
 	skb->mark = 0;
 	skb->priority = tx->priority;
 	return leave(skb, tx, device, 1);

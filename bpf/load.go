@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
 )
@@ -60,6 +61,9 @@ type LoadError struct {
 func (e *LoadError) Error() string { return e.Step + ": " + e.Err.Error() }
 func (e *LoadError) Unwrap() error { return e.Err }
 
+// mapsDir is where maps are pinned, below the directory that Load is given.
+var mapsDir = fmt.Sprintf("maps-%d", Layout)
+
 // Load puts programs and maps into the kernel. With a directory, which has to be
 // on a bpffs, maps are pinned under it, and those pinned there before by a
 // process with the same Layout are used again.
@@ -77,7 +81,7 @@ func Load(dir string) (*Objects, error) {
 		}
 	}()
 	if dir != "" {
-		dir = filepath.Join(dir, fmt.Sprintf("maps-%d", Layout))
+		dir = filepath.Join(dir, mapsDir)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, &LoadError{"make a directory for maps", err}
 		}
@@ -120,6 +124,24 @@ func Load(dir string) (*Objects, error) {
 	o.Waits, o.Keeper.m = maps[objectMapWaits], maps[objectMapKeeper]
 	o.Counts.m, o.Global.m = maps[objectMapCounts], maps[objectMapGlobalCounts]
 	return &o, nil
+}
+
+// RemoveOtherLayouts unpins maps of another Layout in a directory: of a version before, or
+// of a later one that was taken back. Programs that are still attached keep theirs.
+func RemoveOtherLayouts(dir string) error {
+	all, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("look for maps of another layout: %w", err)
+	}
+	for _, e := range all {
+		if !strings.HasPrefix(e.Name(), "maps-") || e.Name() == mapsDir {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("unpin maps of another layout: %w", err)
+		}
+	}
+	return nil
 }
 
 // pinnedMaps opens what maps of spec are pinned in dir. One that does not fit is

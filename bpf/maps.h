@@ -294,4 +294,15 @@ static __always_inline int drop(__u32 session, enum event event)
 	return TC_ACT_SHOT;
 }
 
+/* Drops a frame of the pseudowire whose device has that outer end. */
+static __noinline int drop_at(__u32 device, __u32 event)
+{
+	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
+
+	if (tx)
+		return drop(tx->session, event);
+	count_global(event);
+	return TC_ACT_SHOT;
+}
+
 #endif

@@ -18,6 +18,7 @@ type objectCircuit struct {
 	Device uint32
 	Flags  uint32
 	Mtu    uint32
+	Port   uint32
 	Vlan   uint32
 }
 

@@ -17,10 +17,11 @@ struct circuit_key {
 #define CIRCUIT_UNTAG 0x01 /* the tag is not for the pseudowire's device */
 
 struct circuit {
-	__u32 device; /* ifindex of the outer end, or of the port that frames leave through */
+	__u32 device; /* ifindex of the pseudowire's outer end */
 	__u32 flags;  /* CIRCUIT_* */
 	__u32 mtu;    /* of the device, as in struct receive */
-	__u32 vlan;   /* tag put on frames that leave; 0 is none */
+	__u32 port;   /* ifindex of the port that frames leave through */
+	__u32 vlan;   /* tag put on those; 0 is none */
 };
 
 struct {
@@ -48,16 +49,6 @@ static __always_inline int enters(struct __sk_buff *skb, const struct circuit *c
 	return skb->gso_size || skb->len <= c->mtu + ETH_HLEN + sizeof(struct vlan_tag);
 }
 
-static __noinline int drop_oversize(__u32 device)
-{
-	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
-
-	if (tx)
-		return drop(tx->session, OVERSIZE);
-	count_global(OVERSIZE);
-	return TC_ACT_SHOT;
-}
-
 /* At the ingress of a port. */
 SEC("tc")
 int pwd_port(struct __sk_buff *skb)
@@ -73,9 +64,9 @@ int pwd_port(struct __sk_buff *skb)
 		return PASS;
 	device = c->device;
 	if (!enters(skb, c))
-		return drop_oversize(device);
+		return drop_at(device, OVERSIZE);
 	if ((c->flags & CIRCUIT_UNTAG) && bpf_skb_vlan_pop(skb))
-		return TC_ACT_SHOT;
+		return drop_at(device, ERROR);
 	return encap(skb, device);
 }
 
@@ -85,14 +76,14 @@ int pwd_out(struct __sk_buff *skb)
 {
 	struct circuit_key key = {.port = skb->ifindex};
 	struct circuit *c = bpf_map_lookup_elem(&circuits, &key);
-	__u32 device;
+	__u32 port;
 
 	if (!c)
 		return PASS;
-	device = c->device;
+	port = c->port;
 	if (c->vlan && bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), c->vlan))
-		return TC_ACT_SHOT;
-	return bpf_redirect(device, 0);
+		return drop_at(c->device, ERROR);
+	return bpf_redirect(port, 0);
 }
 
 #endif

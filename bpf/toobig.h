@@ -2,8 +2,8 @@
 /* What a sender is told whose packet does not fit a tunnel that is not to fragment: an
  * ICMP error from the packet's own destination, as the kernel's tunnels send to those
  * behind a bridge (RFC 1191, Section 4; RFC 8201, Section 3), for nobody on the way has
- * an address there. It goes back where the frame came from, so a sender on this host or
- * behind the bridge gets it.
+ * an address there: IP and Ethernet addresses are the frame's own, turned round. It goes
+ * back where the frame came from, so a sender on this host or behind the bridge gets it.
  */
 #ifndef PWD_TOOBIG_H
 #define PWD_TOOBIG_H
@@ -145,6 +145,18 @@ static __always_inline int answer_ip4(struct __sk_buff *skb, struct answer4 *a, 
 	return write_answer(skb, &a->eth, sizeof(*a) - offsetof(typeof(*a), eth));
 }
 
+/* RFC 4443, Section 2.4 (e.6): the unspecified address and multicast ones are nobody's;
+ * the loopback one is not to be on a wire (RFC 4291, Section 2.5.3).
+ */
+static __always_inline int is_answerable_ip6(const struct in6_addr *source)
+{
+	const __be32 *words = source->in6_u.u6_addr32;
+
+	if (!words[0] && !words[1] && !words[2] && !(words[3] & ~bpf_htonl(1)))
+		return 0;
+	return source->in6_u.u6_addr8[0] != 0xff;
+}
+
 /* RFC 4443, Section 2.4 (e). What is behind extension headers is not looked for. A
  * multicast destination would be answered, by a router that has an address; here there
  * is none to answer from.
@@ -158,8 +170,7 @@ static __always_inline int answer_ip6(struct __sk_buff *skb, struct answer6 *a, 
 	if (mtu < IPV6_LEAST_MTU || turn_round(skb, &a->eth) ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN, a->quote, QUOTE_LEN))
 		return -1;
-	if (ip->version != 6 || ip->saddr.in6_u.u6_addr8[0] == 0 ||
-	    ip->saddr.in6_u.u6_addr8[0] == 0xff || ip->daddr.in6_u.u6_addr8[0] == 0xff)
+	if (ip->version != 6 || !is_answerable_ip6(&ip->saddr) || ip->daddr.in6_u.u6_addr8[0] == 0xff)
 		return -1;
 	if (ip->nexthdr == IPPROTO_ICMPV6 && !(a->quote[sizeof(*ip)] & ICMPV6_INFORMATIONAL))
 		return -1;

@@ -75,6 +75,8 @@ type fakeDatapath struct {
 	bare bool
 	// can, if set, gives or takes abilities.
 	can func(*pseudowire.Abilities)
+	// refuses, if set, says which pseudowires cannot be set.
+	refuses func(pseudowire.Pseudowire) bool
 
 	named, carried map[string]bool
 	live           map[uint32]bool
@@ -120,6 +122,9 @@ func (d *fakeDatapath) del(device string) error {
 func (d *fakeDatapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	if err := d.turns.take("set pseudowire %s vlan %d", p.Name, p.VLAN); err != nil {
 		return err
+	}
+	if d.refuses != nil && d.refuses(p) {
+		return errRefused
 	}
 	d.named[p.Name] = true
 	d.kernel.mu.Lock()

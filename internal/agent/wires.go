@@ -23,6 +23,9 @@ type wire struct {
 	// fault is why the device could not be made, attachFault why it is not in its
 	// attachment circuit; both are tried again.
 	fault, attachFault error
+	// unfinished says that something else failed on the way to what the topology says, as
+	// a crossing can; all of it is made again.
+	unfinished bool
 	// vacated says that the attachment was taken away for another pseudowire's.
 	vacated bool
 	// crossed says that the datapath may pass frames by the bridge (see cross).
@@ -88,7 +91,7 @@ type installed struct {
 }
 
 // ill says that something about the wire could not be done.
-func (w *wire) ill() bool { return w.fault != nil || w.attachFault != nil || w.vacated }
+func (w *wire) ill() bool { return w.fault != nil || w.attachFault != nil || w.vacated || w.unfinished }
 
 // administrative clears a session that is no longer wanted (RFC 3931, Section 5.4.2).
 var administrative = l2tpv3.ResultCode{Result: l2tpv3.CDNAdministrative}
@@ -118,6 +121,7 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 	if err == nil && w.fault == nil {
 		err = a.attach(w)
 	}
+	w.unfinished = err != nil
 	a.faults.set("pseudowire "+w.Name, cmp.Or(err, w.attachFault))
 	return err
 }
@@ -240,7 +244,9 @@ func (a *Agent) attach(w *wire) error {
 	if w.attachFault == nil {
 		a.warnOfAddress(w)
 	}
-	return errors.Join(rest, a.cross(w, w.attachFault == nil))
+	err = errors.Join(rest, a.cross(w, w.attachFault == nil))
+	w.unfinished = err != nil
+	return err
 }
 
 // absent takes an error of the bridges apart: interfaces that are not there

@@ -215,8 +215,12 @@ func (b *builder) priorityBits(a *Attachment, rec *record) {
 			a.PCP.Map[i] = uint8(it.value.(int))
 		}
 	}
-	if a.outer() == "" && !a.Whole() {
+	switch {
+	case a.outer() != "" || !a.Untagged && rec.has("interface"):
+	case a.Untagged:
 		b.fault(CodeExclusive, at, "untagged frames have no priority bits", "remove the key")
+	default:
+		b.fault(CodeExclusive, at, "without a VLAN it is the bridge's untagged frames, which have no priority bits", "add `vlan:` or `vlans:`, or remove the key")
 	}
 }
 

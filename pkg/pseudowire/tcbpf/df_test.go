@@ -236,6 +236,57 @@ func TestTooBigAnswers(t *testing.T) {
 	}
 }
 
+// RFC 4443, Section 2.4 (e.6): who has an address of its own is answered, those of networks
+// that translate (RFC 6052) included.
+func TestTooBigAnswersIPv6(t *testing.T) {
+	a, _ := upWithDF(t, setting{cookie: 8})
+	in := openPort(t, a.host, "eth0")
+	room := 1500 - pseudowire.Overhead(&a.tunnel, &a.session)
+	for _, tt := range []struct {
+		source   string
+		answered bool
+	}{
+		{"fd00::1", true}, {"64:ff9b::192.0.2.1", true}, {"::2", true}, {"fe80::1", true},
+		{"::", false}, {"::1", false}, {"ff02::1", false},
+	} {
+		t.Run(tt.source, func(t *testing.T) {
+			source, target := netip.MustParseAddr(tt.source).As16(), netip.MustParseAddr("fd00::2").As16()
+			packet := make([]byte, 1500)
+			packet[0], packet[6], packet[7] = 0x60, unix.IPPROTO_UDP, 64
+			binary.BigEndian.PutUint16(packet[4:], uint16(len(packet)-40))
+			copy(packet[8:], source[:])
+			copy(packet[24:], target[:])
+			before := a.counters().Drops[pseudowire.DropOversize]
+			frame := append(append(bytes.Clone(unicast[:]), station[:]...), 0x86, 0xdd)
+			in.send(append(frame, packet...))
+			a.eventually("it is not counted", func() bool {
+				all, err := a.dp.Counters()
+				must(t, err)
+				return all[a.session.LocalID].Drops[pseudowire.DropOversize] > before
+			})
+			if !tt.answered {
+				return // the next answer would be the wrong one, or the last look
+			}
+			var got []byte
+			for deadline := time.Now().Add(10 * time.Second); got == nil; got = in.receiveFrom(unicast) {
+				if time.Now().After(deadline) {
+					t.Fatal("no answer")
+				}
+			}
+			ip := got[ethernetLen:]
+			if !bytes.Equal(got[:12], append(bytes.Clone(station[:]), unicast[:]...)) || !bytes.Equal(ip[8:24], target[:]) || !bytes.Equal(ip[24:40], source[:]) {
+				t.Errorf("addresses % x, % x", got[:12], ip[8:40])
+			}
+			if icmp := ip[40:]; icmp[0] != 2 || int(binary.BigEndian.Uint32(icmp[4:])) != room {
+				t.Errorf("ICMPv6 header % x, want MTU %d", icmp[:8], room)
+			}
+		})
+	}
+	if extra := in.receiveFrom(unicast); extra != nil {
+		t.Errorf("an answer too many: % x", extra[:60])
+	}
+}
+
 // However many packets are too long, answers are few; all are counted.
 func TestTooBigAnswersAreLimited(t *testing.T) {
 	a, _ := upWithDF(t, setting{cookie: 8})

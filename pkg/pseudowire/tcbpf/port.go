@@ -37,7 +37,7 @@ func (c crossing) circuits() []circuit {
 		bpf.CircuitKey{Port: uint32(c.port), Vlan: uint32(c.vlan)},
 		bpf.Circuit{Device: uint32(c.outer), Mtu: uint32(c.deviceMTU)},
 	}
-	out := circuit{bpf.CircuitKey{Port: uint32(c.inner)}, bpf.Circuit{Device: uint32(c.port)}}
+	out := circuit{bpf.CircuitKey{Port: uint32(c.inner)}, bpf.Circuit{Device: uint32(c.outer), Port: uint32(c.port)}}
 	if c.untag {
 		in.value.Flags = bpf.CircuitUntag
 		out.value.Vlan = uint32(c.vlan)

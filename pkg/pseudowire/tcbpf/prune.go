@@ -108,7 +108,13 @@ func (d *Datapath) prune() error {
 	if err := d.pruneLinks(); err != nil {
 		return err
 	}
-	return d.pruneAttachments()
+	if err := d.pruneAttachments(); err != nil {
+		return err
+	}
+	if d.pins == "" {
+		return nil
+	}
+	return bpf.RemoveOtherLayouts(d.pins)
 }
 
 // pruneLinks removes devices of pseudowires that are not known.

@@ -173,6 +173,35 @@ func TestRestartLosesNothing(t *testing.T) {
 	}
 }
 
+// A process whose maps have another layout takes over: nothing is lost, and once it
+// forwards the maps of before are gone.
+func TestOtherLayoutsGo(t *testing.T) {
+	dir := bpffs(t)
+	a, b := up(t, setting{cookie: 8, bpfDir: dir})
+	s := startStream(t, a.host, b.host, "10.0.0.2:9000")
+	of := func(s *site) (all []string) {
+		all, err := filepath.Glob(filepath.Join(s.dp.pins, "maps-*"))
+		must(t, err)
+		return all
+	}
+	for _, s := range []*site{a, b} {
+		was := of(s)
+		if len(was) != 1 {
+			t.Fatalf("maps in %q", was)
+		}
+		for _, other := range []string{"maps-1", "maps-1000"} {
+			other = filepath.Join(s.dp.pins, other)
+			must(t, os.Mkdir(other, 0o700))
+			must(t, os.Rename(filepath.Join(was[0], "sessions"), filepath.Join(other, "sessions")))
+			s.restart()
+		}
+		if now := of(s); !slices.Equal(now, was) {
+			t.Errorf("maps in %q, before that in %q", now, was)
+		}
+	}
+	s.end()
+}
+
 // A restart onto a bpffs from none, and the other way round.
 func TestRestartChangesPinning(t *testing.T) {
 	dir := bpffs(t)
