@@ -8,16 +8,16 @@
 
 #include "maps.h"
 
-/* RFC 6040, Section 4.1, normal mode: the ECN field of the IP header behind the
- * Ethernet header of a frame without tags. What is not IP is not capable of ECN.
+/* The DSCP and the ECN field of the IP header behind the Ethernet header of a frame
+ * without tags, as in IPv4's octet. What is not IP has DSCP 0, and is not capable of ECN.
  */
-static __always_inline __u32 ecn_inside(struct __sk_buff *skb, __be16 ethertype)
+static __always_inline __u32 tos_inside(struct __sk_buff *skb, __be16 ethertype)
 {
 	__u8 b[2];
 
 	if (!is_ip(ethertype) || bpf_skb_load_bytes(skb, ETH_HLEN, b, sizeof(b)))
-		return ECN_NOT_ECT;
-	return (ethertype == bpf_htons(ETH_P_IP) ? b[1] : b[1] >> IP6_ECN_SHIFT) & ECN_MASK;
+		return 0;
+	return ethertype == bpf_htons(ETH_P_IP) ? b[1] : (b[0] & 0x0f) << 4 | b[1] >> IP6_ECN_SHIFT;
 }
 
 /* Writes the ECN field of the IP header at l3, whose first two octets are b. */

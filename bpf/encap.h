@@ -21,14 +21,15 @@
 /* Segments of less than this are not worth cutting: rather fragments. */
 #define LEAST_SEGMENT 256
 
-/* The Ethernet header of a frame whose tags have been taken off, and the ECN field
- * that its packet gets. A tag is in the first octets of a word, as on the wire, and
+/* The Ethernet header of a frame whose tags have been taken off, and what its packet gets
+ * beside the DSCP of all, as in IPv4's octet: the ECN field, and the DSCP if that depends
+ * on the frame. A tag is in the first octets of a word, as on the wire, and
  * what else is written twice is a word, for the reason given at struct scratch.
  */
 struct inner {
 	__u64 tags[MAX_TAGS];
 	__u64 tags_len;
-	__u64 ecn;
+	__u64 tos;
 	__u8 addresses[2 * ETH_ALEN];
 	__be16 ethertype;
 };
@@ -50,8 +51,14 @@ static __always_inline int takes_vlan_off(const struct transmit *tx)
 
 static __always_inline int to_lane(struct __sk_buff *skb, const struct transmit *tx, __u32 device)
 {
-	skb->mark = device;
+	skb->mark = device | skb->cb[0] << LANE_PCP_SHIFT;
 	return bpf_redirect(tx->lane, 0);
+}
+
+/* Notes the priority bits of the frame's first tag, 0 without one, before it comes off. */
+static __always_inline void note_pcp(struct __sk_buff *skb)
+{
+	skb->cb[0] = skb->vlan_present ? skb->vlan_tci >> VLAN_PCP_SHIFT & 7 : 0;
 }
 
 /* Takes all tags off. The kernel moves each next tag of the frame into the
@@ -79,8 +86,13 @@ static __always_inline int load_inner(struct __sk_buff *skb, const struct transm
 	    bpf_skb_load_bytes(skb, sizeof(inner->addresses), &inner->ethertype,
 			       sizeof(inner->ethertype)))
 		return -1;
-	if (tx->flags & TX_ECN)
-		inner->ecn = ecn_inside(skb, inner->ethertype);
+	/* RFC 6040, Section 4.1, normal mode. */
+	if (tx->flags & (TX_ECN | TX_COPY_DSCP))
+		inner->tos = tos_inside(skb, inner->ethertype) &
+			     ((tx->flags & TX_ECN ? ECN_MASK : 0) |
+			      (tx->flags & TX_COPY_DSCP ? DSCP_MASK : 0));
+	if (tx->flags & TX_MAP_PCP)
+		inner->tos |= tx->dscp >> (8 * (skb->cb[0] & 7)) & DSCP_MASK;
 	return 0;
 }
 
@@ -134,7 +146,7 @@ union outer {
 
 /* Writes the outer headers around ip_len octets of packet. */
 static __always_inline int store_outer(struct __sk_buff *skb, const struct transmit *tx,
-				       __u32 ip_len, __u32 ecn)
+				       __u32 ip_len, __u32 tos)
 {
 	__u32 len = tx->outer_len;
 	union outer outer;
@@ -143,14 +155,15 @@ static __always_inline int store_outer(struct __sk_buff *skb, const struct trans
 	for (int i = 0; i < 11; i++)
 		outer.words[i] = tx->outer[i];
 	if (tx->flags & TX_IPV6) {
-		outer.ip6.flow_lbl[0] |= ecn << IP6_ECN_SHIFT;
+		outer.ip6.priority |= tos >> 4;
+		outer.ip6.flow_lbl[0] |= tos << IP6_ECN_SHIFT;
 		outer.ip6.payload_len = bpf_htons(ip_len - sizeof(outer.ip6));
 		if (!(tx->flags & TX_IP))
 			outer.udp6.len = outer.ip6.payload_len;
 	} else {
-		outer.ip4.tos |= ecn;
+		outer.ip4.tos |= tos;
 		outer.ip4.tot_len = bpf_htons(ip_len);
-		outer.ip4.check = ~fold(tx->ip_sum + bpf_htons(ecn) + outer.ip4.tot_len);
+		outer.ip4.check = ~fold(tx->ip_sum + bpf_htons(tos) + outer.ip4.tot_len);
 		if (!(tx->flags & TX_IP))
 			outer.udp4.len = bpf_htons(ip_len - sizeof(outer.ip4));
 	}
@@ -191,7 +204,7 @@ static __always_inline int leave(struct __sk_buff *skb, const struct transmit *t
 static __always_inline int store_headers(struct __sk_buff *skb, const struct transmit *tx,
 					 __u32 ip_len, const struct inner *inner)
 {
-	if (store_outer(skb, tx, ip_len, inner->ecn) || store_inner(skb, tx->outer_len, inner))
+	if (store_outer(skb, tx, ip_len, inner->tos) || store_inner(skb, tx->outer_len, inner))
 		return -1;
 	if (!is_numbered(tx, inner->ethertype))
 		return 0;
@@ -393,6 +406,7 @@ static __always_inline int encap(struct __sk_buff *skb, __u32 device)
 SEC("tc")
 int pwd_encap(struct __sk_buff *skb)
 {
+	note_pcp(skb);
 	return encap(skb, skb->ifindex);
 }
 

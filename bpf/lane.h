@@ -115,7 +115,7 @@ static __always_inline int ip4_header(struct __sk_buff *skb, const struct transm
 	s->ip4.ttl = outer[offsetof(struct iphdr, ttl)];
 	s->ip4.protocol = outer[offsetof(struct iphdr, protocol)];
 	/* ip_sum counts the DF of packets that are whole. */
-	s->ip4.check = ~fold(tx->ip_sum + bpf_htons(s->fragment.ecn) + s->ip4.tot_len + s->ip4.id +
+	s->ip4.check = ~fold(tx->ip_sum + bpf_htons(s->fragment.tos) + s->ip4.tot_len + s->ip4.id +
 			     s->ip4.frag_off + (__u16)~bpf_htons(IP4_DF));
 	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct iphdr, tot_len), &s->ip4,
 				   sizeof(s->ip4), 0);
@@ -248,12 +248,12 @@ static __always_inline int send_fragments(struct __sk_buff *skb, __u32 device, _
 	return leave(skb, tx, device, 0);
 }
 
-static __always_inline void set_fragment_ecn(__u32 ecn)
+static __always_inline void set_fragment_tos(__u32 tos)
 {
 	struct scratch *s = scratch();
 
 	if (s)
-		s->fragment.ecn = ecn;
+		s->fragment.tos = tos;
 }
 
 __noinline int send_ip4_fragments(struct __sk_buff *skb, __u32 device, __u32 len)
@@ -312,7 +312,7 @@ __noinline int encap_apart(struct __sk_buff *skb, __u32 device)
 	count_transmitted(tx->session, 1, frame);
 	if (ip_len <= tx->mtu)
 		return leave(skb, tx, device, 0);
-	set_fragment_ecn(inner.ecn);
+	set_fragment_tos(inner.tos);
 	return tx->flags & TX_IPV6 ? send_ip6_fragments(skb, device, len)
 				   : send_ip4_fragments(skb, device, len);
 }
@@ -349,8 +349,10 @@ int pwd_lane(struct __sk_buff *skb)
 	}
 	if ((device & LANE_MARKS) == LANE_LEAVE)
 		return leave_lane(skb, device & ~LANE_LEAVE);
-	if (device != LANE_DECAP && device != LANE_REASSEMBLED)
-		return encap_apart(skb, device);
+	if (device != LANE_DECAP && device != LANE_REASSEMBLED) {
+		skb->cb[0] = device >> LANE_PCP_SHIFT & 7;
+		return encap_apart(skb, device & LANE_DEVICE);
+	}
 	action = decap_in_lane(skb);
 	end_turn(skb);
 	if (action != PASS)

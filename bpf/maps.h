@@ -13,8 +13,11 @@
 /* The marks of packets in the slow lane that are to be decapsulated: those that the
  * program at the underlay sent there, and those that the stack has put together from
  * fragments. The mark of frames that are to be encapsulated is the ifindex of the
- * pseudowire's outer end, which is positive.
+ * pseudowire's outer end, which is positive, and above that the priority bits of the
+ * frame's first tag.
  */
+#define LANE_DEVICE 0x07ffffff
+#define LANE_PCP_SHIFT 27
 #define LANE_DECAP 0
 #define LANE_REASSEMBLED 0x80000000
 /* The mark of the agent's packets: packets of the session that is named in it are held
@@ -63,6 +66,8 @@ struct counters {
 #define TX_NUMBER_ALL 0x80  /* packets have sequence numbers */
 #define TX_NUMBER_OTHERS 0x100 /* those that have no IP inside */
 #define TX_DF 0x200	    /* packets do not leave in fragments */
+#define TX_COPY_DSCP 0x400  /* the DSCP of IP inside is copied outside */
+#define TX_MAP_PCP 0x800    /* the DSCP outside is that in dscp */
 #define TX_NO_ETHERNET 0x8000  /* the underlay takes packets without an Ethernet header */
 #define TX_ONE_BY_ONE (TX_IP | TX_CHECKSUM | TX_NUMBER_ALL) /* segments leave apart */
 
@@ -80,6 +85,8 @@ struct transmit {
 	__u32 id_slot;	  /* of fragment_ids */
 	__u32 vlan;	  /* tag taken off; 0 is none */
 	__u32 priority;	  /* of outer packets: a class of the underlay's qdisc */
+	__u64 dscp;	  /* an octet for each PCP of the frame's first tag: the DSCP as in
+			   * IPv4's octet; those of PCP 0 are the lowest bits */
 	__u64 outer[11]; /* the headers, copied as words */
 };
 
@@ -197,7 +204,7 @@ struct scratch {
 		__u32 len; /* octets of payload */
 		__u32 more;
 		__u32 left; /* octets of payload from at on */
-		__u32 ecn;
+		__u32 tos;
 		__u32 failed;
 	} fragment; /* the next one (lane.h) */
 	struct {

@@ -65,6 +65,7 @@ int pwd_port(struct __sk_buff *skb)
 	device = c->device;
 	if (!enters(skb, c))
 		return drop_at(device, OVERSIZE);
+	note_pcp(skb);
 	if ((c->flags & CIRCUIT_UNTAG) && bpf_skb_vlan_pop(skb))
 		return drop_at(device, ERROR);
 	return encap(skb, device);

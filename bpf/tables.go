@@ -44,6 +44,8 @@ const (
 	TransmitNumberAll                // packets have sequence numbers
 	TransmitNumberOthers             // those that have no IP inside
 	TransmitDF                       // packets do not leave in fragments
+	TransmitCopyDSCP                 // the DSCP of IP inside is copied outside
+	TransmitMapPCP                   // the DSCP outside is that in Dscp
 
 	TransmitNoEthernet = 1 << 15 // the underlay takes packets without an Ethernet header
 )

@@ -8,7 +8,6 @@
 #include "service.h"
 
 #define VLAN_DEI_MASK 0x1000
-#define VLAN_PCP_SHIFT 13
 
 /* The first two tags of a frame, TPID and TCI, 0 for none. */
 struct tags {

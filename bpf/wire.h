@@ -51,6 +51,7 @@ struct vlan_tag {
 };
 
 #define VLAN_VID_MASK 0x0fff
+#define VLAN_PCP_SHIFT 13
 
 #define IP4_DF 0x4000
 #define IP4_MF 0x2000
@@ -70,6 +71,7 @@ struct ip6_fragment {
  * IPv6 header.
  */
 #define ECN_MASK 0x03
+#define DSCP_MASK 0xfc
 #define ECN_NOT_ECT 0
 #define ECN_ECT_1 1
 #define ECN_ECT_0 2

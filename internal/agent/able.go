@@ -37,6 +37,8 @@ func (a *Agent) able(w *wire, dp pseudowire.Datapath) error {
 			return &UnableError{dp.Kind(), "keep packets from being fragmented", "remove `df: true` of tunnel " + t.Name + ", or use `datapath: ebpf`"}
 		case r.DSCP != 0 && !can.DSCP:
 			return &UnableError{dp.Kind(), "set the DSCP of packets", "remove `class:` of the tunnel, or use another `datapath:`"}
+		case r.Marking.Any() && !can.Marking:
+			return &UnableError{dp.Kind(), "take the DSCP of packets from the frames in them", "give the tunnel's class one DSCP, as `dscp: ef`, or use `datapath: ebpf`"}
 		case !can.Priority && t != nil && t.Shapes():
 			return &UnableError{dp.Kind(), "shape a tunnel", "remove `rate:` and `ceiling:` of its class, or use another `datapath:`"}
 		}

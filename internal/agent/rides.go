@@ -37,8 +37,12 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 		if r == nil {
 			r = &ride{}
 		}
+		remarked := r.session != nil && r.Marking != want.Marking
 		r.Ride, r.signalled = want, false
 		rides = append(rides, r)
+		if remarked {
+			a.faults.set("pseudowire "+p.Name+"'s DSCP", a.setSession(r, r.transmits))
+		}
 	}
 	before, was := w.redundancy, w.Pseudowire
 	w.rides, w.redundancy, w.Pseudowire = rides, nil, p
@@ -150,8 +154,13 @@ func (a *Agent) setSession(r *ride, transmits bool) error {
 		PreviousCookie:  s.PreviousCookie,
 		ReceiveSublayer: s.ReceiveSublayer, TransmitSublayer: s.TransmitSublayer,
 		ReceiveSequencing: s.ReceiveSequencing, TransmitSequencing: s.TransmitSequencing,
-		DSCP: s.DSCP, Priority: a.priority(s.Tunnel, dp), Transmit: transmits,
+		DSCP: s.DSCP, Marking: marking(&r.Marking), Priority: a.priority(s.Tunnel, dp), Transmit: transmits,
 	})
+}
+
+// marking is that of a class, as datapaths have it.
+func marking(m *topology.Marking) pseudowire.Marking {
+	return pseudowire.Marking{Copy: m.Copy, Mapped: m.Mapped, Map: m.Map}
 }
 
 // forward has frames leave over the session that they are to: that comes first, so that

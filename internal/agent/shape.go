@@ -136,7 +136,7 @@ func add(a, b qos.Counters) qos.Counters {
 
 func classView(c topology.Class, sum qos.Counters) api.Class {
 	return api.Class{
-		Name: c.Name, DSCP: c.DSCP, Priority: c.Priority, Rate: c.Rate, Ceiling: c.Ceiling, Queue: c.Queue,
+		Name: c.Name, DSCP: c.DSCP, DSCPFrom: c.Marking.String(), Priority: c.Priority, Rate: c.Rate, Ceiling: c.Ceiling, Queue: c.Queue,
 		Octets: sum.Octets, Frames: sum.Frames, Drops: sum.Drops,
 		BacklogOctets: sum.BacklogOctets, BacklogFrames: sum.BacklogFrames,
 	}

@@ -229,6 +229,9 @@ type Class struct {
 	Name string `json:"name"`
 	// DSCP is that of the outer header of data packets, 0 to 63.
 	DSCP uint8 `json:"dscp"`
+	// DSCPFrom says how it comes from the frame, empty where it does not: "copy", or
+	// "by PCP" and the DSCPs for each.
+	DSCPFrom string `json:"dscpFrom,omitempty"`
 	// Rate and Ceiling are in bits a second, 0 for none.
 	Rate     uint64 `json:"rate,omitempty"`
 	Ceiling  uint64 `json:"ceiling,omitempty"`

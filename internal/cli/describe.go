@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -429,7 +430,7 @@ func attachmentFields(p *page, ac api.Attachment) {
 func describeClass(_ context.Context, _ *api.Client, it item, p *page) error {
 	c := it.value.(api.Class)
 	p.title("Class "+c.Name, "", 0, "")
-	p.field("DSCP", strconv.Itoa(int(c.DSCP)))
+	p.field("DSCP", cmp.Or(c.DSCPFrom, strconv.Itoa(int(c.DSCP))))
 	if c.Rate == 0 && c.Ceiling == 0 {
 		return nil
 	}

@@ -228,7 +228,11 @@ func classes() resource {
 		columns: []column{{title: "NAME"}, {title: "DSCP"}, {title: "RATE"}, {title: "CEILING"}, {title: "OCTETS"}, {title: "FRAMES"},
 			{title: "DROPS"}, {title: "BACKLOG"}},
 		list: items((*api.Client).Classes, func(c api.Class) item {
-			cells := []string{c.Name, strconv.Itoa(int(c.DSCP)), bitRate(c.Rate), bitRate(c.Ceiling), "-", "-", "-", "-"}
+			dscp := strconv.Itoa(int(c.DSCP))
+			if c.DSCPFrom != "" {
+				dscp, _, _ = strings.Cut(c.DSCPFrom, " [")
+			}
+			cells := []string{c.Name, dscp, bitRate(c.Rate), bitRate(c.Ceiling), "-", "-", "-", "-"}
 			if c.Rate != 0 || c.Ceiling != 0 {
 				for i, n := range []uint64{c.Octets, c.Frames, c.Drops, c.BacklogOctets} {
 					cells[4+i] = strconv.FormatUint(n, 10)

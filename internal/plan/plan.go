@@ -283,6 +283,18 @@ func dscps(p, other *topology.Pseudowire) []uint8 {
 	return all
 }
 
+// markings are how those sessions get their DSCP from frames.
+func markings(p, other *topology.Pseudowire) string {
+	var all []string
+	for _, r := range p.Rides() {
+		if other.On(r.Tunnel) && r.Marking.Any() {
+			all = append(all, r.Tunnel+" "+r.Marking.String())
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
 func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 	// While it keeps one of its tunnels, frames go over that.
 	ride := ResetsSession
@@ -303,6 +315,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"sublayer", ResetsSession, a.Sublayer, b.Sublayer},
 		{"sequencing", ResetsSession, a.Sequencing, b.Sequencing},
 		{"dscp", ResetsSession, dscps(a, b), dscps(b, a)},
+		{"dscp from frames", Live, markings(a, b), markings(b, a)},
 		{"mtu", ResetsSession, a.MTU, b.MTU},
 		{"max-macs", Live, a.MaxMACs, b.MaxMACs},
 		{"bridge", Live, a.Attachment.Bridge, b.Attachment.Bridge},

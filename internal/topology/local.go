@@ -109,7 +109,7 @@ func tunnelKey(t *tunnel, peer *site) string { return t.name + "/" + peer.name }
 func rideOf(t *tunnel, peer *site) Ride {
 	r := Ride{Tunnel: tunnelKey(t, peer)}
 	if t.class != nil {
-		r.DSCP = t.class.DSCP
+		r.DSCP, r.Marking = t.class.DSCP, t.class.Marking
 	}
 	return r
 }
@@ -135,7 +135,7 @@ func (p *pseudowire) local(s *site) (Pseudowire, bool) {
 			own.PeerVLAN = there.attachment.VLAN
 		}
 		r := rideOf(p.tunnel, there.site)
-		own.Tunnel, own.DSCP = r.Tunnel, r.DSCP
+		own.Tunnel, own.DSCP, own.Marking = r.Tunnel, r.DSCP, r.Marking
 		for _, t := range p.standby {
 			own.Standby = append(own.Standby, rideOf(t, there.site))
 		}

@@ -4,6 +4,7 @@
 package topology
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -29,7 +30,9 @@ type Local struct {
 // Class is a class of service.
 type Class struct {
 	Name string
-	DSCP uint8
+	// DSCP is that of outer packets, where Marking does not say otherwise.
+	DSCP    uint8
+	Marking Marking
 	Shape
 }
 
@@ -119,9 +122,10 @@ type Pseudowire struct {
 	// Device is the netdev's name: pw-NAME or its short form.
 	Device string
 	// Tunnel is the Key of the tunnel that carries it, the active one if there are others,
-	// DSCP that of its class. Standby are the others, by preference.
+	// DSCP and Marking those of its class. Standby are the others, by preference.
 	Tunnel  string
 	DSCP    uint8
+	Marking Marking
 	Standby []Ride
 	// Redundancy says how they stand in for each other, nil where there are none.
 	Redundancy *Redundancy
@@ -148,13 +152,40 @@ type Pseudowire struct {
 
 // Ride is one session of a pseudowire, on one tunnel.
 type Ride struct {
-	// Tunnel is the Key of the tunnel, DSCP that of its class.
-	Tunnel string
-	DSCP   uint8
+	// Tunnel is the Key of the tunnel, DSCP and Marking are those of its class.
+	Tunnel  string
+	DSCP    uint8
+	Marking Marking
 }
 
+// Marking says how the DSCP of an outer packet comes from the frame in it. The zero value
+// is not at all.
+type Marking struct {
+	// Copy says that it is that of the IP packet inside, 0 where there is none.
+	Copy bool
+	// Mapped says that it is in Map, by the priority bits of the frame's first tag.
+	Mapped bool
+	Map    [8]uint8
+}
+
+// String is it in words, empty for not at all.
+func (m Marking) String() string {
+	switch {
+	case m.Copy:
+		return "copy"
+	case m.Mapped:
+		return fmt.Sprintf("by PCP %d", m.Map)
+	}
+	return ""
+}
+
+// Any says that it does come from the frame.
+func (m *Marking) Any() bool { return m.Copy || m.Mapped }
+
 // Rides are all sessions of the pseudowire, by preference.
-func (p *Pseudowire) Rides() []Ride { return append([]Ride{{p.Tunnel, p.DSCP}}, p.Standby...) }
+func (p *Pseudowire) Rides() []Ride {
+	return append([]Ride{{p.Tunnel, p.DSCP, p.Marking}}, p.Standby...)
+}
 
 // On says whether the pseudowire has a session on a tunnel.
 func (p *Pseudowire) On(tunnel string) bool {

@@ -75,7 +75,7 @@ func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
 			there.Standby = nil
 			for _, r := range peer.Standby {
 				t, _, _ := strings.Cut(r.Tunnel, "/")
-				there.Standby = append(there.Standby, Ride{t + "/" + p.Peer, r.DSCP})
+				there.Standby = append(there.Standby, Ride{t + "/" + p.Peer, r.DSCP, r.Marking})
 			}
 			if r := peer.Redundancy; r != nil { // one of them leads
 				there.Redundancy = &Redundancy{r.Revertive, r.Hold, !r.Leads}

@@ -452,12 +452,13 @@ var dscp = scalar{words: "a DSCP by name, as ef, or a number from 0 to 63", form
 	return s.refuse(CodeNotOneOf, at, printable(n.text)+" is not a DSCP", oneOf(n.text, "write 0 to 63 or one of", slices.Sorted(maps.Keys(dscpNames))))
 }}
 
-var laterCopy = map[string]string{"copy": "write a DSCP: that of the frame's packet is not copied yet"}
+// copied is the DSCP that a packet has inside.
+type copied struct{}
 
 // classDSCP is a class's: dscp, or copy.
-var classDSCP = scalar{words: dscp.words, form: dscp.form, later: laterCopy, parse: func(s *source, at spot, n *node) (any, bool) {
-	if n.text == "copy" {
-		return s.refuse(CodeNotSupported, at, "`dscp: copy` is not supported yet", laterCopy["copy"])
+var classDSCP = scalar{words: dscp.words + ", or copy", form: anyOf(between(0, 63), spelled(append(slices.Sorted(maps.Keys(dscpNames)), "copy"))), parse: func(s *source, at spot, n *node) (any, bool) {
+	if n.text == "copy" && !n.quoted {
+		return copied{}, true
 	}
 	return dscp.parse(s, at, n)
 }}

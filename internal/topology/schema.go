@@ -70,7 +70,7 @@ var groupList = list{of: wordOf(choice{words: []string{"all", "none", "stp", "la
 var classObject = &object{
 	name: "class", where: "classes.CLASS",
 	fields: []field{
-		{key: "dscp", shape: classDSCP, standard: "default (0)", about: "The DSCP of data packets' outer IP header. The peer is asked for it too (RFC 3308)."},
+		{key: "dscp", shape: list{of: classDSCP, least: 8, most: 8, orOne: true}, standard: "default (0)", about: "The DSCP of data packets' outer IP header. One: of all; the peer is asked for it too (RFC 3308). `copy`: that of the IP packet inside, 0 for other frames. A list of eight: by the priority bits of the frame's first tag, from 0 on; those of a frame without one are 0. The last two are the eBPF datapath's."},
 		{key: "priority", shape: integer("priority", 0, 7), standard: "0", about: "Who takes first of what is left when all have what is guaranteed to them; lower first. It takes `rate` or `ceiling`."},
 		{key: "rate", shape: rate, standard: "none", about: "What each tunnel of the class can always send, at each of its ends: octets of outer packets, the link's header included."},
 		{key: "ceiling", shape: rate, standard: "the site's `rate`", about: "What it sends at most."},

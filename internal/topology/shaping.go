@@ -28,6 +28,33 @@ func (b *builder) shape(c *class, rec *record) {
 	}
 }
 
+// marking reads the DSCP: one, eight by the priority bits of a tag, or that inside.
+func (b *builder) marking(c *class, rec *record) {
+	list, _, ok := get[[]item](rec, "dscp")
+	if !ok {
+		return
+	}
+	if len(list) == 1 {
+		switch v := list[0].value.(type) {
+		case uint8:
+			c.DSCP = v
+		case copied:
+			c.Marking.Copy = true
+		}
+		return
+	}
+	c.Marking.Mapped = true
+	for i, it := range list {
+		v, ok := it.value.(uint8)
+		if !ok {
+			b.fault(CodeNotOneOf, it.at, "a list of DSCPs has eight of them, one for each PCP", "write `dscp: copy` alone, or the DSCP for each PCP from 0 to 7")
+			c.Marking = Marking{}
+			return
+		}
+		c.Marking.Map[i] = v
+	}
+}
+
 // checkRates compares what is guaranteed at each site with what its link carries.
 func (b *builder) checkRates() {
 	for _, s := range b.t.sites {

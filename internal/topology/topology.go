@@ -331,7 +331,7 @@ func (b *builder) class(r row) {
 	b.classes[c.Name] = c
 	b.t.classes = append(b.t.classes, c)
 	rec, _ := r.value.(*record)
-	c.DSCP, _, _ = get[uint8](rec, "dscp")
+	b.marking(c, rec)
 	b.shape(c, rec)
 }
 

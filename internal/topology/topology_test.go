@@ -114,7 +114,7 @@ func TestLocal(t *testing.T) {
 				{Name: "text", DSCP: 46, Peer: "a", Device: "pw-text", Tunnel: "one/a", Type: l2tpv3.Ethernet, EndID: []byte("7"), CookieLength: 4, MTU: 1280, Datapath: "ebpf", Attachment: Attachment{Bridge: "br-theirs"}},
 				{Name: "words", Sequencing: l2tpv3.SequencingNonIP, Sublayer: l2tpv3.SublayerDefault, PeerVLAN: 7, DSCP: 63, Peer: "a", Device: "pw-words", Tunnel: "all/a", Type: l2tpv3.EthernetVLAN, EndID: []byte("vc 7: east"), CookieLength: 8, Attachment: Attachment{Bridge: "br-on", VLAN: 1}},
 			},
-			Classes: []Class{{"best", 46, Shape{1, 1e15, 7, 100000}}, {"least", 63, Shape{}}},
+			Classes: []Class{{Name: "best", DSCP: 46, Shape: Shape{1, 1e15, 7, 100000}}, {Name: "least", DSCP: 63}},
 			SecretFiles: []SecretFile{
 				{Tunnel: "one", Name: "new", Path: "tunnels.one.secret-file[0]"},
 				{Tunnel: "one", Name: "/etc/pwd/old", Path: "tunnels.one.secret-file[1]"},

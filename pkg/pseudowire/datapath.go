@@ -99,8 +99,9 @@ type Session struct {
 	// ReceiveSequencing and TransmitSequencing say which packets of each direction
 	// are numbered (Section 4.6); SequencingNone without a sublayer.
 	ReceiveSequencing, TransmitSequencing l2tpv3.DataSequencing
-	// DSCP is that of outer packets, 0 to 63.
-	DSCP uint8
+	// DSCP is that of outer packets, 0 to 63, where Marking does not say otherwise.
+	DSCP    uint8
+	Marking Marking
 	// Priority is that of outer packets on this host (skb->priority): the handle of
 	// their class, where the underlay's qdisc has classes.
 	Priority uint32
@@ -108,6 +109,17 @@ type Session struct {
 	// established and the peer's circuit is active (Section 5.4.5). Frames
 	// received are always delivered.
 	Transmit bool
+}
+
+// Marking says how the DSCP of an outer packet comes from the frame in it. The zero value
+// is not at all.
+type Marking struct {
+	// Copy says that it is that of the IP packet inside, 0 where there is none.
+	Copy bool
+	// Mapped says that it is in Map, by the priority bits of the frame's first tag on the
+	// attachment circuit; those of a frame without one are 0.
+	Mapped bool
+	Map    [8]uint8
 }
 
 // Counters of one session since it was installed.
@@ -160,6 +172,8 @@ type Abilities struct {
 	ChangesCookies bool
 	// DSCP and ECN say that Session.DSCP and Tunnel.ECN are honoured.
 	DSCP, ECN bool
+	// Marking says that Session.Marking is honoured.
+	Marking bool
 	// Checksum says that Tunnel.Checksum is honoured; otherwise data packets over UDP
 	// have checksums always.
 	Checksum bool

@@ -216,6 +216,7 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	case l2tpv3.SequencingNonIP:
 		tx.Flags |= bpf.TransmitNumberOthers
 	}
+	putMarking(&tx, &s.Marking)
 	putOuter(&tx, t.path, &t.Tunnel, &s.Session)
 	if dev.written != nil && *dev.written == tx {
 		return nil

@@ -166,7 +166,7 @@ func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.EBPF }
 func (d *Datapath) Abilities() pseudowire.Abilities {
 	return pseudowire.Abilities{
 		RewritesTags: true, DeviceWithoutSession: true, Several: true, IP: true, Sequencing: true,
-		SublayerPerDirection: true, ChangesCookies: true, DSCP: true, ECN: true, Priority: true, Checksum: true, DF: true,
+		SublayerPerDirection: true, ChangesCookies: true, DSCP: true, Marking: true, ECN: true, Priority: true, Checksum: true, DF: true,
 		CrossConnects: true,
 	}
 }

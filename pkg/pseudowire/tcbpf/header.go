@@ -25,6 +25,27 @@ const (
 	l2tpVersion  = 0x0003
 )
 
+// outerDSCP is the DSCP of all outer packets of a session.
+func outerDSCP(s *pseudowire.Session) uint8 {
+	if s.Marking.Copy || s.Marking.Mapped {
+		return 0
+	}
+	return s.DSCP
+}
+
+// putMarking says how the DSCP comes from the frame, if it does.
+func putMarking(t *bpf.Transmit, m *pseudowire.Marking) {
+	switch {
+	case m.Copy:
+		t.Flags |= bpf.TransmitCopyDSCP
+	case m.Mapped:
+		t.Flags |= bpf.TransmitMapPCP
+		for pcp, dscp := range m.Map {
+			t.Dscp |= uint64(dscp) << 2 << (8 * pcp)
+		}
+	}
+}
+
 // putOuter writes the headers of a session's outer packets, from Ethernet to the
 // L2-Specific Sublayer, into t: all that does not depend on the frame.
 func putOuter(t *bpf.Transmit, p path, tun *pseudowire.Tunnel, s *pseudowire.Session) {
@@ -40,12 +61,12 @@ func putOuter(t *bpf.Transmit, p path, tun *pseudowire.Tunnel, s *pseudowire.Ses
 	}
 	if remote.Is4() {
 		b = binary.BigEndian.AppendUint16(b, 0x0800)
-		b = appendIPv4(b, local, remote, protocol, s.DSCP)
+		b = appendIPv4(b, local, remote, protocol, outerDSCP(s))
 		t.IpSum = sum16(b[ethernetLen:])
 	} else {
 		t.Flags |= bpf.TransmitIPv6
 		b = binary.BigEndian.AppendUint16(b, 0x86dd)
-		b = appendIPv6(b, local, remote, protocol, s.DSCP)
+		b = appendIPv6(b, local, remote, protocol, outerDSCP(s))
 	}
 	if !overIP(tun) {
 		t.PseudoSum = sum16(local.AsSlice()) + sum16(remote.AsSlice()) + uint32(bpf.NetworkOrder16(protocolUDP))
