@@ -109,11 +109,15 @@ func (s *shared) write(rate uint64, lanes []lane) {
 	}
 	fmt.Fprintf(&b, "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: share}\nsites:\n  dc1: {address: 192.0.2.1%[1]s}\n  dc2: {address: 192.0.3.1%[1]s}\nclasses:\n", limit)
 	for _, l := range lanes {
+		dscp := fmt.Sprint(l.dscp)
+		if l.class == "bulk" {
+			dscp = fmt.Sprintf("[%d, 1, 1, 1, 1, 1, 1, 1]", l.dscp) // untagged frames count as PCP 0
+		}
 		if rate == 0 {
-			fmt.Fprintf(&b, "  %s: {dscp: %d}\n", l.class, l.dscp)
+			fmt.Fprintf(&b, "  %s: {dscp: %s}\n", l.class, dscp)
 			continue
 		}
-		fmt.Fprintf(&b, "  %s: {dscp: %d, priority: %d, rate: %dbit, ceiling: %dbit}\n", l.class, l.dscp, l.priority, rate*l.rate/100, rate*l.ceiling/100)
+		fmt.Fprintf(&b, "  %s: {dscp: %s, priority: %d, rate: %dbit, ceiling: %dbit}\n", l.class, dscp, l.priority, rate*l.rate/100, rate*l.ceiling/100)
 	}
 	b.WriteString("tunnels:\n")
 	for _, l := range lanes {
