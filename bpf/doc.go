@@ -19,4 +19,4 @@ package bpf
 
 // Layout is the version of the maps' layouts (maps.h). It is part of the name
 // under which they are pinned: maps of another layout are not taken over.
-const Layout = 4
+const Layout = 5

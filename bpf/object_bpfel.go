@@ -113,7 +113,7 @@ type objectScratch struct {
 		Len    uint32
 		More   uint32
 		Left   uint32
-		Ecn    uint32
+		Tos    uint32
 		Failed uint32
 	}
 	Turn struct {
@@ -164,6 +164,7 @@ type objectTransmit struct {
 	IdSlot    uint32
 	Vlan      uint32
 	Priority  uint32
+	Dscp      uint64
 	Outer     [11]uint64
 }
 
