@@ -231,3 +231,56 @@ func (w *twoWays) failover(datapaths [2]string) {
 		}
 	}
 }
+
+// A way comes and goes: each time that it fails soon after it has come back it has to have
+// worked twice as long before it is taken again. In the meantime frames stay where they are,
+// and none is lost.
+func TestFlapping(t *testing.T) {
+	if inVM {
+		t.Skip("the agent's affair, not the datapath's")
+	}
+	w := buildTwoWays(t, datapaths()[0], ", hold: 2s")
+	w.cut(0)
+	w.awaitUsed("silver")
+	w.mend(0)
+	w.awaitUsed("gold")
+	w.cut(0)
+	w.awaitUsed("silver")
+	f := w.flows()
+	for _, wait := range []string{"4s", "8s"} {
+		w.mend(0)
+		w.awaitGold("works, but not for long enough", func(p *api.Pseudowire, gold *api.RedundantTunnel) bool {
+			return gold.State == "standby" && strings.HasSuffix(p.Reason, "that returns when it has worked for "+wait)
+		})
+		w.cut(0)
+		w.awaitGold("has failed again", func(_ *api.Pseudowire, gold *api.RedundantTunnel) bool { return gold.State == "failed" })
+	}
+	// The active one and the other one, back, and over again.
+	said, err := w.sites[0].Pwctl(within(t, 30*time.Second), "events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(said, "uses tunnel gold (tunnel silver: nothing heard") {
+		t.Logf("the machine is so busy that a daemon's silence was taken for a failure:\n%s", said)
+		return
+	}
+	if n := w.choices(); n != 4 {
+		t.Errorf("%d choices of a tunnel, want 4:\n%s", n, said)
+	}
+	f.stop(t)
+}
+
+// awaitGold waits until the first site has the pseudowire and its first tunnel so.
+func (w *twoWays) awaitGold(what string, cond func(*api.Pseudowire, *api.RedundantTunnel) bool) {
+	w.t.Helper()
+	err := w.sites[0].Await(within(w.t, 60*time.Second), "tunnel gold "+what, func(st *api.Status) error {
+		p := &st.Pseudowires[0]
+		if p.Redundancy == nil || !cond(p, &p.Redundancy.Tunnels[0]) {
+			return fmt.Errorf("%s: %+v", p.Reason, p.Redundancy)
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
