@@ -41,6 +41,7 @@ import (
 
 	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/bridge"
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
@@ -84,6 +85,7 @@ type circuits interface {
 	RemoveBridge(name string) error
 	SetAttachment(bridge.Attachment) error
 	RemoveAttachment(pseudowire string) error
+	Repairs() []drift.Repair
 	AttachmentStates() map[string]bridge.State
 	CircuitErrors(name string) (bridge.CircuitErrors, bool)
 	Addressed(link string) (bool, error)
@@ -111,6 +113,7 @@ type Agent struct {
 	events    *eventLog
 	faults    faults
 	drops     drops
+	drifts    drifts
 	bursts    map[string]*burst
 	control   *control.Endpoint
 	transport *transport.Transport

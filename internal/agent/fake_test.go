@@ -14,6 +14,7 @@ import (
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/bridge"
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -92,6 +93,8 @@ func (d *fakeDatapath) Abilities() pseudowire.Abilities {
 	}
 	return a
 }
+
+func (d *fakeDatapath) Repairs() []drift.Repair { return nil }
 
 func (d *fakeDatapath) add(device string) error {
 	nl := d.ns.Netlink()

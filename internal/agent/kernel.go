@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	share = 5
 	// eventBuffer is asked for, in octets: what is lost costs a look at everything.
 	eventBuffer = 4 << 20
+	// deviceAlias is that of the datapaths' devices, before the pseudowire's name.
+	deviceAlias = "pwd:pseudowire:"
 )
 
 // news is what changed in the kernel since the last look.
@@ -27,7 +30,9 @@ type news struct {
 	links, gone map[string]bool
 	// ports says that a link changed that belongs to a bridge or the like.
 	ports bool
-	// underlay says that links, addresses, routes or neighbours did.
+	// wires are the pseudowires whose devices changed, as their aliases name them.
+	wires map[string]bool
+	// underlay says that links, addresses, routes, neighbours or what is attached to links did.
 	underlay bool
 	// lost says that events were: anything may have changed.
 	lost bool
@@ -46,8 +51,8 @@ type watcher struct {
 	news news
 }
 
-// watchKernel collects, from now on, what happens to links, addresses, routes
-// and neighbours in the calling thread's network namespace.
+// watchKernel collects, from now on, what happens to links, addresses, routes,
+// neighbours, qdiscs and filters in the calling thread's network namespace.
 func watchKernel(log *slog.Logger) (*watcher, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
@@ -56,7 +61,7 @@ func watchKernel(log *slog.Logger) (*watcher, error) {
 	// Beyond the system's limit where we may; less is no failure.
 	_ = conn.SetReadBuffer(eventBuffer)
 	for _, group := range []uint32{
-		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH,
+		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
 	} {
@@ -165,6 +170,10 @@ func (n *news) addLink(m netlink.Message) {
 			note(&n.links, attrs.String())
 			if gone {
 				note(&n.gone, attrs.String())
+			}
+		case unix.IFLA_IFALIAS:
+			if name, ours := strings.CutPrefix(attrs.String(), deviceAlias); ours {
+				note(&n.wires, name)
 			}
 		case unix.IFLA_MASTER:
 			n.ports = true

@@ -21,6 +21,7 @@ func (a *Agent) observe(n news) {
 	if n.underlay || n.lost {
 		a.lookAtUnderlay()
 	}
+	a.lookAtDevices(n)
 	if n.lost || n.ports || a.concerns(n.links) {
 		a.refreshBridges()
 	}
@@ -30,6 +31,17 @@ func (a *Agent) observe(n news) {
 	}
 	now := time.Now()
 	a.rest = now.Add(now.Sub(begin) * (share - 1))
+}
+
+// lookAtDevices sets the devices that something happened to again, before they are put
+// back into bridges.
+func (a *Agent) lookAtDevices(n news) {
+	for _, w := range a.wires {
+		if w.fault == nil && (n.lost || n.links[w.Device] || n.wires[w.Name]) {
+			// What fails is kept in the wire, and tried again.
+			_ = a.makeDevice(w)
+		}
+	}
 }
 
 // retry tries again what could not be done, and has stale neighbours asked.

@@ -84,6 +84,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		}
 		now := time.Now()
 		a.settle(now)
+		a.tellDrift(now)
 		if d, ok := a.deadline(); ok {
 			timer.Reset(max(0, d.Sub(now)))
 		} else {

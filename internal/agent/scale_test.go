@@ -13,6 +13,7 @@ import (
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/bridge"
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
@@ -24,6 +25,7 @@ func (d *noDatapath) Kind() pseudowire.Kind { return pseudowire.EBPF }
 func (d *noDatapath) Abilities() pseudowire.Abilities {
 	return pseudowire.Abilities{RewritesTags: true, DeviceWithoutSession: true, Several: true}
 }
+func (d *noDatapath) Repairs() []drift.Repair                           { return nil }
 func (d *noDatapath) SetPseudowire(pseudowire.Pseudowire) error         { return nil }
 func (d *noDatapath) RemovePseudowire(string) error                     { return nil }
 func (d *noDatapath) SetTunnel(pseudowire.Tunnel) error                 { return nil }
@@ -41,6 +43,7 @@ func (d *noDatapath) Cleanup() error                                    { return
 // noCircuits are attachment circuits that are always up.
 type noCircuits map[string]bridge.State
 
+func (noCircuits) Repairs() []drift.Repair         { return nil }
 func (c noCircuits) Supports() (bool, bool, error) { return true, true, nil }
 func (c noCircuits) SetBridge(bridge.Bridge) error { return nil }
 func (c noCircuits) RemoveBridge(string) error     { return nil }

@@ -77,6 +77,7 @@ func (a *Agent) Status(ctx context.Context) (*api.Status, error) {
 func (a *Agent) status(fileHash string) *api.Status {
 	s := &api.Status{
 		Site: a.opt.Site, Version: a.opt.Version, Started: a.started, Datapath: string(a.standard),
+		Drift: api.DriftCount{Repaired: a.drifts.repaired, Failed: a.drifts.failed},
 		Notes: slices.Clone(a.notes), Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
 		Counters: a.globalCounters(), Strangers: a.drops.views(), FileHash: fileHash, Health: "healthy", Problems: []api.Problem{},
 	}
@@ -87,6 +88,9 @@ func (a *Agent) status(fileHash string) *api.Status {
 		if d.Until == nil {
 			s.Notes = append(s.Notes, fmt.Sprintf("%s is %s; `pwctl undrain %s` ends that", d.object(), d.words(time.Now()), d.Name))
 		}
+	}
+	if note := a.drifts.note(time.Now()); note != "" {
+		s.Notes = append(s.Notes, note)
 	}
 	if g := a.generation; g != nil {
 		s.Generation, s.Applied, s.AppliedHash = g.Number, g.Applied, g.Hash

@@ -164,6 +164,7 @@ func (s *Server) routes() []*route {
 		{s: s, method: http.MethodPost, path: "/v1/rotate-cookies", handle: s.rotateCookies},
 		{s: s, method: http.MethodPost, path: "/v1/announce", handle: s.announce},
 		{s: s, method: http.MethodPost, path: "/v1/drain", handle: s.drain},
+		get("/v1/drift", s.drifts),
 		get("/v1/history", s.history),
 		{s: s, method: http.MethodPost, path: "/v1/confirm", handle: s.confirm},
 		{s: s, method: http.MethodPost, path: "/v1/rollback", handle: s.rollback},

@@ -271,6 +271,8 @@ type Status struct {
 	Tunnels     []Tunnel          `json:"tunnels"`
 	Pseudowires []Pseudowire      `json:"pseudowires"`
 	Counters    map[string]uint64 `json:"counters,omitempty"`
+	// Drift counts what others have changed.
+	Drift DriftCount `json:"drift"`
 	// Strangers are who sent what was dropped and is no tunnel's, the last first.
 	Strangers []Stranger `json:"strangers,omitempty"`
 }
@@ -416,6 +418,8 @@ type Backend interface {
 	MACs(context.Context) ([]MAC, error)
 	// Announce tells peers which addresses are at this site.
 	Announce(context.Context, AnnounceRequest) ([]Announcement, error)
+	// Drift lists what others have changed, the last first.
+	Drift(context.Context) ([]Drift, error)
 	// Drain has something not used any more, or used again, and waits a while for that.
 	Drain(context.Context, DrainRequest) ([]Drained, error)
 	Apply(context.Context, ApplyRequest) (*ApplyResult, error)

@@ -20,11 +20,11 @@ const (
 // paint is the colour of a state or a severity.
 func paint(state string) string {
 	switch state {
-	case "established", "up", "healthy", "add":
+	case "established", "up", "healthy", "add", "repaired":
 		return green
 	case "connecting", "signalling", "standby", "warning", "change":
 		return yellow
-	case "down", "degraded", "error", "remove":
+	case "down", "degraded", "error", "remove", "failed":
 		return red
 	}
 	return plain

@@ -8,7 +8,7 @@ import (
 
 // A wrong command line ends with 2 and one line that says what would be right.
 func TestUsage(t *testing.T) {
-	const commands = "there are announce, apply, capture, completion, confirm, describe, diff, doctor, drain, events, get, graph, history, rollback, rotate, schema, status, sysdump, undrain, validate, version"
+	const commands = "there are announce, apply, capture, completion, confirm, describe, diff, doctor, drain, drift, events, get, graph, history, rollback, rotate, schema, status, sysdump, undrain, validate, version"
 	const kinds = "tunnels, sessions, pseudowires, attachments, classes, macs"
 	for args, message := range map[string]string{
 		"undo":                      `unknown command "undo"; ` + commands + "\n  help: see `pwctl --help`",
@@ -104,7 +104,7 @@ func TestReference(t *testing.T) {
 			t.Errorf("docs/cli.md does not tell of exit code %s", code)
 		}
 	}
-	for _, path := range []string{"/v1/status", "/v1/tunnels", "/v1/sessions", "/v1/pseudowires", "/v1/attachments", "/v1/classes", "/v1/apply", "/v1/rotate-cookies", "/v1/macs", "/v1/announce", "/v1/drain", "/v1/events", "/healthz", "/readyz", "/metrics"} {
+	for _, path := range []string{"/v1/status", "/v1/tunnels", "/v1/sessions", "/v1/pseudowires", "/v1/attachments", "/v1/classes", "/v1/apply", "/v1/rotate-cookies", "/v1/macs", "/v1/announce", "/v1/drain", "/v1/drift", "/v1/events", "/healthz", "/readyz", "/metrics"} {
 		if !strings.Contains(string(doc), "`"+path) {
 			t.Errorf("docs/cli.md does not tell of %s", path)
 		}

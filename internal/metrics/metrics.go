@@ -124,6 +124,8 @@ func (to sink) site(s *api.Status) {
 	to.put(buildInfo, 1, s.Version, runtime.Version(), s.Datapath)
 	to.put(startTime, unix(s.Started))
 	to.put(problems, float64(len(s.Problems)))
+	to.put(drift, float64(s.Drift.Repaired), "repaired")
+	to.put(drift, float64(s.Drift.Failed), "failed")
 	to.put(generation, float64(s.Generation))
 	to.put(fileDiffers, truth(s.FileDiffers))
 	if s.Generation > 0 {

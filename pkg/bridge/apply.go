@@ -19,8 +19,9 @@ const transparent = 0xffff &^ (1 << 1)
 // lets no frame into a VLAN that is not its own: VLANs before filtering, the
 // bridge up last. The errors are the bridge's own, and those of the devices.
 func (m *Manager) reconcile(t *target) (own, devices error) {
+	before := left{t.index, t.shape, t.clean && m.settled && !t.external}
 	t.clean, t.index = false, 0
-	br, n, err := m.ensure(t)
+	br, n, err := m.ensure(t, before)
 	if err != nil {
 		return err, nil
 	}
@@ -29,6 +30,7 @@ func (m *Manager) reconcile(t *target) (own, devices error) {
 		return err, nil
 	}
 	t.index, t.shape = br.index, s
+	strayed := before.sure && before.index == br.index && before.shape == s && br.filters != s.aware
 
 	var failures []error
 	if !t.external {
@@ -40,12 +42,15 @@ func (m *Manager) reconcile(t *target) (own, devices error) {
 	if !t.external {
 		own = errors.Join(own, m.complete(t, br))
 	}
+	if strayed {
+		m.Add("bridge "+t.name, "VLAN filtering was turned "+onOff(!s.aware), "turned "+onOff(s.aware)+" again", own)
+	}
 	t.clean = own == nil
 	return own, errors.Join(failures...)
 }
 
 // ensure finds or makes the bridge, and reads its note.
-func (m *Manager) ensure(t *target) (*link, note, error) {
+func (m *Manager) ensure(t *target, before left) (*link, note, error) {
 	br, err := m.nl.link(t.name)
 	if err != nil {
 		return nil, note{}, failed("find", t.name, err)
@@ -54,10 +59,14 @@ func (m *Manager) ensure(t *target) (*link, note, error) {
 		return m.external(t, br)
 	}
 	if br == nil {
-		if err := m.nl.create(t.name, infoOf("bridge",
+		err := m.nl.create(t.name, infoOf("bridge",
 			attr(unix.IFLA_BR_STP_STATE, nl.Uint32Attr(0)),
 			attr(unix.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0)),
-		), attr(unix.IFLA_ADDRESS, randomAddress())); err != nil {
+		), attr(unix.IFLA_ADDRESS, randomAddress()))
+		if before.index != 0 && m.settled {
+			m.Add("bridge "+t.name, "it was removed", "made again", err)
+		}
+		if err != nil {
 			return nil, note{}, failed("make bridge", t.name, err)
 		}
 		m.log.Info("bridge made", "bridge", t.name)
@@ -174,6 +183,16 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 	if err != nil || l == nil {
 		return failed("find", name, orGone(err))
 	}
+	next := portState{
+		index: index, master: t.index, isolated: a.Isolated, learns: t.shape.learns && !a.Full,
+		groupForward: t.groups, vlans: vlans, object: objectOf(t, a),
+	}
+	if !t.shape.aware {
+		next.vlans = nil
+	}
+	if t.external {
+		next.groupForward = l.portGroupForward
+	}
 	var change []*nl.RtAttr
 	if l.learning && !t.shape.learns {
 		// What it has learned would be wrong still.
@@ -190,14 +209,19 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 		change = append(change, attr(unix.IFLA_BRPORT_GROUP_FWD_MASK, nl.Uint16Attr(t.groups)))
 	}
 	if len(change) > 0 {
-		if err := m.nl.setPort(index, change...); err != nil {
-			return failed("configure port", name, err)
-		}
+		err = failed("configure port", name, m.nl.setPort(index, change...))
 	}
-	if !t.shape.aware {
-		return nil
+	var taken, given []uint16
+	if err == nil && t.shape.aware {
+		taken, given, err = m.nl.setVLANs(index, false, vlans, keep)
+		err = failed("set the VLANs of", name, err)
 	}
-	return failed("set the VLANs of", name, m.nl.setVLANs(index, false, vlans, keep))
+	m.changed(l, next, taken, given, err)
+	delete(m.known, name)
+	if err == nil {
+		m.known[name] = next
+	}
+	return err
 }
 
 // adapt brings one new or changed attachment in, and the rest where it concerns
@@ -262,6 +286,7 @@ func (m *Manager) portTable(t *target, vlan uint16) error {
 		l, err := m.nl.link(name)
 		if err == nil && l != nil && l.master == t.index {
 			err = m.nl.changeVLAN(unix.RTM_SETLINK, l.index, false, vlan, tagged)
+			m.knowVLANs(name, l.index, t.portVLANs(t.shape), err)
 		} else {
 			t.clean = false // Refresh puts it in, with all its VLANs
 		}
@@ -283,7 +308,10 @@ func (m *Manager) portTables(t *target) error {
 			failures = append(failures, failed("find", name, err))
 			continue
 		}
-		failures = append(failures, failed("set the VLANs of", name, m.nl.setVLANs(l.index, false, t.portVLANs(t.shape), !m.settled)))
+		table := t.portVLANs(t.shape)
+		_, _, err = m.nl.setVLANs(l.index, false, table, !m.settled)
+		m.knowVLANs(name, l.index, table, err)
+		failures = append(failures, failed("set the VLANs of", name, err))
 	}
 	return errors.Join(failures...)
 }
@@ -314,6 +342,10 @@ func (m *Manager) attach(t *target, a Attachment) error {
 			l.flags &^= unix.IFF_UP
 		}
 		err := m.nl.setMaster(l.index, t.index)
+		if m.strayed(l, t.index) {
+			m.putBackInto("pseudowire "+a.Pseudowire, l, t.name, err)
+		}
+		delete(m.known, l.name)
 		if errors.Is(err, unix.EXFULL) {
 			return &UnsupportedError{For: "pseudowire " + a.Pseudowire, Missing: "bridge " + t.name + " has as many ports as the kernel allows, 1023",
 				Remedy: "spread the pseudowires over several bridges"}

@@ -51,6 +51,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/vlan"
 )
 
@@ -118,7 +119,10 @@ type Attachment struct {
 }
 
 // Manager makes attachment circuits in one network namespace.
+//
+// What it finds changed by others, Repairs tells.
 type Manager struct {
+	drift.Log
 	nl          *rtnl
 	log         *slog.Logger
 	namespace   uint64 // inode of the network namespace
@@ -129,6 +133,8 @@ type Manager struct {
 	// owners is which bridge an interface is for: the one that asked last, so
 	// that it can move from one to the other in any order.
 	owners map[string]*target
+	// known is how ports were left, by name.
+	known map[string]portState
 	// settled is set by Prune.
 	settled bool
 }
@@ -148,6 +154,7 @@ func Open(o Options) (*Manager, error) {
 	m := &Manager{
 		nl: nl, log: o.Logger, namespace: namespaceInode(),
 		bridges: map[string]Bridge{}, attachments: map[string]placed{}, targets: map[string]*target{}, owners: map[string]*target{},
+		known: map[string]portState{},
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

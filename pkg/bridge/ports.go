@@ -15,8 +15,13 @@ const addrGenNone = 1
 // join takes an interface of the host's into a bridge: noted first, brought up if it is
 // down, then made a port. One that is in it is left as it is; an interface that its
 // owner took down stays down.
-func (m *Manager) join(t *target, br *link, n note, l *link) (note, error) {
+func (m *Manager) join(t *target, br *link, n note, l *link) (_ note, err error) {
 	wantedBy := "bridge " + t.name
+	if m.strayed(l, br.index) {
+		strayed := *l
+		defer func() { m.putBackInto(wantedBy, &strayed, t.name, err) }()
+		delete(m.known, l.name)
+	}
 	if l.kind == "bridge" {
 		return n, &InvalidError{wantedBy, "a bridge cannot be a port: " + l.name}
 	}
@@ -92,6 +97,7 @@ func (m *Manager) leave(br *link, n note, u use) (note, error) {
 		if err := m.putBack(l, u); err != nil {
 			return n, err
 		}
+		delete(m.known, l.name)
 		if err := m.nl.setMaster(l.index, 0); err != nil {
 			return n, failed("take out of "+br.name+" the interface", l.name, err)
 		}
@@ -132,7 +138,12 @@ func (m *Manager) joinVLAN(t *target, br *link) error {
 		return err
 	}
 	if l.master != br.index {
-		if err := m.nl.setMaster(l.index, br.index); err != nil {
+		err := m.nl.setMaster(l.index, br.index)
+		if m.strayed(l, br.index) {
+			m.putBackInto("bridge "+t.name, l, t.name, err)
+		}
+		delete(m.known, l.name)
+		if err != nil {
 			return failed("put into "+br.name+" the device", l.name, err)
 		}
 	}
@@ -164,7 +175,12 @@ func (m *Manager) ensureVLAN(v *vlanDevice) (*link, error) {
 		}
 	}
 	if l == nil {
-		if l, err = m.makeVLAN(v, parent); err != nil {
+		l, err = m.makeVLAN(v, parent)
+		if _, known := m.known[v.name]; known && m.settled {
+			m.Add("VLAN device "+v.name, "it was removed", "made again", err)
+			delete(m.known, v.name)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 // detach takes a pseudowire's device out of its bridge, if it is there.
 func (m *Manager) detach(t *target, device string) error {
+	delete(m.known, device)
 	l, err := m.nl.link(device)
 	if err != nil || l == nil || l.master == 0 {
 		return failed("find", device, err)
@@ -112,6 +113,7 @@ func (m *Manager) removeLink(l *link) error {
 		failures = append(failures, err)
 	}
 	m.log.Info("removed", "link", l.name)
+	delete(m.known, l.name)
 	err := m.nl.remove(l.index)
 	if errors.Is(err, unix.ENODEV) {
 		err = nil

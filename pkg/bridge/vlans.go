@@ -109,32 +109,35 @@ func (r *rtnl) vlansByLink(index int) (vlanTable, error) {
 }
 
 // setVLANs makes a netdev's VLANs what is wanted. With keep, those that are
-// there beyond it stay. self says that the netdev is the bridge itself.
-func (r *rtnl) setVLANs(index int, self bool, wanted vlanTable, keep bool) error {
+// there beyond it stay. self says that the netdev is the bridge itself. It returns the
+// VLANs that were missing or different, and those that were too many.
+func (r *rtnl) setVLANs(index int, self bool, wanted vlanTable, keep bool) (missing, beyond []uint16, err error) {
 	have, err := r.vlansOf(index)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	for _, vid := range slices.Sorted(maps.Keys(wanted)) {
 		if m, ok := have[vid]; ok && m == wanted[vid] {
 			continue
 		}
+		missing = append(missing, vid)
 		if err := r.changeVLAN(unix.RTM_SETLINK, index, self, vid, wanted[vid]); err != nil {
-			return err
+			return missing, nil, err
 		}
 	}
 	if keep {
-		return nil
+		return missing, nil, nil
 	}
 	for _, vid := range slices.Sorted(maps.Keys(have)) {
 		if _, ok := wanted[vid]; ok {
 			continue
 		}
+		beyond = append(beyond, vid)
 		if err := r.changeVLAN(unix.RTM_DELLINK, index, self, vid, tagged); err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
+			return missing, beyond, err
 		}
 	}
-	return nil
+	return missing, beyond, nil
 }
 
 func (r *rtnl) changeVLAN(command, index int, self bool, vid uint16, m membership) error {

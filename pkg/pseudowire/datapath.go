@@ -13,6 +13,7 @@ package pseudowire
 import (
 	"net/netip"
 
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
@@ -202,9 +203,12 @@ type Datapath interface {
 	// RemoveSession takes the session with that local ID out; unknown ones are no error.
 	RemoveSession(localID uint32) error
 
-	// Refresh looks again at routes, neighbours and links of the underlay. The
-	// caller calls it after a change there.
+	// Refresh looks again at routes, neighbours and links of the underlay, and at what
+	// is attached. The caller calls it after a change there.
 	Refresh() error
+	// Repairs gives what was found that others had changed, since the last call: what
+	// SetPseudowire and Refresh look at.
+	Repairs() []drift.Repair
 	// Deliver takes a data packet that reached the tunnel's socket (outer
 	// fragments, put together by the stack), from the L2TP header on. remote is
 	// its sender. It reports whether the packet belonged to a session.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ import (
 
 // Manager shapes interfaces of one network namespace.
 type Manager struct {
+	drift.Log
 	nl *netlink.Handle
 	// set is what the classes of interfaces were last set to, by handle.
 	set map[int]map[uint32]shaped
@@ -125,9 +127,14 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 	case q != nil && !ours(q):
 		return &OccupiedError{l.Attrs().Name, q.Type()}
 	case q == nil:
+		_, known := m.set[i.Index]
 		delete(m.set, i.Index)
 		htb := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: i.Index, Handle: root, Parent: netlink.HANDLE_ROOT})
-		if err := m.nl.QdiscAdd(htb); errors.Is(err, unix.ENOENT) {
+		err := m.nl.QdiscAdd(htb)
+		if known {
+			m.Add("interface "+l.Attrs().Name, "the qdisc that shapes it was removed", "made again", err)
+		}
+		if errors.Is(err, unix.ENOENT) {
 			return &OpError{"shape " + l.Attrs().Name, ErrNoHTB}
 		} else if err != nil {
 			return &OpError{"add a qdisc to " + l.Attrs().Name, err}
@@ -160,8 +167,13 @@ func (m *Manager) classes(l netlink.Link, i *Interface) error {
 		if there[handle] && set[handle] == want[handle] {
 			continue
 		}
+		missing := !there[handle] && set[handle] == want[handle]
 		delete(set, handle)
-		if err := m.setClass(i.Index, handle, want[handle], there[handle]); err != nil {
+		err := m.setClass(i.Index, handle, want[handle], there[handle])
+		if missing {
+			m.Add("interface "+l.Attrs().Name, "class "+netlink.HandleStr(handle)+" was removed", "made again", err)
+		}
+		if err != nil {
 			return &OpError{fmt.Sprintf("set class %s of %s", netlink.HandleStr(handle), l.Attrs().Name), err}
 		}
 		set[handle] = want[handle]

@@ -45,15 +45,15 @@ var rules = []rule{
 		why:   "the control machine is pure: its owner gives it the time, the randomness and the packets",
 	},
 	{
-		of: []string{"pkg/vlan"}, only: []string{"std"},
-		why: "it is about numbers",
+		of: []string{"pkg/vlan", "pkg/drift"}, only: []string{"std"},
+		why: "numbers, and words",
 	},
 	{
 		of: []string{"pkg/l2tpv3/transport"}, only: []string{"std", "pkg/l2tpv3", "pkg/l2tpv3/control", "golang.org/x/sys/unix"},
 		why: "sockets around the control machine, and no more",
 	},
 	{
-		of: []string{"pkg/pseudowire"}, only: []string{"std", "pkg/l2tpv3", "pkg/vlan"},
+		of: []string{"pkg/pseudowire"}, only: []string{"std", "pkg/drift", "pkg/l2tpv3", "pkg/vlan"},
 		why: "what a pseudowire is does not depend on what carries it",
 	},
 	{
@@ -65,7 +65,7 @@ var rules = []rule{
 		why: "an attachment circuit cannot tell the datapaths apart",
 	},
 	{
-		of: []string{"pkg/qos"}, only: []string{"std", "github.com/vishvananda/netlink/...", "golang.org/x/sys/unix"},
+		of: []string{"pkg/qos"}, only: []string{"std", "pkg/drift", "github.com/vishvananda/netlink/...", "golang.org/x/sys/unix"},
 		why: "shaping knows of handles and rates, not of tunnels",
 	},
 	{

@@ -39,6 +39,8 @@ type Answers struct {
 	MACs        []api.MAC
 	// Drain answers a request to drain something.
 	Drain func(api.DrainRequest) ([]api.Drained, error)
+	// Drift is what others have changed.
+	Drift []api.Drift
 	// Announcements answer an announcement.
 	Announcements []api.Announcement
 	// Err is the answer to every question, if set.
@@ -164,6 +166,12 @@ func (b *Backend) MACs(context.Context) ([]api.MAC, error) {
 func (b *Backend) Announce(context.Context, api.AnnounceRequest) ([]api.Announcement, error) {
 	a := b.now()
 	return a.Announcements, a.Err
+}
+
+// Drift gives the Drift of the Answers.
+func (b *Backend) Drift(context.Context) ([]api.Drift, error) {
+	a := b.now()
+	return a.Drift, a.Err
 }
 
 // Drain calls the Drain of the Answers.

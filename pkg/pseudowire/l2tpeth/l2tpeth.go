@@ -9,6 +9,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -22,6 +23,7 @@ type Options struct {
 // of the thread that opened it. Its setters write below /proc/sys, which is
 // the calling thread's namespace: call them there.
 type Datapath struct {
+	drift.Log
 	log   *slog.Logger
 	l2tp  *l2tpClient
 	links linkClient
@@ -91,9 +93,6 @@ func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.Kernel }
 func (d *Datapath) Abilities() pseudowire.Abilities {
 	return pseudowire.Abilities{IP: true, Sequencing: true, DSCP: true}
 }
-
-// Refresh does nothing: the kernel looks routes and neighbours up by itself.
-func (d *Datapath) Refresh() error { return nil }
 
 // Close gives up the netlink sockets. Tunnels stay for as long as their sockets do.
 func (d *Datapath) Close() error {

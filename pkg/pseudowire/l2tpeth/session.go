@@ -50,13 +50,14 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	}
 	old, known := d.pseudowires[p.Name]
 	d.pseudowires[p.Name] = p
-	if !known || old == p {
+	s := d.sessionOf(p.Name)
+	switch {
+	case !known || s == nil:
 		return nil
+	case old == p:
+		return d.keepDevice(s, p)
 	}
-	if s := d.sessionOf(p.Name); s != nil {
-		return d.SetSession(s.Session)
-	}
-	return nil
+	return d.SetSession(s.Session)
 }
 
 // RemovePseudowire removes its session, and the device with it. One that is unknown is no error.

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -30,6 +32,7 @@ var ErrUnsupported = ebpf.ErrNotSupported
 // Datapath is another one whose pseudowires have services.
 type Datapath struct {
 	pseudowire.Datapath
+	strays   drift.Log
 	programs *bpf.NSP
 	nl       *netlink.Handle
 
@@ -201,7 +204,7 @@ func (d *Datapath) apply(w *wire) error {
 	}
 	device := uint32(link.Attrs().Index)
 	if device == w.device && w.Service == w.service {
-		return nil
+		return d.keep(w, link)
 	}
 	if w.device != 0 && device != w.device && w.service != none {
 		// The device was made anew under another number.
@@ -232,6 +235,41 @@ func (d *Datapath) apply(w *wire) error {
 	return nil
 }
 
+// keep attaches the programs again if somebody has taken one off.
+func (d *Datapath) keep(w *wire, link netlink.Link) error {
+	if w.service == (pseudowire.Service{}) {
+		return nil
+	}
+	for parent := range d.hooks() {
+		own, err := d.own(link, parent)
+		if err != nil {
+			return err
+		}
+		if len(own) == 0 {
+			err := d.attach(link)
+			d.strays.Add("pseudowire "+w.Name, "the program pwd_nsp was detached from "+w.Device, "attached again", err)
+			return err
+		}
+	}
+	return nil
+}
+
+// Repairs are the datapath's, and those of programs.
+func (d *Datapath) Repairs() []drift.Repair {
+	return append(d.Datapath.Repairs(), d.strays.Repairs()...)
+}
+
+// Refresh is the datapath's, and looks at the programs.
+func (d *Datapath) Refresh() error {
+	errs := []error{d.Datapath.Refresh()}
+	for _, name := range slices.Sorted(maps.Keys(d.wires)) {
+		if w := d.wires[name]; w.service != (pseudowire.Service{}) {
+			errs = append(errs, d.apply(w))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // hooks of a device: the frames that go into the pseudowire leave the device.
 func (d *Datapath) hooks() map[uint32]*ebpf.Program {
 	return map[uint32]*ebpf.Program{netlink.HANDLE_MIN_EGRESS: d.programs.Into, netlink.HANDLE_MIN_INGRESS: d.programs.Out}
@@ -259,23 +297,32 @@ func (d *Datapath) attach(link netlink.Link) error {
 
 func (d *Datapath) detach(link netlink.Link) error {
 	for parent := range d.hooks() {
-		filters, err := d.nl.FilterList(link, parent)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
-			continue // there is no clsact qdisc
-		}
+		own, err := d.own(link, parent)
 		if err != nil {
-			return fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
+			return err
 		}
-		for _, f := range filters {
-			if b, ok := f.(*netlink.BpfFilter); !ok || b.Priority != filterPriority {
-				continue
-			}
+		for _, f := range own {
 			if err := d.nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
 				return fmt.Errorf("detach native service processing from %s: %w", link.Attrs().Name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// own are our filters at a hook of a device.
+func (d *Datapath) own(link netlink.Link, parent uint32) ([]netlink.Filter, error) {
+	filters, err := d.nl.FilterList(link, parent)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+		return nil, nil // there is no clsact qdisc
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
+	}
+	return slices.DeleteFunc(filters, func(f netlink.Filter) bool {
+		b, ok := f.(*netlink.BpfFilter)
+		return !ok || b.Priority != filterPriority
+	}), nil
 }
 
 // ErrInvalid says that a service contradicts itself.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
@@ -37,6 +38,7 @@ type Options struct {
 
 // Datapath implements pseudowire.Datapath.
 type Datapath struct {
+	drift.Log
 	log  *slog.Logger
 	nl   *netlink.Handle
 	objs *bpf.Objects
@@ -194,13 +196,23 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 		old = nil
 	}
 	outer := pseudowire.OuterDevice(p.Name, p.Device)
-	pair, err := d.ensurePair(pairSpec{
+	spec := pairSpec{
 		inner: p.Device, innerAlt: altName("pw-", p.Name, p.Device), innerMTU: p.MTU,
 		outer: outer, outerAlt: altName("pwo-", p.Name, outer), outerMTU: p.MTU + roomForTags,
 		alias: aliasPrefix + p.Name,
-	})
+	}
+	if old != nil {
+		err := errors.Join(d.rename(old.pair.inner, spec.inner, spec.alias), d.rename(old.pair.outer, spec.outer, spec.alias))
+		if err != nil {
+			return fail(err)
+		}
+	}
+	pair, err := d.ensurePair(spec)
 	if err != nil {
 		return fail(err)
+	}
+	if old != nil {
+		d.strayed(old, &spec, pair)
 	}
 	if pair.made {
 		d.gather(pair)
@@ -222,11 +234,7 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	}
 	d.pseudowires[p.Name] = dev
 	if d.active {
-		there, err := d.attached(pair.outer)
-		if err == nil && !there {
-			err = d.attach(pair.outer, d.encapHook())
-		}
-		if err != nil {
+		if err := d.keep(pair.outer, outer, d.encapHook(), "pseudowire "+p.Name, old != nil && !pair.made); err != nil {
 			return fail(err)
 		}
 	}

@@ -27,6 +27,15 @@ type pair struct {
 	inner, outer           int // ifindexes
 	innerName, outerName   string
 	innerUp, outerUp, made bool
+	// found says how the ends were found.
+	found [2]endState
+}
+
+// endState is what somebody may have changed of an end of a pair.
+type endState struct {
+	mtu   int
+	alias string
+	arp   bool
 }
 
 // pairSpec is a veth pair to be.
@@ -47,6 +56,11 @@ func (d *Datapath) ensurePair(s pairSpec) (pair, error) {
 	if err != nil {
 		return pair{}, err
 	}
+	if half, err := d.halfPair(inner, outer, s.alias); err != nil {
+		return pair{}, err
+	} else if half {
+		inner, outer = nil, nil
+	}
 	p := pair{innerName: s.inner, outerName: s.outer}
 	if inner == nil && outer == nil {
 		attrs := netlink.NewLinkAttrs()
@@ -66,6 +80,10 @@ func (d *Datapath) ensurePair(s pairSpec) (pair, error) {
 	}
 	if inner == nil || outer == nil || inner.Attrs().ParentIndex != outer.Attrs().Index {
 		return pair{}, fmt.Errorf("%s and %s are no pair: %w", s.inner, s.outer, ErrForeignDevice)
+	}
+	for i, l := range []netlink.Link{inner, outer} {
+		a := l.Attrs()
+		p.found[i] = endState{a.MTU, a.Alias, a.RawFlags&unix.IFF_NOARP == 0}
 	}
 	if err := d.configure(inner, s.alias, s.innerAlt, s.innerMTU); err != nil {
 		return pair{}, err

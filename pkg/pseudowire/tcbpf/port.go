@@ -221,10 +221,26 @@ func (d *Datapath) forgetPorts() error {
 		if there {
 			continue
 		}
+		object, program := d.crossingAt(link)
+		d.detached(link, object, program)
 		delete(d.ports, link)
 		if err := d.unpin(link); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// crossingAt says whose crossing goes over a link, and which program that has there.
+func (d *Datapath) crossingAt(link int) (object, program string) {
+	for _, dev := range d.pseudowires {
+		switch x := dev.crossed; {
+		case x.port == 0:
+		case x.port == link:
+			return "pseudowire " + dev.Name, "pwd_port"
+		case x.inner == link:
+			return "pseudowire " + dev.Name, "pwd_out"
+		}
+	}
+	return "", "pwd_port"
 }

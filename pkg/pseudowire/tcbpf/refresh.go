@@ -15,6 +15,9 @@ func (d *Datapath) Refresh() error {
 	if err := errors.Join(d.forgetGone(), d.forgetPorts()); err != nil {
 		return &Error{Op: "look at the links of the underlay", Err: err}
 	}
+	if err := d.keepLane(); err != nil {
+		return &Error{Op: "look at the slow lane", Err: err}
+	}
 	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
 		t := d.tunnels[name]
 		err := d.findWay(t)
@@ -26,7 +29,11 @@ func (d *Datapath) Refresh() error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.pseudowires)) {
-		if err := d.apply(d.pseudowires[name]); err != nil {
+		err := d.keepProgram(d.pseudowires[name])
+		if err == nil {
+			err = d.apply(d.pseudowires[name])
+		}
+		if err != nil {
 			return &Error{Op: "update pseudowire", Object: name, Err: err}
 		}
 	}
@@ -96,6 +103,7 @@ func (d *Datapath) forgetGone() error {
 		if there {
 			continue
 		}
+		d.detached(link, "", "pwd_decap")
 		delete(d.inputs, link)
 		for _, t := range d.tunnels {
 			delete(t.inputs, link)

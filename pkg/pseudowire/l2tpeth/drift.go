@@ -1,0 +1,63 @@
+package l2tpeth
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// Refresh makes sessions again that somebody has deleted; routes and neighbours the
+// kernel looks up by itself. A session whose tunnel has gone waits for that.
+func (d *Datapath) Refresh() error {
+	if len(d.sessions) == 0 {
+		return nil
+	}
+	all, err := d.l2tp.sessions()
+	if err != nil {
+		return &OpError{"list", "sessions", err}
+	}
+	type ids struct{ tunnel, session uint32 }
+	there := map[ids]bool{}
+	for _, k := range all {
+		there[ids{k.connID, k.id}] = true
+	}
+	for _, id := range slices.Sorted(maps.Keys(d.sessions)) {
+		s := d.sessions[id]
+		if there[ids{s.spec.connID, s.spec.id}] {
+			continue
+		}
+		if live, err := d.l2tp.hasTunnel(s.spec.connID); err != nil || !live {
+			continue
+		}
+		delete(d.sessions, id)
+		err := d.SetSession(s.Session)
+		d.Add("pseudowire "+s.Pseudowire, fmt.Sprintf("the kernel's session %d was deleted, and %s with it", id, d.pseudowires[s.Pseudowire].Device), "made again", err)
+		if err != nil {
+			d.sessions[id] = s // so that it is tried again
+			return err
+		}
+	}
+	return nil
+}
+
+// keepDevice sets again what somebody has changed of a session's device. That it has gone is
+// for Refresh to see.
+func (d *Datapath) keepDevice(s *session, p pseudowire.Pseudowire) error {
+	l, ok, err := d.links.byIndex(s.index)
+	if err != nil || !ok {
+		return err
+	}
+	object := "pseudowire " + p.Name
+	if err = d.configure(s.index, s.Session); l.mtu != uint32(p.MTU) {
+		d.Add(object, fmt.Sprintf("the MTU of %s was changed to %d", p.Device, l.mtu), fmt.Sprintf("set to %d again", p.MTU), err)
+	}
+	if l.alias != alias(p.Name) {
+		d.Add(object, "the alias of "+p.Device+" was changed", "set again", err)
+	}
+	if s.Transmit && !l.up {
+		d.Add(object, p.Device+" was taken down", "brought up again", err)
+	}
+	return err
+}
