@@ -141,6 +141,8 @@ type Agent struct {
 	tunnels map[string]*tunnel
 	// numbers are the tunnels' classes in the shaper, shaping is set while it shapes.
 	numbers map[string]uint16
+	// groups are the numbers of what tunnels share there: underlays and pairs of sites.
+	groups  map[string]uint16
 	shaping bool
 	wires   map[string]*wire
 	// places has the wires by where their attachments are.
@@ -240,6 +242,7 @@ func newAgent(opt Options) *Agent {
 		made:      make(map[string]bool),
 		tunnels:   make(map[string]*tunnel),
 		numbers:   make(map[string]uint16),
+		groups:    make(map[string]uint16),
 		shaping:   true, // until what an earlier daemon left has been seen to
 		wires:     make(map[string]*wire),
 		places:    make(map[where]map[*wire]bool),

@@ -58,30 +58,46 @@ func (a *Agent) shapes() (interfaces []qos.Interface, lost error) {
 		at := slices.IndexFunc(interfaces, func(i qos.Interface) bool { return i.Index == index })
 		if at < 0 {
 			at = len(interfaces)
-			interfaces = append(interfaces, qos.Interface{Index: index, Rate: t.LinkRate})
+			interfaces = append(interfaces, qos.Interface{Index: index})
 		}
 		i := &interfaces[at]
-		i.Classes = append(i.Classes, qos.Class{Number: a.classNumber(key), Rate: t.Rate, Ceiling: t.Ceiling, Priority: t.Priority, Queue: t.Queue})
+		// What has no limit is a group all the same: so that one can come and go while
+		// packets wait.
+		underlay := a.group(i, "underlay "+t.Underlay, 0, t.LinkRate)
+		pair := a.group(i, "pair "+t.Peer+" "+t.Underlay, underlay, t.PairRate)
+		i.Classes = append(i.Classes, qos.Class{Number: a.classNumber(key), In: pair, Rate: t.Rate, Ceiling: t.Ceiling, Priority: t.Priority, Queue: t.Queue})
 	}
 	return interfaces, errors.Join(errs...)
 }
 
+// group has an interface have a group, and returns its number.
+func (a *Agent) group(i *qos.Interface, name string, in uint16, rate uint64) uint16 {
+	n := number(a.groups, name)
+	if !slices.ContainsFunc(i.Groups, func(g qos.Group) bool { return g.Number == n }) {
+		i.Groups = append(i.Groups, qos.Group{Number: n, In: in, Rate: rate})
+	}
+	return n
+}
+
 // classNumber is that of a tunnel's class, whether it has one or not, so that sessions
-// need not be told when it gets one. It is made of the name: a daemon that is
-// started anew comes to the same.
-func (a *Agent) classNumber(tunnel string) uint16 {
-	if n := a.numbers[tunnel]; n != 0 {
+// need not be told when it gets one.
+func (a *Agent) classNumber(tunnel string) uint16 { return number(a.numbers, tunnel) }
+
+// number is what stands for a name, among others. It is made of the name: a daemon that is
+// started anew comes to the same. It is 0 if all are taken.
+func number(numbers map[string]uint16, name string) uint16 {
+	if n := numbers[name]; n != 0 {
 		return n
 	}
 	taken := make(map[uint16]bool)
-	for _, n := range a.numbers {
+	for _, n := range numbers {
 		taken[n] = true
 	}
 	h := fnv.New32a()
-	h.Write([]byte(tunnel))
+	h.Write([]byte(name))
 	for i := range uint32(qos.MaxNumber) {
 		if n := uint16((h.Sum32()%qos.MaxNumber+i)%qos.MaxNumber) + 1; !taken[n] {
-			a.numbers[tunnel] = n
+			numbers[name] = n
 			return n
 		}
 	}

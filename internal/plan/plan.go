@@ -221,6 +221,8 @@ func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
 		{"priority", Live, a.Priority, b.Priority},
 		{"queue", Live, a.Queue, b.Queue},
 		{"the link's rate", Live, a.LinkRate, b.LinkRate},
+		{"the pair's rate", Live, a.PairRate, b.PairRate},
+		{"underlay", Live, a.Underlay, b.Underlay},
 		{"ecn", ResetsSession, a.ECN, b.ECN},
 		{"udp-checksum", Live, onOff(a.Checksum), onOff(b.Checksum)},
 		{"df", Live, a.DF, b.DF},

@@ -25,6 +25,7 @@ func (b *builder) check() {
 	}
 	b.checkDevices()
 	b.checkEndIDs()
+	b.checkPairs()
 	b.checkRates()
 }
 

@@ -80,9 +80,18 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 			}
 			if tn.class != nil {
 				own.Class, own.Shape = tn.class.Name, tn.class.Shape
-				if own.Shapes() {
-					own.LinkRate = tn.linkRate(s)
+			}
+			if u := tn.underlays[s]; u != nil {
+				own.Underlay = u.name
+			}
+			if p := t.pairOf(s, peer); p != nil {
+				own.PairRate = p.rate
+				if !own.Shape.Shapes() {
+					own.Priority = leastPriority
 				}
+			}
+			if own.Shapes() {
+				own.LinkRate = tn.linkRate(s)
 			}
 			tunnels = append(tunnels, own)
 		}

@@ -50,6 +50,9 @@ type Shape struct {
 // Shapes says whether anything is to be shaped.
 func (s Shape) Shapes() bool { return s.Rate != 0 || s.Ceiling != 0 }
 
+// Shapes says whether there is a limit to what the tunnel sends, or a guarantee.
+func (t *Tunnel) Shapes() bool { return t.Shape.Shapes() || t.PairRate != 0 }
+
 // Bridge is one bridge of the site.
 type Bridge struct {
 	Name string
@@ -95,10 +98,12 @@ type Tunnel struct {
 	Hide   bool
 	// Class is the class of service, empty for none.
 	Class string
-	// Shape is that of the class, and LinkRate what the site's link carries, 0 where
-	// that is not said.
+	// Shape is that of the class, LinkRate what the site's link carries, and PairRate what all
+	// tunnels to the peer may send together, 0 where that is not said.
 	Shape
-	LinkRate uint64
+	LinkRate, PairRate uint64
+	// Underlay is which of the site's it takes, empty where the site has but one address.
+	Underlay string
 	// ECN says that congestion marks are passed on where the datapaths can.
 	ECN bool
 	// Checksum says that data packets over UDP have checksums.

@@ -6,7 +6,6 @@ import "time"
 // are known, checked for their form, and refused.
 
 const (
-	laterQoS   = "remove it: quality of service comes with a later version"
 	laterSteer = "remove it: one tunnel carries all frames, named by `tunnel:`; others stand by with `redundancy:`"
 )
 
@@ -20,7 +19,7 @@ var topologyObject = &object{
 		{key: "tunnels", shape: table{"TUNNEL", nameOf("a tunnel"), tunnelObject}, about: "Control connections between sites. Several between the same pair are the normal case."},
 		{key: "pseudowires", shape: table{"PSEUDOWIRE", nameOf("a pseudowire"), pseudowireObject}, about: "Ethernet services from one site to another. Pseudowires and networks share one name space."},
 		{key: "classes", shape: table{"CLASS", nameOf("a class"), classObject}, about: "Classes of service, for tunnels."},
-		{key: "pairs", shape: anything{"a mapping"}, later: laterQoS, about: "Rates of all tunnels of one pair of sites together."},
+		{key: "pairs", shape: table{"PAIR", nameOf("a pair"), pairObject}, about: "What all tunnels between two sites may send together."},
 		{key: "networks", shape: table{"NETWORK", nameOf("a network"), networkObject}, about: "Ethernet services among many sites: a pseudowire for each pair of them."},
 	},
 }
@@ -75,6 +74,14 @@ var classObject = &object{
 		{key: "rate", shape: rate, standard: "none", about: "What each tunnel of the class can always send, at each of its ends: octets of outer packets, the link's header included."},
 		{key: "ceiling", shape: rate, standard: "the site's `rate`", about: "What it sends at most."},
 		{key: "queue", shape: integer("queue", 1, 100000), standard: "1000", about: "How many packets wait at most, for each tunnel. It takes `rate` or `ceiling`."},
+	},
+}
+
+var pairObject = &object{
+	name: "pair", where: "pairs.PAIR",
+	fields: []field{
+		{key: "sites", shape: list{of: nameOf("a site"), least: 2, most: 2}, required: true, about: "The two sites. A pair of them is there once."},
+		{key: "rate", shape: rate, required: true, about: "What all tunnels between the two send at most together, at each end, through one interface. Those whose class has neither rate nor ceiling take what the others leave."},
 	},
 }
 

@@ -17,6 +17,7 @@ type Topology struct {
 
 	sites       []*site
 	classes     []*class
+	pairs       []*pair
 	tunnels     []*tunnel
 	pseudowires []*pseudowire
 	networks    []*network
@@ -253,6 +254,11 @@ func (b *builder) build(rec *record) {
 	for _, r := range rows(rec, "tunnels") {
 		if r.named {
 			b.tunnel(r)
+		}
+	}
+	for _, r := range rows(rec, "pairs") {
+		if r.named {
+			b.pair(r)
 		}
 	}
 	for _, r := range rows(rec, "pseudowires") {

@@ -1,6 +1,7 @@
 package qos
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -143,9 +144,15 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 	return m.classes(l, i)
 }
 
-// classes makes the classes what they are to be. Those that go leave last.
+// classes makes the classes what they are to be. Those that go leave first: none that
+// stays is in them. One that is in another group than it was is made anew, and
+// what waits in it is lost.
 func (m *Manager) classes(l netlink.Link, i *Interface) error {
-	there, err := m.handles(l)
+	want, order, err := i.tree()
+	if err != nil {
+		return err
+	}
+	there, err := m.parents(l)
 	if err != nil {
 		return err
 	}
@@ -154,22 +161,17 @@ func (m *Manager) classes(l netlink.Link, i *Interface) error {
 		set = make(map[uint32]shaped)
 		m.set[i.Index] = set
 	}
-	want := map[uint32]shaped{link: {rate: i.most(), ceiling: i.most()}}
-	for k := range i.Classes {
-		c := &i.Classes[k]
-		if c.Number == 0 || c.Number > MaxNumber {
-			return &OpError{fmt.Sprintf("make class %d of %s", c.Number, l.Attrs().Name), unix.EINVAL}
-		}
-		want[Handle(c.Number)] = i.shape(c)
+	if err := m.prune(l, there, want, set); err != nil {
+		return err
 	}
-	// In the order of handles the link comes first.
-	for _, handle := range slices.Sorted(maps.Keys(want)) {
-		if there[handle] && set[handle] == want[handle] {
+	for _, handle := range order {
+		_, is := there[handle]
+		if is && set[handle] == want[handle] {
 			continue
 		}
-		missing := !there[handle] && set[handle] == want[handle]
+		missing := !is && set[handle] == want[handle]
 		delete(set, handle)
-		err := m.setClass(i.Index, handle, want[handle], there[handle])
+		err := m.setClass(i.Index, handle, want[handle])
 		if missing {
 			m.Add("interface "+l.Attrs().Name, "class "+netlink.HandleStr(handle)+" was removed", "made again", err)
 		}
@@ -178,31 +180,55 @@ func (m *Manager) classes(l netlink.Link, i *Interface) error {
 		}
 		set[handle] = want[handle]
 	}
-	for handle := range there {
-		if _, wanted := want[handle]; wanted {
-			continue
+	return nil
+}
+
+// prune removes the classes that are not wanted, or not where they are, and what is in them.
+func (m *Manager) prune(l netlink.Link, there map[uint32]uint32, want, set map[uint32]shaped) error {
+	stays := func(handle uint32) bool {
+		for h := handle; h != root; h = there[h] {
+			parent, is := there[h]
+			if w, wanted := want[h]; !is || !wanted || w.parent != parent {
+				return false
+			}
 		}
-		delete(set, handle)
-		c := &netlink.GenericClass{ClassAttrs: netlink.ClassAttrs{LinkIndex: i.Index, Handle: handle, Parent: link}, ClassType: "htb"}
+		return true
+	}
+	// The deepest first.
+	depth := func(handle uint32) (n int) {
+		for h := handle; h != root && n < len(there); h = there[h] {
+			n++
+		}
+		return n
+	}
+	var goes []uint32
+	for handle := range there {
+		if !stays(handle) {
+			goes = append(goes, handle)
+		}
+	}
+	slices.SortFunc(goes, func(a, b uint32) int { return cmp.Or(depth(b)-depth(a), cmp.Compare(a, b)) })
+	for _, handle := range goes {
+		c := &netlink.GenericClass{ClassAttrs: netlink.ClassAttrs{LinkIndex: l.Attrs().Index, Handle: handle, Parent: there[handle]}, ClassType: "htb"}
 		if err := m.nl.ClassDel(c); err != nil && !errors.Is(err, unix.ENOENT) {
 			return &OpError{fmt.Sprintf("remove class %s of %s", netlink.HandleStr(handle), l.Attrs().Name), err}
 		}
+	}
+	for _, handle := range goes {
+		delete(set, handle)
+		delete(there, handle)
 	}
 	return nil
 }
 
 // setClass makes a class, or changes it in place.
-func (m *Manager) setClass(index int, handle uint32, s shaped, there bool) error {
-	parent := uint32(link)
-	if handle == link {
-		parent = root
-	}
-	c := netlink.NewHtbClass(netlink.ClassAttrs{LinkIndex: index, Handle: handle, Parent: parent}, netlink.HtbClassAttrs{
+func (m *Manager) setClass(index int, handle uint32, s shaped) error {
+	c := netlink.NewHtbClass(netlink.ClassAttrs{LinkIndex: index, Handle: handle, Parent: s.parent}, netlink.HtbClassAttrs{
 		Rate: s.rate, Ceil: s.ceiling, Buffer: burst(s.rate), Cbuffer: burst(s.ceiling), Prio: uint32(s.priority),
 		// What classes of one priority take of what is left is in proportion to it.
 		Quantum: uint32(min(max(s.rate/8/100, 1600), 60_000)),
 	})
-	if err := m.nl.ClassReplace(c); err != nil || handle == link {
+	if err := m.nl.ClassReplace(c); err != nil || s.queue == 0 {
 		return err
 	}
 	return m.setQueue(index, handle, s.queue)
@@ -230,15 +256,21 @@ func (m *Manager) setQueue(index int, class, limit uint32) error {
 // burst is how many octets may be sent at once: those of 2 ms, and two full packets at least.
 func burst(rate uint64) uint32 { return uint32(min(max(rate/8/500, 3200), 64<<20)) }
 
-func (m *Manager) handles(l netlink.Link) (map[uint32]bool, error) {
+// parents are the classes that are there, and what each is in.
+func (m *Manager) parents(l netlink.Link) (map[uint32]uint32, error) {
 	classes, err := m.nl.ClassList(l, netlink.HANDLE_NONE)
 	if err != nil {
 		return nil, &OpError{"list the classes of " + l.Attrs().Name, err}
 	}
-	there := make(map[uint32]bool)
+	there := make(map[uint32]uint32)
 	for _, c := range classes {
-		if h := c.Attrs().Handle; c.Type() == "htb" && h>>16 == major {
-			there[h] = true
+		a := c.Attrs()
+		if c.Type() != "htb" || a.Handle>>16 != major {
+			continue
+		}
+		there[a.Handle] = a.Parent
+		if a.Parent == netlink.HANDLE_ROOT {
+			there[a.Handle] = root
 		}
 	}
 	return there, nil
@@ -257,7 +289,7 @@ func (m *Manager) Counters(index int) (map[uint16]Counters, error) {
 	all := make(map[uint16]Counters)
 	for _, c := range classes {
 		a := c.Attrs()
-		if c.Type() != "htb" || a.Handle>>16 != major || a.Handle == link || a.Statistics == nil {
+		if c.Type() != "htb" || a.Handle>>16 != major || a.Handle&0xf != 0 || a.Statistics == nil {
 			continue
 		}
 		s := a.Statistics

@@ -1,5 +1,5 @@
 // Package qos shapes what tunnels send: HTB on the interfaces of the underlay, a
-// class for each tunnel.
+// class for each tunnel, in groups that have a limit together.
 //
 // # Classes
 //
@@ -7,10 +7,14 @@
 // sets. All else, the host's other traffic and control messages among it, is in no
 // class: HTB sends it at once, before what waits in classes.
 //
-//	7064:           HTB; what is in no class is not delayed
-//	└ 7064:1        the link
-//	  ├ 7064:10     a tunnel, with a queue of its own
-//	  └ 7064:20     another
+//	7064:             HTB; what is in no class is not delayed
+//	└ 7064:11         an underlay: group 1
+//	  └ 7064:21       a pair of sites: group 2, in group 1
+//	    ├ 7064:10     a tunnel, with a queue of its own
+//	    └ 7064:20     another
+//
+// A group has no guarantee of its own, so that what its classes leave goes by priority
+// over all of the underlay.
 //
 // # Ownership
 //
@@ -24,14 +28,16 @@
 package qos
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	major = 0x7064
 	root  = major << 16
-	link  = root | 1
 )
 
 // Handle is the skb->priority of packets of a class, by number: 1 to MaxNumber.
@@ -39,23 +45,35 @@ const (
 // (pfifo_fast) has them in the one of ordinary traffic.
 func Handle(number uint16) uint32 { return root | uint32(number)<<4 }
 
-// MaxNumber is the highest number of a class.
+// groupHandle is a group's.
+func groupHandle(number uint16) uint32 { return Handle(number) | 1 }
+
+// MaxNumber is the highest number of a class, and of a group.
 const MaxNumber = 0xfff
 
 // Interface is how an interface of the underlay is to be shaped.
 type Interface struct {
 	Index int
-	// Rate is what all classes together may send, in bits a second; 0 is no limit.
-	Rate    uint64
+	// Groups come after those that they are in.
+	Groups  []Group
 	Classes []Class
+}
+
+// Group is classes, and groups, that have a limit together.
+type Group struct {
+	// Number is 1 to MaxNumber, unique among the interface's groups. In is the group that
+	// it is in, 0 for none.
+	Number, In uint16
+	// Rate is what all in it together may send, in bits a second; 0 is no limit.
+	Rate uint64
 }
 
 // Class is one class: octets of packets with the link's header count.
 type Class struct {
-	// Number is 1 to MaxNumber, and unique in the interface.
-	Number uint16
+	// Number is 1 to MaxNumber, and unique in the interface. In is the group that it is in.
+	Number, In uint16
 	// Rate is guaranteed, Ceiling the most, in bits a second; 0 is no guarantee, and
-	// all that the interface may.
+	// all that the group may.
 	Rate, Ceiling uint64
 	// Priority is who takes first of what is left, 0 to 7.
 	Priority uint8
@@ -100,29 +118,52 @@ const unlimited = 1e12
 // least is the guarantee of classes without one: HTB has to have one.
 const least = 8000
 
-// shaped is a class as HTB wants it, rates in bits a second.
+// shaped is a class, or a group, as HTB wants it, rates in bits a second.
 type shaped struct {
+	parent        uint32
 	rate, ceiling uint64
 	priority      uint8
-	queue         uint32
+	queue         uint32 // 0 for a group
 }
 
-func (i *Interface) most() uint64 {
-	if i.Rate == 0 {
-		return unlimited
+// tree is what classes the interface is to have, by handle, and the handles in an order in
+// which parents come first.
+func (i *Interface) tree() (want map[uint32]shaped, order []uint32, err error) {
+	want = map[uint32]shaped{root: {ceiling: unlimited}}
+	add := func(number, in uint16, handle uint32, s shaped) error {
+		s.parent = root
+		if in != 0 {
+			s.parent = groupHandle(in)
+		}
+		above, there := want[s.parent]
+		if _, twice := want[handle]; number == 0 || number > MaxNumber || !there || twice {
+			return &OpError{fmt.Sprintf("make class %d in group %d of interface %d", number, in, i.Index), unix.EINVAL}
+		}
+		if s.ceiling == 0 || s.ceiling > above.ceiling {
+			s.ceiling = above.ceiling
+		}
+		s.rate = min(max(s.rate, least), s.ceiling)
+		want[handle] = s
+		order = append(order, handle)
+		return nil
 	}
-	return min(i.Rate, unlimited)
-}
-
-// shape resolves defaults.
-func (i *Interface) shape(c *Class) shaped {
-	s := shaped{rate: max(c.Rate, least), ceiling: c.Ceiling, priority: c.Priority, queue: c.Queue}
-	if s.ceiling == 0 || s.ceiling > i.most() {
-		s.ceiling = i.most()
+	for k := range i.Groups {
+		g := &i.Groups[k]
+		s := shaped{ceiling: g.Rate}
+		if g.In == 0 {
+			s.rate = cmp.Or(g.Rate, unlimited)
+		}
+		if err := add(g.Number, g.In, groupHandle(g.Number), s); err != nil {
+			return nil, nil, err
+		}
 	}
-	s.rate = min(s.rate, s.ceiling)
-	if s.queue == 0 {
-		s.queue = DefaultQueue
+	for k := range i.Classes {
+		c := &i.Classes[k]
+		s := shaped{rate: c.Rate, ceiling: c.Ceiling, priority: c.Priority, queue: cmp.Or(c.Queue, DefaultQueue)}
+		if err := add(c.Number, c.In, Handle(c.Number), s); err != nil {
+			return nil, nil, err
+		}
 	}
-	return s
+	delete(want, root)
+	return want, order, nil
 }

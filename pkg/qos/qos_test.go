@@ -57,7 +57,10 @@ func (h *host) must(err error) {
 func (h *host) set(i ...qos.Interface) error { return h.ns.Do(func() error { return h.Set(i) }) }
 
 func (h *host) shaped(classes ...qos.Class) qos.Interface {
-	return qos.Interface{Index: h.index, Rate: 100e6, Classes: classes}
+	for i := range classes {
+		classes[i].In = 1
+	}
+	return qos.Interface{Index: h.index, Groups: []qos.Group{{Number: 1, Rate: 100e6}}, Classes: classes}
 }
 
 // classes are those of the interface: rates in bits a second.
@@ -100,7 +103,7 @@ func (h *host) want(want map[uint32][3]uint64) {
 	}
 }
 
-const link = 0x70640001
+const link = 0x70640011
 
 func TestClasses(t *testing.T) {
 	h := newHost(t)
@@ -199,4 +202,52 @@ func TestEgress(t *testing.T) {
 		}
 		return nil
 	}))
+}
+
+// Two underlays on one interface have a limit each, and pairs within them; what goes into
+// another group, and groups that go, leave nothing behind.
+func TestGroups(t *testing.T) {
+	h := newHost(t)
+	one := qos.Group{Number: 1, Rate: 100e6}
+	two := qos.Group{Number: 2, Rate: 20e6}
+	pair := qos.Group{Number: 3, In: 1, Rate: 30e6}
+	set := func(groups []qos.Group, classes ...qos.Class) {
+		t.Helper()
+		h.must(h.set(qos.Interface{Index: h.index, Groups: groups, Classes: classes}))
+	}
+	group := func(n uint16) uint32 { return qos.Handle(n) | 1 }
+	voice, bulk := qos.Class{Number: 1, In: 3, Rate: 10e6, Ceiling: 50e6}, qos.Class{Number: 2, In: 2, Priority: 5}
+	for range 2 {
+		set([]qos.Group{one, two, pair}, voice, bulk)
+		h.want(map[uint32][3]uint64{
+			group(1): {100e6, 100e6, 0}, group(2): {20e6, 20e6, 0}, group(3): {8000, 30e6, 0},
+			qos.Handle(1): {10e6, 30e6, 0}, qos.Handle(2): {8000, 20e6, 5},
+		})
+		h.open() // another process
+	}
+	pair.Rate, two.Rate = 0, 0
+	set([]qos.Group{one, two, pair}, voice)
+	h.want(map[uint32][3]uint64{
+		group(1): {100e6, 100e6, 0}, group(2): {1e12, 1e12, 0}, group(3): {8000, 100e6, 0}, qos.Handle(1): {10e6, 50e6, 0},
+	})
+	voice.In = 1
+	set([]qos.Group{one}, voice)
+	h.want(map[uint32][3]uint64{group(1): {100e6, 100e6, 0}, qos.Handle(1): {10e6, 50e6, 0}})
+	voice.In = 3
+	pair.In = 2
+	set([]qos.Group{two, pair}, voice)
+	h.want(map[uint32][3]uint64{group(2): {1e12, 1e12, 0}, group(3): {8000, 1e12, 0}, qos.Handle(1): {10e6, 50e6, 0}})
+
+	for _, wrong := range []qos.Interface{
+		{Classes: []qos.Class{{Number: 1, In: 9}}},
+		{Groups: []qos.Group{pair, two}},
+		{Groups: []qos.Group{two, two}},
+		{Classes: []qos.Class{{}}},
+		{Groups: []qos.Group{{Number: qos.MaxNumber + 1}}},
+	} {
+		wrong.Index = h.index
+		if err := h.set(wrong); !errors.As(err, new(*qos.OpError)) {
+			t.Errorf("%+v: %v", wrong, err)
+		}
+	}
 }

@@ -49,6 +49,12 @@ var (
 		{"storage", "silver", 18, 30, 50, 50, 3},
 		{"bulk", "bronze", 10, 10, 100, 20, 6},
 	}
+	// paired is where the pair may send 80 % of what the link carries.
+	paired = []lane{
+		{"voice", "gold", 46, 10, 30, 30, 0},
+		{"storage", "silver", 18, 30, 50, 40, 3},
+		{"bulk", "bronze", 10, 10, 100, 10, 6},
+	}
 )
 
 // shared is two sites with three tunnels over one narrow link.
@@ -100,7 +106,7 @@ func newShared(t *testing.T) *shared {
 
 // write writes the topology for a link that carries rate bits a second; 0 is one that is
 // not known, where nothing is shaped.
-func (s *shared) write(rate uint64, lanes []lane) {
+func (s *shared) write(rate uint64, lanes []lane, more ...string) {
 	s.t.Helper()
 	var b strings.Builder
 	limit := ""
@@ -126,6 +132,9 @@ func (s *shared) write(rate uint64, lanes []lane) {
 	b.WriteString("pseudowires:\n")
 	for k, l := range lanes {
 		fmt.Fprintf(&b, "  %[1]s:\n    tunnel: %[2]s\n    attach:\n      dc1: {interface: eth%[3]d}\n      dc2: {interface: eth%[3]d}\n", l.class, l.tunnel, k+1)
+	}
+	for _, m := range more {
+		b.WriteString(m)
 	}
 	if err := os.WriteFile(s.topology, []byte(b.String()), 0o644); err != nil {
 		s.t.Fatal(err)
@@ -379,7 +388,8 @@ func buffer(rate uint64) int {
 
 // Three tunnels of one pair of sites share a link: each class has what it is guaranteed,
 // and what is left goes by priority, up to the ceilings. Octets of outer packets are
-// counted beyond the link. What is guaranteed changes while the link is full.
+// counted beyond the link. What is guaranteed, and what the pair of sites may send, changes
+// while the link is full.
 func TestShares(t *testing.T) {
 	if inVM {
 		t.Skip("needs more than the virtual machine carries")
@@ -399,6 +409,9 @@ func TestShares(t *testing.T) {
 			s.write(rate, greedy)
 			s.apply()
 			s.judge(rate, greedy, window)
+			s.write(rate, paired, fmt.Sprintf("pairs:\n  west: {sites: [dc1, dc2], rate: %dbit}\n", rate*80/100))
+			s.apply()
+			s.judge(rate, paired, window)
 			// Control messages are in no class: the connections live.
 			if err := s.sites[0].AwaitUp(within(t, upWithin), 3, 3); err != nil {
 				t.Error(err)
