@@ -324,12 +324,6 @@ func (o *object) all() []string {
 	return keys
 }
 
-// anything accepts every value: the key's shape is a later affair.
-type anything struct{ words string }
-
-func (a anything) describe() string                    { return a.words }
-func (anything) read(_ *source, _ string, n *node) any { return n }
-
 // has reports whether the key is there, faulty or not. In what was no object there
 // are none.
 func (r *record) has(key string) bool {
