@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -93,6 +94,13 @@ func TestCarry(t *testing.T) {
 					s.encapsulation, s.cookie, s.sublayer, s.sequencing = v.encapsulation, v.cookie, v.sublayer, v.sequencing
 					s.noChecksum, s.checksum = !v.checksum, v.checksum
 					step(v.String(), s, carries)
+				}
+				if pair[1] == kernel {
+					for _, e := range []l2tpv3.Encapsulation{l2tpv3.UDP, l2tpv3.IP} {
+						s := s
+						s.encapsulation = e
+						step(fmt.Sprintf("underlays of all sizes, over %s", e), s, func(t *testing.T, a, b *site) { underlays(t, a, b, s) })
+					}
 				}
 				s := s
 				s.underlay, s.pw = 9200, 9000
@@ -208,6 +216,38 @@ func segmentsFit(t *testing.T, a, b *site) {
 		transfer(t, from, to, 2*mebi)
 		if packets, fragments := watch.stop(t); packets < 1000 || fragments != 0 {
 			t.Errorf("%d of %d packets to %s were fragments", fragments, packets, to.lcce.Name)
+		}
+	}
+}
+
+// Frames of 60 to 9,014 octets over underlays that are large, and so small that frames come
+// in eight fragments: all arrive, and are counted at both ends.
+func underlays(t *testing.T, a, b *site, s setup) {
+	s.pw = 9000
+	for _, mtu := range []int{1280, 1400, 1500, 9000} {
+		s.underlay = mtu
+		a.change(b, s)
+		overhead := pseudowire.Overhead(&a.tunnel, &a.session)
+		var sizes []int
+		for i := range 4 {
+			edge := (i+1)*mtu - overhead + 14
+			sizes = append(sizes, edge-1, edge, edge+1)
+		}
+		for range 8 {
+			sizes = append(sizes, 60+rand.IntN(9014-60))
+		}
+		sizes = append(sizes, 60, 1514, 9013, 9014)
+		sizes = slices.DeleteFunc(sizes, func(n int) bool { return n > 9014 })
+		slices.Sort(sizes)
+		for _, d := range [][2]*site{{a, b}, {b, a}} {
+			from, to := d[0], d[1]
+			before, beforeTo := from.counters(), to.counters()
+			sweep(t, from, to, sizes, false)
+			n := uint64(2 * len(sizes)) // each tagged, too
+			sent, received := from.counters().TransmittedFrames-before.TransmittedFrames, to.counters().ReceivedFrames-beforeTo.ReceivedFrames
+			if sent != n || received != n {
+				t.Errorf("MTU %d, %s to %s: of %d frames %d are counted as sent, %d as received", mtu, from.lcce.Name, to.lcce.Name, n, sent, received)
+			}
 		}
 	}
 }
