@@ -36,7 +36,8 @@ install-programs: build ## programs alone, below PREFIX
 install: install-programs man ## programs, service, manual, completions and examples, below PREFIX and /etc
 	install -d -m 755 $(DESTDIR)/etc/pwd $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/doc/pwd/examples
 	sed 's|/usr/libexec/pwd/pwd|$(PREFIX)/libexec/pwd/pwd|' configs/systemd/pwd.service > $(DESTDIR)$(UNITDIR)/pwd.service
-	chmod 644 $(DESTDIR)$(UNITDIR)/pwd.service
+	sed 's|/usr/libexec/pwd/pwd|$(PREFIX)/libexec/pwd/pwd|' configs/systemd/pwd-hold.service > $(DESTDIR)$(UNITDIR)/pwd-hold.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/pwd.service $(DESTDIR)$(UNITDIR)/pwd-hold.service
 	install -D -m 644 configs/systemd/sysusers.conf $(DESTDIR)$(SYSTEMD)/sysusers.d/pwd.conf
 	install -D -m 644 configs/systemd/tmpfiles.conf $(DESTDIR)$(SYSTEMD)/tmpfiles.d/pwd.conf
 	install -m 644 out/man/man1/* $(DESTDIR)$(PREFIX)/share/man/man1

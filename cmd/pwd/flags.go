@@ -31,6 +31,7 @@ type settings struct {
 	timers                   control.Timers
 	onStopTeardown           bool
 	check, cleanup, version  bool
+	hold                     bool
 }
 
 var errHelp = errors.New("help was asked for")
@@ -40,6 +41,7 @@ const usage = `pwd joins the Ethernet networks of this site to those of other si
   pwd --site NAME --topology FILE [flags]     run, in the foreground
   pwd --site NAME --topology FILE --check     validate and exit
   pwd --site NAME --cleanup                   remove everything it owns and exit
+  pwd --hold                                  keep the sockets of the kernel's datapath while no daemon runs
 
 `
 
@@ -59,6 +61,7 @@ func parseFlags(args []string, stderr io.Writer) (*settings, error) {
 	f.StringVar(&s.metrics, "metrics", "", "`address:port` to serve metrics and health on, besides the API socket")
 	f.BoolVar(&s.check, "check", false, "validate the topology and exit")
 	f.BoolVar(&s.cleanup, "cleanup", false, "close connections, remove every object of this daemon's and exit")
+	f.BoolVar(&s.hold, "hold", false, "be the holder of sockets beside the daemon with the same --run-dir")
 	f.BoolVar(&s.version, "version", false, "print the version and exit")
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -77,10 +80,13 @@ func parseFlags(args []string, stderr io.Writer) (*settings, error) {
 			return nil, err
 		}
 	}
-	if s.check && s.cleanup {
+	switch {
+	case s.check && s.cleanup:
 		return nil, errors.New("--check and --cleanup: give one of them")
+	case s.hold && (s.check || s.cleanup):
+		return nil, errors.New("--hold does nothing else: leave out --check and --cleanup")
 	}
-	if s.site == "" {
+	if s.site == "" && !s.hold {
 		return nil, errors.New("--site NAME is required: which of the topology's sites is this host?")
 	}
 	switch s.datapath {

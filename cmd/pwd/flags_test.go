@@ -187,8 +187,8 @@ func readFile(t *testing.T, path string) string {
 func TestASecondDaemonIsTurnedAway(t *testing.T) {
 	dir := t.TempDir()
 	runDir, stateDir := filepath.Join(dir, "run"), filepath.Join(dir, "state")
-	hold(t, runDir, "")
-	hold(t, stateDir, "lock")
+	occupy(t, runDir, "")
+	occupy(t, stateDir, "lock")
 	for name, args := range map[string][]string{
 		"the same socket": {"--state-dir", filepath.Join(dir, "other")},
 		"the same state":  {"--run-dir", filepath.Join(dir, "other"), "--state-dir", stateDir},

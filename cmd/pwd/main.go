@@ -18,8 +18,10 @@ import (
 	"github.com/pwd-project/pwd/internal/agent"
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/build"
+	"github.com/pwd-project/pwd/internal/hold"
 	"github.com/pwd-project/pwd/internal/metrics"
 	"github.com/pwd-project/pwd/internal/secretfile"
+	"github.com/pwd-project/pwd/internal/systemd"
 	"github.com/pwd-project/pwd/internal/topology"
 )
 
@@ -55,9 +57,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: s.level, ReplaceAttr: plainTime}))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if s.cleanup {
-		err = agent.Cleanup(ctx, s.agent(log))
-	} else {
+	switch {
+	case s.hold:
+		err = holdSockets(ctx, s, log)
+	case s.cleanup:
+		keeper := hold.Open(s.runDir, nil, nil, log)
+		defer keeper.Close()
+		options := s.agent(log)
+		options.Keeper = keeper
+		err = agent.Cleanup(ctx, options)
+	default:
 		err = serve(ctx, s, log)
 	}
 	return report(stderr, err)
@@ -91,7 +100,12 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 	service := newManager(log)
+	passed, err := systemd.Inherited()
+	service.try(err)
+	keeper := hold.Open(s.runDir, service.Notifier, passed, log)
+	defer keeper.Close()
 	options := s.agent(log)
+	options.Keeper = keeper
 	options.Reloaded = func() { service.try(service.Ready()) }
 	a, err := agent.New(options)
 	if err != nil {
@@ -124,6 +138,18 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		}
 	})
 	return group.Wait()
+}
+
+// holdSockets keeps for the daemon what is not to end with it.
+func holdSockets(ctx context.Context, s *settings, log *slog.Logger) error {
+	service := newManager(log)
+	holder, err := hold.Listen(s.runDir, log)
+	if err != nil {
+		return err
+	}
+	log.Info("keeping sockets", "socket", hold.Path(s.runDir))
+	service.try(service.Ready())
+	return holder.Serve(ctx)
 }
 
 // check validates the topology and says so. A configuration that names none leaves it to pwctl apply.

@@ -65,6 +65,8 @@ type Options struct {
 	Timers control.Timers
 	// OnStopTeardown closes connections and removes everything at a stop.
 	OnStopTeardown bool
+	// Keeper keeps the sockets of the kernel's tunnels beyond the end of the process; nil is none.
+	Keeper Keeper
 	// Reloaded, if set, is called by Run's goroutine each time a Reload has been carried out.
 	Reloaded func()
 	// Logger takes what happens; nil is silent.
@@ -310,7 +312,7 @@ func (a *Agent) openHost() error {
 	if a.shaper, err = qos.Open(); err != nil {
 		return fmt.Errorf("open shaping: %w", err)
 	}
-	if a.transport, err = transport.Open(transport.Options{Logger: a.log}); err != nil {
+	if a.transport, err = transport.Open(transport.Options{Logger: a.log, Keeper: a.opt.Keeper}); err != nil {
 		return fmt.Errorf("open transport: %w", err)
 	}
 	a.control = a.newControl()

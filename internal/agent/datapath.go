@@ -67,6 +67,7 @@ func (a *Agent) datapath(kind pseudowire.Kind) (pseudowire.Datapath, error) {
 		return nil, errors.Join(&DatapathError{kind, err}, dp.Close())
 	}
 	a.datapaths[kind] = dp
+	a.warnOfRestart(kind)
 	return dp, nil
 }
 

@@ -50,6 +50,7 @@ func (a *Agent) retry() {
 	a.tellRest(time.Now())
 	a.lookAtUnderlay()
 	a.lookAtPaths()
+	a.keepAgain()
 	a.countErrors(time.Now())
 	if a.unclean {
 		a.clean()

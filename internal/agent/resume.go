@@ -54,6 +54,7 @@ func (a *Agent) restore(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	a.inherit()
 	state := control.State{Version: control.StateVersion}
 	var sockets transport.State
 	for name, r := range records {
@@ -76,11 +77,14 @@ func (a *Agent) restore(now time.Time) error {
 		for name := range records {
 			a.unsaved[name] = true
 		}
+		a.disown()
 		return nil
 	}
 	if err := a.transport.Restore(sockets); err != nil {
 		a.log.Warn("cannot open every saved socket again, trying again", "err", err)
 	}
+	a.disown()
+	a.transport.KeepAgain() // one place may have what another has not
 	return nil
 }
 

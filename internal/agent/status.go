@@ -81,6 +81,9 @@ func (a *Agent) status(fileHash string) *api.Status {
 		Notes: slices.Clone(a.notes), Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
 		Counters: a.globalCounters(), Strangers: a.drops.views(), FileHash: fileHash, Health: "healthy", Problems: []api.Problem{},
 	}
+	if a.opt.Keeper != nil {
+		s.Restart.Store, s.Restart.Holder = a.opt.Keeper.Places()
+	}
 	if a.local != nil {
 		s.Topology = a.local.Topology
 	}

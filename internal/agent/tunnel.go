@@ -149,6 +149,9 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 		return err
 	}
 	a.carried[key] = t
+	if t.Socket >= 0 {
+		a.unsaved[s.Tunnel] = true // which socket it is
+	}
 	if known := a.tunnels[s.Tunnel]; known.set == nil {
 		known.set = map[pseudowire.Kind]pseudowire.Tunnel{dp.Kind(): t}
 	} else {

@@ -267,7 +267,9 @@ type Status struct {
 	ConfirmBy *time.Time `json:"confirmBy,omitempty"`
 	Datapath  string     `json:"datapath"`
 	// Notes are facts worth knowing that are not problems, as "no bpffs".
-	Notes       []string          `json:"notes,omitempty"`
+	Notes []string `json:"notes,omitempty"`
+	// Restart says what keeps the sockets of the kernel's datapath while the daemon is away.
+	Restart     Restart           `json:"restart"`
 	Tunnels     []Tunnel          `json:"tunnels"`
 	Pseudowires []Pseudowire      `json:"pseudowires"`
 	Counters    map[string]uint64 `json:"counters,omitempty"`
@@ -275,6 +277,14 @@ type Status struct {
 	Drift DriftCount `json:"drift"`
 	// Strangers are who sent what was dropped and is no tunnel's, the last first.
 	Strangers []Stranger `json:"strangers,omitempty"`
+}
+
+// Restart says which places there are that keep sockets.
+type Restart struct {
+	// Store is the service manager's, for a restart, a crash and an upgrade.
+	Store bool `json:"store"`
+	// Holder is a process beside the daemon, for a stop and a start, too.
+	Holder bool `json:"holder"`
 }
 
 // Problem is one thing that is wrong.

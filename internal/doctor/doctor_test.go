@@ -137,7 +137,7 @@ func TestWhatIsWrong(t *testing.T) {
 		{"modules that are part of the kernel", func(w *world) {
 			w.Status.Pseudowires[0].Datapath = "kernel"
 			set("lib/modules/6.12.41+deb13-amd64/modules.builtin", "kernel/net/l2tp/l2tp_core.ko\nkernel/net/l2tp/l2tp_netlink.ko\nkernel/net/l2tp/l2tp_eth.ko\n")(w)
-		}, "note restart: 1 pseudowire on the kernel's datapath: while the daemon is away they carry nothing", "", ""},
+		}, "note restart: 1 pseudowire on the kernel's datapath: while the daemon is away they carry nothing (file descriptor store: no; holder: no)", "", ""},
 		{"bridges are filtered", set("proc/sys/net/bridge/bridge-nf-call-ip6tables", "1"),
 			"warning bridges: net.bridge.bridge-nf-call-ip6tables on", "", "sysctl -w net.bridge.bridge-nf-call-ip6tables=0"},
 		{"bridges are filtered, and Docker drops", func(w *world) {
@@ -174,7 +174,14 @@ func TestWhatIsWrong(t *testing.T) {
 			for _, m := range []string{"l2tp_core", "l2tp_netlink", "l2tp_eth"} {
 				set("sys/module/"+m+"/refcnt", "1")(w)
 			}
-		}, "note restart: 1 pseudowire on the kernel's datapath: while the daemon is away they carry nothing", "", "datapath: ebpf"},
+		}, "note restart: 1 pseudowire on the kernel's datapath: while the daemon is away they carry nothing (file descriptor store: no; holder: no)", "", "datapath: ebpf"},
+		{"the kernel's datapath under a service manager", func(w *world) {
+			w.Status.Pseudowires[0].Datapath = "kernel"
+			w.Status.Restart.Store = true
+			for _, m := range []string{"l2tp_core", "l2tp_netlink", "l2tp_eth"} {
+				set("sys/module/"+m+"/refcnt", "1")(w)
+			}
+		}, "note restart: 1 pseudowire on the kernel's datapath: frames are forwarded while the daemon is restarted, replaced or killed (file descriptor store: yes), but not after a stop (holder: no)", "", "pwd-hold"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			h, s, files, said := well()

@@ -31,7 +31,7 @@ func daemon(_ context.Context, x *examination) {
 
 // afterwards says what a restart means for traffic.
 func afterwards(x *examination) string {
-	if len(x.on("kernel")) > 0 {
+	if kept := x.site.Status.Restart; len(x.on("kernel")) > 0 && !kept.Store && !kept.Holder {
 		return "pseudowires of the kernel's datapath are interrupted for a moment"
 	}
 	return "traffic is not interrupted"
@@ -104,8 +104,21 @@ func restart(_ context.Context, x *examination) {
 	if len(ebpf) > 0 {
 		x.ok("%s on the eBPF datapath: frames are forwarded while the daemon is restarted, replaced or killed", counted(len(ebpf), "pseudowire"))
 	}
-	if len(kernel) > 0 {
-		x.find(Note, counted(len(kernel), "pseudowire")+" on the kernel's datapath: while the daemon is away they carry nothing",
-			"the kernel ties its tunnels to sockets of the daemon", "use `datapath: ebpf` where that matters")
+	if len(kernel) == 0 {
+		return
+	}
+	const why = "the kernel ties its tunnels to sockets of the daemon"
+	what, kept := counted(len(kernel), "pseudowire")+" on the kernel's datapath: ", x.site.Status.Restart
+	switch {
+	case kept.Holder && kept.Store:
+		x.ok("%sframes are forwarded while the daemon is restarted, replaced or killed (file descriptor store: yes), and stopped and started (holder: yes)", what)
+	case kept.Holder:
+		x.ok("%sframes are forwarded while the daemon is restarted, replaced or killed, and stopped and started (file descriptor store: no; holder: yes)", what)
+	case kept.Store:
+		x.find(Note, what+"frames are forwarded while the daemon is restarted, replaced or killed (file descriptor store: yes), but not after a stop (holder: no)",
+			why+", and the service manager may close those it keeps when the service stops", "systemctl start pwd-hold")
+	default:
+		x.find(Note, what+"while the daemon is away they carry nothing (file descriptor store: no; holder: no)",
+			why, "run it as the service pwd, with pwd-hold beside it; or use `datapath: ebpf`")
 	}
 }

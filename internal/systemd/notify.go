@@ -1,5 +1,5 @@
 // Package systemd tells the service manager how the daemon is: sd_notify(3) and
-// sd_watchdog_enabled(3), as far as a service of Type=notify needs them. Outside of
+// sd_watchdog_enabled(3), as far as a service of Type=notify needs them, and its file descriptor store. Outside of
 // systemd all of it does nothing.
 package systemd
 
@@ -19,6 +19,7 @@ import (
 type Notifier struct {
 	socket   string
 	watchdog time.Duration
+	stores   bool
 }
 
 // FromEnv is the Notifier that the environment asks for, and takes that out of the
@@ -29,7 +30,7 @@ func FromEnv() (*Notifier, error) {
 }
 
 func parse(getenv func(string) string, pid int) (*Notifier, error) {
-	n := &Notifier{socket: getenv("NOTIFY_SOCKET")}
+	n := &Notifier{socket: getenv("NOTIFY_SOCKET"), stores: getenv("FDSTORE") != "0"}
 	if n.socket != "" && n.socket[0] != '/' && n.socket[0] != '@' {
 		bad := n.socket
 		n.socket = ""
@@ -83,7 +84,10 @@ func (n *Notifier) Status(line string) error {
 }
 
 // send is one datagram of assignments. One that cannot be sent is of no consequence to the traffic.
-func (n *Notifier) send(assignments ...string) error {
+func (n *Notifier) send(assignments ...string) error { return n.sendWith(nil, assignments...) }
+
+// sendWith is send with descriptors.
+func (n *Notifier) sendWith(fds []int, assignments ...string) error {
 	if n == nil || n.socket == "" {
 		return nil
 	}
@@ -94,10 +98,28 @@ func (n *Notifier) send(assignments ...string) error {
 	}
 	defer c.Close()
 	if err = c.SetWriteDeadline(time.Now().Add(5 * time.Second)); err == nil {
-		_, err = c.Write([]byte(strings.Join(assignments, "\n")))
+		var rights []byte
+		if len(fds) > 0 {
+			rights = unix.UnixRights(fds...)
+		}
+		err = sendmsg(c, []byte(strings.Join(assignments, "\n")), rights)
 	}
 	if err != nil {
 		return fmt.Errorf("tell the service manager %s: %w", assignments[0], err)
 	}
 	return nil
+}
+
+// sendmsg is what package net has no call for on a connected datagram socket.
+func sendmsg(c *net.UnixConn, text, rights []byte) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		failed = unix.Sendmsg(int(fd), text, rights, nil, unix.MSG_NOSIGNAL)
+		return failed != unix.EAGAIN
+	})
+	return errors.Join(err, failed)
 }

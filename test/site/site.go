@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/netlab"
@@ -49,6 +51,26 @@ func (s *Site) Start() (err error) {
 	}
 	s.Daemon, err = s.NS.Start("pwd at "+s.Name, exec.Command(filepath.Join(s.Bin, "pwd"), args...))
 	return err
+}
+
+// StartHolder starts the holder of the daemon's sockets and waits until it is there. It
+// ends with the namespace.
+func (s *Site) StartHolder() error {
+	p, err := s.NS.Start("holder at "+s.Name, exec.Command(filepath.Join(s.Bin, "pwd"), "--hold", "--run-dir", s.runDir()))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return netlab.Poll(ctx, "a holder at "+s.Name, func() error {
+		select {
+		case <-p.Exited():
+			return fmt.Errorf("it has ended: %s", p.Output())
+		default:
+		}
+		_, err := os.Stat(s.runDir() + "-hold/hold.sock")
+		return err
+	})
 }
 
 // Client is the daemon's API.

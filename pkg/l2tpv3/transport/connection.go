@@ -15,6 +15,8 @@ type connection struct {
 	socket *socket
 	// kernel is the socket of the kernel's L2TP over IP, -1 for none; see Transport.Socket.
 	kernel int
+	// kept says that the Keeper has the socket.
+	kept bool
 }
 
 // add makes a connection that has no sockets yet.
@@ -63,7 +65,7 @@ func (t *Transport) establish(c *connection) error {
 	if c.Encapsulation == l2tpv3.IP {
 		return t.establishIP(c)
 	}
-	if c.socket == nil {
+	if t.adopt(c); c.socket == nil {
 		local, err := c.bindTo()
 		if err != nil {
 			return c.failed("open", err)
@@ -132,6 +134,10 @@ func (t *Transport) endSocket(c *connection) {
 	case c.Encapsulation == l2tpv3.IP:
 		t.releaseIP(c)
 	default:
+		t.forget(c)
+		if t.closed && c.kept {
+			c.socket.keep.Store(true)
+		}
 		t.end(c.socket)
 	}
 	c.socket = nil
@@ -202,6 +208,7 @@ func (t *Transport) Path(id uint32) (local, remote netip.AddrPort, ok bool) {
 // first call, so that only connections whose sessions the kernel carries have
 // one; control messages do not use it. The kernel's tunnel and its sessions end
 // with it (see SetDataSessions for what such a socket means for all others).
+// The Keeper is given it: SaveConnection then says so, and Restore finds it again.
 //
 // Errors are *Error: ErrUnknownConnection, ErrNotConnected before Connect, and
 // over IP ErrNoKernelIP or ErrConnectionIDInUse.
@@ -214,10 +221,12 @@ func (t *Transport) Socket(id uint32) (fd int, err error) {
 		return -1, c.failed("hand over", ErrNotConnected)
 	}
 	if c.Encapsulation == l2tpv3.IP {
-		return t.openKernel(c)
+		fd, err = t.openKernel(c)
+	} else if err = c.socket.control(func(n int) error { fd = n; return nil }); err != nil {
+		err = c.failed("hand over", err)
 	}
-	if err := c.socket.control(func(n int) error { fd = n; return nil }); err != nil {
-		return -1, c.failed("hand over", err)
+	if err != nil {
+		return -1, err
 	}
-	return fd, nil
+	return fd, t.keep(c, fd)
 }

@@ -25,6 +25,7 @@ func (t *Transport) closeKernel(c *connection) {
 	if c.kernel < 0 {
 		return
 	}
+	t.forget(c)
 	unix.Close(c.kernel)
 	c.kernel = -1
 	t.log.Debug("kernel socket closed", "local", c.Local.Addr(), "remote", c.Remote.Addr(), "ccid", c.Connection)

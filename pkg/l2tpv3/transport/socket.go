@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -30,7 +31,7 @@ const (
 type socket struct {
 	encapsulation l2tpv3.Encapsulation
 	conn          interface {
-		net.PacketConn
+		io.Closer
 		syscall.Conn
 	}
 	raw syscall.RawConn
@@ -46,7 +47,9 @@ type socket struct {
 	hears   bool
 	trouble atomic.Pointer[Trouble]
 	closing atomic.Bool
-	done    chan struct{} // closed when the reader has ended
+	// keep says that somebody else goes on with it.
+	keep atomic.Bool
+	done chan struct{} // closed when the reader has ended
 }
 
 // peer is the remote end of a connection. As long as it is not settled, its
@@ -212,10 +215,14 @@ func (s *socket) control(f func(fd int) error) error {
 	return failed
 }
 
-// close ends the socket and its reader. What had already arrived is passed on.
+// close ends the socket and its reader. What had already arrived is passed on, unless the
+// socket is kept.
 func (s *socket) close(deliver func(*socket, netip.AddrPort, []byte)) {
 	s.closing.Store(true)
 	_ = s.control(func(fd int) error {
+		if s.keep.Load() {
+			return nil
+		}
 		s.drain(fd, receiveBuffer/512, deliver)
 		return nil
 	})

@@ -32,6 +32,8 @@ type ConnectionState struct {
 	Dynamic bool `json:"dynamic,omitempty"`
 	// Connected says that the peer's address and port are settled.
 	Connected bool `json:"connected,omitempty"`
+	// Kept is the kernel's number (SO_COOKIE) of the socket that the Keeper has; 0 is none.
+	Kept uint64 `json:"kept,omitempty"`
 }
 
 // Save gives the state of all connections, by connection ID.
@@ -54,7 +56,8 @@ func (t *Transport) SaveConnection(id uint32) (ConnectionState, bool) {
 
 // Restore opens the sockets of a saved state, with the ports they had (RFC 3931,
 // Section 4.1.2.2: they stay the same for the life of a connection). Sockets of
-// the kernel's L2TP over IP are not among them: Socket makes them again. The error
+// the kernel's L2TP over IP are not among them: Socket makes them again. Those that
+// were inherited are taken over as they are instead. The error
 // joins an *Error for each that could not be; its connection remains known, and
 // Refresh, Transmit and Connect try again.
 func (t *Transport) Restore(s State) error {
@@ -68,7 +71,10 @@ func (t *Transport) Restore(s State) error {
 			failed = append(failed, &Error{Op: "open", Connection: state.Connection, Local: state.Local, Remote: state.Remote, Err: ErrEncapsulation})
 			continue
 		}
-		failed = append(failed, t.establish(t.add(state)))
+		c := t.add(state)
+		failed = append(failed, t.establish(c))
+		t.adopt(c)
+		c.voidKept()
 	}
 	return errors.Join(failed...)
 }

@@ -40,6 +40,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 )
@@ -50,6 +52,8 @@ type Options struct {
 	Listen []Endpoint
 	// Logger takes what sockets are opened and closed, at debug level; nil is silent.
 	Logger *slog.Logger
+	// Keeper keeps the sockets that Transport.Socket gives; nil is none.
+	Keeper Keeper
 }
 
 // Endpoint is an address with an encapsulation that it is to be reached by.
@@ -107,6 +111,9 @@ type Transport struct {
 	connections map[uint32]*connection
 	queue       *queue
 	closed      bool
+	keeper      Keeper
+	// inherited are sockets of an earlier process, by name, that nobody has asked for yet.
+	inherited map[string]*inherited
 
 	receivedControl, receivedData, droppedControl, droppedData atomic.Uint64
 	malformed, transmitted, transmitFailed, socketErrors       atomic.Uint64
@@ -122,6 +129,8 @@ func Open(o Options) (*Transport, error) {
 		peers:       directory{connections: map[uint32]pair{}, pairs: map[pair]int{}},
 		connections: map[uint32]*connection{},
 		queue:       newQueue(),
+		keeper:      o.Keeper,
+		inherited:   map[string]*inherited{},
 	}
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
@@ -362,7 +371,7 @@ func (t *Transport) Counters() Counters {
 }
 
 // Close closes all sockets and ends all goroutines, then closes Ready.
-// What was not taken is gone.
+// What was not taken is gone; what has yet to be read from a socket that is kept stays in it.
 func (t *Transport) Close() error {
 	if t.closed {
 		return nil
@@ -379,6 +388,10 @@ func (t *Transport) Close() error {
 		p.listening = false
 		t.leave(p)
 	}
+	for _, i := range t.inherited {
+		unix.Close(i.fd) // what keeps it goes on doing so
+	}
+	clear(t.inherited)
 	close(t.queue.wake) // nothing reads sockets any more
 	return nil
 }

@@ -16,9 +16,11 @@
 //
 // When the owner of the socket closes it, or ends, the kernel takes the tunnel
 // and its sessions away, and the devices with them. So this datapath does not go
-// on forwarding without the daemon, unlike tcbpf. After a restart the owner sets
+// on forwarding without the daemon, unlike tcbpf, unless somebody else holds a
+// duplicate of the socket meanwhile (transport.Keeper). After a restart the owner sets
 // tunnels and sessions again, with the same IDs and cookies, so the peer need not
-// know; the devices are new ones of the same names. This package keeps no
+// know. Those whose socket is the same are taken over as they are, and no frame is
+// lost; else the devices are new ones of the same names. This package keeps no
 // duplicate of the socket. Before Linux 6.12 a socket that has carried a tunnel
 // cannot carry another one, or the same again: after RemoveTunnel, and for
 // other control connection IDs, the control connection needs a new socket.

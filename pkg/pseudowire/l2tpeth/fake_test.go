@@ -13,6 +13,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nltest"
 	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
 // fakeKernel answers both netlink families as the kernel does, from what it was
@@ -32,6 +34,9 @@ type fakeKernel struct {
 	refuse map[uint8]unix.Errno
 	// reused is a descriptor whose socket is another since; 0 is none.
 	reused int
+	// carries are the sockets that tunnels hang on, marks their DSCPs.
+	carries []int
+	marks   map[int]uint8
 	// noIPv6 is a kernel without IPv6.
 	noIPv6 bool
 	paused time.Duration
@@ -47,7 +52,14 @@ type request struct {
 const fakeFamily = 0x1b
 
 func newFake(t *testing.T) (*fakeKernel, *Datapath) {
-	k := &fakeKernel{t: t, next: 40, refuse: map[uint8]unix.Errno{}}
+	k := &fakeKernel{t: t, next: 40, refuse: map[uint8]unix.Errno{}, marks: map[int]uint8{}}
+	return k, k.datapath()
+}
+
+// datapath is a further process's on the same kernel.
+func (k *fakeKernel) datapath() *Datapath {
+	t := k.t
+	t.Helper()
 	g := genltest.Dial(genltest.ServeFamily(genetlink.Family{ID: fakeFamily, Version: 1, Name: "l2tp"}, k.l2tp))
 	d, err := open(Options{}, g, nltest.Dial(k.rtnetlink))
 	if err != nil {
@@ -64,7 +76,7 @@ func newFake(t *testing.T) (*fakeKernel, *Datapath) {
 			k.dying = nil
 		}
 	}
-	return k, d
+	return d
 }
 
 // die removes an object, at once or after some looks.
@@ -115,21 +127,25 @@ func (k *fakeKernel) l2tp(m genetlink.Message, n netlink.Message) ([]genetlink.M
 		if !dump && !slices.ContainsFunc(k.tunnels, tunnel) {
 			return nil, genltest.Error(int(unix.ENODEV))
 		}
-		return k.answer(len(k.tunnels), dump, func(i int, e *netlink.AttributeEncoder) {
-			e.Uint32(attrConnID, k.tunnels[i].id)
-			e.Nested(attrStats, encodeStats(k.tunnels[i].stats))
+		return answer(k.tunnels, func(t kernelTunnel) bool { return dump || tunnel(t) }, func(t kernelTunnel, e *netlink.AttributeEncoder) {
+			e.Uint32(attrConnID, t.id)
+			e.Uint32(attrPeerConnID, t.peerID)
+			e.Uint16(attrEncapType, t.encap)
+			e.Nested(attrStats, encodeStats(t.stats))
 		})
 	case cmdSessionGet:
 		if !dump && !slices.ContainsFunc(k.sessions, session) {
 			return nil, genltest.Error(int(unix.ENODEV))
 		}
-		return k.answer(len(k.sessions), dump, func(i int, e *netlink.AttributeEncoder) {
-			x := k.sessions[i]
+		return answer(k.sessions, func(x kernelSession) bool { return dump || session(x) }, func(x kernelSession, e *netlink.AttributeEncoder) {
 			e.Uint32(attrConnID, x.connID)
 			e.Uint32(attrSessionID, x.id)
 			e.Uint32(attrPeerSessionID, x.peerID)
 			e.Uint16(attrPWType, pwEth)
 			e.String(attrIfName, x.ifName)
+			e.Bytes(attrCookie, []byte(x.cookie))
+			e.Bytes(attrPeerCookie, []byte(x.peerCookie))
+			x.sequencing.encode(e)
 			e.Nested(attrStats, encodeStats(x.stats))
 		})
 	}
@@ -140,7 +156,12 @@ func (k *fakeKernel) l2tp(m genetlink.Message, n netlink.Message) ([]genetlink.M
 		if slices.ContainsFunc(k.tunnels, tunnel) {
 			return nil, genltest.Error(int(unix.EEXIST))
 		}
-		k.tunnels = append(k.tunnels, kernelTunnel{id: s.connID})
+		created, fd, err := decodeTunnelRequest(m.Data)
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		k.tunnels = append(k.tunnels, created)
+		k.carries = append(k.carries, fd)
 	case cmdTunnelDelete:
 		id := s.connID
 		k.die(func() {
@@ -183,11 +204,35 @@ func decodeRequest(b []byte) (kernelSession, error) {
 	return decodeSession(d)
 }
 
-func (k *fakeKernel) answer(n int, dump bool, encode func(int, *netlink.AttributeEncoder)) ([]genetlink.Message, error) {
+// decodeTunnelRequest reads what a tunnel is to be, and of which socket.
+func decodeTunnelRequest(b []byte) (t kernelTunnel, fd int, err error) {
+	d, err := netlink.NewAttributeDecoder(b)
+	if err != nil {
+		return t, 0, err
+	}
+	for d.Next() {
+		switch d.Type() {
+		case attrConnID:
+			t.id = d.Uint32()
+		case attrPeerConnID:
+			t.peerID = d.Uint32()
+		case attrEncapType:
+			t.encap = d.Uint16()
+		case attrFD:
+			fd = int(d.Int32())
+		}
+	}
+	return t, fd, d.Err()
+}
+
+func answer[T any](all []T, wanted func(T) bool, encode func(T, *netlink.AttributeEncoder)) ([]genetlink.Message, error) {
 	var out []genetlink.Message
-	for i := range n {
+	for _, x := range all {
+		if !wanted(x) {
+			continue
+		}
 		e := netlink.NewAttributeEncoder()
-		encode(i, e)
+		encode(x, e)
 		b, err := e.Encode()
 		if err != nil {
 			return nil, err
@@ -308,12 +353,19 @@ func (s fakeSockets) identity(fd int) (uint64, error) {
 	return uint64(fd), nil
 }
 
+func (s fakeSockets) carries(fd int, _ l2tpv3.Encapsulation) (bool, error) {
+	return slices.Contains(s.k.carries, fd), nil
+}
+
+func (s fakeSockets) dscp(fd int, _ bool) (uint8, error) { return s.k.marks[fd], nil }
+
 func (s fakeSockets) acceptNoChecksum(fd int) error {
 	s.k.note(fmt.Sprintf("accept no checksum on %d", fd), nil)
 	return nil
 }
 
 func (s fakeSockets) setDSCP(fd int, six bool, dscp uint8) error {
+	s.k.marks[fd] = dscp
 	s.k.note(fmt.Sprintf("mark %d with DSCP %d, IPv6 %v", fd, dscp, six), nil)
 	return nil
 }

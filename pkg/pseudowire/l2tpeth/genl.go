@@ -58,6 +58,7 @@ const (
 // kernelTunnel is a tunnel as the kernel lists it.
 type kernelTunnel struct {
 	id, peerID uint32
+	encap      uint16
 	stats      stats
 }
 
@@ -66,6 +67,9 @@ type kernelSession struct {
 	connID, id, peerID uint32
 	pwType             uint16
 	ifName             string
+	// cookie is sent, peerCookie expected.
+	cookie, peerCookie string
+	sequencing         sequencing
 	stats              stats
 }
 
@@ -143,7 +147,13 @@ func (c *l2tpClient) tunnels() ([]kernelTunnel, error) {
 
 // hasTunnel reports whether the kernel has a tunnel of that ID.
 func (c *l2tpClient) hasTunnel(id uint32) (bool, error) {
-	return exists(c.request(cmdTunnelGet, netlink.Request, func(e *netlink.AttributeEncoder) { e.Uint32(attrConnID, id) }))
+	_, ok, err := c.tunnel(id)
+	return ok, err
+}
+
+// tunnel is that of an ID; ok is false if there is none.
+func (c *l2tpClient) tunnel(id uint32) (t kernelTunnel, ok bool, err error) {
+	return only(decodeTunnel)(c.request(cmdTunnelGet, netlink.Request, func(e *netlink.AttributeEncoder) { e.Uint32(attrConnID, id) }))
 }
 
 // sessionSpec is what a session is made of.
@@ -205,7 +215,13 @@ func (c *l2tpClient) deleteSession(connID, id uint32) error {
 
 // hasSession reports whether the kernel has that session.
 func (c *l2tpClient) hasSession(connID, id uint32) (bool, error) {
-	return exists(c.request(cmdSessionGet, netlink.Request, func(e *netlink.AttributeEncoder) {
+	_, ok, err := c.session(connID, id)
+	return ok, err
+}
+
+// session is that of an ID; ok is false if there is none.
+func (c *l2tpClient) session(connID, id uint32) (s kernelSession, ok bool, err error) {
+	return only(decodeSession)(c.request(cmdSessionGet, netlink.Request, func(e *netlink.AttributeEncoder) {
 		e.Uint32(attrConnID, connID)
 		e.Uint32(attrSessionID, id)
 	}))
@@ -223,11 +239,21 @@ func (c *l2tpClient) sessions() ([]kernelSession, error) {
 // gone reports whether err says that the tunnel or session does not exist.
 func gone(err error) bool { return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) }
 
-func exists(_ []genetlink.Message, err error) (bool, error) {
-	if gone(err) {
-		return false, nil
+// only reads the answer about one object; false is that there is none.
+func only[T any](decode func(*netlink.AttributeDecoder) (T, error)) func([]genetlink.Message, error) (T, bool, error) {
+	return func(msgs []genetlink.Message, err error) (none T, ok bool, _ error) {
+		if gone(err) || err == nil && len(msgs) == 0 {
+			return none, false, nil
+		}
+		if err != nil {
+			return none, false, err
+		}
+		all, err := decodeAll(msgs[:1], decode)
+		if err != nil {
+			return none, false, err
+		}
+		return all[0], true, nil
 	}
-	return err == nil, err
 }
 
 func decodeAll[T any](msgs []genetlink.Message, decode func(*netlink.AttributeDecoder) (T, error)) ([]T, error) {
@@ -254,6 +280,8 @@ func decodeTunnel(d *netlink.AttributeDecoder) (kernelTunnel, error) {
 			t.id = d.Uint32()
 		case attrPeerConnID:
 			t.peerID = d.Uint32()
+		case attrEncapType:
+			t.encap = d.Uint16()
 		case attrStats:
 			d.Nested(t.stats.decode)
 		}
@@ -275,6 +303,14 @@ func decodeSession(d *netlink.AttributeDecoder) (kernelSession, error) {
 			s.pwType = d.Uint16()
 		case attrIfName:
 			s.ifName = d.String()
+		case attrCookie:
+			s.cookie = string(d.Bytes())
+		case attrPeerCookie:
+			s.peerCookie = string(d.Bytes())
+		case attrSendSeq:
+			s.sequencing.send = d.Uint8() != 0
+		case attrReceiveSeq:
+			s.sequencing.receive = d.Uint8() != 0
 		case attrStats:
 			d.Nested(s.stats.decode)
 		}

@@ -385,7 +385,7 @@ func TestOthersAreLeftAlone(t *testing.T) {
 	if err := d.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]kernelSession{foreign}, k.sessions, cmp.AllowUnexported(kernelSession{}, stats{})); diff != "" {
+	if diff := cmp.Diff([]kernelSession{foreign}, k.sessions, cmp.AllowUnexported(kernelSession{}, stats{}, sequencing{})); diff != "" {
 		t.Errorf("sessions left (-want +got):\n%s", diff)
 	}
 	if len(k.tunnels) != 1 || k.tunnels[0].id != 99 || len(k.links) != 1 {

@@ -117,6 +117,14 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	if old := d.sessions[s.LocalID]; old != nil {
 		return d.changeSession(old, s, numbers)
 	}
+	adopted, err := d.adoptSession(s, spec)
+	if err != nil {
+		return err
+	}
+	if adopted != nil {
+		d.sessions[s.LocalID] = adopted
+		return d.changeSession(adopted, s, numbers)
+	}
 	index, err := d.createSession(s, spec, numbers)
 	if err != nil {
 		return err

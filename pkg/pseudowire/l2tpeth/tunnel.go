@@ -18,6 +18,8 @@ type tunnel struct {
 	socket uint64
 	// dscp is what was last set on it.
 	dscp uint8
+	// adopted says that an earlier process made it, and perhaps its sessions.
+	adopted bool
 }
 
 func (t *tunnel) String() string { return tunnelName(t.Tunnel) }
@@ -54,6 +56,13 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 			return err
 		}
 	}
+	adopted, err := d.adoptTunnel(t, socket)
+	if adopted != nil || err != nil {
+		if err == nil {
+			d.tunnels[t.Name] = adopted
+		}
+		return err
+	}
 	if err := d.createTunnel(t); err != nil {
 		return err
 	}
@@ -85,10 +94,7 @@ func checkTunnel(t pseudowire.Tunnel) error {
 // createTunnel waits for one of the same ID that is on its way out: the one
 // that the previous run of the daemon left when it ended.
 func (d *Datapath) createTunnel(t pseudowire.Tunnel) error {
-	encapsulation := uint16(encapIP)
-	if t.Encapsulation == l2tpv3.UDP {
-		encapsulation = encapUDP
-	}
+	encapsulation := encapOf(t)
 	if encapsulation == encapUDP && six(t) {
 		if err := d.socket.acceptNoChecksum(t.Socket); err != nil {
 			return &OpError{"prepare the IPv6 socket of", tunnelName(t), err}
@@ -111,6 +117,13 @@ func (d *Datapath) createTunnel(t pseudowire.Tunnel) error {
 			fmt.Sprintf("see `ip l2tp show tunnel tunnel_id %d`", t.LocalID)}
 	}
 	return nil
+}
+
+func encapOf(t pseudowire.Tunnel) uint16 {
+	if t.Encapsulation == l2tpv3.UDP {
+		return encapUDP
+	}
+	return encapIP
 }
 
 func six(t pseudowire.Tunnel) bool { return t.Remote.Addr().Unmap().Is6() }
@@ -186,6 +199,10 @@ func (d *Datapath) sessionsOf(tunnel string) []pseudowire.Session {
 type socketOps interface {
 	// identity is a number that no other socket has had since the machine booted.
 	identity(fd int) (uint64, error)
+	// carries reports whether a tunnel of the kernel's hangs on it.
+	carries(fd int, e l2tpv3.Encapsulation) (bool, error)
+	// dscp is how the kernel marks what it sends from it.
+	dscp(fd int, six bool) (uint8, error)
 	// acceptNoChecksum lets UDP datagrams without a checksum in.
 	acceptNoChecksum(fd int) error
 	// setDSCP marks what the kernel sends from it, ECN field 00.
@@ -196,6 +213,26 @@ type kernelSockets struct{}
 
 func (kernelSockets) identity(fd int) (uint64, error) {
 	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+}
+
+// carries: the kernel notes at a UDP socket what it does with packets, here
+// UDP_ENCAP_L2TPINUDP. Over IP there is one socket of a tunnel's ID (ErrConnectionIDInUse of
+// package transport), and the tunnel of that ID is of no other.
+func (kernelSockets) carries(fd int, e l2tpv3.Encapsulation) (bool, error) {
+	if e == l2tpv3.IP {
+		return true, nil
+	}
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_ENCAP)
+	return kind == unix.UDP_ENCAP_L2TPINUDP, err
+}
+
+func (kernelSockets) dscp(fd int, six bool) (uint8, error) {
+	level, option := unix.IPPROTO_IP, unix.IP_TOS
+	if six {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
+	}
+	tos, err := unix.GetsockoptInt(fd, level, option)
+	return uint8(tos >> 2), err
 }
 
 // acceptNoChecksum: a peer whose sender leaves segmentation to the network card

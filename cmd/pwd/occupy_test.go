@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hold locks a directory, or a file in it, as a daemon does that runs.
-func hold(t *testing.T, dir, name string) {
+// occupy locks a directory, or a file in it, as a daemon does that runs.
+func occupy(t *testing.T, dir, name string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,246 @@
+package hold
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// most is how many descriptors the holder keeps, longest how long a name may be.
+	most, longest = 16384, 64
+	socketName    = "hold.sock"
+)
+
+// Dir is the holder's folder for a daemon with that run directory.
+func Dir(runDir string) string { return filepath.Clean(runDir) + "-hold" }
+
+// Path is the holder's socket for a daemon with that run directory.
+func Path(runDir string) string { return filepath.Join(Dir(runDir), socketName) }
+
+// BusyError says that there is a holder already.
+type BusyError struct{ Path string }
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("another process keeps sockets at %s: one is enough", e.Path)
+}
+
+// Holder keeps descriptors.
+type Holder struct {
+	log      *slog.Logger
+	listener *net.UnixListener
+	lock     *os.File
+	path     string
+
+	mu   sync.Mutex
+	kept map[string]int
+}
+
+// Listen makes the holder for a daemon with that run directory. The error is a *BusyError
+// if there is one.
+func Listen(runDir string, log *slog.Logger) (*Holder, error) {
+	dir, path := Dir(runDir), Path(runDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the holder's folder: %w", err)
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the holder's folder: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, &BusyError{path}
+		}
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	l, err := listen(path)
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("listen at %s: %w", path, err)
+	}
+	return &Holder{log: log, listener: l, lock: lock, path: path, kept: map[string]int{}}, nil
+}
+
+// listen makes the socket; with the lock, what is in the way is a dead holder's.
+func listen(path string) (*net.UnixListener, error) {
+	pending := path + ".new"
+	if err := os.Remove(pending); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Net: "unixpacket", Name: pending})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err = os.Chmod(pending, 0o600); err == nil {
+		err = os.Rename(pending, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Serve keeps what it is given until ctx ends; then all of it is closed.
+func (h *Holder) Serve(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { h.listener.Close() })()
+	defer h.close()
+	for {
+		c, err := h.listener.AcceptUnix()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ECONNABORTED) {
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("accept a connection: %w", err)
+		}
+		if err := trusted(c); err != nil {
+			h.log.Warn("a process is refused", "err", err)
+			c.Close()
+			continue
+		}
+		go h.talk(ctx, c)
+	}
+}
+
+func (h *Holder) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for name, fd := range h.kept {
+		unix.Close(fd)
+		delete(h.kept, name)
+	}
+	os.Remove(h.path)
+	h.lock.Close()
+}
+
+// trusted says that the other end of a connection is of this process's user, or root.
+func trusted(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	failed := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(failed, err); err != nil {
+		return fmt.Errorf("look who is at the other end: %w", err)
+	}
+	if peer.Uid != uint32(os.Geteuid()) && peer.Uid != 0 {
+		return fmt.Errorf("process %d is of user %d, not %d", peer.Pid, peer.Uid, os.Geteuid())
+	}
+	return nil
+}
+
+// talk answers one daemon's requests.
+func (h *Holder) talk(ctx context.Context, c *net.UnixConn) {
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	for {
+		text, fds, err := receive(c)
+		if err != nil || text == "" {
+			return
+		}
+		err = h.answer(c, text, fds)
+		reply := "ok"
+		if err != nil {
+			h.log.Warn("a request is refused", "err", err)
+			reply = "error " + err.Error()
+		}
+		if send(c, reply) != nil {
+			return
+		}
+	}
+}
+
+// answer carries a request out. The descriptors are its own.
+func (h *Holder) answer(c *net.UnixConn, text string, fds []int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	what, name, _ := strings.Cut(text, " ")
+	if what == "keep" && len(fds) == 1 && name != "" && len(name) <= longest && (h.known(name) || len(h.kept) < most) {
+		h.forget(name)
+		h.kept[name] = fds[0]
+		return nil
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+	switch {
+	case what == "forget" && len(fds) == 0:
+		h.forget(name)
+		return nil
+	case what == "take" && len(fds) == 0:
+		var names []string
+		for name := range h.kept {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			if err := send(c, name, h.kept[name]); err != nil {
+				return err
+			}
+		}
+		return nil
+	case what == "keep" && len(h.kept) >= most:
+		return fmt.Errorf("%d descriptors are kept, more is not possible", most)
+	}
+	return fmt.Errorf("request %.80q with %d descriptors is not understood", text, len(fds))
+}
+
+func (h *Holder) known(name string) bool {
+	_, ok := h.kept[name]
+	return ok
+}
+
+func (h *Holder) forget(name string) {
+	if fd, ok := h.kept[name]; ok {
+		unix.Close(fd)
+		delete(h.kept, name)
+	}
+}
+
+// send sends one message with descriptors.
+func send(c *net.UnixConn, text string, fds ...int) error {
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	_, _, err := c.WriteMsgUnix([]byte(text), rights, nil)
+	return err
+}
+
+// receive takes one message with its descriptors; none with text is the end.
+func receive(c *net.UnixConn) (text string, fds []int, err error) {
+	b, oob := make([]byte, 512), make([]byte, unix.CmsgSpace(4*8))
+	n, m, _, _, err := c.ReadMsgUnix(b, oob)
+	if err != nil {
+		return "", nil, err
+	}
+	all, err := unix.ParseSocketControlMessage(oob[:m])
+	if err != nil {
+		return "", nil, err
+	}
+	for i := range all {
+		if rights, err := unix.ParseUnixRights(&all[i]); err == nil {
+			fds = append(fds, rights...)
+		}
+	}
+	return string(b[:n]), fds, nil
+}

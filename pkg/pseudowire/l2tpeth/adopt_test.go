@@ -1,0 +1,69 @@
+package l2tpeth
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// A process that comes after another one, with the same socket, changes nothing in the kernel.
+func TestTakesOver(t *testing.T) {
+	for _, e := range []l2tpv3.Encapsulation{l2tpv3.UDP, l2tpv3.IP} {
+		t.Run(e.String(), func(t *testing.T) {
+			k, first := newFake(t)
+			tunnel, s := gold, session1
+			tunnel.Encapsulation, s.DSCP = e, 46
+			set(t, first, lan, tunnel, s)
+			k.changed()
+			d := k.datapath()
+			set(t, d, lan, tunnel, s)
+			if err := d.Prune(); err != nil {
+				t.Fatal(err)
+			}
+			if got := k.changed(); len(got) > 0 {
+				t.Errorf("requests: %q", got)
+			}
+			// From then on it is its own.
+			s.Transmit, s.DSCP = false, 0
+			set(t, d, s)
+			wantChanges(t, k, "mark 7 with DSCP 0, IPv6 false", "set pw-lan down")
+			if err := d.RemoveTunnel(tunnel.Name); err != nil {
+				t.Fatal(err)
+			}
+			wantChanges(t, k, "delete session", "delete tunnel")
+		})
+	}
+}
+
+// What differs from what is wanted is made anew, and only that.
+func TestTakesOverWhatIsTheSame(t *testing.T) {
+	all := []string{"create tunnel", "delete session", "delete tunnel", "create tunnel", "create session"}
+	one := []string{"create session", "delete session", "create session"}
+	for _, c := range []struct {
+		name   string
+		change func(*pseudowire.Tunnel, *pseudowire.Session)
+		want   []string
+	}{
+		{"another socket", func(t *pseudowire.Tunnel, _ *pseudowire.Session) { t.Socket = 8 }, all},
+		{"another peer", func(t *pseudowire.Tunnel, _ *pseudowire.Session) { t.RemoteID = 23 }, all},
+		{"another encapsulation", func(t *pseudowire.Tunnel, _ *pseudowire.Session) { t.Encapsulation = l2tpv3.IP }, all},
+		{"another cookie to expect", func(_ *pseudowire.Tunnel, s *pseudowire.Session) { s.LocalCookie = []byte{1, 2, 3, 4} }, one},
+		{"another cookie to send", func(_ *pseudowire.Tunnel, s *pseudowire.Session) { s.RemoteCookie = nil }, one},
+		{"another session of the peer", func(_ *pseudowire.Tunnel, s *pseudowire.Session) { s.RemoteID++ }, one},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k, first := newFake(t)
+			set(t, first, lan, gold, session1)
+			k.changed()
+			tunnel, s := gold, session1
+			c.change(&tunnel, &s)
+			set(t, k.datapath(), lan, tunnel, s)
+			got := k.changed()
+			if len(got) < len(c.want) || !slices.Equal(got[:len(c.want)], c.want) || !slices.Contains(got, "set pw-lan up") {
+				t.Errorf("requests: %q", got)
+			}
+		})
+	}
+}
