@@ -309,7 +309,7 @@ func (a *Agent) openHost() error {
 	if a.macs, err = watchMACs(bridges); err != nil {
 		return err
 	}
-	if a.shaper, err = qos.Open(); err != nil {
+	if a.shaper, err = qos.Open(replacedQdiscs{a.store}); err != nil {
 		return fmt.Errorf("open shaping: %w", err)
 	}
 	if a.transport, err = transport.Open(transport.Options{Logger: a.log, Keeper: a.opt.Keeper}); err != nil {

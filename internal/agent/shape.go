@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"hash/fnv"
+	"io/fs"
 	"maps"
 	"slices"
 
@@ -25,6 +26,33 @@ func (a *Agent) shape() error {
 	a.shaping = err != nil || len(interfaces) > 0
 	a.faults.set("shaping", errors.Join(lost, err))
 	return unoccupied(err)
+}
+
+// replacedQdiscs keeps which qdiscs of others gave way to ours, until the machine starts
+// again: then none of them is there.
+type replacedQdiscs struct{ store *store }
+
+type replacedFile struct {
+	Version  int            `json:"version"`
+	Boot     string         `json:"boot"`
+	Replaced []qos.Replaced `json:"replaced"`
+}
+
+func (q replacedQdiscs) Replaced() ([]qos.Replaced, error) {
+	var f replacedFile
+	if err := q.store.read("qdiscs.json", &f); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	if f.Boot != bootID() {
+		return nil, nil
+	}
+	return f.Replaced, nil
+}
+
+func (q replacedQdiscs) SetReplaced(list []qos.Replaced) error {
+	return q.store.replace("qdiscs.json", &replacedFile{stateVersion, bootID(), list}, true)
 }
 
 // unoccupied is an error without what is about qdiscs of others.
@@ -61,6 +89,7 @@ func (a *Agent) shapes() (interfaces []qos.Interface, lost error) {
 			interfaces = append(interfaces, qos.Interface{Index: index})
 		}
 		i := &interfaces[at]
+		i.Replace = i.Replace || t.ReplaceQdisc
 		// What has no limit is a group all the same: so that one can come and go while
 		// packets wait.
 		underlay := a.group(i, "underlay "+t.Underlay, 0, t.LinkRate)

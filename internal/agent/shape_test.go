@@ -41,7 +41,7 @@ tunnels:
 	}
 	local, _ := file.Local("dc1")
 	a := newAgent(Options{})
-	if err := dc1.Do(func() (err error) { a.shaper, err = qos.Open(); return err }); err != nil {
+	if err := dc1.Do(func() (err error) { a.shaper, err = qos.Open(nil); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer a.shaper.Close()
@@ -74,5 +74,32 @@ tunnels:
 	}
 	if err := dc1.Do(func() error { return a.shaper.Set(interfaces) }); err != nil {
 		netlab.Missing(t, "htb", err)
+	}
+}
+
+// Which qdiscs were replaced outlives the daemon, until the machine starts again.
+func TestReplacedQdiscs(t *testing.T) {
+	s, err := openStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	q := replacedQdiscs{s}
+	if list, err := q.Replaced(); err != nil || list != nil {
+		t.Errorf("of a new state directory: %v, %v", list, err)
+	}
+	want := []qos.Replaced{{Interface: "eth0", Index: 2, Qdiscs: []qos.Qdisc{{Kind: "fq", Handle: 1 << 16, Parent: 1<<32 - 1, Options: []byte{8, 0, 1, 0}}}}}
+	if err := q.SetReplaced(want); err != nil {
+		t.Fatal(err)
+	}
+	list, err := q.Replaced()
+	if diff := cmp.Diff(want, list); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	if err := s.write("qdiscs.json", &replacedFile{stateVersion, "another boot", want}); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := q.Replaced(); err != nil || list != nil {
+		t.Errorf("of another boot: %v, %v", list, err)
 	}
 }

@@ -222,6 +222,7 @@ func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
 		{"queue", Live, a.Queue, b.Queue},
 		{"the link's rate", Live, a.LinkRate, b.LinkRate},
 		{"the pair's rate", Live, a.PairRate, b.PairRate},
+		{"replace others' qdiscs", Live, a.ReplaceQdisc, b.ReplaceQdisc},
 		{"underlay", Live, a.Underlay, b.Underlay},
 		{"ecn", ResetsSession, a.ECN, b.ECN},
 		{"udp-checksum", Live, onOff(a.Checksum), onOff(b.Checksum)},

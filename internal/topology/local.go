@@ -91,7 +91,10 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				}
 			}
 			if own.Shapes() {
-				own.LinkRate = tn.linkRate(s)
+				own.LinkRate, own.ReplaceQdisc = tn.linkRate(s), s.replaceQdisc
+				if u := tn.underlays[s]; u != nil {
+					own.ReplaceQdisc = u.replaceQdisc
+				}
 			}
 			tunnels = append(tunnels, own)
 		}

@@ -102,6 +102,8 @@ type Tunnel struct {
 	// tunnels to the peer may send together, 0 where that is not said.
 	Shape
 	LinkRate, PairRate uint64
+	// ReplaceQdisc says that a root qdisc that somebody else has set gives way to the shaping.
+	ReplaceQdisc bool
 	// Underlay is which of the site's it takes, empty where the site has but one address.
 	Underlay string
 	// ECN says that congestion marks are passed on where the datapaths can.

@@ -42,10 +42,12 @@ type site struct {
 	routerID   uint32
 	routerIDAt spot
 	// rate is the link's, 0 if that is not known.
-	rate        uint64
-	rateAt      spot
-	bridges     []*bridge
-	bridgeNames map[string]*bridge
+	rate   uint64
+	rateAt spot
+	// replaceQdisc says that others' root qdiscs give way.
+	replaceQdisc bool
+	bridges      []*bridge
+	bridgeNames  map[string]*bridge
 	// noBridges is set where the bridges are there and could not be read.
 	noBridges bool
 }
@@ -58,6 +60,8 @@ type underlay struct {
 	addressAt spot
 	rate      uint64
 	rateAt    spot
+	// replaceQdisc is as a site's.
+	replaceQdisc bool
 }
 
 type class struct {
@@ -301,6 +305,7 @@ func (b *builder) site(r row) {
 	b.underlays(s, r, rec)
 	s.routerID, s.routerIDAt, _ = get[uint32](rec, "router-id")
 	s.rate, s.rateAt, _ = get[uint64](rec, "rate")
+	s.replaceQdisc = replacesQdisc(rec)
 	bridges, _, readable := get[[]row](rec, "bridges")
 	s.noBridges = !readable && rec.has("bridges")
 	for _, br := range bridges {
@@ -323,6 +328,8 @@ func (b *builder) foreign(s *site, rec *record) {
 	switch {
 	case s.foreign && rec.has("rate"):
 		b.clash(CodeForeign, rec.values["rate"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
+	case s.foreign && rec.has("qdisc"):
+		b.clash(CodeForeign, rec.values["qdisc"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
 	case s.foreign && rec.has("bridges"):
 		b.clash(CodeForeign, rec.values["bridges"].key, fmt.Sprintf("%s is foreign: nobody makes bridges there", s.name), managedAt, "foreign here", "remove the key")
 	case !s.foreign && rec.has("numbers") && (ok || !rec.has("managed")):

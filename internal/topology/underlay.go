@@ -11,7 +11,7 @@ import (
 func (b *builder) underlays(s *site, r row, rec *record) {
 	switch {
 	case rec.has("underlays"):
-		for _, key := range []string{"address", "rate"} {
+		for _, key := range []string{"address", "rate", "qdisc"} {
 			if rec.has(key) {
 				b.clash(CodeExclusive, rec.values[key].key, fmt.Sprintf("%s and underlays are both there", key), rec.values["underlays"].key, "the other one is here",
 					fmt.Sprintf("give each underlay its `%s:`", key))
@@ -32,8 +32,14 @@ func (b *builder) underlays(s *site, r row, rec *record) {
 		of, _ := it.value.(*record)
 		u.address, u.addressAt, _ = get[netip.Addr](of, "address")
 		u.rate, u.rateAt, _ = get[uint64](of, "rate")
+		u.replaceQdisc = replacesQdisc(of)
 		s.underlays = append(s.underlays, u)
 	}
+}
+
+func replacesQdisc(rec *record) bool {
+	word, _, _ := get[string](rec, "qdisc")
+	return word == "replace"
 }
 
 // ends are the places where tunnels can end at the site: its underlays, or one without

@@ -20,15 +20,27 @@ type Manager struct {
 	nl *netlink.Handle
 	// set is what the classes of interfaces were last set to, by handle.
 	set map[int]map[uint32]shaped
+	// replaced are the qdiscs that ours took the place of, memory where that is kept.
+	replaced []Replaced
+	memory   Memory
 }
 
-// Open makes a Manager of the calling thread's network namespace.
-func Open() (*Manager, error) {
+// Open makes a Manager of the calling thread's network namespace. Without a memory what
+// was replaced is known to this process alone.
+func Open(memory Memory) (*Manager, error) {
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, &OpError{"open netlink", err}
 	}
-	return &Manager{nl: nl, set: make(map[int]map[uint32]shaped)}, nil
+	m := &Manager{nl: nl, set: make(map[int]map[uint32]shaped), memory: memory}
+	if memory == nil {
+		return m, nil
+	}
+	if m.replaced, err = memory.Replaced(); err != nil {
+		nl.Close()
+		return nil, &OpError{"read which qdiscs were replaced", err}
+	}
+	return m, nil
 }
 
 // Close gives up handles; what is set stays.
@@ -115,8 +127,11 @@ func (m *Manager) roots() (map[int]netlink.Qdisc, error) {
 
 func ours(q netlink.Qdisc) bool { return q != nil && q.Attrs().Handle == root && q.Type() == "htb" }
 
-// clear takes our qdisc off; what waits in it is lost.
+// clear takes our qdisc off, and gives back what was there before; what waits is lost.
 func (m *Manager) clear(q netlink.Qdisc) error {
+	if restored, err := m.restore(q.Attrs().LinkIndex); restored || err != nil {
+		return err
+	}
 	if err := m.nl.QdiscDel(q); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
 		return &OpError{fmt.Sprintf("remove the qdisc of interface %d", q.Attrs().LinkIndex), err}
 	}
@@ -125,13 +140,29 @@ func (m *Manager) clear(q netlink.Qdisc) error {
 
 func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 	switch {
-	case q != nil && !ours(q):
-		return &OccupiedError{l.Attrs().Name, q.Type()}
-	case q == nil:
+	case q != nil && !ours(q) && !i.Replace:
+		return &OccupiedError{l.Attrs().Name, q.Type(), ""}
+	case ours(q) && !i.Replace && slices.ContainsFunc(m.replaced, func(r Replaced) bool { return r.Index == i.Index }):
+		// What was there is to be left alone from now on.
+		delete(m.set, i.Index)
+		kind := m.replaced[slices.IndexFunc(m.replaced, func(r Replaced) bool { return r.Index == i.Index })].Qdiscs[0].Kind
+		if err := m.clear(q); err != nil {
+			return err
+		}
+		return &OccupiedError{l.Attrs().Name, kind, ""}
+	case q == nil || !ours(q):
+		if q != nil {
+			if err := m.replace(l, q.Type()); err != nil {
+				return err
+			}
+		}
 		_, known := m.set[i.Index]
 		delete(m.set, i.Index)
 		htb := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: i.Index, Handle: root, Parent: netlink.HANDLE_ROOT})
-		err := m.nl.QdiscAdd(htb)
+		// What is in no class, on an interface that would queue next to nothing by itself.
+		direct := uint32(max(l.Attrs().TxQLen, DefaultQueue))
+		htb.DirectQlen = &direct
+		err := m.nl.QdiscReplace(htb)
 		if known {
 			m.Add("interface "+l.Attrs().Name, "the qdisc that shapes it was removed", "made again", err)
 		}

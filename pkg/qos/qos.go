@@ -18,9 +18,10 @@
 //
 // # Ownership
 //
-// A root qdisc of ours has the handle 7064:, and outlives the process. Others are never
-// replaced, but for those that the kernel gives to an interface by itself; it
-// gives them back when ours goes.
+// A root qdisc of ours has the handle 7064:, and outlives the process. Those that the
+// kernel gives to an interface by itself are replaced, and it gives them back when ours goes.
+// Others are replaced where that is asked for (Interface.Replace); they are noted before, and
+// set again when ours goes.
 //
 // A Manager belongs to one goroutine. Its setters take the whole desired state of
 // an interface and change only what differs: classes are changed in place, and
@@ -54,6 +55,9 @@ const MaxNumber = 0xfff
 // Interface is how an interface of the underlay is to be shaped.
 type Interface struct {
 	Index int
+	// Replace says that a root qdisc that somebody else set gives way, and comes back in the
+	// end, if the kernel takes it back.
+	Replace bool
 	// Groups come after those that they are in.
 	Groups  []Group
 	Classes []Class
@@ -91,11 +95,16 @@ type Counters struct {
 	BacklogOctets, BacklogFrames uint64
 }
 
-// OccupiedError says that an interface has a root qdisc that somebody else set.
-type OccupiedError struct{ Interface, Kind string }
+// OccupiedError says that an interface has a root qdisc that somebody else set, and which
+// is left alone. Why says what keeps it from being replaced, empty if nobody asked for that.
+type OccupiedError struct{ Interface, Kind, Why string }
 
 func (e *OccupiedError) Error() string {
-	return fmt.Sprintf("%s has a root qdisc already, %s, which is left alone: remove it (tc qdisc del dev %s root), or take rate and ceiling out of the classes",
+	if e.Why != "" {
+		return fmt.Sprintf("%s has a root qdisc already, %s, which is not replaced, because %s: remove it (tc qdisc del dev %s root), or take rate and ceiling out of the classes",
+			e.Interface, e.Kind, e.Why, e.Interface)
+	}
+	return fmt.Sprintf("%s has a root qdisc already, %s, which is left alone: remove it (tc qdisc del dev %s root), have it replaced (qdisc: replace), or take rate and ceiling out of the classes",
 		e.Interface, e.Kind, e.Interface)
 }
 

@@ -18,7 +18,15 @@ type host struct {
 	ns    *netlab.Namespace
 	link  netlink.Link
 	index int
+	// memory is what outlives a Manager.
+	memory qos.Memory
 }
+
+// memory keeps what was replaced.
+type memory struct{ list []qos.Replaced }
+
+func (m *memory) Replaced() ([]qos.Replaced, error)     { return m.list, nil }
+func (m *memory) SetReplaced(list []qos.Replaced) error { m.list = list; return nil }
 
 func newHost(t *testing.T) *host {
 	t.Helper()
@@ -31,7 +39,7 @@ func newHost(t *testing.T) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, ns: ns, link: l, index: l.Attrs().Index}
+	h := &host{t: t, ns: ns, link: l, index: l.Attrs().Index, memory: &memory{}}
 	h.open()
 	if err := h.set(h.shaped()); errors.Is(err, qos.ErrNoHTB) {
 		netlab.Missing(t, "htb", err)
@@ -43,7 +51,7 @@ func newHost(t *testing.T) *host {
 // open starts with a new Manager, as after a restart.
 func (h *host) open() {
 	h.t.Helper()
-	h.must(h.ns.Do(func() (err error) { h.Manager, err = qos.Open(); return err }))
+	h.must(h.ns.Do(func() (err error) { h.Manager, err = qos.Open(h.memory); return err }))
 	h.t.Cleanup(h.Close)
 }
 

@@ -412,6 +412,11 @@ func TestShares(t *testing.T) {
 			s.write(rate, paired, fmt.Sprintf("pairs:\n  west: {sites: [dc1, dc2], rate: %dbit}\n", rate*80/100))
 			s.apply()
 			s.judge(rate, paired, window)
+			// What else the host sends is in no class, and not held up.
+			r, err := s.sites[0].NS.Transfer(within(t, 2*time.Minute), s.router, netip.MustParseAddr("192.0.2.254"), 4<<20)
+			if err != nil || rate < 10e6 && r.Rate() < 2*float64(rate) {
+				t.Errorf("other traffic has %.1f mbit/s: %v", r.Rate()/1e6, err)
+			}
 			// Control messages are in no class: the connections live.
 			if err := s.sites[0].AwaitUp(within(t, upWithin), 3, 3); err != nil {
 				t.Error(err)

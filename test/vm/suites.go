@@ -35,6 +35,7 @@ var Suites = []Suite{
 		Package: "pkg/bridge", Limit: 4 * time.Minute,
 		Run: "^(TestSupports|TestVLANs|TestVLANDevice|TestVLANFrames|TestExternalVLANs|TestNoLeakWhileAttaching|TestVLANCrashes|TestSilence)$",
 	},
+	{Package: "pkg/qos", Limit: 3 * time.Minute},
 	{
 		Package: "pkg/l2tpv3/transport", Limit: 5 * time.Minute,
 		Run: "^(TestKernel.*|TestNoKernelIP|TestConnectionIP|TestWireIP|TestHeaderOptionsIP|TestConnectionsOfOnePair|TestEndpoints|TestRestoreIP|TestFragmentsIP|TestDataSessions|TestNoLeaksIP|TestDynamicAddressChanges|TestPathMTU)$",

@@ -1,0 +1,149 @@
+package qos
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Replaced are the qdiscs that somebody else had set on an interface before ours took
+// their place: the root, and what of it was set by hand.
+type Replaced struct {
+	Interface string  `json:"interface"`
+	Index     int     `json:"index"`
+	Qdiscs    []Qdisc `json:"qdiscs"`
+}
+
+// Qdisc is one of them, as the kernel told it.
+type Qdisc struct {
+	Kind    string `json:"kind"`
+	Handle  uint32 `json:"handle"`
+	Parent  uint32 `json:"parent"`
+	Options []byte `json:"options,omitempty"`
+}
+
+// Memory keeps what was replaced, beyond the process and until it is given back. It is
+// written before anything is replaced.
+type Memory interface {
+	Replaced() ([]Replaced, error)
+	SetReplaced([]Replaced) error
+}
+
+// simple are the kinds that the kernel takes back as it told them: without classes that
+// somebody made.
+var simple = []string{"bfifo", "cake", "codel", "fq", "fq_codel", "fq_pie", "mq", "noqueue", "pfifo", "pfifo_fast", "pie", "sfq", "tbf"}
+
+// existing are an interface's qdiscs, the root first; not those that the kernel gave it,
+// which have no handle, nor those of ingress.
+func (m *Manager) existing(index int) ([]Qdisc, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETQDISC, unix.NLM_F_DUMP)
+	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index)})
+	messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
+	if err != nil {
+		return nil, &OpError{fmt.Sprintf("list the qdiscs of interface %d", index), err}
+	}
+	var all []Qdisc
+	for _, message := range messages {
+		msg := nl.DeserializeTcMsg(message)
+		if int(msg.Ifindex) != index || msg.Handle == 0 || msg.Parent == netlink.HANDLE_CLSACT {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(message[msg.Len():])
+		if err != nil {
+			return nil, &OpError{fmt.Sprintf("read the qdiscs of interface %d", index), err}
+		}
+		q := Qdisc{Handle: msg.Handle, Parent: msg.Parent}
+		for _, a := range attrs {
+			switch a.Attr.Type {
+			case nl.TCA_KIND:
+				q.Kind = string(a.Value[:max(len(a.Value)-1, 0)])
+			case nl.TCA_OPTIONS:
+				q.Options = slices.Clone(a.Value)
+			}
+		}
+		all = append(all, q)
+	}
+	slices.SortStableFunc(all, func(a, b Qdisc) int {
+		switch {
+		case a.Parent == netlink.HANDLE_ROOT && b.Parent != netlink.HANDLE_ROOT:
+			return -1
+		case b.Parent == netlink.HANDLE_ROOT && a.Parent != netlink.HANDLE_ROOT:
+			return 1
+		}
+		return 0
+	})
+	return all, nil
+}
+
+// restorable says why the qdiscs of an interface could not be given back; "" if they can.
+func (m *Manager) restorable(l netlink.Link, all []Qdisc) string {
+	if len(all) == 0 || all[0].Parent != netlink.HANDLE_ROOT {
+		return "it has gone"
+	}
+	for i, q := range all {
+		switch {
+		case !slices.Contains(simple, q.Kind):
+			return "a qdisc of kind " + q.Kind + " cannot be given back later"
+		case i > 0 && all[0].Kind != "mq":
+			return "it has qdiscs in it, which cannot be given back later"
+		}
+		if filters, err := m.nl.FilterList(l, q.Handle); err == nil && len(filters) > 0 {
+			return "it has filters, which cannot be given back later"
+		}
+	}
+	return ""
+}
+
+// replace notes what is on an interface, for HTB to take its place.
+func (m *Manager) replace(l netlink.Link, kind string) error {
+	all, err := m.existing(l.Attrs().Index)
+	if err != nil {
+		return err
+	}
+	if why := m.restorable(l, all); why != "" {
+		return &OccupiedError{l.Attrs().Name, kind, why}
+	}
+	kept := slices.DeleteFunc(slices.Clone(m.replaced), func(r Replaced) bool { return r.Index == l.Attrs().Index })
+	return m.keep(append(kept, Replaced{l.Attrs().Name, l.Attrs().Index, all}))
+}
+
+// keep has what was replaced be that.
+func (m *Manager) keep(replaced []Replaced) error {
+	if m.memory != nil {
+		if err := m.memory.SetReplaced(replaced); err != nil {
+			return &OpError{"note which qdiscs were replaced", err}
+		}
+	}
+	m.replaced = replaced
+	return nil
+}
+
+// restore gives an interface back what was there before ours. It is false if there was
+// nothing but what the kernel gives by itself.
+func (m *Manager) restore(index int) (bool, error) {
+	at := slices.IndexFunc(m.replaced, func(r Replaced) bool { return r.Index == index })
+	if at < 0 {
+		return false, nil
+	}
+	r := m.replaced[at]
+	l, err := m.nl.LinkByIndex(index)
+	if err != nil || l.Attrs().Name != r.Interface {
+		// Another one has got the number.
+		return false, m.keep(slices.Delete(slices.Clone(m.replaced), at, at+1))
+	}
+	for _, q := range r.Qdiscs {
+		req := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+		req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index), Handle: q.Handle, Parent: q.Parent})
+		req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(q.Kind)))
+		if q.Options != nil {
+			req.AddData(nl.NewRtAttr(nl.TCA_OPTIONS, q.Options))
+		}
+		if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+			return false, &OpError{fmt.Sprintf("give %s its qdisc %s %s back", r.Interface, q.Kind, netlink.HandleStr(q.Handle)), err}
+		}
+	}
+	return true, m.keep(slices.Delete(slices.Clone(m.replaced), at, at+1))
+}
