@@ -3,6 +3,7 @@ package bpf
 import (
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,28 @@ func TestNSPLoads(t *testing.T) {
 
 // The daemon's three capabilities are enough for the native service processing, too.
 func TestNSPLoadsWithFewCapabilities(t *testing.T) {
+	withFewCapabilities(t, func() error {
+		n, err := LoadNSP()
+		if err == nil {
+			n.Close()
+		}
+		return err
+	})
+}
+
+// And for the suppression of address resolution.
+func TestSuppressionLoadsWithFewCapabilities(t *testing.T) {
+	withFewCapabilities(t, func() error {
+		s, err := LoadSuppression(time.Minute)
+		if err == nil {
+			s.Close()
+		}
+		return err
+	})
+}
+
+func withFewCapabilities(t *testing.T, f func() error) {
+	t.Helper()
 	load(t).Close()
 	// Capabilities are the thread's, which is not used again: it ends with the goroutine.
 	done := make(chan error)
@@ -33,11 +56,7 @@ func TestNSPLoadsWithFewCapabilities(t *testing.T) {
 			done <- err
 			return
 		}
-		n, err := LoadNSP()
-		if err == nil {
-			n.Close()
-		}
-		done <- err
+		done <- f()
 	}()
 	if err := <-done; err != nil {
 		t.Errorf("%+v", err)

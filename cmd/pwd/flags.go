@@ -18,6 +18,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
 	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/nsp"
+	"github.com/pwd-project/pwd/pkg/pseudowire/suppress"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
 )
 
@@ -151,7 +152,7 @@ func openEBPF(dir string, log *slog.Logger) (pseudowire.Datapath, error) {
 	if err != nil {
 		return nil, unsupported(err, errors.Is(err, tcbpf.ErrKernel))
 	}
-	return withServices(dp, log), nil
+	return withSuppression(withServices(dp, log), log), nil
 }
 
 func openKernel(log *slog.Logger) (pseudowire.Datapath, error) {
@@ -168,9 +169,9 @@ func openKernel(log *slog.Logger) (pseudowire.Datapath, error) {
 	bundled, err := bundle.Wrap(clamped, bundle.Options{Logger: log})
 	if err != nil {
 		log.Warn("redundancy is not available on the kernel's datapath", "err", err)
-		return withServices(clamped, log), nil
+		return withSuppression(withServices(clamped, log), log), nil
 	}
-	return withServices(bundled, log), nil
+	return withSuppression(withServices(bundled, log), log), nil
 }
 
 // withServices gives the datapath what it does not do to frames itself, where the kernel can.
@@ -181,6 +182,16 @@ func withServices(dp pseudowire.Datapath, log *slog.Logger) pseudowire.Datapath 
 		return dp
 	}
 	return served
+}
+
+// withSuppression has the datapath answer address resolution, where the kernel can.
+func withSuppression(dp pseudowire.Datapath, log *slog.Logger) pseudowire.Datapath {
+	quiet, err := suppress.Wrap(dp, suppress.Options{})
+	if err != nil {
+		log.Warn("suppression of ARP and neighbour discovery is not available", "datapath", dp.Kind(), "err", err)
+		return dp
+	}
+	return quiet
 }
 
 // unsupported makes an error errors.ErrUnsupported too if it is about what the host lacks.

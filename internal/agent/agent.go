@@ -306,7 +306,7 @@ func (a *Agent) openHost() error {
 		return fmt.Errorf("open bridges: %w", err)
 	}
 	a.bridges = bridges
-	if a.macs, err = watchMACs(bridges); err != nil {
+	if a.macs, err = a.watchMACs(bridges); err != nil {
 		return err
 	}
 	if a.shaper, err = qos.Open(replacedQdiscs{a.store}); err != nil {

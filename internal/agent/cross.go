@@ -7,7 +7,7 @@ import "github.com/pwd-project/pwd/pkg/pseudowire"
 // for itself, in which there are no addresses to be learned, and whose frames nothing else
 // is done to at its device.
 func crosses(w *wire, dp pseudowire.Datapath) bool {
-	if dp == nil || w.Attachment.Interface == "" || w.Network != "" {
+	if dp == nil || w.Attachment.Interface == "" || w.Network != "" || w.Suppress {
 		return false
 	}
 	can := dp.Abilities()

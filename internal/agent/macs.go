@@ -22,6 +22,9 @@ type macWatch struct {
 	// loops looks for them in the news; found are those that nothing was done about yet.
 	loops bridge.Loops
 	found []bridge.Loop
+	// moved, if set, is told of all news, missed of news that were lost.
+	moved  func(bridge.Move) error
+	missed func() error
 }
 
 type macKey struct {
@@ -37,12 +40,12 @@ type sighting struct {
 }
 
 // watchMACs begins to watch; what has been learned before counts from now.
-func watchMACs(c circuits) (*macWatch, error) {
+func (a *Agent) watchMACs(c circuits) (*macWatch, error) {
 	news, err := bridge.OpenMoves()
 	if err != nil {
 		return nil, err
 	}
-	m := &macWatch{news: news, since: make(map[macKey]sighting), behind: make(map[int]int)}
+	m := &macWatch{news: news, since: make(map[macKey]sighting), behind: make(map[int]int), moved: a.stationMoved, missed: a.stationsMissed}
 	if err := m.list(c); err != nil {
 		news.Close()
 		return nil, err
@@ -62,7 +65,11 @@ func (m *macWatch) wake() <-chan struct{} {
 func (m *macWatch) follow(c circuits) error {
 	moves, lost := m.news.Take()
 	now := time.Now()
+	var errs []error
 	for _, v := range moves {
+		if m.moved != nil {
+			errs = append(errs, m.moved(v))
+		}
 		key := macKey{v.Address, v.VLAN, v.Bridge}
 		if l, is := m.loops.Moved(now, v); is {
 			m.found = append(m.found, l)
@@ -75,9 +82,12 @@ func (m *macWatch) follow(c circuits) error {
 		}
 	}
 	if lost {
-		return m.list(c)
+		if m.missed != nil {
+			errs = append(errs, m.missed())
+		}
+		errs = append(errs, m.list(c))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // see notes that an address is behind a port, if that is news.

@@ -305,7 +305,7 @@ func (a *Agent) pseudowireViews() []api.Pseudowire {
 			SinceSeconds:   seconds(now, w.since),
 			ReceivedFrames: c.ReceivedFrames, ReceivedOctets: c.ReceivedOctets,
 			TransmittedFrames: c.TransmittedFrames, TransmittedOctets: c.TransmittedOctets, Drops: c.Drops,
-			Redundancy: a.redundancyView(now, w),
+			Redundancy: a.redundancyView(now, w), SuppressedRequests: a.suppressed(w),
 		})
 	}
 	return views

@@ -199,6 +199,9 @@ func (a *Agent) deviceOf(w *wire, dp pseudowire.Datapath) pseudowire.Pseudowire 
 			p.VLAN = w.Attachment.VLAN
 		}
 	}
+	if w.Suppress {
+		p.Suppress = w.group()
+	}
 	if w.crossed {
 		p.Port, p.PortVLAN = w.Attachment.Interface, w.Attachment.VLAN
 	}

@@ -156,6 +156,10 @@ type Pseudowire struct {
 	TransmittedOctets uint64            `json:"transmittedOctets"`
 	Drops             map[string]uint64 `json:"drops,omitempty"`
 
+	// SuppressedRequests are those of address resolution that were answered at this site, nil
+	// where none are.
+	SuppressedRequests *uint64 `json:"suppressedRequests,omitempty"`
+
 	// Redundancy is nil for a pseudowire of one tunnel; otherwise Tunnel is that in use.
 	Redundancy *Redundancy `json:"redundancy,omitempty"`
 }

@@ -350,6 +350,9 @@ func describePseudowire(ctx context.Context, c *api.Client, it item, p *page) er
 	if pw.StormControl != "" {
 		p.field("Storm control", pw.StormControl)
 	}
+	if pw.SuppressedRequests != nil {
+		p.field("Suppressed ARP and ND requests", strconv.FormatUint(*pw.SuppressedRequests, 10))
+	}
 	for _, ac := range circuits {
 		if ac.Pseudowire == pw.Name {
 			p.section("Attachment circuit: " + orNone(ac.State))

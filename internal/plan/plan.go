@@ -321,6 +321,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"dscp from frames", Live, markings(a, b), markings(b, a)},
 		{"mtu", ResetsSession, a.MTU, b.MTU},
 		{"max-macs", Live, a.MaxMACs, b.MaxMACs},
+		{"suppress", Live, a.Suppress, b.Suppress},
 		{"bridge", Live, a.Attachment.Bridge, b.Attachment.Bridge},
 		{"interface", Live, a.Attachment.Interface, b.Attachment.Interface},
 		{"vlan", Live, a.Attachment.VLAN, b.Attachment.VLAN},

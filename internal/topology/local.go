@@ -137,7 +137,7 @@ func (p *pseudowire) local(s *site) (Pseudowire, bool) {
 			Name: p.nameTo(there.site), Peer: there.site.name, Device: DeviceName(p.nameTo(there.site)),
 			Type: p.kind, EndID: slices.Clone(p.endID), AGI: slices.Clone(p.agi),
 			CookieLength: p.wishes.cookie, Sublayer: p.wishes.sublayer, Sequencing: p.wishes.sequencing,
-			MTU: p.mtu, MaxMACs: p.maxMACs, Datapath: p.datapath, Limits: p.limits,
+			MTU: p.mtu, MaxMACs: p.maxMACs, Suppress: p.suppress, Datapath: p.datapath, Limits: p.limits,
 			Attachment: e.attachment,
 		}
 		if n := p.network; n != nil {

@@ -147,7 +147,10 @@ type Pseudowire struct {
 	// MaxMACs is how many addresses are learned behind it, or behind all of its network; 0
 	// is no limit.
 	MaxMACs int
-	MTU     int // 0: the datapath's default, and not signalled
+	// Suppress says that requests of address resolution for what is known behind it, or behind
+	// any of its network, are answered here.
+	Suppress bool
+	MTU      int // 0: the datapath's default, and not signalled
 	// Datapath is "ebpf", "kernel" or empty for the daemon's choice.
 	Datapath string
 	// Limits are of frames that go to many, each way.

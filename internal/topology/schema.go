@@ -126,6 +126,7 @@ var serviceFields = []field{
 	{key: "datapath", shape: wordOf(choice{words: []string{"auto", "ebpf", "kernel"}}), standard: "auto", about: "What carries its frames: eBPF programs or the kernel's l2tp_eth. `auto` is the daemon's choice."},
 	{key: "sequencing", shape: sequencing, standard: "none", about: "Which data packets each end wants numbered, to put them back in order (RFC 3931, Section 4.6): those that are not IP, or all."},
 	{key: "storm-control", shape: stormObject, standard: "no limits", about: "Limits for frames that go to many, at each end and each way. What is beyond is dropped and counted."},
+	{key: "suppress", shape: wordOf(choice{words: []string{"none", "arp-nd"}}), standard: "none", about: "`arp-nd`: ARP requests and neighbour solicitations for addresses that are known behind it, for a network behind any of its pseudowires, are answered at the site, and do not cross."},
 	{key: "sublayer", shape: sublayer, standard: "default with `sequencing`, else none", about: "The L2-Specific Sublayer that each end wants in data packets (RFC 3931, Section 4.6)."},
 }
 

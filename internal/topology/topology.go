@@ -132,6 +132,7 @@ type pseudowire struct {
 	wishes   wishes
 	mtu      int
 	maxMACs  int
+	suppress bool
 	datapath string
 	limits   Limits
 	ends     []end
@@ -579,6 +580,8 @@ func (b *builder) serviceOf(r row, rec *record) *pseudowire {
 	if n, _, ok := get[int64](rec, "max-macs"); ok {
 		p.maxMACs = int(n)
 	}
+	word, _, _ := get[string](rec, "suppress")
+	p.suppress = word == "arp-nd"
 	if word, _, _ := get[string](rec, "datapath"); word != "auto" {
 		p.datapath = word
 	}

@@ -75,6 +75,10 @@ type Pseudowire struct {
 	// Several says that it may have more than one session at once, of which one at most
 	// sends (Abilities.Several). Its device exists without, too.
 	Several bool
+	// Suppress is the network whose address resolution it suppresses: requests for addresses
+	// that are known behind one of the network's pseudowires are answered, and cross none
+	// (Abilities.Suppresses). Empty is none.
+	Suppress string
 	// Port is the interface that the attachment circuit is, or with PortVLAN that VLAN of
 	// it, where the datapath may carry frames between that and the pseudowire past Device
 	// (Abilities.CrossConnects). It is set once Device and Port are in one bridge, which
@@ -184,6 +188,8 @@ type Abilities struct {
 	Priority bool
 	// Services says that Pseudowire.Service is honoured.
 	Services bool
+	// Suppresses says that Pseudowire.Suppress is honoured.
+	Suppresses bool
 	// CrossConnects says that Pseudowire.Port is honoured.
 	CrossConnects bool
 }

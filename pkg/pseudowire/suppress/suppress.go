@@ -1,0 +1,338 @@
+// Package suppress keeps requests of address resolution (ARP, RFC 826; neighbour solicitations,
+// RFC 4861) from crossing the pseudowires of a network, for any datapath: eBPF programs at both
+// hooks of the pseudowires' devices answer those for addresses that are known behind one of
+// them. They go with the devices.
+//
+// # What is known
+//
+// Whose an address is, is learned from what comes out of the pseudowires: ARP, and neighbour
+// advertisements, with the router flag that they have. Where that host is, is learned apart from
+// it, from every ARP, RARP and neighbour discovery message: a host that has moved is at its new
+// place with the first of them. A host that is heard on this side is behind no pseudowire any
+// more. Moved takes in what the bridge notices besides.
+//
+// A request is answered if its address was last told of within Lifetime and the host is behind a
+// pseudowire. The answer comes out of that one, as the host's own would, so that bridges
+// learn nothing wrong from it. What the maps have no room for is forgotten, the oldest first.
+//
+// # What is not answered
+//
+// Requests that ask the host itself: unicast ones, probes for duplicates (RFC 5227; RFC 4862,
+// Section 5.4); solicitations with options besides the link-layer address; frames with a
+// service tag or with two tags.
+package suppress
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// Lifetime is for how long an address is answered for after its host has last said whose it is.
+const Lifetime = 2 * time.Minute
+
+const (
+	// What comes into the device passes native service processing and then us, what goes
+	// out of it us and then that: to both programs frames are as they are in the pseudowire.
+	priorityInto = 0x7067
+	priorityOut  = 0x7062
+	handle       = 1
+)
+
+// ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
+var ErrUnsupported = ebpf.ErrNotSupported
+
+// Options of the suppression. The zero value is usable.
+type Options struct {
+	// Lifetime is Lifetime if 0; for tests.
+	Lifetime time.Duration
+}
+
+// Datapath is another one some of whose pseudowires suppress address resolution.
+type Datapath struct {
+	pseudowire.Datapath
+	lifetime time.Duration
+	nl       *netlink.Handle
+	wires    map[string]*wire
+	groups   map[string]*bpf.Suppression
+}
+
+// wire is a pseudowire and how its device is: device is 0 before that was looked at, group
+// empty if nothing is attached.
+type wire struct {
+	pseudowire.Pseudowire
+	device uint32
+	group  string
+}
+
+// Wrap makes it so for a datapath, in the namespace of the calling thread. On an error the
+// datapath is as it was, and the caller's.
+func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
+	if o.Lifetime == 0 {
+		o.Lifetime = Lifetime
+	}
+	programs, err := bpf.LoadSuppression(o.Lifetime)
+	if err != nil {
+		return nil, err
+	}
+	programs.Close()
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink for the suppression of address resolution: %w", err)
+	}
+	return &Datapath{Datapath: dp, lifetime: o.Lifetime, nl: nl, wires: map[string]*wire{}, groups: map[string]*bpf.Suppression{}}, nil
+}
+
+// Abilities are the datapath's, and suppression.
+func (d *Datapath) Abilities() pseudowire.Abilities {
+	can := d.Datapath.Abilities()
+	can.Suppresses = true
+	return can
+}
+
+// SetPseudowire is the datapath's, and attaches the programs or takes them off. A device
+// that comes with the session gets them then.
+func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
+	if err := d.Datapath.SetPseudowire(p); err != nil {
+		return err
+	}
+	w := d.wires[p.Name]
+	if w != nil && w.Device != p.Device {
+		if err := d.leave(w); err != nil {
+			return err
+		}
+		w = nil
+	}
+	if w == nil {
+		w = new(wire)
+		d.wires[p.Name] = w
+	}
+	w.Pseudowire = p
+	return d.apply(w)
+}
+
+// SetSession is the datapath's; its device may have come with it.
+func (d *Datapath) SetSession(s pseudowire.Session) error {
+	if err := d.Datapath.SetSession(s); err != nil {
+		return err
+	}
+	if w := d.wires[s.Pseudowire]; w != nil {
+		return d.apply(w)
+	}
+	return nil
+}
+
+// RemovePseudowire is the datapath's, whose device takes the programs along.
+func (d *Datapath) RemovePseudowire(name string) error {
+	if err := d.Datapath.RemovePseudowire(name); err != nil {
+		return err
+	}
+	w := d.wires[name]
+	if w == nil {
+		return nil
+	}
+	delete(d.wires, name)
+	return d.leave(w)
+}
+
+// Suppressed is how many requests a pseudowire did not carry, since its device was made
+// or this process began; false if it suppresses none.
+func (d *Datapath) Suppressed(name string) (n uint64, is bool, err error) {
+	w := d.wires[name]
+	if w == nil || w.group == "" {
+		return 0, false, nil
+	}
+	c, err := d.groups[w.group].Counts.Get(w.device)
+	return c.Answered + c.Withheld, true, err
+}
+
+// Moved says that a bridge has an address behind a port now, or has forgotten that it was
+// there: it is not behind another device any more.
+func (d *Datapath) Moved(address [6]byte, vlan uint16, bridge, port int, forgotten bool) error {
+	var errs []error
+	for name, g := range d.groups {
+		for _, vid := range d.tags(name, vlan) {
+			device, known, err := g.Station(address, vid)
+			if err != nil || !known || (int(device) == port) != forgotten {
+				errs = append(errs, err)
+				continue
+			}
+			// Other networks may have the same address.
+			l, err := d.nl.LinkByIndex(int(device))
+			if err == nil && l.Attrs().MasterIndex != bridge {
+				continue
+			}
+			errs = append(errs, g.Forget(address, vid))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tags are those that frames of a bridge's VLAN can have in the pseudowires of a network.
+func (d *Datapath) tags(group string, vlan uint16) []uint16 {
+	all := map[uint16]bool{0: true, vlan: true}
+	for _, w := range d.wires {
+		if w.group != group {
+			continue
+		}
+		all[w.VLAN] = true
+		if r := w.Service.VLANs.Ranges(); len(r) == 1 && r[0].First == r[0].Last {
+			all[r[0].First] = true
+		}
+	}
+	var tags []uint16
+	for vid := range all {
+		tags = append(tags, vid)
+	}
+	return tags
+}
+
+// ForgetAll has no address behind any pseudowire: it was missed where they went.
+func (d *Datapath) ForgetAll() error {
+	var errs []error
+	for _, g := range d.groups {
+		errs = append(errs, g.ForgetAll(0))
+	}
+	return errors.Join(errs...)
+}
+
+// Close gives up handles; what is attached stays.
+func (d *Datapath) Close() error { return errors.Join(d.Datapath.Close(), d.close()) }
+
+// Cleanup is the datapath's: the programs go with the devices.
+func (d *Datapath) Cleanup() error { return errors.Join(d.Datapath.Cleanup(), d.close()) }
+
+func (d *Datapath) close() error {
+	d.nl.Close()
+	var errs []error
+	for _, g := range d.groups {
+		errs = append(errs, g.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// SessionTaken is the datapath's, where it has one: whether the namespace has a session of
+// that local ID that is somebody else's.
+func (d *Datapath) SessionTaken(id uint32) (bool, error) {
+	if t, ok := d.Datapath.(interface{ SessionTaken(uint32) (bool, error) }); ok {
+		return t.SessionTaken(id)
+	}
+	return false, nil
+}
+
+// CrossConnected is the datapath's, where it has one: whether a pseudowire's frames go past
+// its device.
+func (d *Datapath) CrossConnected(name string) bool {
+	c, ok := d.Datapath.(interface{ CrossConnected(string) bool })
+	return ok && c.CrossConnected(name)
+}
+
+// apply makes a pseudowire's device as it is to be.
+func (d *Datapath) apply(w *wire) error {
+	link, err := d.nl.LinkByName(w.Device)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil // not yet, or not any more
+	}
+	if err != nil {
+		return fmt.Errorf("find the device %s: %w", w.Device, err)
+	}
+	device := uint32(link.Attrs().Index)
+	if device == w.device && w.Suppress == w.group {
+		return nil
+	}
+	had := w.device == 0 || w.group != "" && w.device == device
+	if err := d.leave(w); err != nil {
+		return err
+	}
+	w.device = device
+	if w.Suppress == "" {
+		if had { // by an earlier process, too
+			return d.detach(link)
+		}
+		return nil
+	}
+	g := d.groups[w.Suppress]
+	if g == nil {
+		if g, err = bpf.LoadSuppression(d.lifetime); err != nil {
+			return err
+		}
+		d.groups[w.Suppress] = g
+	}
+	w.group = w.Suppress
+	if err := g.Counts.Put(device, &bpf.Suppressions{}); err != nil {
+		return err
+	}
+	return d.attach(link, g)
+}
+
+// leave takes a pseudowire's device out of its group, and ends one that has no others.
+func (d *Datapath) leave(w *wire) error {
+	if w.group == "" {
+		return nil
+	}
+	name, g := w.group, d.groups[w.group]
+	w.group = ""
+	for _, o := range d.wires {
+		if o != w && o.group == name {
+			return errors.Join(g.Counts.Delete(w.device), g.ForgetAll(w.device))
+		}
+	}
+	delete(d.groups, name)
+	return g.Close()
+}
+
+func hooks(g *bpf.Suppression) map[uint32]*ebpf.Program {
+	return map[uint32]*ebpf.Program{netlink.HANDLE_MIN_EGRESS: g.Into, netlink.HANDLE_MIN_INGRESS: g.Out}
+}
+
+var priorities = map[uint32]uint16{netlink.HANDLE_MIN_EGRESS: priorityInto, netlink.HANDLE_MIN_INGRESS: priorityOut}
+
+// attach puts the programs at both hooks; those of an earlier process, or group, give way.
+func (d *Datapath) attach(link netlink.Link, g *bpf.Suppression) error {
+	index := link.Attrs().Index
+	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := d.nl.QdiscAdd(clsact); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add the clsact qdisc to %s: %w", link.Attrs().Name, err)
+	}
+	for parent, program := range maps.All(hooks(g)) {
+		filter := &netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parent, Handle: handle, Protocol: unix.ETH_P_ALL, Priority: priorities[parent]},
+			Fd:          program.FD(), Name: "pwd_suppress", DirectAction: true,
+		}
+		if err := d.nl.FilterReplace(filter); err != nil {
+			return fmt.Errorf("attach the suppression of address resolution to %s: %w", link.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) detach(link netlink.Link) error {
+	for parent, priority := range priorities {
+		filters, err := d.nl.FilterList(link, parent)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+			continue // there is no clsact qdisc
+		}
+		if err != nil {
+			return fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
+		}
+		for _, f := range filters {
+			if b, ok := f.(*netlink.BpfFilter); !ok || b.Priority != priority {
+				continue
+			}
+			if err := d.nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+				return fmt.Errorf("detach the suppression of address resolution from %s: %w", link.Attrs().Name, err)
+			}
+		}
+	}
+	return nil
+}
