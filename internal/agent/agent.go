@@ -37,6 +37,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/pwd-project/pwd/internal/topology"
@@ -102,12 +103,50 @@ type circuits interface {
 	Cleanup() error
 }
 
+// sockets is what the agent needs of transport.Transport.
+type sockets interface {
+	Ready() <-chan struct{}
+	Take() (transport.Packet, bool)
+	Transmit(control.Transmit) error
+	SetEndpoints([]transport.Endpoint) error
+	SetPeers([]netip.Addr)
+	SetDataSessions(ids []uint32) error
+	Connect(control.Connected) error
+	Release(connection uint32)
+	Path(connection uint32) (local, remote netip.AddrPort, ok bool)
+	Socket(connection uint32) (int, error)
+	PathMTU(connection uint32) int
+	Trouble(connection uint32) *transport.Trouble
+	SaveConnection(connection uint32) (transport.ConnectionState, bool)
+	Restore(transport.State) error
+	Refresh() error
+	Inherit(name string, fd int) error
+	Disown() (names []string)
+	KeepAgain()
+	Counters() transport.Counters
+	Close() error
+}
+
+// shaper is what the agent needs of qos.Manager.
+type shaper interface {
+	Egress(local, remote netip.Addr) (index int, err error)
+	Set([]qos.Interface) error
+	Counters(index int) (map[uint16]qos.Counters, error)
+	Repairs() []drift.Repair
+	Cleanup() error
+	Close()
+}
+
 // Agent is one site's daemon. It implements api.Backend.
 type Agent struct {
 	opt     Options
 	log     *slog.Logger
 	boot    string
 	started time.Time
+	// host opens what there is of the host: the namespace, its kernel and datapaths.
+	host func(*Agent) error
+	// disk is the store's, if set.
+	disk func(what string, do func() error) error
 
 	store     *store
 	namespace *namespaceLock
@@ -118,10 +157,10 @@ type Agent struct {
 	drifts    drifts
 	bursts    map[string]*burst
 	control   *control.Endpoint
-	transport *transport.Transport
+	transport sockets
 	bridges   circuits
 	macs      *macWatch
-	shaper    *qos.Manager
+	shaper    shaper
 	datapaths map[pseudowire.Kind]pseudowire.Datapath
 	standard  pseudowire.Kind
 	// notes are facts about this host for the status.
@@ -132,9 +171,13 @@ type Agent struct {
 	local      *topology.Local
 	// trial is the apply that has yet to be verified, nil if there is none; the
 	// file is to be read after it if fileDue is set.
-	trial   *trial
-	file    fileState
-	fileDue bool
+	trial *trial
+	// unkept is a generation that could not be written into the history.
+	unkept *generation
+	// misfiled is a generation that was taken back and may be in the file.
+	misfiled *generation
+	file     fileState
+	fileDue  bool
 	// secretsTold is what was told about secrets in force.
 	secretsTold map[string]bool
 
@@ -151,6 +194,8 @@ type Agent struct {
 	places map[where]map[*wire]bool
 	// sessions that are in a datapath, by local ID.
 	sessions map[uint32]*installed
+	// orphans are sessions that nothing wants and that their datapath would not let go of.
+	orphans map[uint32]pseudowire.Datapath
 	// carried is what the datapaths were last told of tunnels.
 	carried map[carrier]pseudowire.Tunnel
 	// dials are the tunnels of the sockets with a port of their own, by connection.
@@ -216,7 +261,11 @@ type Agent struct {
 // *VersionError, *DamagedError, a *topology.InvalidError if the file is invalid
 // and nothing was applied before, and those of what is opened.
 func New(opt Options) (*Agent, error) {
-	a := newAgent(opt)
+	return newAgent(opt).begun()
+}
+
+// begun is New of an agent that has its options.
+func (a *Agent) begun() (*Agent, error) {
 	err := a.open()
 	if err == nil {
 		err = a.resume()
@@ -235,7 +284,7 @@ func newAgent(opt Options) *Agent {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Agent{
-		opt: opt, log: opt.Logger, boot: bootID(), started: time.Now(),
+		opt: opt, log: opt.Logger, boot: bootID(), started: time.Now(), host: (*Agent).openAll,
 		events:    newEventLog(),
 		faults:    newFaults(opt.Logger),
 		drops:     newDrops(opt.Logger),
@@ -249,6 +298,7 @@ func newAgent(opt Options) *Agent {
 		wires:     make(map[string]*wire),
 		places:    make(map[where]map[*wire]bool),
 		sessions:  make(map[uint32]*installed),
+		orphans:   make(map[uint32]pseudowire.Datapath),
 		carried:   make(map[carrier]pseudowire.Tunnel),
 		dials:     make(map[uint32]string),
 		heard:     make(map[uint32]uint64),
@@ -275,6 +325,7 @@ func (a *Agent) open() error {
 	if a.store, err = openStore(a.opt.StateDir); err != nil {
 		return err
 	}
+	a.store.disk = a.disk
 	if a.generation, err = a.store.generation(); err != nil {
 		return err
 	}
@@ -287,6 +338,12 @@ func (a *Agent) open() error {
 	if err := a.choose(); err != nil {
 		return err
 	}
+	return a.host(a)
+}
+
+// openAll opens what there is of this host.
+func (a *Agent) openAll() error {
+	var err error
 	if a.namespace, err = lockNamespace(a.log); err != nil {
 		return err
 	}
@@ -309,12 +366,16 @@ func (a *Agent) openHost() error {
 	if a.macs, err = a.watchMACs(bridges); err != nil {
 		return err
 	}
-	if a.shaper, err = qos.Open(replacedQdiscs{a.store}); err != nil {
+	q, err := qos.Open(replacedQdiscs{a.store})
+	if err != nil {
 		return fmt.Errorf("open shaping: %w", err)
 	}
-	if a.transport, err = transport.Open(transport.Options{Logger: a.log, Keeper: a.opt.Keeper}); err != nil {
+	a.shaper = q
+	t, err := transport.Open(transport.Options{Logger: a.log, Keeper: a.opt.Keeper})
+	if err != nil {
 		return fmt.Errorf("open transport: %w", err)
 	}
+	a.transport = t
 	a.control = a.newControl()
 	return nil
 }

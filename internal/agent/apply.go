@@ -87,11 +87,36 @@ func (a *Agent) commit() error {
 		a.generation.Confirm, a.generation.Before = &by, t.generation.Number
 	}
 	if err := a.keep(t); err != nil {
-		return a.takeBack(err)
+		refused := a.generation
+		err = a.takeBack(err)
+		a.misfiled = refused
+		a.refile()
+		return err
 	}
+	a.misfiled = nil
 	a.endTrial()
 	a.event("info", "topology "+a.local.Topology, fmt.Sprintf("generation %d applied", a.generation.Number), describeSteps(t.steps)+a.toConfirm())
 	return nil
+}
+
+// refile has the generation's file say what is in force, where one that was taken back may
+// be in it: a disk can fail after it has done what it was to do.
+func (a *Agent) refile() {
+	if a.misfiled == nil {
+		return
+	}
+	g, err := a.store.generation()
+	if err == nil && g != nil && g.Number == a.misfiled.Number && a.generation != a.misfiled {
+		if a.generation == nil {
+			err = a.store.remove("generation.json")
+		} else {
+			err = a.store.setGeneration(a.generation)
+		}
+	}
+	if err == nil {
+		a.misfiled = nil
+	}
+	a.faults.set("the applied topology's file", err)
 }
 
 // takeBack returns to what was in force before the trial. It returns why, or
@@ -124,6 +149,7 @@ func (a *Agent) restoreLocal(steps []plan.Step) error {
 	for _, s := range inOrder(steps) {
 		if err := a.step(s); err != nil {
 			a.log.Warn("cannot take back", "kind", s.Kind, "name", s.Name, "err", err)
+			a.unclean = true
 		}
 	}
 	return a.reconcile()

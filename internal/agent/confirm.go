@@ -127,8 +127,21 @@ func (a *Agent) keep(t *trial) error {
 	if err := a.store.setGeneration(a.generation); err != nil {
 		return err
 	}
-	a.faults.set("the history of topologies", missed)
+	if t.generation != nil {
+		a.remembered(t.generation, missed)
+	}
 	return nil
+}
+
+// remember writes an earlier generation into the history.
+func (a *Agent) remember(g *generation) { a.remembered(g, a.store.keepGeneration(g)) }
+
+// remembered notes whether that worked: what did not is tried again.
+func (a *Agent) remembered(g *generation, err error) {
+	if a.unkept = nil; err != nil {
+		a.unkept = g
+	}
+	a.faults.set("the history of topologies", err)
 }
 
 // generationView is a generation as the API has it.

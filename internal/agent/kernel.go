@@ -77,6 +77,9 @@ func watchKernel(log *slog.Logger) (*watcher, error) {
 
 // close ends the collecting.
 func (w *watcher) close() {
+	if w.conn == nil {
+		return // a kernel that tells nothing
+	}
 	close(w.end)
 	w.conn.Close()
 	<-w.done

@@ -55,6 +55,13 @@ func (a *Agent) retry() {
 	if a.unclean {
 		a.clean()
 	}
+	if _, ill := a.faults.now["bridges"]; ill {
+		a.refreshBridges()
+	}
+	if a.unkept != nil {
+		a.remember(a.unkept)
+	}
+	a.refile()
 	if a.lacking() {
 		a.rereadSecrets()
 	}
@@ -133,7 +140,7 @@ func (a *Agent) refreshBridges() {
 		return
 	}
 	for _, b := range a.local.Bridges {
-		a.bridgeFault(b.Name, of["bridge "+b.Name])
+		a.bridgeFault(b.Name, of["bridge "+b.Name], nil)
 	}
 }
 
@@ -146,7 +153,7 @@ func (a *Agent) mend(n news) {
 	for i := range a.local.Bridges {
 		b := &a.local.Bridges[i]
 		if _, ill := a.faults.now["bridge "+b.Name]; ill {
-			a.faults.set("bridges", a.setBridge(b))
+			_ = a.setBridge(b) // noted with the bridge
 		}
 	}
 	for _, w := range a.wires {
@@ -159,8 +166,11 @@ func (a *Agent) mend(n news) {
 
 // clean removes what could not be removed before: everything that is not wanted.
 func (a *Agent) clean() {
+	for id, dp := range a.orphans {
+		a.dismiss(id, dp)
+	}
 	err := errors.Join(a.reconcile(), a.prune())
-	a.unclean = err != nil
+	a.unclean = err != nil || len(a.orphans) > 0
 	a.faults.set("leftovers", err)
 }
 

@@ -107,14 +107,23 @@ func (a *Agent) quitting() bool {
 func (a *Agent) do(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
-	case a.commands <- func() { defer close(done); f() }:
+	case a.commands <- func() { f(); close(done) }:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-a.stopping:
 		return errStopping
 	}
-	<-done
-	return nil
+	select {
+	case <-done:
+		return nil
+	case <-a.stopped:
+	}
+	select {
+	case <-done:
+		return nil
+	default:
+		return errStopping // it died over it
+	}
 }
 
 // leave is the regular end: connections and the datapath stay as they are, or go

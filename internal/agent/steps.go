@@ -98,6 +98,7 @@ func (a *Agent) undo(steps []plan.Step, cause error) error {
 	for _, s := range slices.Backward(steps) {
 		if err := a.step(s.Undo()); err != nil {
 			a.log.Warn("step cannot be undone by itself", "kind", s.Kind, "name", s.Name, "err", err)
+			a.unclean = true
 		}
 	}
 	if err := a.reconcile(); err != nil {
@@ -189,9 +190,16 @@ func (a *Agent) removeUnwanted(local *topology.Local) error {
 	for _, t := range local.Tunnels {
 		wanted[t.Key] = true
 	}
+	there := make(map[string]bool)
 	for _, c := range a.control.Connections() {
-		if !wanted[c.Tunnel.Name] {
-			errs = append(errs, a.removeTunnel(c.Tunnel.Name))
+		there[c.Tunnel.Name] = true
+	}
+	for name := range a.tunnels { // of which a datapath would not let go
+		there[name] = true
+	}
+	for name := range there {
+		if !wanted[name] {
+			errs = append(errs, a.removeTunnel(name))
 		}
 	}
 	clear(wanted)
@@ -212,7 +220,7 @@ func (a *Agent) setBridge(b *topology.Bridge) error {
 	missing, err := absent(a.bridges.SetBridge(bridge.Bridge{
 		Name: b.Name, External: b.External, Ports: b.Ports, VLANAware: vlanAware(b.VLANAware), LinkLocal: b.LinkLocal,
 	}))
-	a.bridgeFault(b.Name, missing)
+	a.bridgeFault(b.Name, missing, err)
 	return err
 }
 
@@ -225,13 +233,13 @@ func (a *Agent) removeBridge(name string) error {
 	return nil
 }
 
-// bridgeFault notes which interfaces a bridge misses.
-func (a *Agent) bridgeFault(name string, missing []*bridge.NotPresentError) {
-	errs := make([]error, len(missing))
-	for i, m := range missing {
-		errs[i] = m
+// bridgeFault notes which interfaces a bridge misses, and what else is wrong with it.
+func (a *Agent) bridgeFault(name string, missing []*bridge.NotPresentError, rest error) {
+	var errs []error
+	for _, m := range missing {
+		errs = append(errs, m)
 	}
-	a.faults.set("bridge "+name, errors.Join(errs...))
+	a.faults.set("bridge "+name, errors.Join(append(errs, rest)...))
 }
 
 func vlanAware(v topology.VLANAware) bridge.VLANAware {

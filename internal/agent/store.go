@@ -36,6 +36,16 @@ type store struct {
 	lock *os.File
 	// logs are the tunnels' files that this process has written, open for more.
 	logs map[string]*tunnelLog
+	// disk, if set, does what is done to files, or has it fail.
+	disk func(what string, do func() error) error
+}
+
+// step does one thing to a file.
+func (s *store) step(what string, do func() error) error {
+	if s.disk != nil {
+		return s.disk(what, do)
+	}
+	return do()
 }
 
 // tunnelLog is a tunnel's file: the record in the first line, changes of it in
@@ -133,7 +143,21 @@ func openStore(dir string) (*store, error) {
 		}
 		return nil, fmt.Errorf("lock state directory %s: %w", dir, err)
 	}
+	removeHalfWritten(dir)
 	return &store{dir: dir, lock: lock, logs: make(map[string]*tunnelLog)}, nil
+}
+
+// removeHalfWritten removes files that a process died over before they took their places.
+// What cannot be removed is in nobody's way.
+func removeHalfWritten(dir string) {
+	for _, in := range []string{dir, filepath.Join(dir, "tunnels"), filepath.Join(dir, historyDir)} {
+		entries, _ := os.ReadDir(in)
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), ".json.new") {
+				_ = os.Remove(filepath.Join(in, e.Name()))
+			}
+		}
+	}
 }
 
 func (s *store) close() error {
@@ -154,19 +178,19 @@ func (s *store) replace(name string, v any, durable bool) error {
 	}
 	b = append(b, '\n')
 	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+	if err := s.step("write "+name, func() error { return os.WriteFile(path+".new", b, 0o600) }); err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	if durable {
-		if err := syncFile(path + ".new"); err != nil {
+		if err := s.step("sync "+name, func() error { return syncFile(path + ".new") }); err != nil {
 			return err
 		}
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := s.step("rename "+name, func() error { return os.Rename(path+".new", path) }); err != nil {
 		return fmt.Errorf("replace state: %w", err)
 	}
 	if durable {
-		return syncFile(filepath.Dir(path))
+		return s.step("sync the directory of "+name, func() error { return syncFile(filepath.Dir(path)) })
 	}
 	return nil
 }
@@ -218,7 +242,8 @@ func decodeLine(path string, b []byte, v any) error {
 }
 
 func (s *store) remove(name string) error {
-	if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := s.step("remove "+name, func() error { return os.Remove(filepath.Join(s.dir, name)) })
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove state: %w", err)
 	}
 	return nil
@@ -312,8 +337,11 @@ func (s *store) changeTunnel(name string, c *tunnelChange) error {
 		return fmt.Errorf("encode state of tunnel %s: %w", name, err)
 	}
 	l := s.logs[name]
-	n, err := l.file.Write(append(b, '\n'))
-	l.behind += n
+	err = s.step("append to "+tunnelFile(name), func() error {
+		n, err := l.file.Write(append(b, '\n'))
+		l.behind += n
+		return err
+	})
 	if err != nil {
 		s.endLog(name)
 		return fmt.Errorf("append state: %w", err)

@@ -36,6 +36,8 @@ type tunnel struct {
 	fault error
 	// set is what each datapath was told of it last.
 	set map[pseudowire.Kind]pseudowire.Tunnel
+	// unsure are those that failed to take what they were told last.
+	unsure map[pseudowire.Kind]bool
 }
 
 // carrier is a tunnel in a datapath.
@@ -84,14 +86,19 @@ func (a *Agent) recarry(t *tunnel) error {
 		}
 		can := dp.Abilities()
 		checksum, df := t.Checksum && can.Checksum, t.DF && can.DF
-		if c.Checksum == checksum && c.DF == df {
+		if c.Checksum == checksum && c.DF == df && !t.unsure[kind] {
 			continue
 		}
 		c.Checksum, c.DF = checksum, df
 		if err := dp.SetTunnel(c); err != nil {
+			if t.unsure == nil {
+				t.unsure = make(map[pseudowire.Kind]bool)
+			}
+			t.unsure[kind] = true
 			return err
 		}
 		t.set[kind] = c
+		delete(t.unsure, kind)
 		delete(a.carried, carrier{kind, t.Key})
 	}
 	return nil

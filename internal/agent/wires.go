@@ -100,7 +100,15 @@ var administrative = l2tpv3.ResultCode{Result: l2tpv3.CDNAdministrative}
 // attachment; the session is for signal. A device or attachment that lacks
 // something on this host is no failure: it is shown, and tried again.
 func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
+	kind := a.kindOf(p.Datapath)
 	w := a.wires[p.Name]
+	if w != nil && w.kind != "" && w.kind != kind {
+		// What a datapath would not let go of before: it has to now.
+		if err := a.removePseudowire(p.Name); err != nil {
+			return err
+		}
+		w = nil
+	}
 	if w == nil {
 		w = &wire{Pseudowire: &topology.Pseudowire{}, since: time.Now()}
 		a.wires[p.Name] = w
@@ -108,7 +116,6 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 	a.place(w, &p.Attachment)
 	w.full = w.full && p.MaxMACs == w.MaxMACs // until more is learned
 	a.setRides(w, p)
-	kind := a.kindOf(p.Datapath)
 	if kind != w.kind || p.Network != w.Network || p.Attachment != w.Attachment {
 		w.crossed = false
 	}
@@ -174,9 +181,29 @@ func (a *Agent) place(w *wire, at *topology.Attachment) {
 func (a *Agent) makeDevice(w *wire) error {
 	w.fault = a.tryDevice(w)
 	if w.unable() {
-		return nil
+		return a.withdraw(w)
 	}
 	return w.fault
+}
+
+// withdraw takes away what there is of a pseudowire that its datapath cannot carry any more.
+func (a *Agent) withdraw(w *wire) error {
+	now, had := time.Now(), false
+	for _, r := range w.rides {
+		if r.session != nil {
+			a.control.RemoveSession(now, r.Tunnel, w.Name, administrative)
+			r.signalled, had = false, true
+		}
+	}
+	if had {
+		a.drain(now)
+	}
+	w.attachFault, w.crossed = nil, false
+	err := a.bridges.RemoveAttachment(w.Name)
+	if dp := a.datapaths[w.kind]; err == nil && dp != nil {
+		err = dp.RemovePseudowire(w.Name)
+	}
+	return err
 }
 
 func (a *Agent) tryDevice(w *wire) error {
@@ -385,9 +412,13 @@ func (a *Agent) install(s control.InstallSession) error {
 	transmits := w.sendsOn(r)
 	if err := a.setSession(r, transmits); err != nil {
 		r.session = before
+		if a.sessions[s.LocalID] == nil {
+			a.dismiss(s.LocalID, dp) // it may have part of it
+		}
 		return err
 	}
 	r.transmits = transmits
+	delete(a.orphans, s.LocalID)
 	a.sessions[s.LocalID], a.lanesDue = r.session, true
 	a.dataDue = a.dataDue || a.overIP(s.Tunnel)
 	if _, known := a.heard[s.LocalID]; a.resumed && !known {
@@ -416,8 +447,17 @@ func (a *Agent) uninstall(out control.RemoveSession) {
 	if r := s.wire.on(out.Tunnel); r != nil && r.session == s {
 		r.session, r.transmits = nil, false
 	}
-	if err := s.datapath.RemoveSession(out.LocalID); err != nil {
-		a.log.Error("cannot remove session, trying again", "pseudowire", out.Name, "err", err)
-		a.unclean = true
+	a.dismiss(out.LocalID, s.datapath)
+}
+
+// dismiss takes a session out of its datapath. One that is not let go is tried again with
+// all that is to be cleaned up.
+func (a *Agent) dismiss(id uint32, dp pseudowire.Datapath) {
+	err := dp.RemoveSession(id)
+	if err == nil {
+		delete(a.orphans, id)
+		return
 	}
+	a.log.Error("cannot remove session, trying again", "session", id, "err", err)
+	a.orphans[id], a.unclean = dp, true
 }
