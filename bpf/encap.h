@@ -372,16 +372,11 @@ static __always_inline int is_runt(struct __sk_buff *skb, const struct transmit 
 	       skb->protocol == bpf_htons(ETH_P_IP);
 }
 
-/* A frame into the pseudowire whose device has that outer end. */
-static __always_inline int encap(struct __sk_buff *skb, __u32 device)
+/* A frame into a pseudowire. */
+static __always_inline int encap_by(struct __sk_buff *skb, const struct transmit *tx, __u32 device)
 {
 	__u32 frame;
-	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
 
-	if (!tx) {
-		count_global(NOT_ESTABLISHED);
-		return TC_ACT_SHOT;
-	}
 	if (!(tx->flags & TX_ESTABLISHED))
 		return drop(tx->session, NOT_ESTABLISHED);
 	if (tx->vlan && !tagged_for(skb, tx))
@@ -403,11 +398,39 @@ static __always_inline int encap(struct __sk_buff *skb, __u32 device)
 	return encap_one(skb, tx, device);
 }
 
+/* A frame into the pseudowire whose device has that outer end. */
+static __always_inline int encap(struct __sk_buff *skb, __u32 device)
+{
+	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
+
+	if (!tx) {
+		count_global(NOT_ESTABLISHED);
+		return TC_ACT_SHOT;
+	}
+	return encap_by(skb, tx, device);
+}
+
 SEC("tc")
 int pwd_encap(struct __sk_buff *skb)
 {
 	note_pcp(skb);
 	return encap(skb, skb->ifindex);
+}
+
+/* The same at the egress of the device, before the way over the veth pair. What the
+ * kernel does to frames on that way is not done yet: to cut segments, and to put a first
+ * tag into the metadata. Frames that need it go on.
+ */
+SEC("tc")
+int pwd_enter(struct __sk_buff *skb)
+{
+	__u32 link = skb->ifindex;
+	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &link);
+
+	if (!tx || (tx->flags & TX_ONE_BY_ONE) || (!skb->vlan_present && is_tag(skb->protocol)))
+		return TC_ACT_UNSPEC;
+	note_pcp(skb);
+	return encap_by(skb, tx, tx->device);
 }
 
 #endif

@@ -16,10 +16,11 @@ import (
 type Objects struct {
 	// Encap is for the ingress of a pseudowire's outer end, Decap for that of an
 	// underlay, DecapIP for that of one without Ethernet headers, Lane for that of the slow lane's end, Port for that of a cross-connected
-	// interface and Out for that of its pseudowire's device.
-	Encap, Decap, DecapIP, Lane, Port, Out *ebpf.Program
+	// interface and Out for that of its pseudowire's device. Enter is for the egress of a
+	// pseudowire's device.
+	Encap, Decap, DecapIP, Lane, Port, Out, Enter *ebpf.Program
 
-	// Pseudowires by ifindex of the outer end.
+	// Pseudowires by ifindex of the outer end, and by that of the device once more.
 	Pseudowires Table[uint32, Transmit]
 	// Circuits are the attachment circuits that are cross-connected.
 	Circuits Table[CircuitKey, Circuit]
@@ -115,6 +116,7 @@ func Load(dir string) (*Objects, error) {
 	programs := o.collection.Programs
 	o.Encap, o.Decap, o.Lane = programs[objectProgPwdEncap], programs[objectProgPwdDecap], programs[objectProgPwdLane]
 	o.DecapIP = programs[objectProgPwdDecapIp]
+	o.Enter = programs[objectProgPwdEnter]
 	o.Port, o.Out = programs[objectProgPwdPort], programs[objectProgPwdOut]
 	o.Circuits.m = maps[objectMapCircuits]
 	o.Pseudowires.m, o.Sessions.m, o.Tunnels.m = maps[objectMapPseudowires], maps[objectMapSessions], maps[objectMapTunnels]

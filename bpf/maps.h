@@ -85,6 +85,8 @@ struct transmit {
 	__u32 id_slot;	  /* of fragment_ids */
 	__u32 vlan;	  /* tag taken off; 0 is none */
 	__u32 priority;	  /* of outer packets: a class of the underlay's qdisc */
+	__u32 device;	  /* ifindex of the pseudowire's outer end */
+	__u32 unused;
 	__u64 dscp;	  /* an octet for each PCP of the frame's first tag: the DSCP as in
 			   * IPv4's octet; those of PCP 0 are the lowest bits */
 	__u64 outer[11]; /* the headers, copied as words */
@@ -122,15 +124,17 @@ struct receive {
 	__u16 cookie_len; /* 0, 4 or 8 */
 	__u16 port_vlan;  /* as vlan, of frames that leave through the port */
 	__u16 pad;
+	__u32 inner;	  /* ifindex of the pseudowire device, 0: all frames go over the outer end */
+	__u32 unused;
 };
 
 #define MAX_PSEUDOWIRES 16384
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_PSEUDOWIRES);
+	__uint(max_entries, 2 * MAX_PSEUDOWIRES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32); /* ifindex of the outer end */
+	__type(key, __u32); /* ifindex of the outer end; of the device, the same once more */
 	__type(value, struct transmit);
 } pseudowires SEC(".maps");
 

@@ -90,6 +90,8 @@ type objectReceive struct {
 	CookieLen  uint16
 	PortVlan   uint16
 	Pad        uint16
+	Inner      uint32
+	Unused     uint32
 }
 
 type objectScratch struct {
@@ -164,6 +166,8 @@ type objectTransmit struct {
 	IdSlot    uint32
 	Vlan      uint32
 	Priority  uint32
+	Device    uint32
+	Unused    uint32
 	Dscp      uint64
 	Outer     [11]uint64
 }
@@ -197,6 +201,7 @@ const (
 	objectProgPwdDecap    = "pwd_decap"
 	objectProgPwdDecapIp  = "pwd_decap_ip"
 	objectProgPwdEncap    = "pwd_encap"
+	objectProgPwdEnter    = "pwd_enter"
 	objectProgPwdLane     = "pwd_lane"
 	objectProgPwdOut      = "pwd_out"
 	objectProgPwdPort     = "pwd_port"
@@ -248,6 +253,7 @@ type objectProgramSpecs struct {
 	PwdDecap   *ebpf.ProgramSpec `ebpf:"pwd_decap"`
 	PwdDecapIp *ebpf.ProgramSpec `ebpf:"pwd_decap_ip"`
 	PwdEncap   *ebpf.ProgramSpec `ebpf:"pwd_encap"`
+	PwdEnter   *ebpf.ProgramSpec `ebpf:"pwd_enter"`
 	PwdLane    *ebpf.ProgramSpec `ebpf:"pwd_lane"`
 	PwdOut     *ebpf.ProgramSpec `ebpf:"pwd_out"`
 	PwdPort    *ebpf.ProgramSpec `ebpf:"pwd_port"`
@@ -351,6 +357,7 @@ type objectPrograms struct {
 	PwdDecap   *ebpf.Program `ebpf:"pwd_decap"`
 	PwdDecapIp *ebpf.Program `ebpf:"pwd_decap_ip"`
 	PwdEncap   *ebpf.Program `ebpf:"pwd_encap"`
+	PwdEnter   *ebpf.Program `ebpf:"pwd_enter"`
 	PwdLane    *ebpf.Program `ebpf:"pwd_lane"`
 	PwdOut     *ebpf.Program `ebpf:"pwd_out"`
 	PwdPort    *ebpf.Program `ebpf:"pwd_port"`
@@ -362,6 +369,7 @@ func (p *objectPrograms) Close() error {
 		p.PwdDecap,
 		p.PwdDecapIp,
 		p.PwdEncap,
+		p.PwdEnter,
 		p.PwdLane,
 		p.PwdOut,
 		p.PwdPort,

@@ -310,6 +310,55 @@ func TestEncap(t *testing.T) {
 	}
 }
 
+// At the egress of a device the same becomes of frames, but for those that have to take the
+// way over the veth pair.
+func TestEnter(t *testing.T) {
+	o := load(t)
+	sessions(t, o)
+	tagged := append(bytes.Clone(frame[:12]), append([]byte{0x81, 0, 0, 5}, frame[12:]...)...)
+	for _, c := range []struct {
+		name   string
+		change func(*Transmit)
+		frame  []byte
+		action uint32
+		mark   uint32
+	}{
+		{"fits", func(*Transmit) {}, frame, redirect, 0},
+		{"does not fit", func(tx *Transmit) { tx.Mtu = 80 }, frame, redirect, 77},
+		{"peer does not listen", func(tx *Transmit) { tx.Flags &^= TransmitEstablished }, frame, shot, 0},
+		{"over IP", func(tx *Transmit) { tx.Flags |= TransmitIP }, frame, pass, 0},
+		{"with a checksum", func(tx *Transmit) { tx.Flags |= TransmitChecksum }, frame, pass, 0},
+		{"numbered", func(tx *Transmit) { tx.Flags |= TransmitNumberAll }, frame, pass, 0},
+		{"with a tag in it", func(*Transmit) {}, tagged, pass, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tx := transmit(t, false, "0102030405060708")
+			tx.Device = 77
+			c.change(&tx)
+			if err := o.Pseudowires.Put(device, &tx); err != nil {
+				t.Fatal(err)
+			}
+			action, out, mark := run(t, o.Enter, c.frame, 0)
+			if action != c.action || mark != c.mark {
+				t.Errorf("action %#x, mark %d; not %#x and %d", action, mark, c.action, c.mark)
+			}
+			want := c.frame
+			if c.name == "fits" {
+				out = out[58:]
+			}
+			if action != shot && !bytes.Equal(out, want) {
+				t.Errorf("got\n%s\nwant\n%s", hex.Dump(out), hex.Dump(want))
+			}
+		})
+	}
+	if err := o.Pseudowires.Delete(device); err != nil {
+		t.Fatal(err)
+	}
+	if action, _, _ := run(t, o.Enter, frame, 0); action != pass {
+		t.Errorf("action %#x for a device without a session", action)
+	}
+}
+
 // In the lane, packets can get a UDP checksum: right for every length and content.
 func TestLaneChecksums(t *testing.T) {
 	o := load(t)

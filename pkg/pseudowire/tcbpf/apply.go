@@ -3,6 +3,7 @@ package tcbpf
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 
 	"github.com/pwd-project/pwd/bpf"
@@ -141,6 +142,9 @@ func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
 	if x := dev.crossed; x.port != 0 {
 		r.Mtu = uint32(min(dev.MTU, x.mtu))
 	}
+	if s.ReceiveSequencing == l2tpv3.SequencingNone {
+		r.Inner = uint32(dev.pair.inner)
+	}
 	var cookie [8]byte
 	copy(cookie[:], s.LocalCookie)
 	r.Cookie = binary.NativeEndian.Uint64(cookie[:])
@@ -176,7 +180,7 @@ func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
 func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	if s == nil {
 		dev.written = nil
-		return d.objs.Pseudowires.Delete(uint32(dev.pair.outer))
+		return d.deleteTransmit(dev.pair)
 	}
 	t := d.tunnels[s.Tunnel]
 	tx := bpf.Transmit{
@@ -188,6 +192,7 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 		Room:     uint32(room(dev, t, s)),
 		Vlan:     uint32(dev.VLAN),
 		Priority: s.Priority,
+		Device:   uint32(dev.pair.outer),
 	}
 	if s.Transmit {
 		tx.Flags |= bpf.TransmitEstablished
@@ -221,11 +226,24 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	if dev.written != nil && *dev.written == tx {
 		return nil
 	}
-	if err := d.objs.Pseudowires.Put(uint32(dev.pair.outer), &tx); err != nil {
-		return err
+	for _, key := range dev.pair.keys() {
+		if err := d.objs.Pseudowires.Put(key, &tx); err != nil {
+			return err
+		}
 	}
 	dev.written = &tx
 	return nil
+}
+
+// keys are those of a pseudowire's entries in the map.
+func (p pair) keys() []uint32 { return []uint32{uint32(p.outer), uint32(p.inner)} }
+
+func (d *Datapath) deleteTransmit(p pair) error {
+	var errs []error
+	for _, key := range p.keys() {
+		errs = append(errs, d.objs.Pseudowires.Delete(key))
+	}
+	return errors.Join(errs...)
 }
 
 // room is the longest IP packet that untagged frames can carry in one packet of

@@ -17,8 +17,10 @@ import (
 // who made the qdisc that they are in.
 const (
 	filterPriority = 0x7064
-	handleForeign  = 1 // the qdisc was there
-	handleOwn      = 2 // we made the qdisc
+	// At the egress of a device native service processing (package nsp) comes first.
+	enterPriority = 0x7066
+	handleForeign = 1 // the qdisc was there
+	handleOwn     = 2 // we made the qdisc
 
 	clsactMajor  = 0xffff
 	ingressMinor = 0xfff2
@@ -29,25 +31,44 @@ const (
 type hook struct {
 	name    string
 	program *ebpf.Program
+	egress  bool // otherwise it is the ingress
 }
 
-func (d *Datapath) encapHook() hook { return hook{"pwd_encap", d.objs.Encap} }
+// minor is the hook's handle in the clsact qdisc.
+func (h hook) minor() uint16 {
+	if h.egress {
+		return egressMinor
+	}
+	return ingressMinor
+}
+
+func (h hook) priority() uint16 {
+	if h.egress {
+		return enterPriority
+	}
+	return filterPriority
+}
+
+func (d *Datapath) encapHook() hook { return hook{name: "pwd_encap", program: d.objs.Encap} }
 
 // inputHook is what decapsulates at a link of that kind.
 func (d *Datapath) inputHook(k linkKind) hook {
 	if k == withoutEthernet {
-		return hook{"pwd_decap_ip", d.objs.DecapIP}
+		return hook{name: "pwd_decap_ip", program: d.objs.DecapIP}
 	}
-	return hook{"pwd_decap", d.objs.Decap}
+	return hook{name: "pwd_decap", program: d.objs.Decap}
 }
 
-func (d *Datapath) laneHook() hook { return hook{"pwd_lane", d.objs.Lane} }
-func (d *Datapath) portHook() hook { return hook{"pwd_port", d.objs.Port} }
-func (d *Datapath) outHook() hook  { return hook{"pwd_out", d.objs.Out} }
+func (d *Datapath) laneHook() hook { return hook{name: "pwd_lane", program: d.objs.Lane} }
+func (d *Datapath) portHook() hook { return hook{name: "pwd_port", program: d.objs.Port} }
+func (d *Datapath) outHook() hook  { return hook{name: "pwd_out", program: d.objs.Out} }
+func (d *Datapath) enterHook() hook {
+	return hook{name: "pwd_enter", program: d.objs.Enter, egress: true}
+}
 
 func ownHook(name string) bool {
 	switch name {
-	case "pwd_encap", "pwd_decap", "pwd_decap_ip", "pwd_lane", "pwd_port", "pwd_out":
+	case "pwd_encap", "pwd_decap", "pwd_decap_ip", "pwd_lane", "pwd_port", "pwd_out", "pwd_enter":
 		return true
 	}
 	return false
@@ -64,7 +85,7 @@ func (d *Datapath) attach(index int, h hook) error {
 	if d.pins != "" && !d.withoutTCX {
 		err := d.attachTCX(index, h)
 		if err == nil {
-			own, err := d.ownFilters(index)
+			own, err := d.ownFilters(index, h)
 			if err != nil || len(own) == 0 {
 				return err
 			}
@@ -94,7 +115,7 @@ func (d *Datapath) attached(index int) (bool, error) {
 		}
 		return false, fmt.Errorf("open the pinned attachment to link %d: %w", index, err)
 	}
-	own, err := d.ownFilters(index)
+	own, err := d.ownFilters(index, hook{})
 	return len(own) > 0, err
 }
 
@@ -201,7 +222,7 @@ func clsact(index int) *netlink.Clsact {
 // attachFilter uses a classifier of the clsact qdisc, which stays until removed.
 func (d *Datapath) attachFilter(index int, h hook) error {
 	handle := uint32(handleForeign)
-	old, err := d.ownFilters(index)
+	old, err := d.ownFilters(index, h)
 	if err != nil {
 		return err
 	}
@@ -215,10 +236,10 @@ func (d *Datapath) attachFilter(index int, h hook) error {
 	filter := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
 			LinkIndex: index,
-			Parent:    netlink.MakeHandle(clsactMajor, ingressMinor),
+			Parent:    netlink.MakeHandle(clsactMajor, h.minor()),
 			Handle:    handle,
 			Protocol:  unix.ETH_P_ALL,
-			Priority:  filterPriority,
+			Priority:  h.priority(),
 		},
 		Fd:           h.program.FD(),
 		Name:         h.name,
@@ -233,7 +254,7 @@ func (d *Datapath) attachFilter(index int, h hook) error {
 // detachFilter removes our filter, and the qdisc with it if we made it and
 // nobody else has put anything in.
 func (d *Datapath) detachFilter(index int) error {
-	own, err := d.ownFilters(index)
+	own, err := d.ownFilters(index, hook{})
 	if err != nil || len(own) == 0 {
 		return err
 	}
@@ -257,9 +278,9 @@ func (d *Datapath) detachFilter(index int) error {
 	return nil
 }
 
-// ownFilters are our filters at a link's ingress.
-func (d *Datapath) ownFilters(index int) ([]*netlink.BpfFilter, error) {
-	filters, err := d.nl.FilterList(linkOf(index), netlink.MakeHandle(clsactMajor, ingressMinor))
+// ownFilters are our filters at a link, at the same side as a hook.
+func (d *Datapath) ownFilters(index int, at hook) ([]*netlink.BpfFilter, error) {
+	filters, err := d.nl.FilterList(linkOf(index), netlink.MakeHandle(clsactMajor, at.minor()))
 	if err != nil {
 		if gone(err) {
 			return nil, nil
@@ -268,11 +289,29 @@ func (d *Datapath) ownFilters(index int) ([]*netlink.BpfFilter, error) {
 	}
 	var own []*netlink.BpfFilter
 	for _, f := range filters {
-		if b, ok := f.(*netlink.BpfFilter); ok && b.Priority == filterPriority && ownHook(b.Name) {
+		if b, ok := f.(*netlink.BpfFilter); ok && b.Priority == at.priority() && ownHook(b.Name) {
 			own = append(own, b)
 		}
 	}
 	return own, nil
+}
+
+// attachEnter has frames encapsulated as they leave a pseudowire's device, not on the other
+// side of it. Without it, as on a device that a version before has made, they take that way:
+// to add a qdisc stops a device that is up for a moment.
+func (d *Datapath) attachEnter(p pair) {
+	if err := d.attachFilter(p.inner, d.enterHook()); err != nil {
+		d.log.Warn("frames take the longer way over the veth pair", "device", p.innerName, "err", err)
+	}
+}
+
+// replaceEnter puts this process's program in the place of an earlier one's.
+func (d *Datapath) replaceEnter(p pair) error {
+	own, err := d.ownFilters(p.inner, d.enterHook())
+	if err != nil || len(own) == 0 {
+		return err
+	}
+	return d.attachFilter(p.inner, d.enterHook())
 }
 
 func linkOf(index int) netlink.Link {

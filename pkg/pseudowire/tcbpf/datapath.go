@@ -216,6 +216,7 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	}
 	if pair.made {
 		d.gather(pair)
+		d.attachEnter(pair)
 	}
 	if err := d.setUp(pair.inner, &pair.innerUp, true); err != nil {
 		return fail(err)
@@ -228,7 +229,7 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 		if err := d.setCrossing(old, crossing{}); err != nil {
 			return fail(err)
 		}
-		if err := d.objs.Pseudowires.Delete(uint32(old.pair.outer)); err != nil {
+		if err := d.deleteTransmit(old.pair); err != nil {
 			return fail(err)
 		}
 	}
@@ -275,7 +276,7 @@ func (d *Datapath) RemovePseudowire(name string) error {
 	if err := d.unpin(dev.pair.outer); err != nil {
 		return fail(err)
 	}
-	if err := d.objs.Pseudowires.Delete(uint32(dev.pair.outer)); err != nil {
+	if err := d.deleteTransmit(dev.pair); err != nil {
 		return fail(err)
 	}
 	delete(d.pseudowires, name)

@@ -7,6 +7,11 @@
 // come out of the device. What the programs need to know is in maps (package
 // bpf); this package keeps them in line with routes and neighbours.
 //
+// Most frames do not need what the kernel does on the way over the pair. They are
+// encapsulated at the egress of the device already, and put into the device itself: that is
+// a tenth more small frames. What needs the pair is said at pwd_enter (bpf/encap.h) and
+// to_device (bpf/decap.h).
+//
 // The device has carrier while a session of its pseudowire may send: the outer
 // end is up then. There is no carrier in one direction alone, so what a peer
 // sends before that is counted (pseudowire.DropNotTransmit), not delivered.

@@ -94,6 +94,9 @@ func (d *Datapath) activate() error {
 		if err := d.attach(dev.pair.outer, d.encapHook()); err != nil {
 			return err
 		}
+		if err := d.replaceEnter(dev.pair); err != nil {
+			return err
+		}
 		if err := d.apply(dev); err != nil {
 			return fmt.Errorf("pseudowire %s: %w", dev.Name, err)
 		}
@@ -174,9 +177,11 @@ func (d *Datapath) pruneAttachments() error {
 
 // pruneMaps removes entries that nothing known has.
 func (d *Datapath) pruneMaps() error {
-	outer, circuits := map[uint32]bool{}, map[bpf.CircuitKey]bool{}
+	written, circuits := map[uint32]bool{}, map[bpf.CircuitKey]bool{}
 	for _, dev := range d.pseudowires {
-		outer[uint32(dev.pair.outer)] = dev.written != nil
+		for _, key := range dev.pair.keys() {
+			written[key] = dev.written != nil
+		}
 		for _, c := range dev.crossed.circuits() {
 			circuits[c.key] = true
 		}
@@ -186,7 +191,7 @@ func (d *Datapath) pruneMaps() error {
 		flows[t.flow] = true
 	}
 	return errors.Join(
-		pruneTable(d.objs.Pseudowires, func(k uint32) bool { return outer[k] }),
+		pruneTable(d.objs.Pseudowires, func(k uint32) bool { return written[k] }),
 		pruneTable(d.objs.Circuits, func(k bpf.CircuitKey) bool { return circuits[k] }),
 		pruneTable(d.objs.Sessions, func(k uint32) bool {
 			s := d.sessions[k]
