@@ -188,6 +188,7 @@ type Agent struct {
 	numbers map[string]uint16
 	// groups are the numbers of what tunnels share there: underlays and pairs of sites.
 	groups  map[string]uint16
+	paces   paces
 	shaping bool
 	wires   map[string]*wire
 	// places has the wires by where their attachments are.
@@ -294,6 +295,7 @@ func newAgent(opt Options) *Agent {
 		tunnels:   make(map[string]*tunnel),
 		numbers:   make(map[string]uint16),
 		groups:    make(map[string]uint16),
+		paces:     make(paces),
 		shaping:   true, // until what an earlier daemon left has been seen to
 		wires:     make(map[string]*wire),
 		places:    make(map[where]map[*wire]bool),

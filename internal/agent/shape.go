@@ -7,8 +7,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/pwd-project/pwd/internal/api"
-	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/qos"
 )
@@ -141,48 +139,4 @@ func (a *Agent) priority(tunnel string, dp pseudowire.Datapath) uint32 {
 		return 0
 	}
 	return qos.Handle(n)
-}
-
-// classViews are the classes, each with the sum of what its tunnels sent.
-func (a *Agent) classViews() []api.Class {
-	views := []api.Class{}
-	if a.local == nil {
-		return views
-	}
-	sums := make(map[string]qos.Counters)
-	interfaces, _ := a.shapes()
-	for _, i := range interfaces {
-		counters, err := a.shaper.Counters(i.Index)
-		if err != nil {
-			a.log.Warn("cannot read what classes have sent", "err", err)
-			continue
-		}
-		for key, n := range a.numbers {
-			t := a.tunnels[key]
-			c, there := counters[n]
-			if t == nil || !there {
-				continue
-			}
-			sums[t.Class] = add(sums[t.Class], c)
-		}
-	}
-	for _, c := range a.local.Classes {
-		views = append(views, classView(c, sums[c.Name]))
-	}
-	return views
-}
-
-func add(a, b qos.Counters) qos.Counters {
-	return qos.Counters{
-		Octets: a.Octets + b.Octets, Frames: a.Frames + b.Frames, Drops: a.Drops + b.Drops,
-		BacklogOctets: a.BacklogOctets + b.BacklogOctets, BacklogFrames: a.BacklogFrames + b.BacklogFrames,
-	}
-}
-
-func classView(c topology.Class, sum qos.Counters) api.Class {
-	return api.Class{
-		Name: c.Name, DSCP: c.DSCP, DSCPFrom: c.Marking.String(), Priority: c.Priority, Rate: c.Rate, Ceiling: c.Ceiling, Queue: c.Queue,
-		Octets: sum.Octets, Frames: sum.Frames, Drops: sum.Drops,
-		BacklogOctets: sum.BacklogOctets, BacklogFrames: sum.BacklogFrames,
-	}
 }

@@ -249,6 +249,34 @@ type Class struct {
 	// BacklogOctets and BacklogFrames wait at the moment.
 	BacklogOctets uint64 `json:"backlogOctets,omitempty"`
 	BacklogFrames uint64 `json:"backlogFrames,omitempty"`
+	// DropsByReason has Drops apart: "queue-full", and "waited-too-long", where the queue is
+	// one that looks at that. Marked packets (ECN) were not dropped.
+	DropsByReason map[string]uint64 `json:"dropsByReason,omitempty"`
+	Marked        uint64            `json:"marked,omitempty"`
+	// Achieved is what was sent of late, in bits a second: between when it was asked for
+	// before and now, two seconds at least. 0 where that is not known yet.
+	Achieved uint64 `json:"achieved,omitempty"`
+	// Tunnels are those that are shaped, each with its own.
+	Tunnels []ClassTunnel `json:"tunnels,omitempty"`
+}
+
+// ClassTunnel is what one tunnel, towards one peer, has of a class.
+type ClassTunnel struct {
+	Tunnel      string   `json:"tunnel"`
+	Peer        string   `json:"peer"`
+	Interface   string   `json:"interface"`
+	Pseudowires []string `json:"pseudowires,omitempty"`
+
+	Octets        uint64            `json:"octets"`
+	Frames        uint64            `json:"frames"`
+	Drops         uint64            `json:"drops"`
+	DropsByReason map[string]uint64 `json:"dropsByReason,omitempty"`
+	Marked        uint64            `json:"marked,omitempty"`
+	BacklogOctets uint64            `json:"backlogOctets"`
+	BacklogFrames uint64            `json:"backlogFrames"`
+	Achieved      uint64            `json:"achieved,omitempty"`
+	// DelayMicroseconds is how long what waits will wait, at the rate achieved.
+	DelayMicroseconds uint64 `json:"delayMicroseconds,omitempty"`
 }
 
 // Status is the daemon in one screen.

@@ -443,8 +443,33 @@ func describeClass(_ context.Context, _ *api.Client, it item, p *page) error {
 	if c.Queue != 0 {
 		p.field("Queue", strconv.FormatUint(uint64(c.Queue), 10))
 	}
-	p.field("Sent", fmt.Sprintf("%d octets, %d frames", c.Octets, c.Frames))
-	p.field("Dropped", fmt.Sprintf("%d frames", c.Drops))
+	p.sent(c.Octets, c.Frames, c.Achieved, c.Drops, c.Marked, c.DropsByReason)
 	p.field("Backlog", fmt.Sprintf("%d octets, %d frames", c.BacklogOctets, c.BacklogFrames))
+	for _, t := range c.Tunnels {
+		p.section("Tunnel " + t.Tunnel + "/" + t.Peer)
+		p.field("Interface", t.Interface)
+		p.field("Pseudowires", strings.Join(t.Pseudowires, ", "))
+		p.sent(t.Octets, t.Frames, t.Achieved, t.Drops, t.Marked, t.DropsByReason)
+		backlog := fmt.Sprintf("%d octets, %d frames", t.BacklogOctets, t.BacklogFrames)
+		if t.DelayMicroseconds > 0 {
+			backlog += fmt.Sprintf(", for %d µs", t.DelayMicroseconds)
+		}
+		p.field("Backlog", backlog)
+	}
 	return nil
+}
+
+// sent adds what was sent and dropped, altogether and of late.
+func (p *page) sent(octets, frames, achieved, drops, marked uint64, byReason map[string]uint64) {
+	p.field("Sent", fmt.Sprintf("%d octets, %d frames", octets, frames))
+	if achieved > 0 {
+		p.field("Of late", fmt.Sprintf("%d bit/s", achieved))
+	}
+	p.field("Dropped", fmt.Sprintf("%d frames", drops))
+	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
+		p.field("Dropped, "+reason, strconv.FormatUint(byReason[reason], 10))
+	}
+	if marked > 0 {
+		p.field("Marked", fmt.Sprintf("%d frames", marked))
+	}
 }

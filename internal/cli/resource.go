@@ -226,7 +226,8 @@ func classes() resource {
 	return resource{
 		plural: "classes", singular: "class", describe: describeClass,
 		columns: []column{{title: "NAME"}, {title: "DSCP"}, {title: "RATE"}, {title: "CEILING"}, {title: "OCTETS"}, {title: "FRAMES"},
-			{title: "DROPS"}, {title: "BACKLOG"}},
+			{title: "DROPS"}, {title: "BACKLOG"}, {title: "ACHIEVED", wide: true, moving: true}, {title: "FULL", wide: true, moving: true}, {title: "WAITED", wide: true, moving: true},
+			{title: "MARKED", wide: true, moving: true}, {title: "TUNNELS", wide: true}},
 		list: items((*api.Client).Classes, func(c api.Class) item {
 			dscp := strconv.Itoa(int(c.DSCP))
 			if c.DSCPFrom != "" {
@@ -238,8 +239,24 @@ func classes() resource {
 					cells[4+i] = strconv.FormatUint(n, 10)
 				}
 			}
-			return item{value: c, names: []string{c.Name}, cells: cells}
+			return item{value: c, names: []string{c.Name}, cells: append(cells, wideClass(&c)...)}
 		}),
+	}
+}
+
+// wideClass are the further cells of a class: what it achieved, its drops by reason, what was
+// marked, and its tunnels.
+func wideClass(c *api.Class) []string {
+	if len(c.Tunnels) == 0 {
+		return []string{none, none, none, none, none}
+	}
+	var tunnels []string
+	for _, t := range c.Tunnels {
+		tunnels = append(tunnels, t.Tunnel+"/"+t.Peer)
+	}
+	return []string{
+		pace(float64(c.Achieved)), strconv.FormatUint(c.DropsByReason["queue-full"], 10), strconv.FormatUint(c.DropsByReason["waited-too-long"], 10),
+		strconv.FormatUint(c.Marked, 10), strings.Join(tunnels, " "),
 	}
 }
 

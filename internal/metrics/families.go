@@ -84,4 +84,10 @@ var (
 	classBytes   = counter("pwd_class_bytes_total", "Octets of these packets on the link, its header included.", "class")
 	classDrops   = counter("pwd_class_drops_total", "Packets that its queue dropped.", "class")
 	classBacklog = gauge("pwd_class_backlog_bytes", "Octets that wait in its queue.", "class")
+
+	shapedPackets = counter("pwd_shaped_tunnel_packets_total", "Outer packets that the shaped tunnel has sent through the interface.", "tunnel", "peer", "class", "interface")
+	shapedBytes   = counter("pwd_shaped_tunnel_bytes_total", "Octets of these packets on the link, its header included.", "tunnel", "peer", "class", "interface")
+	shapedDrops   = counter("pwd_shaped_tunnel_drops_total", "Packets that the tunnel's queue dropped, by reason.", "tunnel", "peer", "class", "interface", "reason")
+	shapedMarks   = counter("pwd_shaped_tunnel_marks_total", "Packets that got a congestion mark (ECN) in the tunnel's queue.", "tunnel", "peer", "class", "interface")
+	shapedBacklog = gauge("pwd_shaped_tunnel_backlog_bytes", "Octets that wait in the tunnel's queue.", "tunnel", "peer", "class", "interface")
 )

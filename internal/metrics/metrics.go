@@ -174,6 +174,17 @@ func (to sink) class(c *api.Class) {
 	to.put(classBytes, float64(c.Octets), c.Name)
 	to.put(classDrops, float64(c.Drops), c.Name)
 	to.put(classBacklog, float64(c.BacklogOctets), c.Name)
+	for i := range c.Tunnels {
+		t := &c.Tunnels[i]
+		of := []string{t.Tunnel, t.Peer, c.Name, t.Interface}
+		to.put(shapedPackets, float64(t.Frames), of...)
+		to.put(shapedBytes, float64(t.Octets), of...)
+		to.put(shapedMarks, float64(t.Marked), of...)
+		to.put(shapedBacklog, float64(t.BacklogOctets), of...)
+		for _, reason := range slices.Sorted(maps.Keys(t.DropsByReason)) {
+			to.put(shapedDrops, float64(t.DropsByReason[reason]), append(of, reason)...)
+		}
+	}
 }
 
 // counters are those of the site as a whole: the control protocol's have a prefix

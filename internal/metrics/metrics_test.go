@@ -59,7 +59,7 @@ func dc1() *site {
 			},
 		},
 		sessions: []api.Session{{Tunnel: "gold", Pseudowire: "lan", Peer: "dc2", State: "established"}},
-		classes:  []api.Class{{Name: "voice", Rate: 8000, Ceiling: 16000, Octets: 300, Frames: 3, Drops: 1, BacklogOctets: 60}},
+		classes:  []api.Class{{Name: "voice", Rate: 8000, Ceiling: 16000, Octets: 300, Frames: 3, Drops: 1, BacklogOctets: 60, Tunnels: []api.ClassTunnel{{Tunnel: "gold", Peer: "dc2", Interface: "eth0", Octets: 300, Frames: 3, Drops: 1, DropsByReason: map[string]uint64{"queue-full": 1}, Marked: 2, BacklogOctets: 60}}}},
 	}
 }
 
@@ -112,6 +112,9 @@ func TestScrape(t *testing.T) {
 
 		"pwd_class_rate_bytes_per_second voice": "1000", "pwd_class_ceiling_bytes_per_second voice": "2000", "pwd_class_packets_total voice": "3",
 		"pwd_class_bytes_total voice": "300", "pwd_class_drops_total voice": "1", "pwd_class_backlog_bytes voice": "60",
+		"pwd_shaped_tunnel_packets_total voice/eth0/dc2/gold": "3", "pwd_shaped_tunnel_bytes_total voice/eth0/dc2/gold": "300",
+		"pwd_shaped_tunnel_marks_total voice/eth0/dc2/gold": "2", "pwd_shaped_tunnel_backlog_bytes voice/eth0/dc2/gold": "60",
+		"pwd_shaped_tunnel_drops_total voice/eth0/dc2/queue-full/gold": "1",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -306,28 +306,3 @@ func (m *Manager) parents(l netlink.Link) (map[uint32]uint32, error) {
 	}
 	return there, nil
 }
-
-// Counters of an interface's classes, by number.
-func (m *Manager) Counters(index int) (map[uint16]Counters, error) {
-	l, err := m.nl.LinkByIndex(index)
-	if err != nil {
-		return nil, &OpError{fmt.Sprintf("find interface %d", index), err}
-	}
-	classes, err := m.nl.ClassList(l, netlink.HANDLE_NONE)
-	if err != nil {
-		return nil, &OpError{"list the classes of " + l.Attrs().Name, err}
-	}
-	all := make(map[uint16]Counters)
-	for _, c := range classes {
-		a := c.Attrs()
-		if c.Type() != "htb" || a.Handle>>16 != major || a.Handle&0xf != 0 || a.Statistics == nil {
-			continue
-		}
-		s := a.Statistics
-		all[uint16(a.Handle)>>4] = Counters{
-			Octets: s.Basic.Bytes, Frames: uint64(s.Basic.Packets), Drops: uint64(s.Queue.Drops),
-			BacklogOctets: uint64(s.Queue.Backlog), BacklogFrames: uint64(s.Queue.Qlen),
-		}
-	}
-	return all, nil
-}

@@ -88,13 +88,6 @@ type Class struct {
 // DefaultQueue is how many packets wait in a class at most.
 const DefaultQueue = 1000
 
-// Counters of a class since it was made.
-type Counters struct {
-	Octets, Frames, Drops uint64
-	// BacklogOctets and BacklogFrames wait.
-	BacklogOctets, BacklogFrames uint64
-}
-
 // OccupiedError says that an interface has a root qdisc that somebody else set, and which
 // is left alone. Why says what keeps it from being replaced, empty if nobody asked for that.
 type OccupiedError struct{ Interface, Kind, Why string }

@@ -157,7 +157,7 @@ func TestChangeKeepsTheQueue(t *testing.T) {
 	h.must(h.set(h.shaped(slow)))
 	// Whatever has been sent meanwhile: nothing was dropped or forgotten.
 	after := h.count(3)
-	if after.Drops != 0 || after.BacklogFrames == 0 || after.Frames+after.BacklogFrames < frames {
+	if after.Drops() != 0 || after.BacklogFrames == 0 || after.Frames+after.BacklogFrames < frames {
 		t.Errorf("%+v, and after the change %+v", before, after)
 	}
 }
@@ -257,5 +257,16 @@ func TestGroups(t *testing.T) {
 		if err := h.set(wrong); !errors.As(err, new(*qos.OpError)) {
 			t.Errorf("%+v: %v", wrong, err)
 		}
+	}
+}
+
+// What a full queue drops is counted, by whatever kind of queue the kernel has.
+func TestDrops(t *testing.T) {
+	h := newHost(t)
+	h.must(h.set(h.shaped(qos.Class{Number: 3, Rate: 8000, Ceiling: 8000, Queue: 5})))
+	fill(h, qos.Handle(3))
+	c := h.count(3)
+	if c.Full < frames/2 || c.Managed != 0 || c.Drops() != c.Full || c.BacklogFrames == 0 || c.Frames+c.BacklogFrames+c.Full != frames {
+		t.Errorf("of %d frames: %+v", frames, c)
 	}
 }

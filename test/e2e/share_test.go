@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/test/site"
 )
@@ -377,6 +379,35 @@ func size(rate uint64) int {
 	return 1400
 }
 
+// seen looks whether users see what happens.
+func (s *shared) seen(lanes []lane) {
+	s.t.Helper()
+	top, err := s.sites[0].Pwctl(within(s.t, upWithin), "top", "-i", "200ms")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Log(top)
+	classes, err := s.sites[0].Client().Classes(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for k, l := range lanes {
+		if want := l.tunnel + "/dc2"; !strings.Contains(top, want) {
+			s.t.Errorf("pwctl top does not show %s", want)
+		}
+		i := slices.IndexFunc(classes, func(c api.Class) bool { return c.Name == l.class })
+		if i < 0 || len(classes[i].Tunnels) != 1 {
+			s.t.Errorf("class %s: %+v", l.class, classes)
+			continue
+		}
+		c := classes[i].Tunnels[0]
+		if c.Tunnel != l.tunnel || c.Peer != "dc2" || c.Interface != "eth0" || !slices.Equal(c.Pseudowires, []string{lanes[k].class}) ||
+			c.Octets == 0 || c.BacklogOctets == 0 || c.Achieved == 0 || c.DelayMicroseconds == 0 {
+			s.t.Errorf("class %s: %+v", l.class, c)
+		}
+	}
+}
+
 // buffer is how much of a sender waits: less than a class's queue holds, more than is sent
 // while a busy machine lets the sender wait.
 func buffer(rate uint64) int {
@@ -406,6 +437,7 @@ func TestShares(t *testing.T) {
 			}
 			const window = 2 * time.Second
 			s.judge(rate, capped, window)
+			s.seen(capped)
 			s.write(rate, greedy)
 			s.apply()
 			s.judge(rate, greedy, window)
