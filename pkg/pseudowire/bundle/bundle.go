@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -44,6 +45,10 @@ type Datapath struct {
 	wires map[string]*wire
 	// sessions are all that were set, by local ID.
 	sessions map[uint32]pseudowire.Session
+	// settled is set by Prune: before that, a session that is not there may come yet, and
+	// what an earlier process left goes on.
+	settled bool
+	strays  drift.Log
 }
 
 // wire is a pseudowire as it was set.
@@ -311,7 +316,31 @@ func (d *Datapath) drop(w *wire, id uint32) error {
 
 // Prune is the datapath's, and removes the pairs of pseudowires that were not set.
 func (d *Datapath) Prune() error {
-	return errors.Join(d.Datapath.Prune(), d.prune())
+	d.settled = true
+	errs := []error{d.Datapath.Prune(), d.prune()}
+	for _, w := range d.wires {
+		if w.Several {
+			errs = append(errs, d.steer(w))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Refresh is the datapath's, which may make devices of sessions anew, and looks at what is
+// attached.
+func (d *Datapath) Refresh() error {
+	errs := []error{d.Datapath.Refresh()}
+	for _, name := range slices.Sorted(maps.Keys(d.wires)) {
+		if w := d.wires[name]; w.Several {
+			errs = append(errs, d.keep(w))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Repairs are the datapath's, and those of pairs and programs.
+func (d *Datapath) Repairs() []drift.Repair {
+	return append(d.Datapath.Repairs(), d.strays.Repairs()...)
 }
 
 // Close gives up handles; what is attached stays.

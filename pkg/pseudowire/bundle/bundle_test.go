@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -29,6 +30,8 @@ func (*kernel) SetTunnel(pseudowire.Tunnel) error { return nil }
 func (*kernel) Prune() error                      { return nil }
 func (*kernel) Close() error                      { return nil }
 func (*kernel) Cleanup() error                    { return nil }
+func (*kernel) Refresh() error                    { return nil }
+func (*kernel) Repairs() []drift.Repair           { return nil }
 func (k *kernel) SetPseudowire(p pseudowire.Pseudowire) error {
 	k.pseudowires[p.Name] = p
 	return nil
@@ -117,13 +120,23 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// open is a new process. That of before has ended, the kernel's sessions with it.
+// open is a new process, of which all is set that there is. That of before has ended, the kernel's sessions with it.
 func (b *bench) open() {
 	b.t.Helper()
 	for id := range b.below.sessions {
 		b.must(b.below.RemoveSession(id))
 	}
 	clear(b.below.pseudowires)
+	b.do(func() (err error) { b.d, err = Wrap(b.below, Options{}); return err })
+	b.d.settled = true
+	d := b.d
+	b.t.Cleanup(func() { d.Close() })
+}
+
+// restart is a new process beside which the kernel's sessions went on.
+func (b *bench) restart() {
+	b.t.Helper()
+	b.must(b.d.Close())
 	b.do(func() (err error) { b.d, err = Wrap(b.below, Options{}); return err })
 	d := b.d
 	b.t.Cleanup(func() { d.Close() })
@@ -268,6 +281,55 @@ func (b *bench) nothing() {
 	if slices.ContainsFunc(links, func(name string) bool { return name[:2] == "pw" }) {
 		b.t.Errorf("left are %q", links)
 	}
+}
+
+// What others change is put back, and told.
+func TestDrift(t *testing.T) {
+	b := newBench(t)
+	b.pseudowire(true)
+	b.attach()
+	b.session(1, "gold", true)
+	b.session(2, "silver", false)
+	b.carrier(true)
+	b.do(b.d.Refresh)
+	w := b.d.wires["x"]
+	for _, device := range []string{"pwo-x", w.below("gold").Device} {
+		l, err := b.ns.Netlink().LinkByName(device)
+		b.must(err)
+		filters, err := b.ns.Netlink().FilterList(l, netlink.HANDLE_MIN_INGRESS)
+		b.must(err)
+		for _, f := range filters {
+			b.must(b.ns.Netlink().FilterDel(f))
+		}
+	}
+	b.do(b.d.Refresh)
+	b.passes(1)
+	b.ns.Link("pwo-x").Down()
+	b.do(b.d.Refresh)
+	b.carrier(true)
+	b.passes(1)
+	if r := b.d.Repairs(); len(r) != 3 {
+		t.Errorf("repairs %+v", r)
+	}
+	// The datapath below has made a session's device anew.
+	b.must(b.below.RemoveSession(1))
+	b.do(func() error {
+		return b.below.SetSession(pseudowire.Session{Pseudowire: w.below("gold").Name, Tunnel: "gold", LocalID: 1, RemoteID: 1})
+	})
+	b.do(b.d.Refresh)
+	b.passes(1)
+	// A restart goes on with what is there until all sessions are.
+	b.restart()
+	b.pseudowire(true)
+	b.passes(1)
+	b.session(1, "gold", true)
+	b.do(b.d.Prune)
+	b.passes(1)
+	// Without one that is used there is no carrier.
+	b.restart()
+	b.pseudowire(true)
+	b.do(b.d.Prune)
+	b.carrier(false)
 }
 
 // While frames go from one session to the other, and back, none is lost or doubled.

@@ -5,7 +5,9 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -105,11 +107,59 @@ func (d *Datapath) steer(w *wire) error {
 			return &Error{"steer", w.Name, err}
 		}
 	}
-	w.to = to
+	if w.to = to; to == 0 && !d.settled {
+		return nil
+	}
 	if err := d.setUp(w.outer, to != 0); err != nil {
 		return &Error{"set the carrier of", w.Name, err}
 	}
 	return nil
+}
+
+// keep sets again what others have changed of a pseudowire with several sessions. That its
+// device has gone is for SetPseudowire to see.
+func (d *Datapath) keep(w *wire) error {
+	outer, err := d.nl.LinkByIndex(w.outer)
+	if err != nil {
+		return nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.members)) {
+		m := w.members[id]
+		device := w.below(m.Tunnel).Device
+		l, err := d.nl.LinkByName(device)
+		if err != nil || l.Attrs().Index == m.device && d.redirects(l) {
+			continue
+		}
+		known := l.Attrs().Index == m.device
+		err = d.join(w, m)
+		if known {
+			d.strays.Add("pseudowire "+w.Name, "the program "+filterName+" was detached from "+device, "attached again", err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if w.to != 0 && !d.redirects(outer) {
+		w.to = 0
+		err := d.steer(w)
+		d.strays.Add("pseudowire "+w.Name, "the program "+filterName+" was detached from "+outer.Attrs().Name, "attached again", err)
+		return err
+	}
+	if w.to != 0 && outer.Attrs().RawFlags&unix.IFF_UP == 0 {
+		err := d.steer(w)
+		d.strays.Add("pseudowire "+w.Name, outer.Attrs().Name+" was taken down", "brought up again", err)
+		return err
+	}
+	return d.steer(w)
+}
+
+// redirects says whether what comes to a device is redirected.
+func (d *Datapath) redirects(l netlink.Link) bool {
+	filters, err := d.nl.FilterList(l, netlink.HANDLE_MIN_INGRESS)
+	return err == nil && slices.ContainsFunc(filters, func(f netlink.Filter) bool {
+		b, ok := f.(*netlink.BpfFilter)
+		return ok && b.Priority == filterPriority
+	})
 }
 
 func (d *Datapath) setUp(index int, up bool) error {

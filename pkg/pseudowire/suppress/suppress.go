@@ -26,6 +26,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -33,6 +34,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -45,6 +47,7 @@ const (
 	priorityInto = 0x7067
 	priorityOut  = 0x7062
 	handle       = 1
+	filterName   = "pwd_suppress"
 )
 
 // ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
@@ -59,6 +62,7 @@ type Options struct {
 // Datapath is another one some of whose pseudowires suppress address resolution.
 type Datapath struct {
 	pseudowire.Datapath
+	strays   drift.Log
 	lifetime time.Duration
 	nl       *netlink.Handle
 	wires    map[string]*wire
@@ -246,7 +250,7 @@ func (d *Datapath) apply(w *wire) error {
 	}
 	device := uint32(link.Attrs().Index)
 	if device == w.device && w.Suppress == w.group {
-		return nil
+		return d.keep(w, link)
 	}
 	had := w.device == 0 || w.group != "" && w.device == device
 	if err := d.leave(w); err != nil {
@@ -271,6 +275,41 @@ func (d *Datapath) apply(w *wire) error {
 		return err
 	}
 	return d.attach(link, g)
+}
+
+// keep attaches the programs again if somebody has taken one off.
+func (d *Datapath) keep(w *wire, link netlink.Link) error {
+	if w.group == "" {
+		return nil
+	}
+	for parent, priority := range priorities {
+		own, err := d.own(link, parent, priority)
+		if err != nil {
+			return err
+		}
+		if len(own) == 0 {
+			err := d.attach(link, d.groups[w.group])
+			d.strays.Add("pseudowire "+w.Name, "the program "+filterName+" was detached from "+w.Device, "attached again", err)
+			return err
+		}
+	}
+	return nil
+}
+
+// Refresh is the datapath's, and looks at the programs.
+func (d *Datapath) Refresh() error {
+	errs := []error{d.Datapath.Refresh()}
+	for _, name := range slices.Sorted(maps.Keys(d.wires)) {
+		if w := d.wires[name]; w.Suppress != "" {
+			errs = append(errs, d.apply(w))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Repairs are the datapath's, and those of programs.
+func (d *Datapath) Repairs() []drift.Repair {
+	return append(d.Datapath.Repairs(), d.strays.Repairs()...)
 }
 
 // leave takes a pseudowire's device out of its group, and ends one that has no others.
@@ -307,7 +346,7 @@ func (d *Datapath) attach(link netlink.Link, g *bpf.Suppression) error {
 	for parent, program := range maps.All(hooks(g)) {
 		filter := &netlink.BpfFilter{
 			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parent, Handle: handle, Protocol: unix.ETH_P_ALL, Priority: priorities[parent]},
-			Fd:          program.FD(), Name: "pwd_suppress", DirectAction: true,
+			Fd:          program.FD(), Name: filterName, DirectAction: true,
 		}
 		if err := d.nl.FilterReplace(filter); err != nil {
 			return fmt.Errorf("attach the suppression of address resolution to %s: %w", link.Attrs().Name, err)
@@ -318,21 +357,30 @@ func (d *Datapath) attach(link netlink.Link, g *bpf.Suppression) error {
 
 func (d *Datapath) detach(link netlink.Link) error {
 	for parent, priority := range priorities {
-		filters, err := d.nl.FilterList(link, parent)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
-			continue // there is no clsact qdisc
-		}
+		own, err := d.own(link, parent, priority)
 		if err != nil {
-			return fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
+			return err
 		}
-		for _, f := range filters {
-			if b, ok := f.(*netlink.BpfFilter); !ok || b.Priority != priority {
-				continue
-			}
+		for _, f := range own {
 			if err := d.nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
 				return fmt.Errorf("detach the suppression of address resolution from %s: %w", link.Attrs().Name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// own are our filters at a hook of a device.
+func (d *Datapath) own(link netlink.Link, parent uint32, priority uint16) ([]netlink.Filter, error) {
+	filters, err := d.nl.FilterList(link, parent)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+		return nil, nil // there is no clsact qdisc
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
+	}
+	return slices.DeleteFunc(filters, func(f netlink.Filter) bool {
+		b, ok := f.(*netlink.BpfFilter)
+		return !ok || b.Priority != priority
+	}), nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -22,6 +23,8 @@ func (bare) SetPseudowire(pseudowire.Pseudowire) error { return nil }
 func (bare) RemovePseudowire(string) error             { return nil }
 func (bare) SetSession(pseudowire.Session) error       { return nil }
 func (bare) Close() error                              { return nil }
+func (bare) Refresh() error                            { return nil }
+func (bare) Repairs() []drift.Repair                   { return nil }
 
 // bench is a network's bridge at a site, and who is behind its ports: hosts of the LAN, and
 // two other sites.
@@ -248,6 +251,12 @@ func TestAnswers(t *testing.T) {
 	b.expect("a tag", b.asks, request(7), map[*netlab.Link][]byte{b.lan: request(7), b.asks: reply(7, host)})
 	b.crosses("another tag", request(8))
 	b.answered("no tag", another)
+	b.detach("pw-a")
+	b.do(b.d.Refresh)
+	if r := b.d.Repairs(); len(r) != 1 || r[0].Object != "pseudowire a" || r[0].Err != nil {
+		t.Errorf("repairs %v", r)
+	}
+	b.answered("after the programs were attached again", another)
 	b.set("")
 	b.crosses("without suppression", request(0))
 	if _, is, err := b.d.Suppressed("a"); is || err != nil {
@@ -306,6 +315,20 @@ func TestBridgeTells(t *testing.T) {
 	b.says(b.a, announcement(host))
 	b.do(func() error { return b.d.RemovePseudowire("a") })
 	b.expect("behind a pseudowire that was removed", b.asks, request(0), map[*netlab.Link][]byte{b.lan: request(0), b.a: request(0), b.b: request(0)})
+}
+
+// detach takes everything off a device.
+func (b *bench) detach(device string) {
+	b.t.Helper()
+	l, err := b.ns.Netlink().LinkByName(device)
+	b.must(err)
+	qdiscs, err := b.ns.Netlink().QdiscList(l)
+	b.must(err)
+	for _, q := range qdiscs {
+		if q.Type() == "clsact" {
+			b.must(b.ns.Netlink().QdiscDel(q))
+		}
+	}
 }
 
 // What a host has said is not believed for ever.
