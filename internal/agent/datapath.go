@@ -128,6 +128,11 @@ func (a *Agent) newControl() *control.Endpoint {
 // sessionIDTaken asks the datapaths for session IDs of others: they are unique in
 // a network namespace.
 func (a *Agent) sessionIDTaken(id uint32) bool {
+	for _, w := range a.wires {
+		if w.Static != nil && w.Static.LocalID == id {
+			return true
+		}
+	}
 	for kind, dp := range a.datapaths {
 		t, ok := dp.(interface{ SessionTaken(uint32) (bool, error) })
 		if !ok {

@@ -91,6 +91,7 @@ func (a *Agent) lookAtUnderlay() {
 	clear(a.carried) // sockets may be opened anew
 	failed := a.transport.Refresh()
 	a.redial(failed)
+	a.lookAtStatics()
 	a.faults.set("sockets", failed)
 	// What fails is noted there.
 	_ = a.shape()
@@ -238,7 +239,12 @@ func (a *Agent) tellObstacle(w *wire) {
 }
 
 // whyUp is what there is to say of a pseudowire that is up.
-func (a *Agent) whyUp(w *wire) string { return w.whyOther() }
+func (a *Agent) whyUp(w *wire) string {
+	if w.Static != nil {
+		return staticWords
+	}
+	return w.whyOther()
+}
 
 // why says, in words for the operator, what a pseudowire that is down waits for.
 func (a *Agent) why(w *wire) string {

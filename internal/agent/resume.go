@@ -141,8 +141,8 @@ func (a *Agent) setListeners() {
 	var endpoints []transport.Endpoint
 	if a.local != nil {
 		for _, t := range a.local.Tunnels {
-			if !t.Local.IsValid() {
-				continue // the site calls, and is not called
+			if !t.Local.IsValid() || t.Static != nil {
+				continue // the site calls, and is not called; or nobody is
 			}
 			endpoints = append(endpoints, transport.Endpoint{Addr: t.Local, Encapsulation: t.Encapsulation})
 		}

@@ -26,9 +26,8 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 		chosen = w.rides[0]
 	}
 	for _, r := range w.rides {
-		if !p.On(r.Tunnel) {
-			a.control.RemoveSession(now, r.Tunnel, p.Name, administrative)
-			a.drain(now)
+		if !p.On(r.Tunnel) || w.Static != nil && p.Static == nil {
+			a.closeRide(now, w, r)
 		}
 	}
 	var rides []*ride

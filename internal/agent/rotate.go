@@ -81,6 +81,11 @@ func (a *Agent) beginRotation(names []string, before map[string][]byte) ([]api.R
 			if len(w.rides) > 1 {
 				rotation.Tunnel = tunnelName(ride.Tunnel)
 			}
+			if w.Static != nil {
+				rotation.Result, rotation.Reason = "failed", "its cookies are static: change them in the topology, at both ends"
+				all = append(all, rotation)
+				continue
+			}
 			switch err := a.control.ChangeCookie(now, ride.Tunnel, name); {
 			case err == nil:
 			case errors.Is(err, control.ErrNotEstablished):

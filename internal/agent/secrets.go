@@ -39,6 +39,9 @@ func (d *document) readSecrets() error {
 
 // keepSecrets gives tunnels whose secrets could not be read those that they have.
 func keepSecrets(next, now *topology.Local) {
+	if now != nil {
+		keepCookies(next, now)
+	}
 	for i := range next.Tunnels {
 		t := &next.Tunnels[i]
 		if len(t.Secrets) > 0 || len(t.SecretFiles) == 0 || now == nil {
@@ -53,7 +56,7 @@ func keepSecrets(next, now *topology.Local) {
 // rereadSecrets reads the secrets of the topology in force again, so that they can
 // be replaced without another topology. Those that cannot be read stay as they are.
 func (a *Agent) rereadSecrets() {
-	if a.local == nil || a.trial != nil || len(a.local.SecretFiles) == 0 {
+	if a.local == nil || a.trial != nil || len(a.local.SecretFiles)+len(a.local.CookieFiles) == 0 {
 		return
 	}
 	next, found := a.local.WithSecrets(secretfile.In(a.generation.Dir))
@@ -99,6 +102,11 @@ func (a *Agent) lacking() bool {
 			return true
 		}
 	}
+	for _, w := range a.wires {
+		if w.Static != nil && w.Static.Lacks() {
+			return true
+		}
+	}
 	return false
 }
 
@@ -118,7 +126,7 @@ func secretProblems(in inForce) (problems []api.Problem, notes []string) {
 	}
 	keepSecrets(now, in.local)
 	for _, s := range plan.Between(in.local, now) {
-		notes = append(notes, "tunnel "+s.Name+": its secret's file was changed since it was read; SIGHUP has it read again")
+		notes = append(notes, string(s.Kind)+" "+s.Name+": its secret's file was changed since it was read; SIGHUP has it read again")
 	}
 	return problems, notes
 }

@@ -198,11 +198,15 @@ func (a *Agent) tunnelViews() []api.Tunnel {
 	now := time.Now()
 	for _, t := range a.local.Tunnels {
 		c := status[t.Key]
+		known := a.tunnels[t.Key]
+		if known != nil && known.Static != nil {
+			c = known.staticStatus()
+		}
 		if local, remote, open := a.transport.Path(c.LocalID); open {
 			c.Path.Local, c.Path.Remote = local, remote
 		}
 		v := tunnelView(now, t, c, sums[t.Key])
-		if known := a.tunnels[t.Key]; known != nil {
+		if known != nil {
 			if v.Reason = known.why(); v.Reason != "" {
 				v.Next = a.next(known)
 			}
@@ -231,6 +235,10 @@ func tunnelView(now time.Time, t topology.Tunnel, c control.ConnectionStatus, su
 		Authenticated: c.Authenticated, ECN: c.ECN,
 	}
 	if c.LocalID == 0 {
+		return v
+	}
+	if t.Static != nil {
+		v.Role, v.HostName, v.RouterID = "static", "", ""
 		return v
 	}
 	if v.Role = "responder"; c.Initiator {
@@ -273,6 +281,7 @@ func (a *Agent) sessionViews() []api.Session {
 			Drops: c.Drops, History: transitions(s.History),
 		})
 	}
+	views = append(views, a.staticSessionViews(now)...)
 	slices.SortFunc(views, func(x, y api.Session) int {
 		return cmp.Or(cmp.Compare(x.Tunnel, y.Tunnel), cmp.Compare(x.Pseudowire, y.Pseudowire))
 	})

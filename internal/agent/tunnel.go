@@ -34,6 +34,10 @@ type tunnel struct {
 	pathMTU int
 	// fault is why the control machine was not told of the tunnel.
 	fault error
+	// socket is that of one without a control connection, since is how long it has been so;
+	// zero for others.
+	socket transport.ConnectionState
+	since  time.Time
 	// set is what each datapath was told of it last.
 	set map[pseudowire.Kind]pseudowire.Tunnel
 	// unsure are those that failed to take what they were told last.
@@ -60,6 +64,10 @@ func (a *Agent) setTunnel(t *topology.Tunnel) error {
 	}
 	known.Tunnel, known.fault, a.resignal, a.peersDue = *t, nil, true, true
 	a.watchChanged = true
+	if t.Static != nil {
+		return a.setStaticTunnel(known)
+	}
+	a.closeStaticTunnel(known)
 	if len(t.SecretFiles) > 0 && len(t.Secrets) == 0 {
 		known.fault = errNoSecret
 		return nil
@@ -121,6 +129,9 @@ func (a *Agent) removeTunnel(key string) error {
 			return err
 		}
 		delete(a.carried, carrier{kind, key})
+	}
+	if t := a.tunnels[key]; t != nil {
+		a.closeStaticTunnel(t)
 	}
 	delete(a.tunnels, key)
 	delete(a.numbers, key)

@@ -316,8 +316,13 @@ func (a *Agent) signal() error {
 				continue
 			}
 			r.told = circuit
-			err := a.control.SetSession(now, a.sessionOf(w, r))
-			r.signalled = err == nil
+			var err error
+			if w.Static != nil {
+				err = a.setStatic(w, r)
+			} else {
+				err = a.control.SetSession(now, a.sessionOf(w, r))
+				r.signalled = err == nil
+			}
 			errs = append(errs, err)
 			a.judge(w)
 		}
@@ -367,9 +372,8 @@ func (a *Agent) removePseudowire(name string) error {
 	}
 	now := time.Now()
 	for _, r := range w.rides {
-		a.control.RemoveSession(now, r.Tunnel, w.Name, administrative)
+		a.closeRide(now, w, r)
 	}
-	a.drain(now)
 	if err := a.cross(w, false); err != nil {
 		return err
 	}

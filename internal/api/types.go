@@ -59,7 +59,8 @@ type Tunnel struct {
 	RTTSeconds float64 `json:"rttSeconds,omitempty"`
 	// HeardSeconds is how long ago the peer was last heard, data included.
 	HeardSeconds int64 `json:"heardSeconds,omitempty"`
-	// Role is "initiator" or "responder" of the connection, empty without one.
+	// Role is "initiator" or "responder" of the connection, "static" of a tunnel that has
+	// none and needs none, empty of one that has none yet.
 	Role          string `json:"role,omitempty"`
 	Authenticated bool   `json:"authenticated"`
 	ECN           bool   `json:"ecn"`

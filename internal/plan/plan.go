@@ -229,11 +229,22 @@ func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
 		{"df", Live, a.DF, b.DF},
 		{"numbers", Live, a.Numbers, b.Numbers},
 		{"foreign peer", ResetsSession, a.Foreign, b.Foreign},
+		{"control connection", ResetsSession, signalled(a.Static == nil), signalled(b.Static == nil)},
+	}
+	if a.Static != nil && b.Static != nil {
+		fields = append(fields, field{"connection IDs and ports", ResetsSession, *a.Static, *b.Static})
 	}
 	if len(a.SecretFiles) > 0 && len(b.SecretFiles) > 0 {
 		fields = append(fields, field{"secret-file", Live, a.SecretFiles, b.SecretFiles}, field{"secret", Live, a.Secrets, b.Secrets})
 	}
 	return compare(fields)
+}
+
+func signalled(is bool) string {
+	if is {
+		return "signalled"
+	}
+	return "static"
 }
 
 func address(a netip.Addr) string {
@@ -304,7 +315,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 	if slices.ContainsFunc(tunnelsOf(a), b.On) {
 		ride = Live
 	}
-	return compare([]field{
+	fields := []field{
 		{"datapath", Recreates, a.Datapath, b.Datapath},
 		{"device", Recreates, a.Device, b.Device},
 		{"peer", ResetsSession, a.Peer, b.Peer},
@@ -334,5 +345,16 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"storm control", Live, a.Limits, b.Limits},
 		{"split horizon", Live, a.Isolated, b.Isolated},
 		{"vlan at the peer", Live, a.PeerVLAN, b.PeerVLAN},
-	})
+		{"session", ResetsSession, signalled(a.Static == nil), signalled(b.Static == nil)},
+	}
+	if x, y := a.Static, b.Static; x != nil && y != nil {
+		fields = append(fields,
+			field{"session ID here", ResetsSession, x.LocalID, y.LocalID},
+			field{"session ID at the peer", ResetsSession, x.RemoteID, y.RemoteID},
+			field{"cookies", ResetsSession, []topology.Secret{x.LocalCookie, x.RemoteCookie}, []topology.Secret{y.LocalCookie, y.RemoteCookie}},
+			field{"cookie-file", Live, x.CookieFiles, y.CookieFiles},
+			field{"sublayer sent", ResetsSession, x.Sublayer, y.Sublayer},
+			field{"sequencing sent", ResetsSession, x.Sequencing, y.Sequencing})
+	}
+	return compare(fields)
 }

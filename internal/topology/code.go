@@ -73,6 +73,7 @@ const (
 	CodeUnderlay       Code = "PW0229"
 	CodeRedundancy     Code = "PW0230"
 	CodeOtherTags      Code = "PW0231"
+	CodeStatic         Code = "PW0232"
 
 	CodeUnusedSite   Code = "PW0301"
 	CodeUnusedTunnel Code = "PW0302"
@@ -157,6 +158,7 @@ var codes = []codeMeaning{
 	{CodeUnderlay, "an underlay that the site does not have, or one of several that is not chosen"},
 	{CodeRedundancy, "the tunnels of a redundancy are not those of the pseudowire"},
 	{CodeOtherTags, "the frames of a pseudowire have a tag on the way at one end and none at the other"},
+	{CodeStatic, "a static tunnel or pseudowire that lacks an end or says what only signalling can"},
 
 	{CodeUnusedSite, "no tunnel reaches the site"},
 	{CodeUnusedTunnel, "no pseudowire uses the tunnel"},

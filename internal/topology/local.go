@@ -45,6 +45,7 @@ func (t *Topology) Local(name string) (*Local, Diagnostics) {
 	for _, p := range t.wires() {
 		if own, ok := p.local(s); ok {
 			l.Pseudowires = append(l.Pseudowires, own)
+			l.CookieFiles = append(l.CookieFiles, p.cookieFiles()...)
 		}
 	}
 	slices.SortFunc(l.Bridges, func(a, b Bridge) int { return cmp.Compare(a.Name, b.Name) })
@@ -76,7 +77,7 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				RouterID:    RouterID(tn.name, s.name),
 				Hello:       tn.hello,
 				SecretFiles: tn.secretFiles(), Digest: tn.digest, Hide: tn.hide,
-				ECN: tn.ecn, Checksum: tn.checksums(peer), DF: tn.df, Foreign: peer.foreign, Numbers: peer.numbers,
+				ECN: tn.ecn, Checksum: tn.checksums(peer), DF: tn.df, Static: tn.staticOf(s, peer), Foreign: peer.foreign, Numbers: peer.numbers,
 			}
 			if tn.class != nil {
 				own.Class, own.Shape = tn.class.Name, tn.class.Shape
@@ -95,6 +96,9 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				if u := tn.underlays[s]; u != nil {
 					own.ReplaceQdisc = u.replaceQdisc
 				}
+			}
+			if own.Static != nil {
+				own.ECN = false // that both ends can is signalled (RFC 9601)
 			}
 			tunnels = append(tunnels, own)
 		}
@@ -164,6 +168,7 @@ func (p *pseudowire) local(s *site) (Pseudowire, bool) {
 		if there.endID != nil {
 			own.EndID, own.LocalEndID = slices.Clone(there.endID), slices.Clone(p.endID)
 		}
+		own.Static = p.staticOf(s, there.site)
 		return own, true
 	}
 	return Pseudowire{}, false

@@ -23,8 +23,9 @@ type Local struct {
 	Pseudowires    []Pseudowire
 	// Classes are those of the site's tunnels.
 	Classes []Class
-	// SecretFiles are those of the site's tunnels, in the order of the file.
-	SecretFiles []SecretFile
+	// SecretFiles are those of the site's tunnels, in the order of the file; CookieFiles
+	// those of its static pseudowires.
+	SecretFiles, CookieFiles []SecretFile
 }
 
 // Class is a class of service.
@@ -116,6 +117,9 @@ type Tunnel struct {
 	Foreign bool
 	// Numbers are those of the attributes that the peer is called with.
 	Numbers l2tpv3.Numbers
+	// Static says that there is no control connection, and what both ends are told
+	// instead; nil is with one.
+	Static *StaticTunnel
 }
 
 // Pseudowire is the site's end of one pseudowire.
@@ -156,6 +160,9 @@ type Pseudowire struct {
 	// Limits are of frames that go to many, each way.
 	Limits     Limits
 	Attachment Attachment
+	// Static says that nothing is signalled, and what both ends are told instead; nil is
+	// signalled.
+	Static *StaticSession
 	// PeerVLAN is the tag at the other end of an Ethernet VLAN pseudowire, 0 for none.
 	PeerVLAN uint16
 }

@@ -24,6 +24,7 @@ func (b *builder) network(r row) {
 	b.t.networks = append(b.t.networks, n)
 	b.ends(n.pseudowire, rec)
 	b.tags(n.pseudowire)
+	b.staticSessions(n.pseudowire, rec)
 }
 
 // networkEnds checks that the network has sites to join, and finds its hub among them.

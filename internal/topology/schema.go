@@ -94,6 +94,7 @@ var tunnelObject = &object{
 	fields: []field{
 		{key: "sites", shape: list{of: nameOf("a site"), least: 2}, required: true, about: "Two sites or more; n sites are n(n-1)/2 control connections."},
 		{key: "encapsulation", shape: wordOf(choice{words: []string{"udp", "ip"}}), standard: "udp", about: "What carries L2TP: `udp`, port 1701, or `ip` itself, protocol 115 (RFC 3931, Section 4.1)."},
+		{key: "static", shape: table{"SITE", nameOf("a site"), staticTunnelObject}, standard: "none", about: "The tunnel has no control connection: nothing is signalled, and both ends are told here what they would agree on. For peers that signal nothing."},
 		{key: "hello", shape: duration(time.Second, time.Hour), standard: "60s", about: "How long the peer may be silent before it is asked whether it lives (RFC 3931, Section 4.4)."},
 		{key: "underlay", shape: table{"SITE", nameOf("a site"), nameOf("an underlay")}, standard: "the only one", about: "Which underlay it takes, by site: for each of its sites that has several."},
 		{key: "secret-file", shape: list{of: phrase("the name of a file"), least: 1, most: 2, orOne: true, unique: true}, standard: "none", about: "Turns authentication on: the file with the secret that all sites of the tunnel share, or two of them while one takes the place of the other. Relative to this file."},
@@ -142,6 +143,7 @@ var stormObject = &object{
 var pseudowireObject = &object{
 	name: "pseudowire", where: "pseudowires.PSEUDOWIRE",
 	fields: append(serviceFields[:len(serviceFields):len(serviceFields)],
+		field{key: "static", shape: table{"SITE", nameOf("a site"), staticSessionObject}, standard: "none", about: "The session is not signalled: what packets to each end carry. On tunnels that are `static`."},
 		field{key: "steer", shape: list{of: steerObject}, later: laterSteer, about: "Which frame takes which tunnel."},
 	),
 }
@@ -225,6 +227,7 @@ const maxSocketPath = 107
 func objects() []*object {
 	return []*object{
 		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, classObject, pseudowireObject, networkObject, stormObject, attachmentObject,
+		staticTunnelObject, staticSessionObject,
 		underlayObject, steerObject, redundancyObject,
 	}
 }

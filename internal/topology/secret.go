@@ -62,6 +62,8 @@ func (l *Local) WithSecrets(read ReadSecret) (*Local, Diagnostics) {
 			t.Secrets = secrets[t.Name]
 		}
 	}
+	wires, faults := l.withCookies(read)
+	next.Pseudowires, found = wires, append(found, faults...)
 	found.sort()
 	return &next, found
 }
@@ -78,6 +80,18 @@ func (t *Topology) CheckSecrets(read ReadSecret) Diagnostics {
 				if faults[i].Code == CodeSecretFile {
 					faults[i].Severity = SeverityWarning
 					faults[i].Help = "each site of the tunnel needs it; here it was not checked"
+				}
+			}
+			found = append(found, faults...)
+		}
+	}
+	for _, p := range t.pseudowires {
+		for _, f := range p.cookieFiles() {
+			_, faults := f.readCookie(read)
+			for i := range faults {
+				if faults[i].Code == CodeSecretFile {
+					faults[i].Severity = SeverityWarning
+					faults[i].Help = "the site with the daemon needs it; here it was not checked"
 				}
 			}
 			found = append(found, faults...)

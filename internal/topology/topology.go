@@ -93,7 +93,10 @@ type tunnel struct {
 	class         *class
 	// underlays are the paths that it takes at the sites that have such.
 	underlays map[*site]*underlay
-	broken    bool
+	// static are the ends of one without a control connection, nil with one.
+	static   map[*site]*staticEnd
+	staticAt spot
+	broken   bool
 }
 
 // secretFiles are the names of the files.
@@ -136,6 +139,8 @@ type pseudowire struct {
 	datapath string
 	limits   Limits
 	ends     []end
+	// static are the ends of one that is not signalled, nil for others.
+	static map[*site]*staticSession
 }
 
 // wishes are how an end wants the peer to send.
@@ -419,6 +424,7 @@ func (b *builder) tunnel(r row) {
 		first[name] = it.at
 	}
 	b.paths(t, rec)
+	b.staticEnds(t, rec)
 	b.families(t, list)
 	b.callers(t, list, rec)
 }
@@ -548,6 +554,7 @@ func (b *builder) pseudowire(r row) {
 	b.t.pseudowires = append(b.t.pseudowires, p)
 	b.ends(p, rec)
 	b.tags(p)
+	b.staticSessions(p, rec)
 }
 
 // serviceOf reads what pseudowires and networks have in common, but for the ends.
