@@ -63,21 +63,10 @@ func packages(t *testing.T) (debs [2][]byte, versions [2]string) {
 
 func TestService(t *testing.T) {
 	debs, versions := packages(t)
-	lab := netlab.New(t)
-	near, far := lab.Namespace("dc1"), lab.Namespace("dc2")
-	underlay0, underlay1 := lab.Veth(near, "eth0", far, "eth0")
-	underlay0.Addr("192.0.2.1/24").Up()
-	underlay1.Addr("192.0.2.2/24").Up()
-	var hosts [2]*netlab.Namespace
-	for i, ns := range []*netlab.Namespace{near, far} {
-		hosts[i] = lab.Namespace(fmt.Sprintf("host %d", i))
-		port, nic := lab.Veth(ns, "eth1", hosts[i], "eth0")
-		port.Silent().Up()
-		nic.Silent().Addr(fmt.Sprintf("198.51.100.%d/24", i+1)).Up()
-	}
-	peer := startPeer(t, far)
+	n := draw(t)
+	peer := startPeer(t, n.far, "../../bin")
 
-	m := boot(t, near)
+	m := boot(t, n.near)
 	install := func(i int) {
 		t.Helper()
 		m.write("/opt/pwd.deb", "root", "600", debs[i])
@@ -109,13 +98,20 @@ func TestService(t *testing.T) {
 	}{
 		{"reload", func() { m.run("systemctl", "reload", "pwd.service") }, false},
 		{"restart", func() { m.run("systemctl", "restart", "pwd.service") }, true},
+		{"stop and start", func() {
+			m.run("systemctl", "stop", "pwd.service")
+			if out := m.run("systemctl", "is-active", "pwd-hold.service"); out != "active\n" {
+				t.Errorf("the holder is %s", out)
+			}
+			m.run("systemctl", "start", "pwd.service")
+		}, true},
 		{"kill -9", func() { m.run("kill", "-9", strconv.Itoa(m.daemon())) }, true},
 		{"upgrade", func() { install(1) }, true},
 		{"downgrade", func() { install(0) }, true},
 	} {
 		t.Run(c.name+" loses nothing", func(t *testing.T) {
 			before := m.daemon()
-			flow, err := hosts[0].Flow(hosts[1], netip.MustParseAddr("198.51.100.2"), netlab.FlowOptions{Rate: 10000, Size: 200})
+			flow, err := n.hosts[0].Flow(n.hosts[1], netip.MustParseAddr("198.51.100.2"), netlab.FlowOptions{Rate: 10000, Size: 200})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,31 +154,57 @@ func TestService(t *testing.T) {
 
 	t.Run("it is removed with all that it made", func(t *testing.T) {
 		m.run("dpkg", "--no-triggers", "--purge", "pwd")
-		links, err := near.Links()
+		links, err := n.near.Links()
 		if err != nil || len(links) != 2 {
 			t.Errorf("left: %q, %v", links, err)
 		}
-		if out, err := m.try("ls", "/sys/fs/bpf/pwd", "/var/lib/pwd", "/usr/libexec/pwd", "/run/pwd/pwd.sock"); strings.Contains(out, ":\n") {
+		if out, err := m.try("systemctl", "is-active", "pwd-hold.service"); err == nil {
+			t.Errorf("the holder is %s", out)
+		}
+		if out, err := m.try("ls", "/sys/fs/bpf/pwd", "/var/lib/pwd", "/usr/libexec/pwd", "/run/pwd/pwd.sock", "/run/pwd-hold/hold.sock"); strings.Contains(out, ":\n") {
 			t.Errorf("left: %s, %v", out, err)
 		}
 	})
 }
 
-// startPeer starts the other site's daemon, of the second version.
-func startPeer(t *testing.T, ns *netlab.Namespace) *site.Site {
+// network is what the tests draw.
+type network struct {
+	near, far *netlab.Namespace
+	hosts     [2]*netlab.Namespace
+}
+
+func draw(t *testing.T) *network {
 	t.Helper()
-	dir := t.TempDir()
+	lab := netlab.New(t)
+	n := &network{near: lab.Namespace("dc1"), far: lab.Namespace("dc2")}
+	underlay0, underlay1 := lab.Veth(n.near, "eth0", n.far, "eth0")
+	// As on a wire, for the kernel's L2TP: nothing leaves with a checksum that is still to be computed.
+	underlay0.Feature("tx-checksum-*", false).Addr("192.0.2.1/24").Up()
+	underlay1.Feature("tx-checksum-*", false).Addr("192.0.2.2/24").Up()
+	for i, ns := range []*netlab.Namespace{n.near, n.far} {
+		n.hosts[i] = lab.Namespace(fmt.Sprintf("host %d", i))
+		port, nic := lab.Veth(ns, "eth1", n.hosts[i], "eth0")
+		port.Silent().Up()
+		nic.Silent().Addr(fmt.Sprintf("198.51.100.%d/24", i+1)).Up()
+	}
+	return n
+}
+
+// startPeer starts the other site's daemon, from that folder.
+func startPeer(t *testing.T, ns *netlab.Namespace, dir string, flags ...string) *site.Site {
+	t.Helper()
+	bin, err := filepath.Abs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
 	file := filepath.Join(dir, "topology.yaml")
 	for name, content := range map[string]string{"topology.yaml": topology, "gold.secret": "a secret of both\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	bin, err := filepath.Abs("../../bin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site.Site{Name: "dc2", NS: ns, Bin: bin, Dir: filepath.Join(dir, "dc2"), Topology: file, Links: []string{"eth0", "eth1"}}
+	s := &site.Site{Name: "dc2", NS: ns, Bin: bin, Dir: filepath.Join(dir, "dc2"), Topology: file, Flags: flags, Links: []string{"eth0", "eth1"}}
 	t.Cleanup(s.Close)
 	if err := s.Start(); err != nil {
 		t.Fatal(err)
@@ -217,6 +239,13 @@ func littlePower(t *testing.T, m *machine) {
 	// By itself the path's mode says who may ask: root and the group.
 	if out := strings.TrimSpace(m.run("stat", "-c", "%U:%G %a", "/run/pwd/pwd.sock")); out != "pwd:pwd 660" {
 		t.Errorf("the socket is %s", out)
+	}
+	if out := strings.TrimSpace(m.run("stat", "-c", "%U:%G %a", "/run/pwd-hold", "/run/pwd-hold/hold.sock")); out != "pwd:pwd 700\npwd:pwd 600" {
+		t.Errorf("the holder's folder and socket are %s", out)
+	}
+	holder := m.run("cat", "/proc/"+strings.TrimSpace(m.run("systemctl", "show", "--value", "-p", "MainPID", "pwd-hold.service"))+"/status")
+	if !regexp.MustCompile(`(?m)^CapBnd:\s+0+$`).MatchString(holder) || !regexp.MustCompile(`(?m)^Uid:\s+`+user+`\s`).MatchString(holder) {
+		t.Errorf("the holder is\n%s", holder)
 	}
 	score := m.run("systemd-analyze", "security", "--no-pager", "pwd.service")
 	found := regexp.MustCompile(`Overall exposure level for pwd.service: ([0-9.]+)`).FindStringSubmatch(score)

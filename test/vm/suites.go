@@ -43,8 +43,12 @@ var Suites = []Suite{
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute},
 	{
 		Package: "test/e2e", Limit: 10 * time.Minute,
-		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestTags|TestStormControl|TestCleanup|TestVLANDevicesKeepTheirFrames|TestRebootedPeer|TestBrokenTopologyChangesNothing|TestOverlappingNetworks|TestHostMoves|TestFailover|TestDrift|TestKernelRestartLosesNothing|TestSuppression|TestStatic|TestStaticAgainstTheKernel)$",
+		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestTags|TestStormControl|TestCleanup|TestVLANDevicesKeepTheirFrames|TestRebootedPeer|TestBrokenTopologyChangesNothing|TestOverlappingNetworks|TestHostMoves|TestFailover|TestDrift|TestKernelRestartLosesNothing|TestSuppression|TestStatic|TestStaticAgainstTheKernel|TestTrafficResumes|TestTrafficResumesAfterNewAddress)$",
 		Tools: []Tool{TShark}, Build: []string{"cmd/pwd", "cmd/pwctl"},
+	},
+	{
+		Package: "test/service", Limit: 5 * time.Minute, Run: "^TestKernelDatapath$",
+		Build: []string{"cmd/pwd", "cmd/pwctl"},
 	},
 }
 

@@ -21,7 +21,7 @@ func (d *Datapath) adoptTunnel(t pseudowire.Tunnel, socket uint64) (*tunnel, err
 	if !carries {
 		return nil, nil // that tunnel is another socket's, on its way out
 	}
-	dscp, err := d.socket.dscp(t.Socket, six(t))
+	dscp, err := d.socket.dscp(t)
 	if err != nil {
 		return nil, &OpError{"look at the socket of", tunnelName(t), err}
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 // fakeKernel answers both netlink families as the kernel does, from what it was
@@ -357,7 +358,7 @@ func (s fakeSockets) carries(fd int, _ l2tpv3.Encapsulation) (bool, error) {
 	return slices.Contains(s.k.carries, fd), nil
 }
 
-func (s fakeSockets) dscp(fd int, _ bool) (uint8, error) { return s.k.marks[fd], nil }
+func (s fakeSockets) dscp(t pseudowire.Tunnel) (uint8, error) { return s.k.marks[t.Socket], nil }
 
 func (s fakeSockets) acceptNoChecksum(fd int) error {
 	s.k.note(fmt.Sprintf("accept no checksum on %d", fd), nil)

@@ -201,8 +201,8 @@ type socketOps interface {
 	identity(fd int) (uint64, error)
 	// carries reports whether a tunnel of the kernel's hangs on it.
 	carries(fd int, e l2tpv3.Encapsulation) (bool, error)
-	// dscp is how the kernel marks what it sends from it.
-	dscp(fd int, six bool) (uint8, error)
+	// dscp is how the kernel marks what it sends from a tunnel's.
+	dscp(t pseudowire.Tunnel) (uint8, error)
 	// acceptNoChecksum lets UDP datagrams without a checksum in.
 	acceptNoChecksum(fd int) error
 	// setDSCP marks what the kernel sends from it, ECN field 00.
@@ -224,15 +224,6 @@ func (kernelSockets) carries(fd int, e l2tpv3.Encapsulation) (bool, error) {
 	}
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_ENCAP)
 	return kind == unix.UDP_ENCAP_L2TPINUDP, err
-}
-
-func (kernelSockets) dscp(fd int, six bool) (uint8, error) {
-	level, option := unix.IPPROTO_IP, unix.IP_TOS
-	if six {
-		level, option = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
-	}
-	tos, err := unix.GetsockoptInt(fd, level, option)
-	return uint8(tos >> 2), err
 }
 
 // acceptNoChecksum: a peer whose sender leaves segmentation to the network card
