@@ -44,6 +44,7 @@ const Lifetime = 2 * time.Minute
 const (
 	// What comes into the device passes native service processing and then us, what goes
 	// out of it us and then that: to both programs frames are as they are in the pseudowire.
+	// The eBPF datapath takes what goes in behind us.
 	priorityInto = 0x7067
 	priorityOut  = 0x7062
 	handle       = 1

@@ -17,8 +17,9 @@ import (
 // who made the qdisc that they are in.
 const (
 	filterPriority = 0x7064
-	// At the egress of a device native service processing (package nsp) comes first.
-	enterPriority = 0x7066
+	// At the egress of a device native service processing (package nsp) and the suppression of
+	// address resolution (package suppress) come first: nothing comes behind.
+	enterPriority = 0x7070
 	handleForeign = 1 // the qdisc was there
 	handleOwn     = 2 // we made the qdisc
 
