@@ -299,21 +299,33 @@ func leaves(v reflect.Value, name string, out map[string]string) {
 		out[name] = fmt.Sprint(v.Interface())
 		switch {
 		case strings.HasSuffix(name, ".Redundancy.SinceSeconds"):
-			out[name] = fmt.Sprintf("%dm", v.Int()/60)
+			out[name] = lasted(v.Int())
 		case strings.HasSuffix(name, ".Redundancy.Revertive"):
 			out[name] = "Revertive                     no"
 		case strings.HasSuffix(name, ".HoldSeconds"):
 			delete(out, name) // that of one that is not revertive is of no use
 		case strings.HasSuffix(name, ".SinceSeconds"):
-			out[name] = fmt.Sprintf("for %dm", v.Int()/60)
+			out[name] = "for " + lasted(v.Int())
 		case strings.HasSuffix(name, ".HeardSeconds"):
-			out[name] = fmt.Sprintf("%dm", v.Int()/60)
+			out[name] = lasted(v.Int())
 		case strings.HasSuffix(name, ".RTTSeconds"):
 			out[name] = time.Duration(v.Float() * float64(time.Second)).String()
 		case v.Kind() == reflect.Bool:
 			out[name] = map[bool]string{true: "yes", false: "no"}[v.Bool()]
 		}
 	}
+}
+
+// lasted is a time from a minute on, as people see it.
+func lasted(seconds int64) string {
+	h, m := seconds/3600, seconds%3600/60
+	switch {
+	case h == 0:
+		return fmt.Sprintf("%dm", m)
+	case m == 0:
+		return fmt.Sprintf("%dh", h)
+	}
+	return fmt.Sprintf("%dh%dm", h, m)
 }
 
 // describe leaves nothing out.
