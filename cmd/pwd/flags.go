@@ -31,6 +31,7 @@ type settings struct {
 	level                    slog.Level
 	timers                   control.Timers
 	onStopTeardown           bool
+	access                   *topology.Access
 	check, cleanup, version  bool
 	hold                     bool
 }
@@ -127,6 +128,7 @@ func (s *settings) readConfig(given map[string]bool) error {
 		}
 	}
 	s.timers = control.Timers{Retransmit: c.Retransmit, MaxRetransmits: c.MaxRetransmits}
+	s.access = c.Access
 	s.onStopTeardown = c.OnStop == topology.OnStopTeardown
 	return nil
 }

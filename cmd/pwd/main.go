@@ -91,7 +91,11 @@ func report(stderr io.Writer, err error) int {
 // serve runs the agent and its API until ctx ends. The socket comes first: a
 // second daemon is turned away before it touches anything.
 func serve(ctx context.Context, s *settings, log *slog.Logger) error {
-	listener, err := api.Listen(s.runDir)
+	who, err := resolve(s.access)
+	if err != nil {
+		return err
+	}
+	listener, err := api.ListenAs(s.runDir, who.owner)
 	if err != nil {
 		return err
 	}
@@ -121,7 +125,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 			group.Go(func() error { return service.feed(ctx, a) })
 		})
 	})
-	server := api.NewServer(a, api.Options{Logger: log, Version: build.Version(), Metrics: metrics.Handler(a, log)})
+	server := api.NewServer(a, api.Options{Logger: log, Version: build.Version(), MayChange: who.mayChange, Changers: who.words, Metrics: metrics.Handler(a, log)})
 	group.Go(func() error { return server.Serve(ctx, listener) })
 	if s.metrics != "" {
 		group.Go(func() error { return serveProbes(ctx, server, s.metrics, log) })

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -73,11 +72,12 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	peer, known := PeerFrom(r.Context())
-	who := slog.Group("client", "pid", peer.PID, "uid", peer.UID, "gid", peer.GID)
+	who := peer.attr()
 	if !known || !s.mayChange(peer) {
 		s.log.Warn("capture refused", who, "tunnel", req.Tunnel)
-		return &Error{Code: CodeNotPermitted, Title: "not permitted",
-			Detail: "control messages hold the cookies of sessions: only root and the daemon's own user may capture them"}
+		e := s.notPermitted(peer, known)
+		e.Detail = "control messages hold the cookies of sessions: " + e.Detail
+		return e
 	}
 	s.log.Info("capture begins", who, "tunnel", req.Tunnel, "peer", req.Peer)
 	out := &captureWriter{w: w}

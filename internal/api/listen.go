@@ -58,7 +58,31 @@ func (e *SocketPathError) Error() string {
 // Until the listener is closed it holds a lock (flock) on runDir, so two daemons
 // that start together cannot both take a stale socket over. Closing removes the
 // socket.
-func Listen(runDir string) (net.Listener, error) {
+func Listen(runDir string) (net.Listener, error) { return ListenAs(runDir, KeepOwner) }
+
+// Owner is whose the socket is: the numbers of a user and a group, -1 for the process's.
+type Owner struct{ UID, GID int }
+
+// KeepOwner is the process's own user and group.
+var KeepOwner = Owner{-1, -1}
+
+// OwnerError says that the socket cannot be given to somebody.
+type OwnerError struct {
+	Owner Owner
+	Err   error
+}
+
+// Error says what that takes.
+func (e *OwnerError) Error() string {
+	return fmt.Sprintf("give the API socket to user %d, group %d (-1 is the daemon's): %v: make the daemon's user a member of that group (SupplementaryGroups= of its service), or change `access:`",
+		e.Owner.UID, e.Owner.GID, e.Err)
+}
+
+func (e *OwnerError) Unwrap() error { return e.Err }
+
+// ListenAs is Listen with a socket of that owner; the error is an *OwnerError if it cannot
+// be theirs.
+func ListenAs(runDir string, owner Owner) (net.Listener, error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the run directory: %w", err)
 	}
@@ -74,7 +98,7 @@ func Listen(runDir string) (net.Listener, error) {
 		}
 		return nil, fmt.Errorf("locking the run directory %s: %w", runDir, err)
 	}
-	ln, err := bind(path)
+	ln, err := bind(path, owner)
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -83,7 +107,7 @@ func Listen(runDir string) (net.Listener, error) {
 }
 
 // bind makes the socket at path, beside whatever a dead daemon left there.
-func bind(path string) (*net.UnixListener, error) {
+func bind(path string, owner Owner) (*net.UnixListener, error) {
 	if err := checkStale(path); err != nil {
 		return nil, err
 	}
@@ -96,6 +120,13 @@ func bind(path string) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("making the API socket: %w", err)
 	}
 	ln.SetUnlinkOnClose(false)
+	if owner != KeepOwner {
+		if err := os.Lchown(pending, owner.UID, owner.GID); err != nil {
+			ln.Close()
+			os.Remove(pending)
+			return nil, &OwnerError{owner, err}
+		}
+	}
 	if err = os.Chmod(pending, 0o660); err == nil {
 		err = os.Rename(pending, path)
 	}

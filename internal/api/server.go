@@ -39,6 +39,9 @@ type Options struct {
 	Version string
 	// MayChange says who may change things; nil is OwnerMayChange.
 	MayChange func(Peer) bool
+	// Changers says in words who may besides root and the daemon's user, for those who
+	// may not.
+	Changers string
 	// Metrics answers /metrics; nil is no such resource.
 	Metrics http.Handler
 }
@@ -50,6 +53,7 @@ type Server struct {
 	log       *slog.Logger
 	version   string
 	mayChange func(Peer) bool
+	changers  string
 	// mux has all of the API, probes what may be shown to a network.
 	mux, probes *http.ServeMux
 }
@@ -57,7 +61,7 @@ type Server struct {
 // NewServer returns a server of b.
 func NewServer(b Backend, o Options) *Server {
 	s := &Server{
-		backend: b, log: o.Logger, version: o.Version, mayChange: o.MayChange,
+		backend: b, log: o.Logger, version: o.Version, mayChange: o.MayChange, changers: o.Changers,
 		mux: http.NewServeMux(), probes: http.NewServeMux(),
 	}
 	if s.log == nil {
@@ -299,7 +303,7 @@ func (s *Server) apply(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	peer, known := PeerFrom(r.Context())
-	who := slog.Group("client", "pid", peer.PID, "uid", peer.UID, "gid", peer.GID)
+	who := peer.attr()
 	ctx := context.WithoutCancel(r.Context())
 	trusted := known && s.mayChange(peer)
 	req.Untrusted = !trusted
@@ -307,7 +311,7 @@ func (s *Server) apply(w http.ResponseWriter, r *http.Request) error {
 		ctx = r.Context() // changes nothing, so whoever may read may ask
 	} else if !trusted {
 		s.log.Warn("apply refused", who)
-		return notPermitted
+		return s.notPermitted(peer, known)
 	}
 	if !req.DryRun {
 		req.By = peerName(peer)
@@ -364,10 +368,6 @@ func (s *Server) announce(w http.ResponseWriter, r *http.Request) error {
 	s.log.Info("announced", who, "pseudowires", len(all))
 	return s.answer(w, List[Announcement]{Items: append([]Announcement{}, all...)})
 }
-
-// notPermitted answers who may only look.
-var notPermitted = &Error{Code: CodeNotPermitted, Title: "not permitted",
-	Detail: "only root and the daemon's own user may change this site"}
 
 // ignoreWrite drops the error of a write: the client went, there is nobody to
 // tell.

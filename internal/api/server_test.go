@@ -259,7 +259,8 @@ func TestPermission(t *testing.T) {
 	}
 	b := apitest.New(a)
 	const apply, dryRun = `{"name":"two.yaml","document":"x"}`, `{"name":"two.yaml","document":"x","dryRun":true}`
-	const refusal = `{"code":"not-permitted","title":"not permitted","detail":"only root and the daemon's own user may change this site","status":403}` + "\n"
+	refusal := `{"code":"not-permitted","title":"not permitted","detail":"only root and the daemon's own user may change this site; you are ` +
+		(api.Peer{UID: uint32(os.Geteuid())}).String() + `","status":403}` + "\n"
 
 	t.Run("by the predicate", func(t *testing.T) {
 		applied = 0

@@ -150,20 +150,21 @@ func TestExitCodesOfRefusals(t *testing.T) {
 		socket, _ := applied(t)
 		stderr := "pwctl: as asked\n"
 		if tt.code == api.CodeNotPermitted {
-			stderr += "  help: run pwctl as root, or as the user that the daemon runs as\n"
+			stderr += "  help: run pwctl as root, or have yourself named under `access:` of the daemon's configuration\n"
 		}
 		check(t, socket, command{args: "apply -f - -y", stdin: "fail: " + tt.code}, want{code: tt.apply, stderr: stderr})
 		check(t, socket, command{args: "diff -f -", stdin: "fail: " + tt.code}, want{code: tt.diff, stderr: stderr})
 	}
 }
 
+// me is who the kernel says that the tests are.
+func me() string { return api.Peer{UID: uint32(os.Geteuid())}.String() }
+
 func TestPermission(t *testing.T) {
 	b := apitest.New(site())
 	socket, _ := apitest.Serve(t, b, api.Options{MayChange: func(api.Peer) bool { return false }})
-	check(t, socket, command{args: "apply -f - -y", stdin: "x"}, want{code: 10, stderr: `
-pwctl: not permitted: only root and the daemon's own user may change this site
-  help: run pwctl as root, or as the user that the daemon runs as
-`})
+	check(t, socket, command{args: "apply -f - -y", stdin: "x"}, want{code: 10, stderr: "pwctl: not permitted: only root and the daemon's own user may change this site; you are " + me() +
+		"\n  help: run pwctl as root, or have yourself named under `access:` of the daemon's configuration\n"})
 	check(t, socket, command{args: "get classes"}, want{stdout: "NAME   DSCP  RATE  CEILING  OCTETS  FRAMES  DROPS  BACKLOG\nbulk   0     -     -        -       -       -      -\nvoice  0     -     -        -       -       -      -\n"})
 }
 

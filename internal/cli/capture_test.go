@@ -97,8 +97,6 @@ func TestCaptureFails(t *testing.T) {
 	}
 	refused := apitest.New(site())
 	socket, _ = apitest.Serve(t, refused, api.Options{MayChange: func(api.Peer) bool { return false }})
-	check(t, socket, command{args: "capture gold"}, want{code: 10, stderr: `
-pwctl: not permitted: control messages hold the cookies of sessions: only root and the daemon's own user may capture them
-  help: run pwctl as root, or as the user that the daemon runs as
-`})
+	check(t, socket, command{args: "capture gold"}, want{code: 10, stderr: "pwctl: not permitted: control messages hold the cookies of sessions: only root and the daemon's own user may change this site; you are " + me() +
+		"\n  help: run pwctl as root, or have yourself named under `access:` of the daemon's configuration\n"})
 }

@@ -108,6 +108,6 @@ func (a *app) report(err error) {
 	if errors.As(err, &helper) && helper.Help() != "" {
 		fmt.Fprintln(a.Stderr, "  help: "+printable(helper.Help()))
 	} else if refused != nil && refused.Code == api.CodeNotPermitted {
-		fmt.Fprintln(a.Stderr, "  help: run pwctl as root, or as the user that the daemon runs as")
+		fmt.Fprintln(a.Stderr, "  help: run pwctl as root, or have yourself named under `access:` of the daemon's configuration")
 	}
 }

@@ -26,6 +26,8 @@ type Config struct {
 	RunDir, StateDir, BPFDir string
 	// Metrics is the address and port of the metrics, as "127.0.0.1:9705"; empty is none.
 	Metrics string
+	// Access is who may do what, nil for the default.
+	Access *Access
 	// Retransmit and MaxRetransmits are timers of the control protocol (RFC
 	// 3931, Section 4.2).
 	Retransmit     time.Duration
@@ -60,6 +62,7 @@ func ParseConfig(name string, data []byte) (Config, Diagnostics) {
 	if at, _, ok := get[netip.AddrPort](rec, "metrics"); ok {
 		c.Metrics = at.String()
 	}
+	c.Access = accessOf(rec)
 	timers, _, _ := get[*record](rec, "timers")
 	c.Retransmit, _, _ = get[time.Duration](timers, "retransmit")
 	most, _, _ := get[int64](timers, "max-retransmits")

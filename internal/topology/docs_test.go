@@ -17,7 +17,7 @@ func TestReferenceIsFresh(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := map[string]string{"later": laterBlock(), "codes": codesBlock()}
-	for _, o := range append(objects(), configObject, timersObject) {
+	for _, o := range append(objects(), configObjects()...) {
 		if !o.later {
 			blocks["keys "+o.name] = keysBlock(o)
 		}
@@ -113,7 +113,7 @@ func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
 
 // A key is there once in its object, and the reference says something about it.
 func TestSchema(t *testing.T) {
-	for _, o := range append(objects(), configObject, timersObject) {
+	for _, o := range append(objects(), configObjects()...) {
 		seen := map[string]bool{}
 		for _, f := range o.fields {
 			if seen[f.key] || f.about == "" || f.shape == nil || (f.required && f.standard != "") || (f.required && f.later != "") {

@@ -207,6 +207,7 @@ var configObject = &object{
 		{key: "state-dir", shape: absolutePath(4000), standard: "/var/lib/pwd", about: "Where state is kept (`--state-dir`)."},
 		{key: "bpf-dir", shape: absolutePath(4000), standard: "/sys/fs/bpf/pwd", about: "Where eBPF objects are pinned (`--bpf-dir`)."},
 		{key: "metrics", shape: listenAddress, about: "Where `/metrics`, `/healthz` and `/readyz` are served over HTTP besides the API's socket (`--metrics`), without access control: choose an address that only monitoring reaches."},
+		{key: "access", shape: accessObject, about: "Who may look at the site through the API's socket, and who may change it."},
 		{key: "timers", shape: timersObject, about: "Of the control protocol."},
 	},
 }
@@ -217,6 +218,11 @@ var timersObject = &object{
 		{key: "retransmit", shape: duration(100*time.Millisecond, 8*time.Second), standard: "1s", about: "How long the first retransmission waits; each further one waits twice as long, 8 s at most."},
 		{key: "max-retransmits", shape: integer("the number", 1, 30), standard: "10", about: "Retransmissions without an answer after which the peer is taken for dead."},
 	},
+}
+
+// configObjects are those of the configuration.
+func configObjects() []*object {
+	return []*object{configObject, timersObject, accessObject, changeObject}
 }
 
 // maxSocketPath is the kernel's limit for the path of a unix socket, without

@@ -247,3 +247,14 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+func TestAccess(t *testing.T) {
+	got, diagnostics := ParseConfig("pwd.yaml", []byte("apiVersion: pwd/v1\nkind: Config\naccess:\n  owner: 0\n  group: netops\n  change: {users: [alice, 1001], groups: wheel}\n"))
+	want := &Access{Owner: "0", Group: "netops", ChangeUsers: []string{"alice", "1001"}, ChangeGroups: []string{"wheel"}}
+	if diff := cmp.Diff(want, got.Access); diff != "" || len(diagnostics) > 0 {
+		t.Errorf("(-want +got):\n%s%s", diff, diagnostics)
+	}
+	if got, diagnostics := ParseConfig("pwd.yaml", []byte("apiVersion: pwd/v1\nkind: Config\naccess: {group: \"a b\", change: {users: [-1]}}\n")); got.Access != nil || len(diagnostics) != 2 {
+		t.Errorf("%+v\n%s", got.Access, diagnostics)
+	}
+}
