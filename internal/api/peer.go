@@ -117,7 +117,7 @@ func (p Peer) user() string {
 
 // attr is who it is, for the log.
 func (p Peer) attr() slog.Attr {
-	return slog.Group("client", "pid", p.PID, "uid", p.UID, "user", p.user(), "gid", p.GID)
+	return slog.Group("client", "pid", p.PID, "uid", p.UID, "gid", p.GID, "user", p.user())
 }
 
 // notPermitted answers who may only look.
