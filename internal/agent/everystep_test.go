@@ -126,7 +126,7 @@ func everyStep(t *testing.T, seed uint64, dir string) {
 				d.compare(t, before, d.begin(t, from), "going back")
 			}
 			if t.Failed() {
-				t.Fatalf("from\n%s\nto\n%s", from, to)
+				t.Fatalf("%s\nfrom\n%s\nto\n%s", what, from, to)
 			}
 		}
 		d.begin(t, from)

@@ -204,23 +204,24 @@ func (v *virtual) inside(a *Agent) (lines []string) {
 	}
 	for _, s := range a.control.Sessions() {
 		up := s.State == control.SessionEstablished
-		if !up {
-			s.Session.Circuit = 0 // with several tunnels, what was chosen last
+		one := len(ridesOf(a, s.Session.Name)) < 2
+		if !up || !one {
+			s.Session.Circuit = 0 // of several tunnels, which is used depends on what was before
 		}
 		add("session %+v, established %v", s.Session, up)
-		if up {
+		if up && one {
 			add("session %s on %s, remote %v, cookie %d", s.Session.Name, s.Session.Tunnel, s.Remote, len(s.LocalCookie))
 		}
 	}
 	for name, w := range a.wires {
 		p := *w.Pseudowire
 		p.Redundancy = nil // a pointer
-		if r := w.Redundancy; r != nil && w.ready {
-			add("wire %s: redundancy %+v, uses %s", name, *r, w.current().Tunnel)
+		if r := w.Redundancy; r != nil {
+			add("wire %s: redundancy %+v", name, *r)
 		}
 		add("wire %s: %+v %v %v, vacated %v crossed %v ready %v standby %v", name, p, w.fault, w.attachFault, w.vacated && w.fault == nil, w.crossed, w.ready, w.standby)
 		for _, r := range w.rides {
-			if r.session == nil {
+			if r.session == nil || len(w.rides) > 1 {
 				r = &ride{Ride: r.Ride, signalled: r.signalled}
 			}
 			add("wire %s on %v: told %v signalled %v installed %v transmits %v", name, r.Ride, r.told, r.signalled, r.session != nil, r.transmits)
@@ -234,6 +235,24 @@ func (v *virtual) inside(a *Agent) (lines []string) {
 		add("in force %s %v", g.Hash, g.Confirm)
 	}
 	return lines
+}
+
+func ridesOf(a *Agent, name string) []*ride {
+	if w := a.wires[name]; w != nil {
+		return w.rides
+	}
+	return nil
+}
+
+// several says that a pseudowire has more than one session.
+func (k *kernel) several(name string) bool {
+	n := 0
+	for _, s := range k.sessions {
+		if s.Pseudowire == name {
+			n++
+		}
+	}
+	return n > 1
 }
 
 // host is what the daemon has made there.
@@ -264,8 +283,8 @@ func (v *virtual) host() (lines []string) {
 			add("host has tunnel %+v", t)
 		}
 		for _, s := range k.sessions {
-			add("host has session of %s on %s, cookies %d %d, sublayers %v %v, sequencing %v %v, dscp %d, priority %x, transmit %v", s.Pseudowire, s.Tunnel,
-				len(s.LocalCookie), len(s.RemoteCookie), s.ReceiveSublayer, s.TransmitSublayer, s.ReceiveSequencing, s.TransmitSequencing, s.DSCP, s.Priority, s.Transmit)
+			add("host has session of %s on %s, cookies %d %d, sublayers %v %v, sequencing %v %v, priority %x, transmit %v", s.Pseudowire, s.Tunnel,
+				len(s.LocalCookie), len(s.RemoteCookie), s.ReceiveSublayer, s.TransmitSublayer, s.ReceiveSequencing, s.TransmitSequencing, s.Priority, s.Transmit && !k.several(s.Pseudowire))
 		}
 		k.mu.Unlock()
 	}

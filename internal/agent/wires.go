@@ -113,10 +113,12 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 		w = &wire{Pseudowire: &topology.Pseudowire{}, since: time.Now()}
 		a.wires[p.Name] = w
 	}
+	was := w.Pseudowire // setRides takes the next
+	moves := was.Name != "" && p.Attachment != was.Attachment
 	a.place(w, &p.Attachment)
 	w.full = w.full && p.MaxMACs == w.MaxMACs // until more is learned
 	a.setRides(w, p)
-	if kind != w.kind || p.Network != w.Network || p.Attachment != w.Attachment {
+	if kind != w.kind || p.Network != was.Network || moves {
 		w.crossed = false
 	}
 	w.Pseudowire, w.kind = p, kind
@@ -124,6 +126,11 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 	err := a.vacate(w)
 	if err == nil {
 		err = a.makeDevice(w)
+	}
+	if err != nil && moves {
+		// It does not get to where it is noted, and may not stay where nobody looks for it.
+		err = errors.Join(err, a.bridges.RemoveAttachment(w.Name))
+		w.vacated = true
 	}
 	if err == nil && w.fault == nil {
 		err = a.attach(w)
