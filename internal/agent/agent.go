@@ -227,6 +227,12 @@ type Agent struct {
 	loopQuiet map[int]time.Time
 	looped    map[string]looped
 
+	// peers are the addresses that the topology gives to peers.
+	peers map[netip.Addr]bool
+
+	// limitAt is when limits on addresses are looked at, zero if they need not be; limited is when they were.
+	limitAt, limited time.Time
+
 	// taps are the captures under way.
 	taps []*tap
 

@@ -44,6 +44,9 @@ func (a *Agent) deadline() (time.Time, bool) {
 	if end := a.nextDrainEnd(); !end.IsZero() && (!ok || end.Before(d)) {
 		d, ok = end, true
 	}
+	if !a.limitAt.IsZero() && (!ok || a.limitAt.Before(d)) {
+		d, ok = a.limitAt, true
+	}
 	if !a.watchAt.IsZero() && (!ok || a.watchAt.Before(d)) {
 		d, ok = a.watchAt, true
 	}

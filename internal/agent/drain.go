@@ -110,6 +110,7 @@ func (a *Agent) setDrains(all []drain) error {
 		return err
 	}
 	a.drains = all
+	a.faults.set("what is drained", nil)
 	for _, w := range a.wires {
 		was := w.withheld != nil && w.withheld.Until != nil
 		a.withhold(w)
@@ -159,6 +160,10 @@ func (a *Agent) Drain(ctx context.Context, r api.DrainRequest) ([]api.Drained, e
 // where the request is wrong.
 func (a *Agent) drainNames(r *api.DrainRequest) (targets []drain, err error) {
 	now, all := time.Now(), slices.Clone(a.drains)
+	word := "drained"
+	if r.Undo {
+		word = "undrained"
+	}
 	for _, name := range r.Names {
 		kind, err := a.kindNamed(r.Kind, name)
 		if err != nil {
@@ -174,14 +179,18 @@ func (a *Agent) drainNames(r *api.DrainRequest) (targets []drain, err error) {
 			return nil, &api.Error{Code: api.CodeNothingToDo, Title: "not drained", Detail: d.object() + " is not drained"}
 		case r.Undo:
 			all = slices.Delete(all, i, i+1)
-			a.event("info", d.object(), "undrained", "by "+nonempty(r.By, "somebody"))
 		default:
 			all = append(slices.DeleteFunc(all, same), d)
-			a.event("info", d.object(), "drained", strings.TrimSuffix("by "+nonempty(r.By, "somebody")+": "+r.Reason, ": "))
 		}
 		targets = append(targets, d)
 	}
-	return targets, a.setDrains(all)
+	if err := a.setDrains(all); err != nil {
+		return nil, err
+	}
+	for _, d := range targets {
+		a.event("info", d.object(), word, strings.TrimSuffix("by "+nonempty(r.By, "somebody")+": "+r.Reason, ": "))
+	}
+	return targets, nil
 }
 
 // kindNamed is what a name is that of. The error is an *api.Error.

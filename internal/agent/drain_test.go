@@ -160,3 +160,43 @@ func TestLoopBlocks(t *testing.T) {
 	}
 	dc1.awaitWires("a up gold, b up gold")
 }
+
+// What could not be kept is not drained, and nobody is told that it was; what is wrong is over
+// as soon as something could be.
+func TestDrainIsToldOnceItIsKept(t *testing.T) {
+	v := newVirtual(t, newEther(), "dc1", "192.0.2.1", t.TempDir())
+	a := newAgent(v.opt)
+	full := true
+	a.host = v.openHost
+	a.disk = func(what string, do func() error) error {
+		if full && strings.HasPrefix(what, "write drains") {
+			return errFate
+		}
+		return do()
+	}
+	if _, err := a.begun(); err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if _, err := a.change(mustParse(t, topo(gold, wireTo("a", "gold", 7)))); err != nil {
+		t.Fatal(err)
+	}
+	request := &api.DrainRequest{Names: []string{"a"}, By: "uid 0"}
+	told := func() (n int) {
+		events, _ := a.events.since(0)
+		for _, e := range events {
+			if e.Message == "drained" {
+				n++
+			}
+		}
+		return n
+	}
+	if _, err := a.drainNames(request); !errors.Is(err, errFate) || told() > 0 || len(a.drains) > 0 {
+		t.Errorf("with a full disk: %v, told %d times, drained %v", err, told(), a.drains)
+	}
+	a.faults.set("what is drained", errFate)
+	full = false
+	if _, err := a.drainNames(request); err != nil || told() != 1 || len(a.faults.objects()) > 0 {
+		t.Errorf("afterwards: %v, told %d times, faults %v", err, told(), a.faults.objects())
+	}
+}

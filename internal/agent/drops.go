@@ -101,12 +101,10 @@ func (a *Agent) discarded(d control.Discard) {
 
 // isPeer says whether an address is one of the topology's.
 func (a *Agent) isPeer(addr netip.Addr) bool {
-	for _, t := range a.tunnels {
-		if t.Remote == addr {
-			return true
-		}
+	if a.peersDue || a.peers == nil {
+		a.notePeers()
 	}
-	return false
+	return a.peers[addr]
 }
 
 func (d *drops) add(now time.Time, whose string, m control.Discard) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
 )
@@ -14,6 +15,27 @@ import (
 
 // group is what a limit is about: a network, or a pseudowire of none.
 func (w *wire) group() string { return nonempty(w.Network, w.Name) }
+
+// limitEvery is how often what has been learned is compared with the limits at most: a
+// flood of addresses is not to cost a walk over all pseudowires each.
+const limitEvery = 50 * time.Millisecond
+
+// limitLater has the limits looked at, at once if they were not for a while.
+func (a *Agent) limitLater(now time.Time) {
+	if a.limitAt.IsZero() {
+		a.limitAt = a.limited.Add(limitEvery)
+	}
+	a.limitDue(now)
+}
+
+// limitDue looks at them if it is time.
+func (a *Agent) limitDue(now time.Time) {
+	if a.limitAt.IsZero() || now.Before(a.limitAt) {
+		return
+	}
+	a.limitAt, a.limited = time.Time{}, now
+	a.limitMACs()
+}
 
 // limitMACs compares what has been learned with the limits.
 func (a *Agent) limitMACs() {

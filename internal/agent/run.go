@@ -63,10 +63,11 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-timer.C:
 			a.advance(time.Now())
 			a.expire(time.Now())
+			a.limitDue(time.Now())
 		case <-a.macs.wake():
 			a.faults.set("what bridges learn", a.macs.follow(a.bridges))
 			a.closeLoops(time.Now())
-			a.limitMACs()
+			a.limitLater(time.Now())
 		case <-a.kernel.wake:
 			look.after(a.rest)
 		case <-look.C:

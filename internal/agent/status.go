@@ -55,6 +55,11 @@ func (a *Agent) Events(ctx context.Context, since uint64, follow bool, emit func
 	return a.events.stream(ctx, since, follow, emit)
 }
 
+// Pulse implements api.Backend.
+func (a *Agent) Pulse(ctx context.Context) (api.Pulse, error) {
+	return view(ctx, a, func() api.Pulse { return api.Pulse{Site: a.opt.Site, Generation: a.number()} })
+}
+
 // Status implements api.Backend.
 func (a *Agent) Status(ctx context.Context) (*api.Status, error) {
 	fileHash := a.hashFile()

@@ -3,7 +3,9 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
@@ -225,13 +227,18 @@ func (a *Agent) wantData() {
 // anywhere.
 func (a *Agent) wantPeers() {
 	a.peersDue = false
-	var addrs []netip.Addr
+	a.notePeers()
+	a.transport.SetPeers(append(a.control.Callers(), slices.Collect(maps.Keys(a.peers))...))
+}
+
+// notePeers has the addresses that the topology gives to peers.
+func (a *Agent) notePeers() {
+	a.peers = make(map[netip.Addr]bool, len(a.tunnels))
 	for _, t := range a.tunnels {
 		if t.Remote.IsValid() {
-			addrs = append(addrs, t.Remote)
+			a.peers[t.Remote] = true
 		}
 	}
-	a.transport.SetPeers(addrs)
 }
 
 // overIP says that a tunnel's packets are, or may have been, of protocol 115.
@@ -254,6 +261,7 @@ func (a *Agent) connectionChanged(c control.ConnectionChanged) {
 	}
 	switch {
 	case c.To == control.ConnectionEstablished:
+		a.peersDue = a.peersDue || !t.Remote.IsValid() // it may have called from elsewhere
 		a.lives(t, c)
 	case c.From == control.ConnectionEstablished:
 		t.told, t.lost = t.failure(), time.Now()

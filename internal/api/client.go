@@ -102,6 +102,12 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Socket is the path that the client talks to.
 func (c *Client) Socket() string { return c.socket }
 
+// Pulse asks whether the daemon answers.
+func (c *Client) Pulse(ctx context.Context) (Pulse, error) {
+	s, err := c.Status(ctx)
+	return Pulse{Site: s.Site, Generation: s.Generation}, err
+}
+
 // Status asks for the daemon in one screen.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	var out Status

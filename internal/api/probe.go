@@ -33,7 +33,8 @@ func (s *Server) probeRoutes(metrics http.Handler) []*route {
 // succeeds is for /readyz and the metrics to say: a daemon is not made better by
 // being started anew because a peer is away.
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request) error {
-	if _, err := s.probe(r); err != nil {
+	_, err := probe(s, r, s.backend.Pulse)
+	if err != nil {
 		return err
 	}
 	return plain(w, "ok\n")
@@ -42,16 +43,20 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) error {
 // readyz says whether a topology is in force at this site. With ?verbose it names
 // what is wrong, which a site can be ready in spite of.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
-	st, err := s.probe(r)
+	p, err := probe(s, r, s.backend.Pulse)
 	if err != nil {
 		return err
 	}
-	if st.Generation == 0 {
+	if p.Generation == 0 {
 		return &Error{Code: CodeInternal, Status: http.StatusServiceUnavailable,
 			Title: "not ready", Detail: "no topology has been applied: run pwctl apply -f FILE"}
 	}
 	if !r.URL.Query().Has("verbose") {
 		return plain(w, "ok\n")
+	}
+	st, err := probe(s, r, s.backend.Status)
+	if err != nil {
+		return err
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "ok: site %s, generation %d, %s\n", st.Site, st.Generation, st.Health)
@@ -61,16 +66,26 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) error {
 	return plain(w, b.String())
 }
 
-// probe is the status, if the daemon gives one soon.
-func (s *Server) probe(r *http.Request) (*Status, error) {
+// probesAtOnce is how many of these requests the daemon answers at once, whoever asks;
+// the rest wait their turn.
+const probesAtOnce = 4
+
+// probe is what the daemon says, if it does soon.
+func probe[T any](s *Server, r *http.Request, ask func(context.Context) (T, error)) (answer T, err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
-	st, err := s.backend.Status(ctx)
+	select {
+	case s.probing <- struct{}{}:
+		defer func() { <-s.probing }()
+		answer, err = ask(ctx)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if err != nil {
-		return nil, &Error{Code: CodeInternal, Status: http.StatusServiceUnavailable,
+		return answer, &Error{Code: CodeInternal, Status: http.StatusServiceUnavailable,
 			Title: "the daemon does not answer", Detail: err.Error()}
 	}
-	return st, nil
+	return answer, nil
 }
 
 func plain(w http.ResponseWriter, text string) error {

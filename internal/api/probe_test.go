@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pwd-project/pwd/internal/api"
@@ -73,5 +74,66 @@ func TestNoMetrics(t *testing.T) {
 	socket, _ := apitest.Serve(t, apitest.New(threeSites()), api.Options{})
 	if res, _ := ask(t, socket, "GET", "/metrics", ""); res.StatusCode != 404 {
 		t.Error(res.Status)
+	}
+}
+
+// busy is a daemon whose status takes for ever.
+type busy struct{ *apitest.Backend }
+
+func (busy) Status(ctx context.Context) (*api.Status, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// What asks often whether the daemon is there does not have it look at everything.
+func TestHealthIsNoStatus(t *testing.T) {
+	socket, _ := apitest.Serve(t, busy{apitest.New(threeSites())}, api.Options{})
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if res, body := ask(t, socket, "GET", path, ""); res.StatusCode != 200 || body != "ok\n" {
+			t.Errorf("%s: %s %s", path, res.Status, body)
+		}
+	}
+}
+
+// wedged is a daemon that does not answer, and notes how many waited at once.
+type wedged struct {
+	*apitest.Backend
+	mu              sync.Mutex
+	waiting, atOnce int
+}
+
+func (w *wedged) Pulse(ctx context.Context) (api.Pulse, error) {
+	w.mu.Lock()
+	w.waiting++
+	w.atOnce = max(w.atOnce, w.waiting)
+	w.mu.Unlock()
+	<-ctx.Done()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting--
+	return api.Pulse{}, ctx.Err()
+}
+
+// However many ask, few of them are the daemon's affair at once; all are answered.
+func TestProbesAreFewAtOnce(t *testing.T) {
+	const many = 20
+	w := &wedged{Backend: apitest.New(threeSites())}
+	socket, _ := apitest.Serve(t, w, api.Options{})
+	codes := make(chan int, many)
+	for range many {
+		go func() {
+			res, _ := ask(t, socket, "GET", "/healthz", "")
+			codes <- res.StatusCode
+		}()
+	}
+	for range many {
+		if code := <-codes; code != 503 {
+			t.Errorf("status %d of a daemon that does not answer", code)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.atOnce > 4 {
+		t.Errorf("%d of %d were asked at once", w.atOnce, many)
 	}
 }

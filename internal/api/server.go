@@ -56,13 +56,15 @@ type Server struct {
 	changers  string
 	// mux has all of the API, probes what may be shown to a network.
 	mux, probes *http.ServeMux
+	// probing has a token for each probe that is being answered.
+	probing chan struct{}
 }
 
 // NewServer returns a server of b.
 func NewServer(b Backend, o Options) *Server {
 	s := &Server{
 		backend: b, log: o.Logger, version: o.Version, mayChange: o.MayChange, changers: o.Changers,
-		mux: http.NewServeMux(), probes: http.NewServeMux(),
+		mux: http.NewServeMux(), probes: http.NewServeMux(), probing: make(chan struct{}, probesAtOnce),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -449,9 +449,17 @@ type Event struct {
 	Next string `json:"next,omitempty"`
 }
 
+// Pulse is the least that there is to say of a daemon that answers.
+type Pulse struct {
+	Site       string
+	Generation int
+}
+
 // Backend is what the server serves. Every error it returns is an *Error or is
 // shown as "internal".
 type Backend interface {
+	// Pulse says that the daemon lives, and costs it little.
+	Pulse(context.Context) (Pulse, error)
 	Status(context.Context) (*Status, error)
 	Tunnels(context.Context) ([]Tunnel, error)
 	Sessions(context.Context) ([]Session, error)

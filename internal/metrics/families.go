@@ -76,6 +76,7 @@ var (
 	controlRetransmits = counter("pwd_control_retransmits_total", "Control messages that were sent again.")
 	controlHellos      = counter("pwd_control_hellos_total", "HELLO messages sent.")
 	controlLost        = counter("pwd_control_connections_lost_total", "Control connections whose peer answered no more.")
+	controlReordered   = counter("pwd_control_reordered_total", "Control messages that came before earlier ones, and were kept until those came.")
 	controlDiscards    = counter("pwd_control_discards_total", "Control messages that were not acted upon, by reason.", "reason")
 
 	classRate    = gauge("pwd_class_rate_bytes_per_second", "Guaranteed rate of the class, 0 for none.", "class")

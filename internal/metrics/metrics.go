@@ -206,6 +206,8 @@ func (to sink) counters(all map[string]uint64) {
 			to.put(controlHellos, n)
 		case word == "connections-lost":
 			to.put(controlLost, n)
+		case word == "out-of-order":
+			to.put(controlReordered, n)
 		default:
 			to.put(controlDiscards, n, word)
 		}

@@ -55,7 +55,7 @@ func dc1() *site {
 			}},
 			Counters: map[string]uint64{
 				"unknown-session": 9, "control-received": 100, "control-transmitted": 90, "control-retransmitted": 4,
-				"control-hello-sent": 8, "control-connections-lost": 1, "control-unknown-peer": 77,
+				"control-hello-sent": 8, "control-out-of-order": 6, "control-connections-lost": 1, "control-unknown-peer": 77,
 			},
 		},
 		sessions: []api.Session{{Tunnel: "gold", Pseudowire: "lan", Peer: "dc2", State: "established"}},
@@ -108,7 +108,7 @@ func TestScrape(t *testing.T) {
 		"pwd_drift_total repaired": "3", "pwd_drift_total failed": "1",
 
 		"pwd_control_receive_messages_total ": "100", "pwd_control_transmit_messages_total ": "90", "pwd_control_retransmits_total ": "4",
-		"pwd_control_hellos_total ": "8", "pwd_control_connections_lost_total ": "1", "pwd_control_discards_total unknown-peer": "77",
+		"pwd_control_hellos_total ": "8", "pwd_control_reordered_total ": "6", "pwd_control_connections_lost_total ": "1", "pwd_control_discards_total unknown-peer": "77",
 
 		"pwd_class_rate_bytes_per_second voice": "1000", "pwd_class_ceiling_bytes_per_second voice": "2000", "pwd_class_packets_total voice": "3",
 		"pwd_class_bytes_total voice": "300", "pwd_class_drops_total voice": "1", "pwd_class_backlog_bytes voice": "60",

@@ -18,6 +18,15 @@ const (
 // value has seen nothing.
 type Loops struct {
 	seen map[place]*wanderer
+	// order has those seen, the one that was looked at longest ago first, and some that are
+	// not seen any more.
+	order []entry
+}
+
+// entry is an address in a bridge as it was seen: another wanderer there is another entry's.
+type entry struct {
+	place
+	wanderer *wanderer
 }
 
 // place is an address in a bridge.
@@ -76,16 +85,32 @@ func (l *Loops) remember(now time.Time, key place, port int) {
 	if l.seen == nil {
 		l.seen = map[place]*wanderer{}
 	}
-	for k, w := range l.seen {
-		if len(l.seen) < loopAddresses {
-			break
-		}
-		if now.Sub(w.since) > loopWindow {
-			delete(l.seen, k)
-		}
-	}
+	l.forgetOne(now)
 	if len(l.seen) < loopAddresses {
-		l.seen[key] = &wanderer{port: port, since: now}
+		w := &wanderer{port: port, since: now}
+		l.seen[key] = w
+		l.order = append(l.order, entry{key, w})
+	}
+}
+
+// forgetOne makes room for one more, if there is one that has not moved for long among the
+// next few: a flood of addresses is not to cost a walk over all of them each.
+func (l *Loops) forgetOne(now time.Time) {
+	for range 4 {
+		if len(l.order) == 0 || len(l.order) < loopAddresses && len(l.seen) < loopAddresses {
+			return
+		}
+		e := l.order[0]
+		l.order[0] = entry{}
+		l.order = l.order[1:]
+		switch {
+		case l.seen[e.place] != e.wanderer:
+			// It has gone already.
+		case now.Sub(e.wanderer.since) > loopWindow:
+			delete(l.seen, e.place)
+		default:
+			l.order = append(l.order, e)
+		}
 	}
 }
 
@@ -99,10 +124,5 @@ func (m *Manager) Port(index int) (name, pseudowire string) {
 	if err != nil || l == nil {
 		return "", ""
 	}
-	for pw, p := range m.attachments {
-		if p.Device == l.name {
-			return l.name, pw
-		}
-	}
-	return l.name, ""
+	return l.name, m.devices[l.name]
 }

@@ -129,6 +129,7 @@ type Manager struct {
 	support     *support
 	bridges     map[string]Bridge
 	attachments map[string]placed
+	devices     map[string]string // the pseudowires of attachments, by device
 	targets     map[string]*target
 	// owners is which bridge an interface is for: the one that asked last, so
 	// that it can move from one to the other in any order.
@@ -153,7 +154,7 @@ func Open(o Options) (*Manager, error) {
 	}
 	m := &Manager{
 		nl: nl, log: o.Logger, namespace: namespaceInode(),
-		bridges: map[string]Bridge{}, attachments: map[string]placed{}, targets: map[string]*target{}, owners: map[string]*target{},
+		bridges: map[string]Bridge{}, attachments: map[string]placed{}, devices: map[string]string{}, targets: map[string]*target{}, owners: map[string]*target{},
 		known: map[string]portState{},
 	}
 	if m.log == nil {
@@ -256,7 +257,7 @@ func (m *Manager) SetAttachment(a Attachment) error {
 	if known && (old.target != t || old.Device != a.Device) {
 		failures = append(failures, m.RemoveAttachment(a.Pseudowire))
 	}
-	m.attachments[a.Pseudowire] = placed{a, t}
+	m.attachments[a.Pseudowire], m.devices[a.Device] = placed{a, t}, a.Pseudowire
 	m.targets[t.name] = t
 	if t.private {
 		m.own(t)
@@ -277,6 +278,7 @@ func (m *Manager) RemoveAttachment(pseudowire string) error {
 		return nil
 	}
 	delete(m.attachments, pseudowire)
+	delete(m.devices, p.Device)
 	p.target.drop(pseudowire)
 	err := m.detach(p.target, p.Device)
 	if p.target.private && len(p.target.attachments) == 0 {

@@ -1,7 +1,10 @@
 package control
 
 import (
+	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
@@ -69,5 +72,55 @@ func TestRecall(t *testing.T) {
 	}
 	if r := New(Config{}).Recall("gold/dc2"); r != nil {
 		t.Errorf("%d messages of nothing", len(r))
+	}
+}
+
+// TestCallerOutlivesARestart: where a peer that calls from anywhere has called from is known
+// after a restart, too, whether its tunnel is up by then or not.
+func TestCallerOutlivesARestart(t *testing.T) {
+	for _, up := range []bool{true, false} {
+		n := newNetwork(t, 1)
+		n.tunnel("gold", func(c *Tunnel) { c.Secrets = [][]byte{[]byte("secret")} })
+		n.session("gold", "tenant-a")
+		n.hosts[0].tunnels[0].Remote = netip.Addr{}
+		n.start()
+		if !n.until(5*time.Second, n.up) {
+			t.Fatal(n.disagreement())
+		}
+		if !up {
+			n.loss = 1
+			n.run(10 * time.Minute)
+		}
+		h := n.hosts[0]
+		if got := h.e.Connections()[0].State == ConnectionEstablished; got != up {
+			t.Fatalf("established is %v", got)
+		}
+		h.start()
+		if got, want := h.e.Callers(), []netip.Addr{n.hosts[1].addr}; !slices.Equal(got, want) {
+			t.Errorf("up %v: after the restart the callers are %v, want %v", up, got, want)
+		}
+	}
+}
+
+// TestNothingNewKeepsTheCause: an SLI or a WEN without news is no reason for anything.
+func TestNothingNewKeepsTheCause(t *testing.T) {
+	n := newNetwork(t, 1)
+	n.tunnel("gold")
+	n.session("gold", "tenant-a")
+	n.hosts[1].sessions[0].Circuit = 0
+	n.start()
+	n.run(10 * time.Second)
+	status := func() SessionStatus { return n.hosts[0].e.Sessions()[0] }
+	s := n.hosts[0].e.tunnels["gold/dc2"].sessions["tenant-a"]
+	s.log.cause = Cause{Kind: CauseCircuit, By: Peer, Message: l2tpv3.SLI}
+	before := status().Cause
+	for ev, m := range map[sessionEvent]*l2tpv3.Message{
+		receiveSLI: l2tpv3.NewMessage(l2tpv3.SLI, l2tpv3.LocalSessionID(s.remoteID), l2tpv3.RemoteSessionID(s.localID), l2tpv3.CircuitStatus(s.remote)),
+		receiveWEN: l2tpv3.NewMessage(l2tpv3.WEN, l2tpv3.LocalSessionID(s.remoteID), l2tpv3.RemoteSessionID(s.localID), l2tpv3.CircuitErrors{}),
+	} {
+		s.handle(ev, sessionInput{m: m})
+		if got := status().Cause; got != before {
+			t.Errorf("after %v the cause is %+v, before %+v", ev, got, before)
+		}
 	}
 }

@@ -41,15 +41,17 @@ type State struct {
 // TunnelState is the part of a State that belongs to one tunnel. Saving all
 // tunnels one by one is as good as saving the whole.
 type TunnelState struct {
-	Version     int               `json:"version"`
-	Config      Tunnel            `json:"config"`
-	Removed     bool              `json:"removed,omitempty"`
-	Secrets     bool              `json:"secrets,omitempty"` // there are some
-	Failures    int               `json:"failures,omitempty"`
-	Retransmits uint64            `json:"retransmits,omitempty"`
-	Reason      string            `json:"reason,omitempty"`
-	Since       time.Time         `json:"since"`
-	History     []Transition      `json:"history,omitempty"`
+	Version     int          `json:"version"`
+	Config      Tunnel       `json:"config"`
+	Removed     bool         `json:"removed,omitempty"`
+	Secrets     bool         `json:"secrets,omitempty"` // there are some
+	Failures    int          `json:"failures,omitempty"`
+	Retransmits uint64       `json:"retransmits,omitempty"`
+	Reason      string       `json:"reason,omitempty"`
+	Since       time.Time    `json:"since"`
+	History     []Transition `json:"history,omitempty"`
+	// Caller is where a peer that calls from anywhere has called from, while no connection says so.
+	Caller      netip.Addr        `json:"caller,omitzero"`
 	Connections []connectionState `json:"connections,omitempty"`
 	Sessions    []sessionState    `json:"sessions,omitempty"`
 }
@@ -192,6 +194,9 @@ func (t *tunnel) saveHead() TunnelState {
 		Reason: t.log.reason, Since: t.log.since.Round(0), History: slices.Clone(t.log.past),
 	}
 	s.Config.Secrets, s.Secrets = nil, len(t.cfg.Secrets) > 0 || t.secretsDue
+	if t.conn == nil || t.conn.state != ConnectionEstablished {
+		s.Caller = t.caller
+	}
 	for _, c := range t.saveOrder() {
 		role := "ended"
 		switch c {
@@ -282,6 +287,9 @@ func (e *Endpoint) restoreTunnel(s TunnelState) error {
 	}
 	e.tunnels[cfg.Name] = t
 	e.peers, e.sorted = nil, nil
+	if t.dynamic() {
+		t.caller = s.Caller.Unmap()
+	}
 	for _, cs := range s.Connections {
 		if err := t.restoreConnection(cs); err != nil {
 			return err

@@ -143,7 +143,12 @@ func (s *session) handle(ev sessionEvent, in sessionInput) {
 	step := sessionTable[s.state][ev]
 	from := s.state
 	s.state = step.next
-	if step.action != ignoreEvent && step.action != refuseMessage {
+	switch step.action {
+	case ignoreEvent, refuseMessage:
+	case takeStatus, takeErrors:
+		// That they came changes nothing by itself: the cause of what is stays.
+		s.log.of(ev.String(), s.log.cause)
+	default:
 		s.log.of(ev.String(), ev.cause(step, &in))
 	}
 	if from == SessionEstablished && s.e.now.Sub(s.log.since) >= s.e.timers.ReopenMax {
@@ -455,7 +460,7 @@ func (s *session) takeStatus(m *l2tpv3.Message) {
 	if v &^= l2tpv3.CircuitNew; !ok || v == s.remote {
 		return
 	}
-	s.remote = v
+	s.remote, s.log.cause = v, Cause{}
 	if v&l2tpv3.CircuitActive == 0 || v&l2tpv3.CircuitStandby != 0 {
 		s.log.cause = Cause{Kind: CauseCircuit, By: Peer, Message: l2tpv3.SLI}
 	}

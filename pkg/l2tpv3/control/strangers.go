@@ -124,6 +124,16 @@ func (t *tunnel) called(from netip.Addr) {
 	}
 }
 
+// Callers are the addresses that peers were last heard at which call from anywhere.
+func (e *Endpoint) Callers() (addrs []netip.Addr) {
+	for _, t := range e.tunnels {
+		if t.dynamic() && t.caller.IsValid() {
+			addrs = append(addrs, t.caller)
+		}
+	}
+	return addrs
+}
+
 // mayCall reports whether a datagram without a connection is to be tried against
 // the tunnels whose peers call from anywhere: there are such, it is what one of
 // them may send, and there have not been too many. What it counts as if it is not

@@ -31,8 +31,9 @@ type queue struct {
 	mu      sync.Mutex
 	waiting [classes]ring
 	octets  [classes]int
-	// wake holds a token when something may be waiting.
-	wake chan struct{}
+	// wake holds a token when something may be waiting; it is closed with the queue.
+	wake   chan struct{}
+	closed bool
 }
 
 func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
@@ -41,19 +42,30 @@ func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
 // class is full.
 func (q *queue) put(c class, p Packet, payload []byte) bool {
 	q.mu.Lock()
-	if q.waiting[c].len() >= limits[c].packets || q.octets[c]+len(payload) > limits[c].octets {
+	if q.closed || q.waiting[c].len() >= limits[c].packets || q.octets[c]+len(payload) > limits[c].octets {
 		q.mu.Unlock()
 		return false
 	}
 	p.Payload = append(make([]byte, 0, len(payload)), payload...)
 	q.waiting[c].push(p)
 	q.octets[c] += len(payload)
-	q.mu.Unlock()
 	q.signal()
+	q.mu.Unlock()
 	return true
 }
 
-// signal leaves a token, if there is none.
+// close wakes who waits, for good. What is in the queue is gone.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return
+	}
+	q.closed, q.waiting, q.octets = true, [classes]ring{}, [classes]int{}
+	close(q.wake)
+}
+
+// signal leaves a token, if there is none. It needs the lock.
 func (q *queue) signal() {
 	select {
 	case q.wake <- struct{}{}:

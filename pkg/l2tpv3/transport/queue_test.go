@@ -76,3 +76,24 @@ func TestQueueModel(t *testing.T) {
 		}
 	})
 }
+
+// TestQueueClosed: what was waiting is gone, nothing is taken in any more, and who takes
+// finds nothing.
+func TestQueueClosed(t *testing.T) {
+	q := newQueue()
+	for range 3 {
+		q.put(peerControl, Packet{}, []byte{1})
+	}
+	q.close()
+	q.close()
+	if p, ok := q.get(); ok {
+		t.Errorf("got %v from a closed queue", p)
+	}
+	if q.put(peerControl, Packet{}, []byte{1}) {
+		t.Error("a closed queue takes a packet")
+	}
+	<-q.wake
+	if _, open := <-q.wake; open {
+		t.Error("who waits is not woken")
+	}
+}

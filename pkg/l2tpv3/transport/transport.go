@@ -392,7 +392,7 @@ func (t *Transport) Close() error {
 		unix.Close(i.fd) // what keeps it goes on doing so
 	}
 	clear(t.inherited)
-	close(t.queue.wake) // nothing reads sockets any more
+	t.queue.close() // nothing reads sockets any more
 	return nil
 }
 
