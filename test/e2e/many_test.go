@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/api"
+)
+
+// manyFlag is 1000 where figures are wanted: see docs/performance.md.
+var manyFlag = flag.Int("pseudowires", 120, "how many pseudowires TestManyPseudowires has")
+
+// TestManyPseudowires: many pseudowires of one tunnel, on VLANs of a bridge, are applied at
+// once, changed one by one, taken up by a new daemon, and removed: nothing of them is left.
+func TestManyPseudowires(t *testing.T) {
+	if inVM {
+		t.Skip("what it costs is of a real machine")
+	}
+	n := *manyFlag
+	w := build(t, network{raw: true})
+	none, all := w.many(0, 0), w.many(n, 0)
+	w.write(none)
+	for _, s := range w.sites {
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range w.sites {
+		if err := s.AwaitUp(within(t, upWithin), 1, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What a tunnel has in the datapath since its first session stays as long as the tunnel.
+	for _, text := range []string{w.many(1, 0), none} {
+		for i := range w.sites {
+			if err := w.apply(i, text); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := w.objects()
+	// The limits are many times what it takes, on a busy machine.
+	limit := time.Duration(n) * 200 * time.Millisecond
+	timed := func(what string, limit time.Duration, do func() error) {
+		t.Helper()
+		begin := time.Now()
+		if err := do(); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		took := time.Since(begin)
+		t.Logf("%s: %.3f s", what, took.Seconds())
+		if took > limit {
+			t.Errorf("%s took %v, more than %v", what, took, limit)
+		}
+	}
+	up := func() error {
+		for _, s := range w.sites {
+			if err := s.AwaitUp(within(t, 2*limit), 1, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	timed("applied at dc2", limit, func() error { return w.apply(1, all) })
+	timed("applied at dc1, from nothing", limit, func() error { return w.apply(0, all) })
+	timed("all are up", limit, up)
+	timed("no change", limit, func() error { return w.apply(0, all) })
+	timed("no change but of a comment", limit, func() error { return w.apply(0, all+"# a comment\n") })
+	timed("one changed", limit, func() error { return w.apply(0, w.many(n, 1)) })
+	timed("the status", limit, func() error { _, err := w.sites[0].Client().Status(t.Context()); return err })
+	timed("stopped", limit, func() error { return w.sites[0].Stop(within(t, time.Minute)) })
+	timed("started until all are up", limit, func() error {
+		if err := w.sites[0].Start(); err != nil {
+			return err
+		}
+		return up()
+	})
+	timed("removed at dc1", limit, func() error { return w.apply(0, none) })
+	timed("removed at dc2", limit, func() error { return w.apply(1, none) })
+	if after := w.objects(); after != before {
+		t.Errorf("of the pseudowires there is left\n%s\nwhere before there was\n%s", after, before)
+	}
+	for _, s := range w.sites {
+		if err := s.Stop(within(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+		if err := s.Cleanup(within(t, time.Minute)); err != nil {
+			t.Error(err)
+		}
+		if err := s.Left(); err != nil {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+	}
+}
+
+// many is a topology with so many pseudowires, the first few of which have their VLANs
+// changed.
+func (w *world) many(n, changed int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: many}\nsites:\n"+
+		"  dc1: {address: %q, bridges: {br-lan: {ports: [eth1]}}}\n  dc2: {address: %q, bridges: {br-lan: {ports: [eth1]}}}\n"+
+		"tunnels:\n  gold: {sites: [dc1, dc2]}\npseudowires:\n", w.address[0], w.address[1])
+	for i := range n {
+		vlan := 2 + i
+		if i < changed {
+			vlan += n
+		}
+		fmt.Fprintf(&b, "  t%04d: {tunnel: gold, attach: {dc1: {bridge: br-lan, vlan: %d}, dc2: {bridge: br-lan, vlan: %d}}}\n", i, vlan, 2+i)
+	}
+	return b.String()
+}
+
+// apply applies a topology at a site.
+func (w *world) apply(site int, text string) error {
+	_, err := w.sites[site].Client().Apply(w.t.Context(), api.ApplyRequest{Name: "many.yaml", Document: text, Disruptive: true})
+	return err
+}
+
+// objects are what the daemons have in the kernel and in their files, by number.
+func (w *world) objects() string {
+	w.t.Helper()
+	var b strings.Builder
+	for _, s := range w.sites {
+		links, err := s.NS.Netlink().LinkList()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		pins, files := 0, 0
+		count := func(n *int) filepath.WalkFunc {
+			return func(_ string, info os.FileInfo, err error) error {
+				if err == nil && !info.IsDir() {
+					*n++
+				}
+				return nil
+			}
+		}
+		filepath.Walk(s.NS.Root()+"/sys/fs/bpf/pwd", count(&pins))
+		filepath.Walk(filepath.Join(s.Dir, "state", "tunnels"), count(&files))
+		fmt.Fprintf(&b, "%s: %d links, %d pins, %d files of tunnels\n", s.Name, len(links), pins, files)
+	}
+	return b.String()
+}
