@@ -74,6 +74,8 @@ int pwd_out(struct __sk_buff *skb)
 	kind = is_over(skb, s, device, &eth, OUT);
 	if (kind >= 0)
 		return refuse(device, OUT | kind);
+	if (is_policed(skb, s, device))
+		return refuse(device, OUT | POLICED);
 	put = put_tags_on(skb, s);
 	if (put < 0)
 		return refuse(device, OUT | REFUSED_ERROR);

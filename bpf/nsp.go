@@ -44,7 +44,11 @@ const (
 	RefusedVLAN
 	RefusedGroup
 	RefusedError
+	Policed
 )
+
+// PoliceShift is the unit of Service.Police: an octet takes that many nanoseconds, shifted.
+const PoliceShift = 10
 
 // kinds of frames that are limited.
 const kinds = 3
@@ -98,23 +102,30 @@ func (n *NSP) Put(device uint32, s *Service) error {
 	}
 	for kind := range uint32(kinds) {
 		for _, way := range []Way{Into, Out} {
-			key, now := device<<4|uint32(way)|kind, uint64(0)
-			if s.Interval[kind] == 0 {
-				err = n.due.Delete(key)
-			} else {
-				err = n.due.Create(key, &now)
-			}
-			if err != nil {
+			if err := n.limit(device<<4|uint32(way)|kind, s.Interval[kind] != 0); err != nil {
 				return err
 			}
 		}
 	}
+	if err := n.limit(device<<4|uint32(Out)|uint32(Policed), s.Police != 0); err != nil {
+		return err
+	}
 	return n.Services.Put(device, s)
+}
+
+// limit has a limit's state be there or not.
+func (n *NSP) limit(key uint32, on bool) error {
+	if !on {
+		return n.due.Delete(key)
+	}
+	now := uint64(0)
+	return n.due.Create(key, &now)
 }
 
 // Delete forgets a device.
 func (n *NSP) Delete(device uint32) error {
-	errs := []error{n.Services.Delete(device), Table[uint32, Refusals]{n.refused}.Delete(device)}
+	errs := []error{n.Services.Delete(device), Table[uint32, Refusals]{n.refused}.Delete(device),
+		n.due.Delete(device<<4 | uint32(Out) | uint32(Policed))}
 	for kind := range uint32(kinds) {
 		errs = append(errs, n.due.Delete(device<<4|uint32(Into)|kind), n.due.Delete(device<<4|uint32(Out)|kind))
 	}
@@ -132,7 +143,7 @@ func (n *NSP) Refused(device uint32) (map[Refused]uint64, error) {
 	}
 	sum := map[Refused]uint64{}
 	for _, r := range perCPU {
-		for reason := PolicedBroadcast; reason <= RefusedError; reason++ {
+		for reason := PolicedBroadcast; reason <= Policed; reason++ {
 			if v := r.Of[uint32(Into)+uint32(reason)] + r.Of[uint32(Out)+uint32(reason)]; v > 0 {
 				sum[reason] += v
 			}

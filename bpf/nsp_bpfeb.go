@@ -27,6 +27,7 @@ type nspService struct {
 	Groups   uint32
 	Pad      uint32
 	Interval [3]uint64
+	Police   uint64
 	Vlans    [64]uint64
 }
 

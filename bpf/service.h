@@ -23,6 +23,7 @@ enum refused {
 	REFUSED_VLAN,
 	REFUSED_GROUP,
 	REFUSED_ERROR,
+	POLICED,
 };
 
 struct refusals {
@@ -48,6 +49,7 @@ struct service {
 	__u32 groups; /* link-local groups that pass, by their last octet */
 	__u32 pad;
 	__u64 interval[KINDS]; /* nanoseconds a frame, 0 for no limit */
+	__u64 police;	       /* on the way out: an octet's share of a second, in 1/1024 ns; 0 is none */
 	__u64 vlans[64];       /* a bit for each outer VID */
 };
 

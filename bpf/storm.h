@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* Storm control: limits for frames that go to many, or where nobody knows the one. */
+/* Storm control: limits for frames that go to many, or where nobody knows the one; and the
+ * limit for all that comes out of a pseudowire.
+ */
 #ifndef PWD_STORM_H
 #define PWD_STORM_H
 
@@ -11,6 +13,7 @@
 /* How long an address is known after its last frame: what bridges take. */
 #define KNOWN (300 * SECOND)
 #define MAX_STATIONS 65536
+#define POLICE_SHIFT 10
 
 /* When the next frame is due, by CLOCK_MONOTONIC, if all came evenly: one word that all
  * CPUs share without a lock. The generic cell rate algorithm (ITU-T I.371, Annex A) is
@@ -18,7 +21,7 @@
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_SERVICES * 2 * KINDS);
+	__uint(max_entries, MAX_SERVICES * (2 * KINDS + 1));
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32); /* ifindex of the pseudowire's device, shifted by four, way and kind */
 	__type(value, __u64);
@@ -102,6 +105,18 @@ static __always_inline int is_over(struct __sk_buff *skb, const struct service *
 	if (!frames)
 		frames = 1;
 	return take(device << 4 | way | kind, interval * frames) ? -1 : kind;
+}
+
+/* Says that a frame out of the pseudowire is beyond what it may deliver. */
+static __always_inline int is_policed(struct __sk_buff *skb, const struct service *s, __u32 device)
+{
+	__u64 len = skb->len;
+
+	if (!s->police)
+		return 0;
+	if (skb->vlan_present)
+		len += sizeof(struct vlan_tag);
+	return !take(device << 4 | OUT | POLICED, len * s->police >> POLICE_SHIFT);
 }
 
 #endif

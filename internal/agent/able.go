@@ -52,6 +52,8 @@ func (a *Agent) able(w *wire, dp pseudowire.Datapath) error {
 		return &UnableError{dp.Kind(), "tell frames apart by several tags, or change more of tags than a VLAN", "attach one VLAN with `vlan:`, or a whole port; for more this kernel has to load eBPF programs"}
 	case w.Suppress && !can.Suppresses:
 		return &UnableError{dp.Kind(), "answer ARP requests and neighbour solicitations", "remove `suppress:`, or use a kernel that loads eBPF programs"}
+	case !can.Services && w.Limits.Police != 0:
+		return &UnableError{dp.Kind(), "limit what comes out of a pseudowire", "remove `police:`, or use a kernel that loads eBPF programs"}
 	case !can.Services && w.Limits != (topology.Limits{}):
 		return &UnableError{dp.Kind(), "limit storms", "remove `storm-control:`, or use a kernel that loads eBPF programs"}
 	case !can.Services && w.Attachment.RefusedGroups != 0:

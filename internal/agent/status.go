@@ -312,8 +312,8 @@ func (a *Agent) pseudowireViews() []api.Pseudowire {
 			}
 		}
 		views = append(views, api.Pseudowire{
-			StormControl: w.Limits.String(),
-			Name:         w.Name, Peer: w.Peer, State: w.word(), Device: w.Device, Datapath: string(w.kind), Reason: a.why(w),
+			StormControl: w.Limits.String(), Police: w.Limits.Police,
+			Name: w.Name, Peer: w.Peer, State: w.word(), Device: w.Device, Datapath: string(w.kind), Reason: a.why(w),
 			Cause: causeView(w.current().cause), Next: a.remedy(w),
 			Type: w.Type.String(), Tunnel: tunnelName(w.current().Tunnel), MTU: cmp.Or(w.MTU, 1500), Attachment: attachmentWords(w.Attachment),
 			SinceSeconds:   seconds(now, w.since),

@@ -145,6 +145,8 @@ type Pseudowire struct {
 
 	// StormControl are the limits, in words, empty for none.
 	StormControl string `json:"stormControl,omitempty"`
+	// Police is what comes out of it at most, in bits a second, 0 for no limit.
+	Police uint64 `json:"police,omitempty"`
 
 	Type              string            `json:"type"`
 	Tunnel            string            `json:"tunnel"`

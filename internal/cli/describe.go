@@ -350,6 +350,9 @@ func describePseudowire(ctx context.Context, c *api.Client, it item, p *page) er
 	if pw.StormControl != "" {
 		p.field("Storm control", pw.StormControl)
 	}
+	if pw.Police != 0 {
+		p.field("Policed to", bitRate(pw.Police))
+	}
 	if pw.SuppressedRequests != nil {
 		p.field("Suppressed ARP and ND requests", strconv.FormatUint(*pw.SuppressedRequests, 10))
 	}

@@ -342,7 +342,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"tag protocol", Live, a.Attachment.TagProtocol, b.Attachment.TagProtocol},
 		{"priority bits", Live, a.Attachment.PCP, b.Attachment.PCP},
 		{"link-local groups", Live, a.Attachment.RefusedGroups, b.Attachment.RefusedGroups},
-		{"storm control", Live, a.Limits, b.Limits},
+		{"limits", Live, a.Limits, b.Limits},
 		{"split horizon", Live, a.Isolated, b.Isolated},
 		{"vlan at the peer", Live, a.PeerVLAN, b.PeerVLAN},
 		{"session", ResetsSession, signalled(a.Static == nil), signalled(b.Static == nil)},

@@ -43,7 +43,7 @@ func (a *Attachment) Frames() string {
 	return strings.Join(words, ", ")
 }
 
-// String is the limits in words, empty for none.
+// String is the limits of frames in words, empty for none.
 func (l Limits) String() string {
 	var words []string
 	for _, kind := range []struct {

@@ -218,8 +218,11 @@ type Redundancy struct {
 	Leads bool
 }
 
-// Limits are numbers of frames a second, 0 for none.
-type Limits struct{ Broadcast, Multicast, UnknownUnicast uint32 }
+// Limits are numbers of frames a second, and of bits of what comes out; 0 for none.
+type Limits struct {
+	Broadcast, Multicast, UnknownUnicast uint32
+	Police                               uint64
+}
 
 // Attachment is a pseudowire's attachment circuit at the site: exactly one of
 // Bridge and Interface is set.

@@ -128,6 +128,7 @@ var serviceFields = []field{
 	{key: "sequencing", shape: sequencing, standard: "none", about: "Which data packets each end wants numbered, to put them back in order (RFC 3931, Section 4.6): those that are not IP, or all."},
 	{key: "storm-control", shape: stormObject, standard: "no limits", about: "Limits for frames that go to many, at each end and each way. What is beyond is dropped and counted."},
 	{key: "suppress", shape: wordOf(choice{words: []string{"none", "arp-nd"}}), standard: "none", about: "`arp-nd`: ARP requests and neighbour solicitations for addresses that are known behind it, for a network behind any of its pseudowires, are answered at the site, and do not cross."},
+	{key: "police", shape: rate, standard: "no limit", about: "The most that comes out of the pseudowire at each end, for a network out of each: octets of frames, without what they travel in. What is beyond is dropped and counted as `policed`; what comes within 100 ms may come at once. Shaping at the sender (`classes`) loses less."},
 	{key: "sublayer", shape: sublayer, standard: "default with `sequencing`, else none", about: "The L2-Specific Sublayer that each end wants in data packets (RFC 3931, Section 4.6)."},
 }
 

@@ -592,6 +592,7 @@ func (b *builder) serviceOf(r row, rec *record) *pseudowire {
 	if word, _, _ := get[string](rec, "datapath"); word != "auto" {
 		p.datapath = word
 	}
+	p.limits.Police, _, _ = get[uint64](rec, "police")
 	storm, _, _ := get[*record](rec, "storm-control")
 	p.limits.Broadcast, _, _ = get[uint32](storm, "broadcast")
 	p.limits.Multicast, _, _ = get[uint32](storm, "multicast")

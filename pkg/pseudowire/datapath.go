@@ -151,6 +151,7 @@ const (
 	DropBroadcast      = "policed-broadcast"
 	DropMulticast      = "policed-multicast"
 	DropUnknownUnicast = "policed-unknown-unicast"
+	DropPoliced        = "policed"
 	CountFragmented    = "fragmented"
 	CountReassembled   = "reassembled"
 )

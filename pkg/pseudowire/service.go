@@ -34,10 +34,12 @@ type PCP struct {
 	DSCP bool
 }
 
-// Limits are of frames a second, 0 for none, each way for itself.
+// Limits are of frames a second, each way for itself, and of octets; 0 for none.
 type Limits struct {
 	Broadcast, Multicast uint32
 	// UnknownUnicast is of frames to addresses that have sent nothing the other way through
 	// the pseudowire for five minutes.
 	UnknownUnicast uint32
+	// Police is of octets of frames out of the pseudowire, in bits a second.
+	Police uint64
 }

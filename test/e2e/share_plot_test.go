@@ -23,7 +23,7 @@ func TestSharePlot(t *testing.T) {
 	var panels []panel
 	for _, rate := range []uint64{1e6, 10e6, 100e6, 1e9} {
 		t.Run(bits(rate), func(t *testing.T) {
-			s := newShared(t)
+			s := newShared(t, "ebpf")
 			s.narrow(rate*21/20, max(64<<10, int(rate/8/100)))
 			s.write(rate, capped)
 			s.start()

@@ -192,6 +192,7 @@ func (s *socket) send(remote netip.AddrPort, payload []byte) (pending int, err e
 	}
 	for {
 		err = s.control(func(fd int) error {
+			defer s.withoutClass(fd)()
 			return unix.Sendmsg(fd, payload, class, to, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		})
 		// A send reports what an earlier packet met (RFC 1122, Section 4.1.3.3)
@@ -204,6 +205,21 @@ func (s *socket) send(remote netip.AddrPort, payload []byte) (pending int, err e
 		}
 		pending++
 	}
+}
+
+// withoutClass has what is sent until the returned function is called be in no class of the
+// underlay's qdisc, where a datapath has put the socket into one (SO_PRIORITY): control messages
+// do not wait behind data. With IPv4 the kernel takes the priority from the IP_TOS that comes with a
+// message; with IPv6 it does not. User frames of that moment overtake others.
+func (s *socket) withoutClass(fd int) (restore func()) {
+	priority := 0
+	if s.local.Addr().Is6() {
+		priority, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY)
+	}
+	if priority == 0 || unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, 0) != nil {
+		return func() {}
+	}
+	return func() { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, priority) }
 }
 
 // control runs f with the descriptor.

@@ -25,8 +25,12 @@ func (d *Datapath) adoptTunnel(t pseudowire.Tunnel, socket uint64) (*tunnel, err
 	if err != nil {
 		return nil, &OpError{"look at the socket of", tunnelName(t), err}
 	}
+	priority, err := d.socket.priority(t.Socket)
+	if err != nil {
+		return nil, &OpError{"look at the socket of", tunnelName(t), err}
+	}
 	d.log.Debug("tunnel taken over", "tunnel", t.Name)
-	return &tunnel{Tunnel: t, socket: socket, dscp: dscp, adopted: true}, nil
+	return &tunnel{Tunnel: t, socket: socket, dscp: dscp, priority: priority, adopted: true}, nil
 }
 
 // adoptSession takes over the session that an earlier process made, if it is what is

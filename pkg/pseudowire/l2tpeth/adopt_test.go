@@ -14,7 +14,7 @@ func TestTakesOver(t *testing.T) {
 		t.Run(e.String(), func(t *testing.T) {
 			k, first := newFake(t)
 			tunnel, s := gold, session1
-			tunnel.Encapsulation, s.DSCP = e, 46
+			tunnel.Encapsulation, s.DSCP, s.Priority = e, 46, 0x70640010
 			set(t, first, lan, tunnel, s)
 			k.changed()
 			d := k.datapath()
@@ -28,7 +28,7 @@ func TestTakesOver(t *testing.T) {
 			// From then on it is its own.
 			s.Transmit, s.DSCP = false, 0
 			set(t, d, s)
-			wantChanges(t, k, "mark 7 with DSCP 0, IPv6 false", "set pw-lan down")
+			wantChanges(t, k, "mark 7 with DSCP 0, IPv6 false", "give 7 priority 0x70640010", "set pw-lan down")
 			if err := d.RemoveTunnel(tunnel.Name); err != nil {
 				t.Fatal(err)
 			}

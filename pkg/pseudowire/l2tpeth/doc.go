@@ -76,9 +76,9 @@
 //
 // # DSCP, ECN, checksums, cookies
 //
-// Outer packets carry the DSCP of the tunnel's socket, so all sessions of a tunnel
-// have one: the last that was set. Control messages have their own (CS6), which
-// the transport sends along with each. The ECN field is 00, and that of packets
+// Outer packets carry the DSCP of the tunnel's socket, and have its priority, so all sessions
+// of a tunnel have one: the last that was set. Control messages have their own (CS6, and
+// priority 0), which the transport sends along with each. The ECN field is 00, and that of packets
 // received is not looked at: it must not be announced. UDP packets carry checksums,
 // and those without one are taken. A session's cookies cannot change; it is made
 // anew with others, and frames of that moment are lost.

@@ -38,6 +38,8 @@ type fakeKernel struct {
 	// carries are the sockets that tunnels hang on, marks their DSCPs.
 	carries []int
 	marks   map[int]uint8
+	// priorities are what is sent from them has.
+	priorities map[int]uint32
 	// noIPv6 is a kernel without IPv6.
 	noIPv6 bool
 	paused time.Duration
@@ -365,8 +367,23 @@ func (s fakeSockets) acceptNoChecksum(fd int) error {
 	return nil
 }
 
+func (s fakeSockets) priority(fd int) (uint32, error) { return s.k.priorities[fd], nil }
+
+func (s fakeSockets) setPriority(fd int, priority uint32) error {
+	if s.k.priorities[fd] != priority {
+		s.k.note(fmt.Sprintf("give %d priority %#x", fd, priority), nil)
+	}
+	if s.k.priorities == nil {
+		s.k.priorities = make(map[int]uint32)
+	}
+	s.k.priorities[fd] = priority
+	return nil
+}
+
 func (s fakeSockets) setDSCP(fd int, six bool, dscp uint8) error {
 	s.k.marks[fd] = dscp
+	// As in the kernel (__ip_sock_set_tos).
+	delete(s.k.priorities, fd)
 	s.k.note(fmt.Sprintf("mark %d with DSCP %d, IPv6 %v", fd, dscp, six), nil)
 	return nil
 }

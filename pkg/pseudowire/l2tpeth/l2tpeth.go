@@ -91,7 +91,7 @@ func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.Kernel }
 // Abilities are what the kernel offers: frames pass as they are, and its device is
 // the session's; see the package documentation for sequencing, DSCP and cookies.
 func (d *Datapath) Abilities() pseudowire.Abilities {
-	return pseudowire.Abilities{IP: true, Sequencing: true, DSCP: true}
+	return pseudowire.Abilities{IP: true, Sequencing: true, DSCP: true, Priority: true}
 }
 
 // Close gives up the netlink sockets. Tunnels stay for as long as their sockets do.

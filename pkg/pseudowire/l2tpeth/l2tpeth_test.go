@@ -185,6 +185,8 @@ func TestSetChangesWhatDiffers(t *testing.T) {
 		{"remote cookie", with(func(s *pseudowire.Session) { s.RemoteCookie = nil }), anew},
 		{"sublayer", with(func(s *pseudowire.Session) { s.ReceiveSublayer, s.TransmitSublayer = 1, 1 }), anew},
 		{"DSCP", with(func(s *pseudowire.Session) { s.DSCP = 46 }), []string{"mark 7 with DSCP 46, IPv6 false"}},
+		{"priority", with(func(s *pseudowire.Session) { s.Priority = 0x70640010 }), []string{"give 7 priority 0x70640010"}},
+		{"DSCP and priority", with(func(s *pseudowire.Session) { s.DSCP, s.Priority = 46, 0x70640010 }), []string{"mark 7 with DSCP 46, IPv6 false", "give 7 priority 0x70640010"}},
 		{"local ID", with(func(s *pseudowire.Session) { s.LocalID++ }), anew},
 		{"device", pseudowire.Pseudowire{Name: "lan", Device: "pw-other"}, []string{
 			"delete session", "create session",

@@ -85,8 +85,8 @@ func (d *Datapath) sessionOf(pw string) *session {
 // ID or sublayer it is made anew. A pseudowire has one session: another one for
 // it takes the device over and ends the first.
 //
-// PreviousCookie is not honoured (see Abilities.ChangesCookies), and DSCP becomes
-// that of all sessions of the tunnel.
+// PreviousCookie is not honoured (see Abilities.ChangesCookies), and DSCP and Priority become
+// those of all sessions of the tunnel.
 func (d *Datapath) SetSession(s pseudowire.Session) error {
 	spec, err := d.spec(s)
 	if err != nil {
@@ -96,7 +96,7 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	if err != nil {
 		return err
 	}
-	if err := d.mark(d.tunnels[s.Tunnel], s.DSCP); err != nil {
+	if err := d.mark(d.tunnels[s.Tunnel], s.DSCP, s.Priority); err != nil {
 		return err
 	}
 	for _, old := range d.sessions {

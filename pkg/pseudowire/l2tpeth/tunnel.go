@@ -16,8 +16,9 @@ type tunnel struct {
 	pseudowire.Tunnel
 	// socket is the kernel's own number of the socket, which no other one ever has.
 	socket uint64
-	// dscp is what was last set on it.
-	dscp uint8
+	// dscp and priority are what was last set on it.
+	dscp     uint8
+	priority uint32
 	// adopted says that an earlier process made it, and perhaps its sessions.
 	adopted bool
 }
@@ -128,25 +129,33 @@ func encapOf(t pseudowire.Tunnel) uint16 {
 
 func six(t pseudowire.Tunnel) bool { return t.Remote.Addr().Unmap().Is6() }
 
-// mark has the tunnel's packets carry a DSCP. It is the socket's, and so that of
-// all sessions of the tunnel. Working with the socket costs the packet that is
-// being sent at that moment, so it is done for another value only, and not on a
-// descriptor whose socket is no longer the tunnel's.
-func (d *Datapath) mark(t *tunnel, dscp uint8) error {
-	if t.dscp == dscp {
+// mark has the tunnel's packets carry a DSCP, and be in a class of the underlay's qdisc. Both
+// are the socket's, and so those of all sessions of the tunnel. Working with the socket costs
+// the packet that is being sent at that moment, so it is done for other values only, and not
+// on a descriptor whose socket is no longer the tunnel's.
+func (d *Datapath) mark(t *tunnel, dscp uint8, priority uint32) error {
+	if t.dscp == dscp && t.priority == priority {
 		return nil
 	}
 	socket, err := d.socket.identity(t.Socket)
 	if err == nil && socket != t.socket {
 		err = fmt.Errorf("descriptor %d is another socket's: set the tunnel anew", t.Socket)
 	}
-	if err == nil {
-		err = d.socket.setDSCP(t.Socket, six(t.Tunnel), dscp)
-	}
 	if err != nil {
 		return &OpError{"set the DSCP of", t.String(), err}
 	}
-	t.dscp = dscp
+	if t.dscp != dscp {
+		if err := d.socket.setDSCP(t.Socket, six(t.Tunnel), dscp); err != nil {
+			return &OpError{"set the DSCP of", t.String(), err}
+		}
+		t.dscp = dscp
+		// The kernel takes one from the other.
+		t.priority = ^priority
+	}
+	if err := d.socket.setPriority(t.Socket, priority); err != nil {
+		return &OpError{"set the class of", t.String(), err}
+	}
+	t.priority = priority
 	return nil
 }
 
@@ -207,6 +216,9 @@ type socketOps interface {
 	acceptNoChecksum(fd int) error
 	// setDSCP marks what the kernel sends from it, ECN field 00.
 	setDSCP(fd int, six bool, dscp uint8) error
+	// priority is that of what the kernel sends from it (skb->priority).
+	priority(fd int) (uint32, error)
+	setPriority(fd int, priority uint32) error
 }
 
 type kernelSockets struct{}
@@ -238,4 +250,13 @@ func (kernelSockets) setDSCP(fd int, six bool, dscp uint8) error {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, int(dscp)<<2)
 	}
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, int(dscp)<<2)
+}
+
+func (kernelSockets) priority(fd int) (uint32, error) {
+	v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY)
+	return uint32(v), err
+}
+
+func (kernelSockets) setPriority(fd int, priority uint32) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, int(priority))
 }

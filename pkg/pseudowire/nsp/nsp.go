@@ -163,6 +163,7 @@ var reasons = map[bpf.Refused]string{
 	bpf.RefusedVLAN:      pseudowire.DropWrongVLAN,
 	bpf.RefusedGroup:     pseudowire.DropLinkLocal,
 	bpf.RefusedError:     pseudowire.DropError,
+	bpf.Policed:          pseudowire.DropPoliced,
 }
 
 // Close gives up handles; what is attached stays.
@@ -370,6 +371,9 @@ func valueOf(s *pseudowire.Service) bpf.Service {
 		if limit > 0 {
 			v.Interval[kind] = uint64(1e9 / limit)
 		}
+	}
+	if rate := s.Limits.Police; rate > 0 {
+		v.Police = max(8e9<<bpf.PoliceShift/rate, 1)
 	}
 	return v
 }
