@@ -16,31 +16,41 @@ func (a *Agent) classViews() []api.Class {
 	if a.local == nil {
 		return views
 	}
-	now := time.Now()
-	tunnels := a.classTunnels(now)
+	tunnels := a.classTunnels(time.Now())
 	for _, c := range a.local.Classes {
-		v := api.Class{
+		views = append(views, withTunnels(api.Class{
 			Name: c.Name, DSCP: c.DSCP, DSCPFrom: c.Marking.String(), Priority: c.Priority, Rate: c.Rate, Ceiling: c.Ceiling, Queue: c.Queue,
-			Tunnels: tunnels[c.Name],
-		}
-		for _, t := range v.Tunnels {
-			v.Octets += t.Octets
-			v.Frames += t.Frames
-			v.Drops += t.Drops
-			v.Marked += t.Marked
-			v.BacklogOctets += t.BacklogOctets
-			v.BacklogFrames += t.BacklogFrames
-			v.Achieved += t.Achieved
-			for reason, n := range t.DropsByReason {
-				if v.DropsByReason == nil {
-					v.DropsByReason = make(map[string]uint64)
-				}
-				v.DropsByReason[reason] += n
-			}
-		}
-		views = append(views, v)
+		}, tunnels[c.Name]))
+	}
+	// Those without a class that share what their pair may send.
+	if rest := tunnels[""]; len(rest) > 0 {
+		views = append(views, withTunnels(api.Class{Name: noClass}, rest))
 	}
 	return views
+}
+
+// noClass is what stands for no class: it is no name.
+const noClass = "-"
+
+// withTunnels is a class with its tunnels, and with what they have in sum.
+func withTunnels(v api.Class, tunnels []api.ClassTunnel) api.Class {
+	v.Tunnels = tunnels
+	for _, t := range tunnels {
+		v.Octets += t.Octets
+		v.Frames += t.Frames
+		v.Drops += t.Drops
+		v.Marked += t.Marked
+		v.BacklogOctets += t.BacklogOctets
+		v.BacklogFrames += t.BacklogFrames
+		v.Achieved += t.Achieved
+		for reason, n := range t.DropsByReason {
+			if v.DropsByReason == nil {
+				v.DropsByReason = make(map[string]uint64)
+			}
+			v.DropsByReason[reason] += n
+		}
+	}
+	return v
 }
 
 // classTunnels are the shaped tunnels by class; those that are shaped for their pair's sake

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -101,5 +102,29 @@ func TestReplacedQdiscs(t *testing.T) {
 	}
 	if list, err := q.Replaced(); err != nil || list != nil {
 		t.Errorf("of another boot: %v, %v", list, err)
+	}
+}
+
+// The rate of late is over two seconds at least, and begins anew with the counter.
+func TestPace(t *testing.T) {
+	start := time.Unix(1000, 0)
+	p := paces{}
+	for _, x := range []struct {
+		at     time.Duration
+		octets uint64
+		want   uint64
+	}{
+		{0, 1000, 0},
+		{time.Second, 2000, 0},
+		{2 * time.Second, 3000, 8000},
+		{3 * time.Second, 5000, 10667}, // of three seconds
+		{4 * time.Second, 5000, 8000},  // of the last two
+		{14 * time.Second, 5000, 0},
+		{16 * time.Second, 1000, 0}, // anew
+		{18 * time.Second, 2000, 4000},
+	} {
+		if got := p.pace("gold", x.octets, start.Add(x.at)); got+1 < x.want || got > x.want+1 {
+			t.Errorf("after %v: %d bit/s, want %d", x.at, got, x.want)
+		}
 	}
 }

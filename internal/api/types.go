@@ -233,6 +233,7 @@ type Announcement struct {
 
 // Class is one class of service.
 type Class struct {
+	// Name is "-" for tunnels without a class that share what their pair of sites may send.
 	Name string `json:"name"`
 	// DSCP is that of the outer header of data packets, 0 to 63.
 	DSCP uint8 `json:"dscp"`

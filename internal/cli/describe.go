@@ -437,7 +437,7 @@ func describeClass(_ context.Context, _ *api.Client, it item, p *page) error {
 	c := it.value.(api.Class)
 	p.title("Class "+c.Name, "", 0, "")
 	p.field("DSCP", cmp.Or(c.DSCPFrom, strconv.Itoa(int(c.DSCP))))
-	if c.Rate == 0 && c.Ceiling == 0 {
+	if c.Rate == 0 && c.Ceiling == 0 && len(c.Tunnels) == 0 {
 		return nil
 	}
 	p.field("Rate", bitRate(c.Rate))

@@ -234,7 +234,7 @@ func classes() resource {
 				dscp, _, _ = strings.Cut(c.DSCPFrom, " [")
 			}
 			cells := []string{c.Name, dscp, bitRate(c.Rate), bitRate(c.Ceiling), "-", "-", "-", "-"}
-			if c.Rate != 0 || c.Ceiling != 0 {
+			if c.Rate != 0 || c.Ceiling != 0 || len(c.Tunnels) > 0 {
 				for i, n := range []uint64{c.Octets, c.Frames, c.Drops, c.BacklogOctets} {
 					cells[4+i] = strconv.FormatUint(n, 10)
 				}
