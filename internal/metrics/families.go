@@ -67,6 +67,7 @@ var (
 	receiveBytes    = counter("pwd_pseudowire_receive_bytes_total", "Octets of these frames, without what they travel in.", "pseudowire", "peer")
 	transmitPackets = counter("pwd_pseudowire_transmit_packets_total", "Frames to the peer, since its session began.", "pseudowire", "peer")
 	transmitBytes   = counter("pwd_pseudowire_transmit_bytes_total", "Octets of these frames, without what they travel in.", "pseudowire", "peer")
+	suppressed      = counter("pwd_pseudowire_suppressed_requests_total", "ARP requests and neighbour solicitations that the pseudowire did not carry, as the site answers them.", "pseudowire", "peer")
 	pseudowireDrops = counter("pwd_pseudowire_drops_total", "Frames of the pseudowire that were dropped, by reason.", "pseudowire", "peer", "reason")
 
 	drops = counter("pwd_datapath_drops_total", "Frames that were dropped and belong to no pseudowire, by reason.", "reason")

@@ -162,6 +162,9 @@ func (to sink) pseudowire(p *api.Pseudowire) {
 	to.put(receiveBytes, float64(p.ReceivedOctets), of...)
 	to.put(transmitPackets, float64(p.TransmittedFrames), of...)
 	to.put(transmitBytes, float64(p.TransmittedOctets), of...)
+	if p.SuppressedRequests != nil {
+		to.put(suppressed, float64(*p.SuppressedRequests), of...)
+	}
 	for _, reason := range slices.Sorted(maps.Keys(p.Drops)) {
 		to.put(pseudowireDrops, float64(p.Drops[reason]), p.Name, p.Peer, reason)
 	}

@@ -51,7 +51,7 @@ func dc1() *site {
 			},
 			Pseudowires: []api.Pseudowire{{
 				Name: "lan", Peer: "dc2", State: "up", SinceSeconds: 50, ReceivedFrames: 10, ReceivedOctets: 1000,
-				TransmittedFrames: 20, TransmittedOctets: 2000, Drops: map[string]uint64{"wrong-cookie": 5},
+				TransmittedFrames: 20, TransmittedOctets: 2000, Drops: map[string]uint64{"wrong-cookie": 5}, SuppressedRequests: new(uint64(6)),
 			}},
 			Counters: map[string]uint64{
 				"unknown-session": 9, "control-received": 100, "control-transmitted": 90, "control-retransmitted": 4,
@@ -104,7 +104,8 @@ func TestScrape(t *testing.T) {
 		"pwd_pseudowire_state_duration_seconds dc2/lan": "50",
 		"pwd_pseudowire_receive_packets_total dc2/lan":  "10", "pwd_pseudowire_receive_bytes_total dc2/lan": "1000",
 		"pwd_pseudowire_transmit_packets_total dc2/lan": "20", "pwd_pseudowire_transmit_bytes_total dc2/lan": "2000",
-		"pwd_pseudowire_drops_total dc2/lan/wrong-cookie": "5", "pwd_datapath_drops_total unknown-session": "9",
+		"pwd_pseudowire_suppressed_requests_total dc2/lan": "6",
+		"pwd_pseudowire_drops_total dc2/lan/wrong-cookie":  "5", "pwd_datapath_drops_total unknown-session": "9",
 		"pwd_drift_total repaired": "3", "pwd_drift_total failed": "1",
 
 		"pwd_control_receive_messages_total ": "100", "pwd_control_transmit_messages_total ": "90", "pwd_control_retransmits_total ": "4",
