@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"regexp"
 	"strings"
 	"time"
 
@@ -114,6 +115,7 @@ func (a *app) sysdump(ctx context.Context, w io.Writer) (missing int, err error)
 		if failure != nil {
 			failure = fmt.Errorf("%s: %w", command.line, failure)
 		}
+		content = shownCookie.ReplaceAll(content, []byte("${1}(secret)"))
 		if err := add(command.file, content, failure); err != nil {
 			return missing, err
 		}
@@ -124,6 +126,9 @@ func (a *app) sysdump(ctx context.Context, w io.Writer) (missing int, err error)
 	return missing, errors.Join(archive.Close(), zip.Close())
 }
 
+// shownCookie is what `ip l2tp show session` has of cookies.
+var shownCookie = regexp.MustCompile(`(?m)((?:^|\s)(?:peer )?cookie )[0-9a-fA-F]+`)
+
 // question is one thing that the daemon is asked.
 type question struct {
 	name string
@@ -133,6 +138,7 @@ type question struct {
 func sysdumpQuestions(c *api.Client) []question {
 	return []question{
 		{"status.json", answerOf(c.Status)},
+		{"drift.json", answerOf(c.Drift)},
 		{"tunnels.json", answerOf(c.Tunnels)},
 		{"sessions.json", answerOf(c.Sessions)},
 		{"pseudowires.json", answerOf(c.Pseudowires)},
