@@ -171,14 +171,14 @@ func (a *app) apply(cmd *cobra.Command, o applyOptions) error {
 	c := a.client()
 	defer c.Close()
 	req := api.ApplyRequest{Name: name, Document: doc, Directory: directory(name), DryRun: o.dryRun, Disruptive: o.yes || o.dryRun, RequirePeers: o.requirePeers, ConfirmSeconds: o.confirm.Seconds()}
-	res, err := c.Apply(ctx, req)
+	res, err := a.applyShown(ctx, c, req, o.format)
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Code == api.CodeNeedsConfirmation {
 		if err := a.ask(ctx, refused); err != nil {
 			return err
 		}
 		req.Disruptive = true
-		res, err = c.Apply(ctx, req)
+		res, err = a.applyShown(ctx, c, req, o.format)
 	}
 	if err != nil {
 		return fileError(name, err)

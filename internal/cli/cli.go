@@ -29,9 +29,9 @@ const SocketVariable = "PWCTL_SOCKET"
 type Env struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
-	// StdinTerminal and StdoutTerminal say what is a terminal: somebody who can
-	// be asked, and something that shows colours.
-	StdinTerminal, StdoutTerminal bool
+	// StdinTerminal, StdoutTerminal and StderrTerminal say what is a terminal: somebody who
+	// can be asked, something that shows colours, somebody who waits.
+	StdinTerminal, StdoutTerminal, StderrTerminal bool
 	// Getenv reads an environment variable; "" where it is not set.
 	Getenv func(string) string
 	// Now and After are the clock.
@@ -53,7 +53,7 @@ type Env struct {
 func System(version string) Env {
 	return Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		StdinTerminal: isTerminal(os.Stdin), StdoutTerminal: isTerminal(os.Stdout),
+		StdinTerminal: isTerminal(os.Stdin), StdoutTerminal: isTerminal(os.Stdout), StderrTerminal: isTerminal(os.Stderr),
 		Getenv: os.Getenv, Now: time.Now, After: time.After, Location: time.Local,
 		Version: version, Validate: validateTopology, Command: runCommand, Host: thisHost(),
 	}

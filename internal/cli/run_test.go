@@ -100,7 +100,7 @@ func run(t *testing.T, socket string, c command) (code int, stdout, stderr strin
 	if c.stdout != nil {
 		e.Stdout = io.MultiWriter(&out, c.stdout)
 	}
-	e.StdinTerminal, e.StdoutTerminal = c.terminal, c.terminal
+	e.StdinTerminal, e.StdoutTerminal, e.StderrTerminal = c.terminal, c.terminal, c.terminal
 	e.Getenv = func(name string) string {
 		if v, ok := c.env[name]; ok {
 			return v
