@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -110,8 +111,29 @@ func sampleOf(key string, s shape) string {
 		if form, ok := s.form["const"].(string); ok {
 			return form
 		}
+		if sample := samples[key]; sample != "" {
+			return sample
+		}
+		return sampleIn(s.words)
+	case list:
+		if sample := samples[key]; sample != "" {
+			return sample
+		}
+		return "[" + sampleOf(key, s.of) + "]"
 	}
 	return samples[key]
+}
+
+// inWords are the ways in which the words of a shape have an example.
+var inWords = regexp.MustCompile(`, as (\S+?)(?:,|$| )|^a (?:number|time) from (\S+) to `)
+
+// sampleIn is the example that is in the words of a shape, a name if none is.
+func sampleIn(words string) string {
+	m := inWords.FindStringSubmatch(words)
+	if m == nil {
+		return "x"
+	}
+	return m[1] + m[2]
 }
 
 // Explain tells of a key of the topology, or with config of the daemon's configuration. The path
