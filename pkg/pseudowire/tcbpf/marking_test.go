@@ -40,7 +40,7 @@ func pcpOf(frame []byte) byte {
 // tags, or the one that the first tag's priority bits stand for. Those of fragments too.
 func TestMarking(t *testing.T) {
 	byPCP := [8]uint8{8, 1, 16, 26, 34, 46, 48, 56}
-	for _, set := range []setting{{cookie: 8}, {cookie: 8, v6: true}, {cookie: 8, ip: true}, {v6: true, ip: true}, {cookie: 4, crossed: true}, {cookie: 4, vlanA: 5, vlanB: 5}} {
+	for _, set := range []setting{{cookie: 8}, {cookie: 8, v6: true}, {cookie: 8, ip: true}, {v6: true, ip: true}, {cookie: 4, crossed: true}, {cookie: 4, vlanA: 5, vlanB: 5}, {cookie: 4, crossed: true, vlanA: 5, vlanB: 5}} {
 		for _, marking := range []pseudowire.Marking{{Copy: true}, {Mapped: true, Map: byPCP}} {
 			name := fmt.Sprintf("IPv6 %v, protocol 115 %v, crossed %v, VLAN %d, copied %v", set.v6, set.ip, set.crossed, set.vlanA, marking.Copy)
 			t.Run(name, func(t *testing.T) {
