@@ -68,7 +68,7 @@ var placeholders = map[string]string{
 
 // samples are values of keys, for those whose words do not give one.
 var samples = map[string]string{
-	"apiVersion": "pwd/v1", "name": "two-sites", "address": "192.0.2.1", "router-id": "192.0.2.1", "rate": "100mbit", "ceiling": "1gbit",
+	"apiVersion": "pwd/v1", "name": "two-sites", "address": "192.0.2.1", "router-id": "192.0.2.1", "rate": "100mbit", "ceiling": "1gbit", "police": "100mbit",
 	"host-name": "cisco.example", "ports": "[eth1]", "link-local": "[lacp, lldp]", "dscp": "ef", "priority": "1", "queue": "1000",
 	"sites": "[dc1, dc2]", "hello": "10s", "secret-file": "gold.secret", "class": "voice", "tunnel": "gold", "tunnels": "[gold, silver]", "active": "gold",
 	"standby": "[silver]", "hold": "30s", "end-id": "7", "agi": `"tenants"`, "cookie": "8", "mtu": "1500", "max-macs": "1000", "hub": "dc1",

@@ -76,7 +76,7 @@ var classObject = &object{
 		{key: "dscp", shape: list{of: classDSCP, least: 8, most: 8, orOne: true}, standard: "default (0)", about: "The DSCP of data packets' outer IP header. One: of all; the peer is asked for it too (RFC 3308). `copy`: that of the IP packet inside, 0 for other frames. A list of eight: by the priority bits of the frame's first tag, from 0 on; those of a frame without one are 0. The last two are the eBPF datapath's."},
 		{key: "priority", shape: integer("priority", 0, 7), standard: "0", about: "Who takes first of what is left when all have what is guaranteed to them; lower first. It takes `rate` or `ceiling`."},
 		{key: "rate", shape: rate, standard: "none", about: "What each tunnel of the class can always send, at each of its ends: octets of outer packets, the link's header included."},
-		{key: "ceiling", shape: rate, standard: "the site's `rate`", about: "What it sends at most."},
+		{key: "ceiling", shape: rate, standard: "the `rate` of its pair, or of the site", about: "What it sends at most."},
 		{key: "queue", shape: integer("queue", 1, 100000), standard: "1000", about: "How many packets wait at most, for each tunnel. It takes `rate` or `ceiling`."},
 	},
 }
@@ -233,7 +233,7 @@ const maxSocketPath = 107
 // objects are those of the topology, in the order of the reference.
 func objects() []*object {
 	return []*object{
-		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, classObject, pseudowireObject, networkObject, stormObject, attachmentObject,
+		topologyObject, metadataObject, siteObject, bridgeObject, tunnelObject, classObject, pairObject, pseudowireObject, networkObject, stormObject, attachmentObject,
 		staticTunnelObject, staticSessionObject,
 		underlayObject, steerObject, redundancyObject,
 	}
