@@ -221,8 +221,8 @@ func (s *shared) send(k int, rate uint64, buffer int) *sender {
 	s.t.Helper()
 	x := &sender{}
 	if inVM {
-		// Unbounded, they would take all the time that it has.
-		if _, err := s.hosts[k][0].NS.Flow(s.hosts[k][1].NS, sharedAddress[1], netlab.FlowOptions{Rate: 300, Size: size(rate)}); err != nil {
+		// More than the link carries, and not more than that: it would have time for nothing else.
+		if _, err := s.hosts[k][0].NS.Flow(s.hosts[k][1].NS, sharedAddress[1], netlab.FlowOptions{Rate: 150, Size: size(rate)}); err != nil {
 			s.t.Fatal(err)
 		}
 		return x
@@ -335,7 +335,7 @@ func (s *shared) awaitBacklog(lanes []lane) {
 	if err := netlab.Poll(ctx, "frames of every class to wait", func() error {
 		classes, err := s.sites[0].Client().Classes(ctx)
 		for _, c := range classes {
-			if c.BacklogOctets < 3000 {
+			if c.BacklogOctets < 1000 {
 				return fmt.Errorf("of %s %d octets wait", c.Name, c.BacklogOctets)
 			}
 		}
@@ -362,13 +362,21 @@ func (s *shared) rates(ctx context.Context, lanes []lane, window time.Duration) 
 	return each, sum
 }
 
-// judge measures until each lane has its share within 5 %: on a busy machine the senders may
+// tolerated is how far a share may be off, in percent.
+var tolerated = func() float64 {
+	if inVM {
+		return 10
+	}
+	return 5
+}()
+
+// judge measures until each lane has its share within what is tolerated: on a busy machine the senders may
 // not get to keep the link full.
 func (s *shared) judge(rate uint64, lanes []lane, window time.Duration) {
 	s.t.Helper()
 	s.awaitBacklog(lanes)
 	// What idle classes had saved is spent first.
-	s.rates(s.t.Context(), lanes, time.Second)
+	s.rates(s.t.Context(), lanes, window/2)
 	var wrong []string
 	for range 5 {
 		each, sum := s.rates(s.t.Context(), lanes, window)
@@ -377,7 +385,7 @@ func (s *shared) judge(rate uint64, lanes []lane, window time.Duration) {
 			want := float64(rate*l.want) / 100
 			off := 100 * (each[k]/want - 1)
 			s.t.Logf("%s: %s got %.3f mbit/s of %.3f: %+.1f %%", bits(rate), l.class, each[k]/1e6, want/1e6, off)
-			if math.Abs(off) > 5 {
+			if math.Abs(off) > tolerated {
 				wrong = append(wrong, fmt.Sprintf("%s got %.3f mbit/s, want %.3f: %+.1f %%", l.class, each[k]/1e6, want/1e6, off))
 			}
 		}
@@ -400,6 +408,9 @@ func bits(rate uint64) string {
 
 // size is that of datagrams, or what is written at once: at low rates they are short, for there to be enough of them.
 func size(rate uint64) int {
+	if rate < 1e6 {
+		return 100
+	}
 	if rate < 10e6 {
 		return 400
 	}
@@ -458,7 +469,7 @@ func TestShares(t *testing.T) {
 	}
 	runs := []run{{1e6, "ebpf"}, {20e6, "ebpf"}}
 	if inVM {
-		runs = []run{{1e6, "ebpf"}, {1e6, "kernel"}} // it does not carry more
+		runs = []run{{200e3, "ebpf"}, {200e3, "kernel"}} // of more its timers are too late
 	}
 	for _, r := range runs {
 		t.Run(bits(r.rate)+", "+r.datapath, func(t *testing.T) {
@@ -474,7 +485,10 @@ func TestShares(t *testing.T) {
 			for k := range capped {
 				s.send(k, rate, buffer(rate))
 			}
-			const window = 2 * time.Second
+			window := 2 * time.Second
+			if inVM {
+				window *= 2
+			}
 			s.judge(rate, capped, window)
 			s.seen(capped)
 			if inVM {
