@@ -239,6 +239,7 @@ func TestFlapping(t *testing.T) {
 		t.Skip("the agent's affair, not the datapath's")
 	}
 	w := buildTwoWays(t, datapaths()[0], ", hold: 2s")
+	before := w.choices()
 	w.cut(0)
 	w.awaitUsed("silver")
 	w.mend(0)
@@ -254,17 +255,17 @@ func TestFlapping(t *testing.T) {
 		w.cut(0)
 		w.awaitGold("has failed again", func(_ *api.Pseudowire, gold *api.RedundantTunnel) bool { return gold.State == "failed" })
 	}
-	// The active one and the other one, back, and over again.
+	// To the other one, back, and over again.
 	said, err := w.sites[0].Pwctl(within(t, 30*time.Second), "events")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(said, "uses tunnel gold (tunnel silver: nothing heard") {
+	if strings.Contains(said, "(tunnel silver: nothing heard") || strings.Contains(said, "(the peer asks for it") {
 		t.Logf("the machine is so busy that a daemon's silence was taken for a failure:\n%s", said)
 		return
 	}
-	if n := w.choices(); n != 4 {
-		t.Errorf("%d choices of a tunnel, want 4:\n%s", n, said)
+	if n := w.choices() - before; n != 3 {
+		t.Errorf("%d changes of the tunnel, want 3:\n%s", n, said)
 	}
 	f.stop(t)
 }
