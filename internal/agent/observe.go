@@ -11,6 +11,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/bridge"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 // observe follows what changed in the kernel: routes and neighbours of the
@@ -86,7 +87,12 @@ func (a *Agent) lookAtPaths() {
 
 func (a *Agent) lookAtUnderlay() {
 	for kind, dp := range a.datapaths {
-		a.faults.set("the "+string(kind)+" datapath's way to its peers", dp.Refresh())
+		err := dp.Refresh()
+		a.renew(err)
+		if errors.As(err, new(*pseudowire.TunnelsGoneError)) {
+			err = nil // told as drift
+		}
+		a.faults.set("the "+string(kind)+" datapath's way to its peers", err)
 	}
 	clear(a.carried) // sockets may be opened anew
 	failed := a.transport.Refresh()

@@ -199,13 +199,44 @@ func (a *Agent) redial(failed error) {
 			continue
 		}
 		a.event("warning", "tunnel "+t.Key, "begins anew", "its address "+gone.Local.Addr().String()+" is not on this host any more")
-		a.control.RemoveTunnel(time.Now(), t.Key, shuttingDown)
-		for _, w := range a.wires {
-			if r := w.on(t.Key); r != nil {
-				r.signalled = false
-			}
+		a.beginAnew(t)
+	}
+}
+
+// beginAnew closes a tunnel's connection, or its socket where it has none, and opens another.
+func (a *Agent) beginAnew(t *tunnel) {
+	now := time.Now()
+	a.control.RemoveTunnel(now, t.Key, shuttingDown)
+	a.drain(now)
+	for _, w := range a.wires {
+		r := w.on(t.Key)
+		if r == nil {
+			continue
 		}
-		a.faults.set("tunnel "+t.Key, a.setTunnel(&t.Tunnel))
+		if w.Static != nil {
+			a.closeRide(now, w, r)
+		}
+		r.signalled = false
+	}
+	for kind, dp := range a.datapaths {
+		a.faults.set("tunnel "+t.Key, dp.RemoveTunnel(t.Key))
+		delete(a.carried, carrier{kind, t.Key})
+	}
+	a.closeStaticTunnel(t)
+	a.faults.set("tunnel "+t.Key, a.setTunnel(&t.Tunnel))
+	a.resignal = true
+}
+
+// renew begins tunnels anew that somebody has removed from a datapath.
+func (a *Agent) renew(refreshed error) {
+	gone, ok := errors.AsType[*pseudowire.TunnelsGoneError](refreshed)
+	if !ok {
+		return
+	}
+	for _, name := range gone.Names {
+		if t := a.tunnels[name]; t != nil {
+			a.beginAnew(t)
+		}
 	}
 }
 

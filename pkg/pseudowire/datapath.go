@@ -12,6 +12,7 @@ package pseudowire
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -193,6 +194,17 @@ type Abilities struct {
 	Suppresses bool
 	// CrossConnects says that Pseudowire.Port is honoured.
 	CrossConnects bool
+}
+
+// TunnelsGoneError is in an error of Refresh if somebody has removed tunnels from the datapath
+// that it cannot make again over the sockets that they had.
+type TunnelsGoneError struct {
+	// Names are Tunnel.Name of each.
+	Names []string
+}
+
+func (e *TunnelsGoneError) Error() string {
+	return "tunnels were removed by somebody else: " + strings.Join(e.Names, ", ")
 }
 
 // Datapath carries Ethernet frames of sessions between devices and the PSN.

@@ -36,7 +36,8 @@ func TestDrift(t *testing.T) {
 			{"a VLAN", words("bridge vlan del dev eth1 vid 100"), "bridge br-lan", "VLAN 100 was taken off eth1"},
 			{"another VLAN", words("bridge vlan add dev pw-tenant-a vid 300"), "pseudowire tenant-a", "VLAN 300 was added to pw-tenant-a"},
 			{"VLAN filtering", words("ip link set br-lan type bridge vlan_filtering 0"), "bridge br-lan", "VLAN filtering was turned off"},
-			{"the session", deleteSession(t, w), "pseudowire tenant-a", "was deleted"},
+			{"the session", deleteSession(t, w), "pseudowire tenant-a", "the kernel's session"},
+			{"the tunnel", []string{"sh", "-c", "ip l2tp show tunnel | sed -n 's/^Tunnel \\([0-9]*\\),.*/\\1/p' | while read id; do ip l2tp del tunnel tunnel_id $id; done"}, "tunnel gold/dc2", "the kernel's tunnel"},
 		}...)
 	} else {
 		kinds = append(kinds, []struct {

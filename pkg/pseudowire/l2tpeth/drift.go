@@ -9,7 +9,8 @@ import (
 )
 
 // Refresh makes sessions again that somebody has deleted; routes and neighbours the
-// kernel looks up by itself. A session whose tunnel has gone waits for that.
+// kernel looks up by itself. A tunnel takes another socket: those that have gone are a
+// *pseudowire.TunnelsGoneError.
 func (d *Datapath) Refresh() error {
 	if len(d.sessions) == 0 {
 		return nil
@@ -23,12 +24,16 @@ func (d *Datapath) Refresh() error {
 	for _, k := range all {
 		there[ids{k.connID, k.id}] = true
 	}
+	gone := map[string]bool{}
 	for _, id := range slices.Sorted(maps.Keys(d.sessions)) {
 		s := d.sessions[id]
 		if there[ids{s.spec.connID, s.spec.id}] {
 			continue
 		}
-		if live, err := d.l2tp.hasTunnel(s.spec.connID); err != nil || !live {
+		if live, err := d.l2tp.hasTunnel(s.spec.connID); err != nil {
+			return &OpError{"look for", d.tunnels[s.Tunnel].String(), err}
+		} else if !live {
+			gone[s.Tunnel] = true
 			continue
 		}
 		delete(d.sessions, id)
@@ -39,7 +44,14 @@ func (d *Datapath) Refresh() error {
 			return err
 		}
 	}
-	return nil
+	if len(gone) == 0 {
+		return nil
+	}
+	e := &pseudowire.TunnelsGoneError{Names: slices.Sorted(maps.Keys(gone))}
+	for _, name := range e.Names {
+		d.Add("tunnel "+name, fmt.Sprintf("the kernel's tunnel %d was deleted", d.tunnels[name].LocalID), "begun anew", nil)
+	}
+	return e
 }
 
 // keepDevice sets again what somebody has changed of a session's device. That it has gone is
