@@ -127,13 +127,13 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 	if err == nil {
 		err = a.makeDevice(w)
 	}
+	if err == nil && w.fault == nil {
+		err = a.attach(w)
+	}
 	if err != nil && moves {
 		// It does not get to where it is noted, and may not stay where nobody looks for it.
 		err = errors.Join(err, a.bridges.RemoveAttachment(w.Name))
 		w.vacated = true
-	}
-	if err == nil && w.fault == nil {
-		err = a.attach(w)
 	}
 	w.unfinished = err != nil
 	a.faults.set("pseudowire "+w.Name, cmp.Or(err, w.attachFault))
