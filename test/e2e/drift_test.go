@@ -149,3 +149,58 @@ func echo(ctx context.Context, w *world, l *lan) error {
 	}
 	return err
 }
+
+// What the daemon does itself, and what happens to interfaces of others, is no drift.
+func TestOwnChangesAreNoDrift(t *testing.T) {
+	if inVM {
+		t.Skip("machines are slow; what they have beyond this is in TestDrift")
+	}
+	w := build(t, network{}).start()
+	s := w.sites[0]
+	apply := func(old, next string) {
+		t.Helper()
+		w.write(strings.ReplaceAll(w.text(""), old, next))
+		for _, s := range w.sites {
+			if out, err := s.Pwctl(t.Context(), "apply", "-y", "-f", w.topology); err != nil {
+				t.Fatalf("apply: %v\n%s", err, out)
+			}
+		}
+		w.awaitUp()
+	}
+	apply("dc1: {bridge: br-lan, vlan: 100}", "dc1: {bridge: br-lan, vlan: 100, pcp: keep}")
+	apply("tunnel: gold", "tunnel: gold\n    mtu: 1400")
+	apply("tunnel: gold", "tunnel: gold\n    storm-control: {broadcast: 1000pps}")
+	apply("dc1: {interface: eth2}", "dc1: {interface: eth2, link-local: [lldp]}")
+	apply("", "")
+	if out, err := s.Pwctl(t.Context(), "rotate", "cookies", "--all"); err != nil {
+		t.Fatalf("rotate: %v\n%s", err, out)
+	}
+	for _, link := range []string{"eth1", "eth2", "eth0"} {
+		for _, state := range []string{"down", "up"} {
+			if out, err := s.NS.Run(t.Context(), "ip", "link", "set", link, state); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		}
+	}
+	w.awaitUp()
+	w.echoes(t, w.a)
+	w.echoes(t, w.b)
+	none := func(when string) {
+		t.Helper()
+		for _, s := range w.sites {
+			if all, err := s.Client().Drift(t.Context()); err != nil || len(all) > 0 {
+				t.Errorf("%s, %s: %+v, %v", when, s.Name, all, err)
+			}
+		}
+	}
+	none("before a restart")
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitUp()
+	w.echoes(t, w.a)
+	none("after it")
+}
