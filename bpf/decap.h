@@ -190,6 +190,7 @@ static __always_inline int strip(struct __sk_buff *skb, __u32 header, __u32 fram
 				 const struct ethhdr *inner)
 {
 	__u32 least = min_len + ETH_HLEN;
+	struct ethhdr *eth;
 
 	/* The helper leaves no less than an IP header behind it. */
 	if (frame < least && bpf_skb_change_tail(skb, header + least, 0))
@@ -201,7 +202,11 @@ static __always_inline int strip(struct __sk_buff *skb, __u32 header, __u32 fram
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
 	if (frame < least && bpf_skb_change_tail(skb, frame, 0))
 		return -1;
-	return bpf_skb_store_bytes(skb, 0, inner, sizeof(*inner), 0);
+	eth = (void *)(long)skb->data;
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return bpf_skb_store_bytes(skb, 0, inner, sizeof(*inner), 0);
+	*eth = *inner;
+	return 0;
 }
 
 /* How a frame fits the pseudowire's device. */
@@ -258,6 +263,7 @@ static __always_inline enum fit fit(struct __sk_buff *skb, const struct receive 
 struct content {
 	__u64 header;
 	__u64 frame;
+	__be32 sublayer; /* 0 if there is none; in front of inner as in the packet */
 	struct ethhdr inner;
 };
 
@@ -293,10 +299,21 @@ static __always_inline int take_out(struct __sk_buff *skb, const struct packet *
  */
 static __always_inline int is_gathered(struct __sk_buff *skb, __be16 ethertype)
 {
+	const __u8 *ip = (const __u8 *)(long)skb->data + ETH_HLEN;
 	__u32 protocol_at = ETH_HLEN;
 	struct vlan_tag tag;
-	__u8 protocol;
+	union {
+		__u8 protocol;
+		__u64 word; /* all of it, see struct scratch */
+	} in;
 
+	/* What most frames are, read in place. */
+	if (ip + sizeof(struct iphdr) <= (const __u8 *)(long)skb->data_end) {
+		if (ethertype == bpf_htons(ETH_P_IP))
+			return ip[offsetof(struct iphdr, protocol)] == IPPROTO_TCP;
+		if (ethertype == bpf_htons(ETH_P_IPV6))
+			return ip[offsetof(struct ipv6hdr, nexthdr)] == IPPROTO_TCP;
+	}
 	if (is_tag(ethertype)) {
 		if (bpf_skb_load_bytes(skb, protocol_at, &tag, sizeof(tag)))
 			return 0;
@@ -309,8 +326,8 @@ static __always_inline int is_gathered(struct __sk_buff *skb, __be16 ethertype)
 		protocol_at += offsetof(struct ipv6hdr, nexthdr);
 	else
 		return 0;
-	return !bpf_skb_load_bytes(skb, protocol_at, &protocol, sizeof(protocol)) &&
-	       protocol == IPPROTO_TCP;
+	return !bpf_skb_load_bytes(skb, protocol_at, &in.protocol, sizeof(in.protocol)) &&
+	       in.protocol == IPPROTO_TCP;
 }
 
 static __always_inline void count_taken(struct __sk_buff *skb, __u32 session, __u64 frame)
@@ -401,10 +418,14 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 {
 	__u32 session = p->session;
 	__u32 device = rx->device, lane = rx->lane, number = 0, hold = 0, first = 0;
-	struct content c = {.header = p->header};
-	__be32 sublayer = 0;
+	struct content c;
 	int taken;
 
+	/* Each by itself: what a helper is to write to must not have been written to as a
+	 * word before, see struct scratch.
+	 */
+	c.header = p->header;
+	c.sublayer = 0;
 	/* Loaded here, lest the compiler share one load with two offsets below. */
 	same_value(device);
 	same_value(lane);
@@ -424,14 +445,8 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	    ((p->cookie ^ rx->previous) & rx->cookie_mask))
 		return drop(session, WRONG_COOKIE);
 	c.header += rx->cookie_len;
-	if (rx->flags & RX_SUBLAYER) {
-		/* RFC 5085, Section 3: VCCV that nobody asked for is discarded. */
-		if (bpf_skb_load_bytes(skb, c.header, &sublayer, sizeof(sublayer)) ||
-		    (sublayer & bpf_htonl(L2TP_SUBLAYER_V)))
-			return drop(session, ERROR);
+	if (rx->flags & RX_SUBLAYER)
 		c.header += L2TP_SUBLAYER_LEN;
-	}
-
 	if (ETH_HLEN + p->ip_len > skb->len)
 		return PASS;
 	/* Links pad; the padding is no part of the frame. */
@@ -440,17 +455,25 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	if (skb->len < c.header + ETH_HLEN)
 		return drop(session, ERROR);
 	c.frame = skb->len - c.header;
-	if (bpf_skb_load_bytes(skb, c.header, &c.inner, sizeof(c.inner)))
+	if (rx->flags & RX_SUBLAYER) {
+		if (bpf_skb_load_bytes(skb, c.header - L2TP_SUBLAYER_LEN, &c.sublayer,
+				       L2TP_SUBLAYER_LEN + sizeof(c.inner)))
+			return drop(session, ERROR);
+		/* RFC 5085, Section 3: VCCV that nobody asked for is discarded. */
+		if (c.sublayer & bpf_htonl(L2TP_SUBLAYER_V))
+			return drop(session, ERROR);
+	} else if (bpf_skb_load_bytes(skb, c.header, &c.inner, sizeof(c.inner))) {
 		return drop(session, ERROR);
+	}
 	if (!(rx->flags & RX_UP))
 		return drop(session, NOT_ESTABLISHED);
 
-	if ((rx->flags & RX_NUMBERS) && (sublayer & bpf_htonl(L2TP_SUBLAYER_S))) {
+	if ((rx->flags & RX_NUMBERS) && (c.sublayer & bpf_htonl(L2TP_SUBLAYER_S))) {
 		struct order *order = bpf_map_lookup_elem(&orders, &session);
 
 		if (!order)
 			return drop(session, ERROR);
-		number = bpf_ntohl(sublayer) & L2TP_NUMBER_MASK;
+		number = bpf_ntohl(c.sublayer) & L2TP_NUMBER_MASK;
 		switch (turn_of(order, number, c.frame + sizeof(struct vlan_tag) <= HELD_LEN,
 				in_lane)) {
 		case TURN_NOW:

@@ -13,11 +13,23 @@
  */
 static __always_inline __u32 tos_inside(struct __sk_buff *skb, __be16 ethertype)
 {
+	const __u8 *at = (const __u8 *)(long)skb->data + ETH_HLEN;
+	__u32 first, second;
 	__u8 b[2];
 
-	if (!is_ip(ethertype) || bpf_skb_load_bytes(skb, ETH_HLEN, b, sizeof(b)))
+	if (!is_ip(ethertype))
 		return 0;
-	return ethertype == bpf_htons(ETH_P_IP) ? b[1] : (b[0] & 0x0f) << 4 | b[1] >> IP6_ECN_SHIFT;
+	if (at + sizeof(b) <= (const __u8 *)(long)skb->data_end) {
+		first = at[0];
+		second = at[1];
+	} else {
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, b, sizeof(b)))
+			return 0;
+		first = b[0];
+		second = b[1];
+	}
+	return ethertype == bpf_htons(ETH_P_IP) ? second
+						: (first & 0x0f) << 4 | second >> IP6_ECN_SHIFT;
 }
 
 /* Writes the ECN field of the IP header at l3, whose first two octets are b. */

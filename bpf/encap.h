@@ -31,8 +31,10 @@ struct inner {
 	__u64 tags_len;
 	__u64 tos;
 	__u8 addresses[2 * ETH_ALEN];
-	__be16 ethertype;
+	__be16 ethertype; /* right behind them, as in a frame without tags */
 };
+
+#define INNER_LEN (2 * ETH_ALEN + sizeof(__be16))
 
 /* 802.1Q, Section 9.6: VID 0 is a priority tag, the frame belongs to no VLAN. */
 static __always_inline int tagged_for(struct __sk_buff *skb, const struct transmit *tx)
@@ -82,9 +84,7 @@ static __always_inline int take_tags(struct __sk_buff *skb, struct inner *inner)
 static __always_inline int load_inner(struct __sk_buff *skb, const struct transmit *tx,
 				      struct inner *inner)
 {
-	if (bpf_skb_load_bytes(skb, 0, inner->addresses, sizeof(inner->addresses)) ||
-	    bpf_skb_load_bytes(skb, sizeof(inner->addresses), &inner->ethertype,
-			       sizeof(inner->ethertype)))
+	if (bpf_skb_load_bytes(skb, 0, inner->addresses, INNER_LEN))
 		return -1;
 	/* RFC 6040, Section 4.1, normal mode. */
 	if (tx->flags & (TX_ECN | TX_COPY_DSCP))
@@ -99,6 +99,8 @@ static __always_inline int load_inner(struct __sk_buff *skb, const struct transm
 /* Writes the inner Ethernet header, tags included, at the given offset. */
 static __always_inline int store_inner(struct __sk_buff *skb, __u32 at, const struct inner *inner)
 {
+	if (!inner->tags_len)
+		return bpf_skb_store_bytes(skb, at, inner->addresses, INNER_LEN, 0);
 	if (bpf_skb_store_bytes(skb, at, inner->addresses, sizeof(inner->addresses), 0))
 		return -1;
 	at += sizeof(inner->addresses);
