@@ -3,6 +3,7 @@ package topology
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -90,12 +91,26 @@ func (s *source) place(at spot) Place {
 	}
 	p.Line = min(p.Line, len(s.lines))
 	if s.charactersLine != p.Line {
-		s.characters, s.charactersLine = []rune(s.lines[p.Line-1]), p.Line
+		s.characters, s.charactersLine = []rune(withoutCookies(s.lines[p.Line-1])), p.Line
 	}
 	line := s.characters
 	p.Column = min(p.Column, len(line)+1)
 	p.Source, p.Caret = excerptOf(line, p.Column)
 	return p
+}
+
+// shownCookies are what may be cookies in a line: values of that key, and what looks like one.
+var shownCookies = regexp.MustCompile(`(cookie["']?\s*:\s*["']?)([0-9A-Za-z]{5,})|(["'])((?:0[xX])?[0-9A-Fa-f]{8}(?:[0-9A-Fa-f]{8})?["'])`)
+
+// withoutCookies is a line of the same length in which cookies cannot be read.
+func withoutCookies(line string) string {
+	return shownCookies.ReplaceAllStringFunc(line, func(found string) string {
+		m := shownCookies.FindStringSubmatch(found)
+		if m[2] != "" {
+			return m[1] + strings.Repeat("*", len(m[2]))
+		}
+		return m[3] + strings.Repeat("*", len(m[4])-1) + m[3]
+	})
 }
 
 // excerptOf makes a line fit to be shown: nothing that moves the cursor, and of
