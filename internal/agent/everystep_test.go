@@ -14,8 +14,8 @@ import (
 )
 
 var (
-	plansFlag = flag.Int("plans", 200, "how many random plans have every step fail")
-	pairsFlag = flag.Int("pairs", 2, "how many random pairs of topologies have every step fail between two daemons")
+	plansFlag = flag.Int("plans", 120, "how many random plans have every step fail")
+	pairsFlag = flag.Int("pairs", 1, "how many random pairs of topologies have every step fail between two daemons")
 	firstFlag = flag.Uint64("first", 1, "the seed of the first of the pairs")
 )
 
