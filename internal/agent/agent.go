@@ -121,6 +121,7 @@ type sockets interface {
 	Restore(transport.State) error
 	Refresh() error
 	Inherit(name string, fd int) error
+	Inherits(transport.ConnectionState) bool
 	Disown() (names []string)
 	KeepAgain()
 	Counters() transport.Counters
@@ -240,6 +241,10 @@ type Agent struct {
 	outbox []parting
 	// failed are tunnels whose attempt has just come to nothing.
 	failed []*tunnel
+	// statics are the sockets of static tunnels that an earlier daemon left and nobody has asked for yet,
+	// staticsDue says that they are others than their file has.
+	statics    map[uint32]transport.ConnectionState
+	staticsDue bool
 	// unsaved are tunnels whose state could not be written.
 	unsaved map[string]bool
 	// resumed is set once everything has been taken up that an earlier daemon left,

@@ -194,9 +194,10 @@ func (s *memorySockets) SetDataSessions([]uint32) error    { return nil }
 func (s *memorySockets) Refresh() error                    { return nil }
 func (s *memorySockets) Counters() (c transport.Counters)  { return c }
 
-func (s *memorySockets) Inherit(string, int) error { return nil }
-func (s *memorySockets) Disown() []string          { return nil }
-func (s *memorySockets) KeepAgain()                {}
+func (s *memorySockets) Inherit(string, int) error               { return nil }
+func (s *memorySockets) Inherits(transport.ConnectionState) bool { return false }
+func (s *memorySockets) Disown() []string                        { return nil }
+func (s *memorySockets) KeepAgain()                              {}
 
 func (s *memorySockets) Close() error {
 	s.ether.mu.Lock()

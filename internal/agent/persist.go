@@ -12,6 +12,11 @@ func (a *Agent) save() {
 	for _, name := range a.control.TakeDirty() {
 		a.unsaved[name] = true
 	}
+	if a.staticsDue {
+		err := a.saveStatics()
+		a.faults.set("the sockets of static tunnels", err)
+		a.staticsDue = err != nil
+	}
 	if len(a.unsaved) == 0 {
 		return
 	}

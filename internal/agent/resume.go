@@ -27,6 +27,7 @@ func (a *Agent) resume() error {
 		a.log.Error("not everything of the applied topology can be set, trying again", "err", err)
 	}
 	a.former = nil
+	a.dropStatics()
 	a.adopt()
 	if err := a.prune(); err != nil {
 		a.unclean = true
@@ -83,6 +84,7 @@ func (a *Agent) restore(now time.Time) error {
 	if err := a.transport.Restore(sockets); err != nil {
 		a.log.Warn("cannot open every saved socket again, trying again", "err", err)
 	}
+	a.restoreStatics()
 	a.disown()
 	a.transport.KeepAgain() // one place may have what another has not
 	return nil

@@ -28,8 +28,11 @@ const staticWords = "static: nothing tells whether the peer is there"
 // is shown, and tried again.
 func (a *Agent) setStaticTunnel(t *tunnel) error {
 	now := time.Now()
-	a.control.RemoveTunnel(now, t.Key, shuttingDown) // it may have signalled until now
-	a.drain(now)
+	if _, signals := a.control.SaveTunnel(t.Key); signals { // until now
+		// Not otherwise: at a start the sessions of others wait there for their pseudowires.
+		a.control.RemoveTunnel(now, t.Key, shuttingDown)
+		a.drain(now)
+	}
 	x := t.Static
 	want := transport.ConnectionState{
 		Connection: x.LocalID, Encapsulation: t.Encapsulation, Connected: true,
@@ -44,7 +47,9 @@ func (a *Agent) setStaticTunnel(t *tunnel) error {
 		a.closeStaticTunnel(t)
 		t.socket = want
 		t.reason = ""
-		if err := a.transport.Restore(transport.State{Connections: []transport.ConnectionState{want}}); err != nil {
+		if a.leftStatic(want) {
+			// The kernel's tunnel hangs on it.
+		} else if err := a.transport.Restore(transport.State{Connections: []transport.ConnectionState{want}}); err != nil {
 			t.reason = err.Error()
 		}
 	}
@@ -63,6 +68,7 @@ func (a *Agent) closeStaticTunnel(t *tunnel) {
 		return
 	}
 	a.transport.Release(t.socket.Connection)
+	a.staticsDue = true
 	t.socket, t.state, t.reason = transport.ConnectionState{}, control.ConnectionIdle, ""
 }
 

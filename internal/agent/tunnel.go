@@ -171,6 +171,7 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 	a.carried[key] = t
 	if t.Socket >= 0 {
 		a.unsaved[s.Tunnel] = true // which socket it is
+		a.staticsDue = a.staticsDue || a.tunnels[s.Tunnel].Static != nil
 	}
 	if known := a.tunnels[s.Tunnel]; known.set == nil {
 		known.set = map[pseudowire.Kind]pseudowire.Tunnel{dp.Kind(): t}

@@ -164,3 +164,27 @@ func TestStaticComesAndGoes(t *testing.T) {
 	apply(signalled, 2, 2)
 	apply(static, 1, 1)
 }
+
+// At a start a static tunnel leaves the sessions of signalled ones alone: no frame of either is lost.
+func TestStaticBesideSignalledRestarts(t *testing.T) {
+	w := build(t, network{})
+	w.write(strings.NewReplacer(
+		"gold: {sites: [dc1, dc2]}", "gold: {sites: [dc1, dc2], static: {dc1: {connection-id: 10, port: 5000}, dc2: {connection-id: 20, port: 6000}}}",
+		"    tunnel: gold\n", "    tunnel: gold\n    static: {dc1: {session-id: 100, cookie: \"a1a2a3a4\"}, dc2: {session-id: 200}}\n",
+	).Replace(w.text("")))
+	w.start()
+	all := []flows{w.flows(w.a, netlab.FlowOptions{Rate: steady, Size: 200}), w.flows(w.b, netlab.FlowOptions{Rate: steady, Size: 200})}
+	for _, s := range w.sites {
+		s.Daemon.Kill()
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.awaitUp()
+		for _, f := range all {
+			f.await(t, steady/5)
+		}
+	}
+	for _, f := range all {
+		f.stop(t)
+	}
+}

@@ -127,10 +127,10 @@ func (t *Transport) forget(c *connection) {
 // address or setting an option would hold the socket, and cost the frame that the kernel
 // sends from it at that moment.
 func (t *Transport) adopt(c *connection) {
-	i := t.inherited[keptName(c.Connection)]
-	if i == nil || c.Kept == 0 || i.cookie != c.Kept || !c.Connected {
+	if !t.Inherits(c.ConnectionState) || !c.Connected {
 		return
 	}
+	i := t.inherited[keptName(c.Connection)]
 	switch {
 	case c.Encapsulation == l2tpv3.IP && c.kernel < 0:
 		c.kernel = i.fd
@@ -195,4 +195,10 @@ func sameNamespace(fd int) error {
 		err = fmt.Errorf("it is of another network namespace")
 	}
 	return err
+}
+
+// Inherits reports whether Restore would go on with the socket that a state is of.
+func (t *Transport) Inherits(s ConnectionState) bool {
+	i := t.inherited[keptName(s.Connection)]
+	return i != nil && s.Kept != 0 && i.cookie == s.Kept
 }
