@@ -202,6 +202,10 @@ type Agent struct {
 	carried map[carrier]pseudowire.Tunnel
 	// dials are the tunnels of the sockets with a port of their own, by connection.
 	dials map[uint32]string
+	// pathCaps are what was saved of tunnels that are not set yet (pathProbe.cap).
+	pathCaps map[string]int
+	// probeWait is for how long the answer to a probe of a path is waited for.
+	probeWait time.Duration
 	// heard is what the sessions had received when their counters were last read.
 	heard    map[uint32]uint64
 	lastLook time.Time
@@ -314,6 +318,8 @@ func newAgent(opt Options) *Agent {
 		orphans:   make(map[uint32]pseudowire.Datapath),
 		carried:   make(map[carrier]pseudowire.Tunnel),
 		dials:     make(map[uint32]string),
+		pathCaps:  make(map[string]int),
+		probeWait: defaultProbeWait,
 		heard:     make(map[uint32]uint64),
 		unsaved:   make(map[string]bool),
 		undecided: make(map[*wire]bool),

@@ -50,6 +50,9 @@ func (a *Agent) deadline() (time.Time, bool) {
 	if !a.watchAt.IsZero() && (!ok || a.watchAt.Before(d)) {
 		d, ok = a.watchAt, true
 	}
+	if next, any := a.nextProbe(); any && (!ok || next.Before(d)) {
+		d, ok = next, true
+	}
 	if a.unconfirmed() && a.trial == nil && (!ok || a.generation.Confirm.Before(d)) {
 		return *a.generation.Confirm, true
 	}

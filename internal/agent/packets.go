@@ -54,6 +54,7 @@ func (a *Agent) advance(now time.Time) {
 		a.listen(now)
 	}
 	a.watch(now)
+	a.probePaths(now)
 	a.control.Advance(now)
 }
 

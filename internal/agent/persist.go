@@ -36,7 +36,7 @@ func (a *Agent) saveTunnel(name string) error {
 		if !ok {
 			return a.store.removeTunnel(name)
 		}
-		err := a.store.changeTunnel(name, &tunnelChange{Control: change, Sockets: a.socketsOf(&change.TunnelState)})
+		err := a.store.changeTunnel(name, &tunnelChange{Control: change, Sockets: a.socketsOf(&change.TunnelState), PathMTU: a.pathCap(name)})
 		if err == nil {
 			return nil
 		}
@@ -62,7 +62,7 @@ func (a *Agent) saveWhole(name string) error {
 	if !ok {
 		return a.store.removeTunnel(name)
 	}
-	err := a.store.setTunnel(name, &tunnelRecord{Boot: a.boot, Control: state, Sockets: a.socketsOf(&state)})
+	err := a.store.setTunnel(name, &tunnelRecord{Boot: a.boot, Control: state, Sockets: a.socketsOf(&state), PathMTU: a.pathCap(name)})
 	if err == nil {
 		return nil
 	}

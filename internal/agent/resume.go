@@ -60,6 +60,7 @@ func (a *Agent) restore(now time.Time) error {
 	var sockets transport.State
 	for name, r := range records {
 		state.Tunnels = append(state.Tunnels, r.Control)
+		a.pathCaps[name] = r.PathMTU
 		for _, c := range r.Sockets {
 			sockets.Connections = append(sockets.Connections, c)
 			if c.Initiator {

@@ -217,6 +217,9 @@ func (a *Agent) tunnelViews() []api.Tunnel {
 			}
 		}
 		v.PathMTU = a.transport.PathMTU(c.LocalID)
+		if known := a.tunnels[t.Key]; known != nil && known.probe.cap != 0 && v.PathMTU > known.probe.cap {
+			v.PathMTU, v.BlackHole = known.probe.cap, true
+		}
 		views = append(views, v)
 	}
 	return views

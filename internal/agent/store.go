@@ -91,12 +91,15 @@ type tunnelRecord struct {
 	Boot    string                      `json:"boot"`
 	Control control.TunnelState         `json:"control"`
 	Sockets []transport.ConnectionState `json:"sockets,omitempty"`
+	// PathMTU is pathProbe's cap.
+	PathMTU int `json:"pathMTU,omitempty"`
 }
 
 // tunnelChange is what is appended: a later state of a tunnelRecord.
 type tunnelChange struct {
 	Control control.TunnelChange        `json:"control"`
 	Sockets []transport.ConnectionState `json:"sockets,omitempty"`
+	PathMTU int                         `json:"pathMTU,omitempty"`
 }
 
 // BusyError says that another daemon holds the state directory.
@@ -386,7 +389,7 @@ func (s *store) readTunnel(file string) (*tunnelRecord, error) {
 		if err := r.Control.Merge(c.Control); err != nil {
 			return nil, &DamagedError{path, err}
 		}
-		r.Sockets, rest = c.Sockets, after
+		r.Sockets, r.PathMTU, rest = c.Sockets, c.PathMTU, after
 	}
 }
 

@@ -34,6 +34,8 @@ type tunnel struct {
 	told string
 	// pathMTU is that of the path to the peer when it was last looked at; 0 before.
 	pathMTU int
+	// probe looks whether the path carries what it is taken for.
+	probe pathProbe
 	// fault is why the control machine was not told of the tunnel.
 	fault error
 	// socket is that of one without a control connection, since is how long it has been so;
@@ -62,6 +64,8 @@ func (a *Agent) setTunnel(t *topology.Tunnel) error {
 	known := a.tunnels[t.Key]
 	if known == nil {
 		known = &tunnel{}
+		known.probe.cap, known.probe.told = a.pathCaps[t.Key], a.pathCaps[t.Key]
+		delete(a.pathCaps, t.Key)
 		a.tunnels[t.Key] = known
 	}
 	known.Tunnel, known.fault, a.resignal, a.peersDue = *t, nil, true, true
@@ -96,10 +100,10 @@ func (a *Agent) recarry(t *tunnel) error {
 		}
 		can := dp.Abilities()
 		checksum, df := t.Checksum && can.Checksum, t.DF && can.DF
-		if c.Checksum == checksum && c.DF == df && !t.unsure[kind] {
+		if c.Checksum == checksum && c.DF == df && c.PathMTU == t.probe.cap && !t.unsure[kind] {
 			continue
 		}
-		c.Checksum, c.DF = checksum, df
+		c.Checksum, c.DF, c.PathMTU = checksum, df, t.probe.cap
 		if err := dp.SetTunnel(c); err != nil {
 			if t.unsure == nil {
 				t.unsure = make(map[pseudowire.Kind]bool)
@@ -152,7 +156,7 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 		Name: s.Tunnel, LocalID: s.Connection, RemoteID: s.RemoteConnection,
 		Encapsulation: a.tunnels[s.Tunnel].Encapsulation, Local: local, Remote: remote, Socket: -1,
 		ECN: s.ECN, Checksum: a.tunnels[s.Tunnel].Checksum && dp.Abilities().Checksum,
-		DF: a.tunnels[s.Tunnel].DF && dp.Abilities().DF,
+		DF: a.tunnels[s.Tunnel].DF && dp.Abilities().DF, PathMTU: a.tunnels[s.Tunnel].probe.cap,
 	}
 	if dp.Kind() == pseudowire.Kernel {
 		var err error

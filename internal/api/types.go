@@ -27,9 +27,11 @@ type Tunnel struct {
 	Encapsulation string `json:"encapsulation"`
 	// PathMTU is the longest packet to the peer, IP header included, that is not
 	// fragmented, as far as this host knows; 0 is not known.
-	PathMTU int    `json:"pathMTU,omitempty"`
-	Reason  string `json:"reason,omitempty"`
-	Cause   *Cause `json:"cause,omitempty"`
+	PathMTU int `json:"pathMTU,omitempty"`
+	// BlackHole says that longer packets vanish on the way, and no router says so.
+	BlackHole bool   `json:"blackHole,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+	Cause     *Cause `json:"cause,omitempty"`
 	// Next is what to do or to look at where the tunnel is not as it should be.
 	Next string `json:"next,omitempty"`
 	// SinceSeconds is how long the state has lasted.

@@ -225,7 +225,11 @@ func describeTunnel(ctx context.Context, c *api.Client, it item, p *page) error 
 	p.title("Tunnel "+t.Name+" to "+t.Peer, t.State, t.SinceSeconds, t.Reason)
 	p.cause(t.Cause, t.Next)
 	p.field("Encapsulation", t.Encapsulation)
-	p.field("Path MTU", number(uint32(t.PathMTU)))
+	path := number(uint32(t.PathMTU))
+	if t.BlackHole {
+		path += ", longer packets are lost on the way and no router says so"
+	}
+	p.field("Path MTU", path)
 	p.field("Hello", strconv.FormatFloat(t.HelloSeconds, 'g', -1, 64)+"s")
 	p.field("Authenticated", yesNo(t.Authenticated))
 	p.field("ECN", yesNo(t.ECN))

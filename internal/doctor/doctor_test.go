@@ -162,6 +162,11 @@ func TestWhatIsWrong(t *testing.T) {
 			x := &w.Status.Tunnels[0]
 			x.PathMTU, x.Local, x.Encapsulation = 1500, "2001:db8::1", "ip"
 		}, "note mtu: pseudowire lan to dc2: packets of more than 1434 octets travel in fragments (its MTU is 1500, the path's 1500)", "", "raise the underlay's MTU to 1566"},
+		{"a black hole", func(w *world) {
+			w.Status.Tunnels[0].PathMTU, w.Status.Tunnels[0].BlackHole = 1400, true
+			w.Status.Pseudowires[0].MTU = 1300
+		},
+			"warning mtu: tunnel gold to dc2: packets of more than 1400 octets are lost on the way, and no router says so", "somebody drops ICMP", "ip route change … mtu lock 1400"},
 		{"an address on a whole interface", func(w *world) {
 			w.Addresses = func(name string) ([]netip.Addr, error) {
 				return []netip.Addr{netip.MustParseAddr("fe80::1"), netip.MustParseAddr("10.1.2.3")}, nil

@@ -138,6 +138,11 @@ func mtu(_ context.Context, x *examination) {
 		if t.State != "established" || t.PathMTU == 0 {
 			continue
 		}
+		if t.BlackHole {
+			x.find(Warning, fmt.Sprintf("tunnel %s to %s: packets of more than %d octets are lost on the way, and no router says so", t.Name, t.Peer, t.PathMTU),
+				"somebody drops ICMP, which would tell; what is longer leaves in fragments of that length",
+				fmt.Sprintf("let ICMP through (IPv4: type 3, code 4; IPv6: type 2), or say what the path carries: ip route change … mtu lock %d", t.PathMTU))
+		}
 		for _, s := range x.site.Sessions {
 			if s.Tunnel != t.Name || s.Peer != t.Peer {
 				continue

@@ -54,7 +54,7 @@ var (
 	tunnelSince          = gauge("pwd_tunnel_state_duration_seconds", "For how long the control connection has been in its state.", "tunnel", "peer")
 	tunnelHeard          = gauge("pwd_tunnel_silence_seconds", "For how long nothing has been heard of the peer, data included.", "tunnel", "peer")
 	tunnelRTT            = gauge("pwd_tunnel_rtt_seconds", "Smoothed time from a control message to its acknowledgment; absent until measured.", "tunnel", "peer")
-	tunnelPathMTU        = gauge("pwd_tunnel_path_mtu_bytes", "Longest packet to the peer that is not fragmented; absent if unknown.", "tunnel", "peer")
+	tunnelPathMTU        = gauge("pwd_tunnel_path_mtu_bytes", "Longest packet to the peer that is not fragmented, also where only probes have shown it; absent if unknown.", "tunnel", "peer")
 	tunnelRetransmits    = counter("pwd_tunnel_retransmits_total", "Control messages that were sent again, since the connection began.", "tunnel", "peer")
 	tunnelUnacknowledged = gauge("pwd_tunnel_unacknowledged_messages", "Control messages that the peer has yet to acknowledge, those that wait for its window included.", "tunnel", "peer")
 	tunnelSessions       = gauge("pwd_tunnel_sessions", "Sessions of the control connection.", "tunnel", "peer")

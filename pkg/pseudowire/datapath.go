@@ -50,6 +50,9 @@ type Tunnel struct {
 	// and counted (DropOversize), and its sender is told by ICMP, from the frame's own
 	// destination, where there is an IP packet in it that asks not to be fragmented.
 	DF bool
+	// PathMTU is the longest packet, IP header included, that is known to get through where
+	// routers do not say what does not (RFC 4821); 0 is whatever the host takes the path for.
+	PathMTU int
 }
 
 // Pseudowire is a device to be: one netdev towards the attachment circuit.

@@ -69,6 +69,9 @@ type network struct {
 	ipv6      bool // the underlay's addresses
 	underlay  int  // its MTU; 0 is 1500
 	lan       int  // the MTU of the LANs; 0 is 1500
+	// hole is the MTU of the far half of an underlay with a router that says nothing of
+	// what does not fit; 0 is no router.
+	hole int
 	// raw leaves tags to the tests: hosts of tenant-a speak untagged.
 	raw bool
 }
@@ -134,7 +137,11 @@ func build(t *testing.T, n network) *world {
 		}
 		t.Cleanup(w.sites[i].Close)
 	}
-	w.underlay[0], w.underlay[1] = w.lab.Veth(w.sites[0].NS, "eth0", w.sites[1].NS, "eth0")
+	if n.hole == 0 {
+		w.underlay[0], w.underlay[1] = w.lab.Veth(w.sites[0].NS, "eth0", w.sites[1].NS, "eth0")
+	} else {
+		prefix = w.throughHole()
+	}
 	for i := range w.sites {
 		if slices.Contains(n.datapaths[:], "kernel") {
 			// As on a wire, nothing leaves with a checksum that is still to be computed:
@@ -152,6 +159,9 @@ func build(t *testing.T, n network) *world {
 			}
 			l.hosts[i] = nic.Up()
 		}
+	}
+	if n.hole != 0 {
+		w.routes()
 	}
 	w.write(w.text(""))
 	return w

@@ -39,6 +39,7 @@ type connection struct {
 	tie     *l2tpv3.TieBreaker
 	auth    auth
 	rel     reliable
+	probe   probe
 
 	heard       time.Time
 	helloAfter  time.Duration

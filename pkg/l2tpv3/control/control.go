@@ -147,6 +147,9 @@ type Transmit struct {
 	Initiator bool
 	Path      Path
 	Payload   []byte
+	// Whole says that the packet is not to be fragmented, here or on the way: it shows
+	// whether the path carries it (see Endpoint.Probe).
+	Whole bool
 }
 
 // Connected says that the connection is established, with the peer's address and

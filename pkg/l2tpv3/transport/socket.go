@@ -130,6 +130,21 @@ func fragment(fd int, six bool) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
 }
 
+// setWhole has what is sent next not fragmented, whatever the kernel takes for the path's
+// MTU (RFC 8899, Section 3, item 2), or as it is otherwise.
+func (s *socket) setWhole(on bool) error {
+	six := s.local.Addr().Is6()
+	if !on {
+		return s.control(func(fd int) error { return fragment(fd, six) })
+	}
+	return s.control(func(fd int) error {
+		if six {
+			return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+		}
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+	})
+}
+
 // setShared lets others of ours bind to the socket's address and port, or not.
 func (s *socket) setShared(on bool) error {
 	value := 0

@@ -281,6 +281,12 @@ func (t *Transport) send(m control.Transmit) error {
 	if err != nil {
 		return err
 	}
+	if m.Whole {
+		if err := s.setWhole(true); err != nil {
+			return err
+		}
+		defer s.setWhole(false)
+	}
 	pending, err := s.send(m.Path.Remote, m.Payload)
 	t.socketErrors.Add(uint64(pending))
 	return err

@@ -1,0 +1,85 @@
+package control
+
+import (
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+)
+
+// probe asks how long packets to the peer may be, in the manner of RFC 8899: a message is
+// made as long as that, and an acknowledgment shows that it arrived. It is a HELLO that
+// the peer has dealt with already, by its Ns. So it changes nothing, and nothing waits for
+// it if it is lost; but "an acknowledgment for the message MUST be sent" (Section 4.2).
+type probe struct {
+	// sent says that one was; first is the connection's first unacknowledged Ns then.
+	sent     bool
+	first    uint16
+	answered bool
+}
+
+// Padding is AVPs that say nothing: of a vendor that we know nobody to be, and not
+// mandatory, so that whoever reads them ignores them (Section 5.2).
+const (
+	paddingVendor = 0xffff
+	avpHeader     = 6
+	avpMost       = 1023
+)
+
+// appendPadding appends AVPs of n octets together, n being none or at least avpHeader.
+func appendPadding(b []byte, n int) []byte {
+	for n > 0 {
+		size := min(n, avpMost)
+		if rest := n - size; rest > 0 && rest < avpHeader {
+			size -= avpHeader
+		}
+		b = append(b, byte(size>>8), byte(size), paddingVendor>>8, paddingVendor&0xff, 0, 0)
+		b = append(b, make([]byte, size-avpHeader)...)
+		n -= size
+	}
+	return b
+}
+
+var helloOctets, _ = l2tpv3.NewMessage(l2tpv3.Hello).Append(nil)
+
+// Probe sends a message of that many octets, which is not to be fragmented, over an
+// established connection to a peer that is known to answer. It is false where that cannot
+// be: then, or when it may well be soon. The probe before is forgotten.
+func (e *Endpoint) Probe(now time.Time, connection uint32, octets int) bool {
+	e.now = now
+	c := e.connections[connection]
+	if c == nil || c.state != ConnectionEstablished || !c.ours() || !c.rel.idle() || c.auth.on && len(c.keys()) == 0 {
+		return false
+	}
+	plain := c.seal(helloOctets, 0)
+	rest := octets - len(plain)
+	e.Recycle(plain)
+	if rest != 0 && rest < avpHeader || octets > 0xffff {
+		return false
+	}
+	c.probe = probe{sent: true, first: c.rel.first}
+	message := appendPadding(append([]byte(nil), helloOctets...), rest)
+	out := Transmit{
+		Tunnel: c.t.cfg.Name, Connection: c.localID, Initiator: c.initiator, Path: c.path,
+		Payload: c.seal(message, c.rel.first-1), Whole: true,
+	}
+	c.t.count(countTransmitted)
+	emit(&e.outputs, &e.outputs.transmit, out)
+	return true
+}
+
+// ProbeAnswered says whether the connection's last probe has arrived, as far as is known;
+// valid is false if that cannot be known any more, because something else has been sent.
+func (e *Endpoint) ProbeAnswered(connection uint32) (answered, valid bool) {
+	c := e.connections[connection]
+	if c == nil || !c.probe.sent {
+		return false, false
+	}
+	return c.probe.answered, c.probe.answered || c.rel.idle() && c.rel.first == c.probe.first
+}
+
+// acknowledged follows an acknowledgment that says nothing new: the peer was asked for it.
+func (p *probe) acknowledged(r *reliable) {
+	if p.sent && r.idle() && r.first == p.first {
+		p.answered = true
+	}
+}
