@@ -14,10 +14,10 @@
 // its own, and its predecessor's programs go on with theirs until replaced.
 package bpf
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package bpf -target bpfel,bpfeb -cc clang -strip llvm-strip -cflags "-O2 -mcpu=v3 -mllvm -no-stack-slot-sharing -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu" -type counters -type transmit -type receive -type flow -type order -type circuit -type circuit_key -type held_frame -type turn_key object pwd.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package bpf -target bpfel,bpfeb -cc clang -strip llvm-strip -cflags "-O2 -mcpu=v3 -mllvm -no-stack-slot-sharing -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu" -type counters -type transmit -type receive -type flow -type order -type circuit -type circuit_key -type held_frame -type turn_key -type rule -type steer object pwd.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package bpf -target bpfel,bpfeb -cc clang -strip llvm-strip -cflags "-O2 -mcpu=v3 -mllvm -no-stack-slot-sharing -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu" -type service -type refusals nsp nsp.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package bpf -target bpfel,bpfeb -cc clang -strip llvm-strip -cflags "-O2 -mcpu=v3 -mllvm -no-stack-slot-sharing -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu" -type neighbour_key -type neighbour -type station_key -type suppressions suppress suppress.c
 
 // Layout is the version of the maps' layouts (maps.h). It is part of the name
 // under which they are pinned: maps of another layout are not taken over.
-const Layout = 6
+const Layout = 7

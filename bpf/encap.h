@@ -17,6 +17,7 @@
 #include "maps.h"
 #include "mss.h"
 #include "order.h"
+#include "steer.h"
 
 /* Segments of less than this are not worth cutting: rather fragments. */
 #define LEAST_SEGMENT 256
@@ -379,6 +380,14 @@ static __always_inline int encap_by(struct __sk_buff *skb, const struct transmit
 {
 	__u32 frame;
 
+	if (tx->flags & TX_STEERED) {
+		device = choose_way(skb, device);
+		tx = bpf_map_lookup_elem(&pseudowires, &device);
+		if (!tx) {
+			count_global(NOT_ESTABLISHED);
+			return TC_ACT_SHOT;
+		}
+	}
 	if (!(tx->flags & TX_ESTABLISHED))
 		return drop(tx->session, NOT_ESTABLISHED);
 	if (tx->vlan && !tagged_for(skb, tx))

@@ -19,9 +19,13 @@ type Objects struct {
 	// interface and Out for that of its pseudowire's device. Enter is for the egress of a
 	// pseudowire's device.
 	Encap, Decap, DecapIP, Lane, Port, Out, Enter *ebpf.Program
+	// classify is run, see Objects.Classify.
+	classify *ebpf.Program
 
-	// Pseudowires by ifindex of the outer end, and by that of the device once more.
+	// Pseudowires by ifindex of the outer end, by that of the device once more, and by SteerWay.
 	Pseudowires Table[uint32, Transmit]
+	// Steers are the rules of pseudowires, by ifindex of the outer end.
+	Steers Table[uint32, Steer]
 	// Circuits are the attachment circuits that are cross-connected.
 	Circuits Table[CircuitKey, Circuit]
 	// Sessions by local session ID.
@@ -118,6 +122,8 @@ func Load(dir string) (*Objects, error) {
 	o.DecapIP = programs[objectProgPwdDecapIp]
 	o.Enter = programs[objectProgPwdEnter]
 	o.Port, o.Out = programs[objectProgPwdPort], programs[objectProgPwdOut]
+	o.classify = programs[objectProgPwdClassify]
+	o.Steers.m = maps[objectMapSteers]
 	o.Circuits.m = maps[objectMapCircuits]
 	o.Pseudowires.m, o.Sessions.m, o.Tunnels.m = maps[objectMapPseudowires], maps[objectMapSessions], maps[objectMapTunnels]
 	o.Numbers.m, o.Orders.m = maps[objectMapNumbers], maps[objectMapOrders]

@@ -17,6 +17,11 @@
  * frame's first tag.
  */
 #define LANE_DEVICE 0x07ffffff
+/* In its place there may be one of several ways out of a pseudowire: this bit, the ifindex
+ * of the outer end, and the way's index (steer.h).
+ */
+#define WAY 0x04000000
+#define WAY_SHIFT 3
 #define LANE_PCP_SHIFT 27
 #define LANE_DECAP 0
 #define LANE_REASSEMBLED 0x80000000
@@ -68,6 +73,7 @@ struct counters {
 #define TX_DF 0x200	    /* packets do not leave in fragments */
 #define TX_COPY_DSCP 0x400  /* the DSCP of IP inside is copied outside */
 #define TX_MAP_PCP 0x800    /* the DSCP outside is that in dscp */
+#define TX_STEERED 0x1000   /* there are several ways, and rules for them (steer.h) */
 #define TX_NO_ETHERNET 0x8000  /* the underlay takes packets without an Ethernet header */
 #define TX_ONE_BY_ONE (TX_IP | TX_CHECKSUM | TX_NUMBER_ALL) /* segments leave apart */
 
@@ -132,9 +138,9 @@ struct receive {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 2 * MAX_PSEUDOWIRES);
+	__uint(max_entries, 4 * MAX_PSEUDOWIRES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32); /* ifindex of the outer end; of the device, the same once more */
+	__type(key, __u32); /* ifindex of the outer end; of the device, the same once more; ways */
 	__type(value, struct transmit);
 } pseudowires SEC(".maps");
 
@@ -186,6 +192,22 @@ struct {
 #define PAYLOAD_CHUNK 512
 #define PAYLOAD_MAX (19 * PAYLOAD_CHUNK)
 
+/* What rules look at: what is on the wire in network order is a number here. */
+struct headers {
+	__u64 octets[5]; /* those read last */
+	__u64 dscp;	 /* its bit; all where there is none */
+	__u64 source[2], destination[2];
+	__u64 source_mac, destination_mac;
+	__u32 family, pcp, vlan, ethertype;
+	__u32 protocol, source_port, destination_port, pad;
+};
+
+struct steering {
+	struct headers headers;
+	__u32 rule;
+	__u32 ways, was, only; /* as in struct rule */
+};
+
 /* A place to work in, each CPU its own. Loops are calls of bpf_loop, and what
  * changes from one turn to the next is here: without CAP_PERFMON the verifier wants
  * to see the same state at each turn, and of what is in a map it knows nothing. Nor
@@ -217,6 +239,7 @@ struct scratch {
 		__u32 number;
 		__u32 all;
 	} turn; /* what is to be delivered from the store (order.h) */
+	struct steering steering; /* which way a frame takes (steer.h) */
 	/* What fragments have in their headers (lane.h). */
 	struct {
 		__be16 tot_len;

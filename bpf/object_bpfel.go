@@ -74,6 +74,17 @@ type objectOrder struct {
 	Count    uint32
 }
 
+type objectPausing struct {
+	_    structs.HostLayout
+	Last uint64
+}
+
+type objectPausingKey struct {
+	_      structs.HostLayout
+	Flow   uint64
+	Change uint64
+}
+
 type objectReceive struct {
 	_          structs.HostLayout
 	Cookie     uint64
@@ -92,6 +103,35 @@ type objectReceive struct {
 	Pad        uint16
 	Inner      uint32
 	Unused     uint32
+}
+
+type objectRule struct {
+	_                  structs.HostLayout
+	Dscps              uint64
+	Source             [2]uint64
+	SourceMask         [2]uint64
+	Destination        [2]uint64
+	DestinationMask    [2]uint64
+	SourceMac          uint64
+	SourceMacMask      uint64
+	DestinationMac     uint64
+	DestinationMacMask uint64
+	Families           uint32
+	Pcps               uint32
+	Vlan               uint32
+	Vlans              uint32
+	SourcePort         uint32
+	SourcePorts        uint32
+	DestinationPort    uint32
+	DestinationPorts   uint32
+	Ethertype          uint32
+	EthertypeMask      uint32
+	Protocol           uint32
+	ProtocolMask       uint32
+	Ways               uint32
+	Was                uint32
+	Only               uint32
+	Pad                uint32
 }
 
 type objectScratch struct {
@@ -125,6 +165,31 @@ type objectScratch struct {
 		Number  uint32
 		All     uint32
 	}
+	_        [4]byte
+	Steering struct {
+		_       structs.HostLayout
+		Headers struct {
+			_               structs.HostLayout
+			Octets          [5]uint64
+			Dscp            uint64
+			Source          [2]uint64
+			Destination     [2]uint64
+			SourceMac       uint64
+			DestinationMac  uint64
+			Family          uint32
+			Pcp             uint32
+			Vlan            uint32
+			Ethertype       uint32
+			Protocol        uint32
+			SourcePort      uint32
+			DestinationPort uint32
+			Pad             uint32
+		}
+		Rule uint32
+		Ways uint32
+		Was  uint32
+		Only uint32
+	}
 	Ip4 struct {
 		_        structs.HostLayout
 		TotLen   uint16
@@ -150,6 +215,24 @@ type objectScratch struct {
 	}
 	Payload [9728]uint8
 	Room    [9728]uint8
+}
+
+type objectSteer struct {
+	_     structs.HostLayout
+	Until uint64
+	Flags uint32
+	Count uint32
+	Ways  uint32
+	Was   uint32
+	Only  uint32
+	Pad   uint32
+	Way   [8]struct {
+		_    structs.HostLayout
+		Seed uint64
+		Key  uint32
+		Pad  uint32
+	}
+	Rule [64]objectRule
 }
 
 type objectTransmit struct {
@@ -192,12 +275,15 @@ const (
 	objectMapKeeper       = "keeper"
 	objectMapNumbers      = "numbers"
 	objectMapOrders       = "orders"
+	objectMapPauses       = "pauses"
 	objectMapPseudowires  = "pseudowires"
 	objectMapScratches    = "scratches"
 	objectMapSessions     = "sessions"
+	objectMapSteers       = "steers"
 	objectMapTunnels      = "tunnels"
 	objectMapWaits        = "waits"
 	objectProgPwdClamp    = "pwd_clamp"
+	objectProgPwdClassify = "pwd_classify"
 	objectProgPwdDecap    = "pwd_decap"
 	objectProgPwdDecapIp  = "pwd_decap_ip"
 	objectProgPwdEncap    = "pwd_encap"
@@ -249,14 +335,15 @@ type objectSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type objectProgramSpecs struct {
-	PwdClamp   *ebpf.ProgramSpec `ebpf:"pwd_clamp"`
-	PwdDecap   *ebpf.ProgramSpec `ebpf:"pwd_decap"`
-	PwdDecapIp *ebpf.ProgramSpec `ebpf:"pwd_decap_ip"`
-	PwdEncap   *ebpf.ProgramSpec `ebpf:"pwd_encap"`
-	PwdEnter   *ebpf.ProgramSpec `ebpf:"pwd_enter"`
-	PwdLane    *ebpf.ProgramSpec `ebpf:"pwd_lane"`
-	PwdOut     *ebpf.ProgramSpec `ebpf:"pwd_out"`
-	PwdPort    *ebpf.ProgramSpec `ebpf:"pwd_port"`
+	PwdClamp    *ebpf.ProgramSpec `ebpf:"pwd_clamp"`
+	PwdClassify *ebpf.ProgramSpec `ebpf:"pwd_classify"`
+	PwdDecap    *ebpf.ProgramSpec `ebpf:"pwd_decap"`
+	PwdDecapIp  *ebpf.ProgramSpec `ebpf:"pwd_decap_ip"`
+	PwdEncap    *ebpf.ProgramSpec `ebpf:"pwd_encap"`
+	PwdEnter    *ebpf.ProgramSpec `ebpf:"pwd_enter"`
+	PwdLane     *ebpf.ProgramSpec `ebpf:"pwd_lane"`
+	PwdOut      *ebpf.ProgramSpec `ebpf:"pwd_out"`
+	PwdPort     *ebpf.ProgramSpec `ebpf:"pwd_port"`
 }
 
 // objectMapSpecs contains maps before they are loaded into the kernel.
@@ -273,9 +360,11 @@ type objectMapSpecs struct {
 	Keeper       *ebpf.MapSpec `ebpf:"keeper"`
 	Numbers      *ebpf.MapSpec `ebpf:"numbers"`
 	Orders       *ebpf.MapSpec `ebpf:"orders"`
+	Pauses       *ebpf.MapSpec `ebpf:"pauses"`
 	Pseudowires  *ebpf.MapSpec `ebpf:"pseudowires"`
 	Scratches    *ebpf.MapSpec `ebpf:"scratches"`
 	Sessions     *ebpf.MapSpec `ebpf:"sessions"`
+	Steers       *ebpf.MapSpec `ebpf:"steers"`
 	Tunnels      *ebpf.MapSpec `ebpf:"tunnels"`
 	Waits        *ebpf.MapSpec `ebpf:"waits"`
 }
@@ -316,9 +405,11 @@ type objectMaps struct {
 	Keeper       *ebpf.Map `ebpf:"keeper"`
 	Numbers      *ebpf.Map `ebpf:"numbers"`
 	Orders       *ebpf.Map `ebpf:"orders"`
+	Pauses       *ebpf.Map `ebpf:"pauses"`
 	Pseudowires  *ebpf.Map `ebpf:"pseudowires"`
 	Scratches    *ebpf.Map `ebpf:"scratches"`
 	Sessions     *ebpf.Map `ebpf:"sessions"`
+	Steers       *ebpf.Map `ebpf:"steers"`
 	Tunnels      *ebpf.Map `ebpf:"tunnels"`
 	Waits        *ebpf.Map `ebpf:"waits"`
 }
@@ -335,9 +426,11 @@ func (m *objectMaps) Close() error {
 		m.Keeper,
 		m.Numbers,
 		m.Orders,
+		m.Pauses,
 		m.Pseudowires,
 		m.Scratches,
 		m.Sessions,
+		m.Steers,
 		m.Tunnels,
 		m.Waits,
 	)
@@ -353,19 +446,21 @@ type objectVariables struct {
 //
 // It can be passed to loadObjectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type objectPrograms struct {
-	PwdClamp   *ebpf.Program `ebpf:"pwd_clamp"`
-	PwdDecap   *ebpf.Program `ebpf:"pwd_decap"`
-	PwdDecapIp *ebpf.Program `ebpf:"pwd_decap_ip"`
-	PwdEncap   *ebpf.Program `ebpf:"pwd_encap"`
-	PwdEnter   *ebpf.Program `ebpf:"pwd_enter"`
-	PwdLane    *ebpf.Program `ebpf:"pwd_lane"`
-	PwdOut     *ebpf.Program `ebpf:"pwd_out"`
-	PwdPort    *ebpf.Program `ebpf:"pwd_port"`
+	PwdClamp    *ebpf.Program `ebpf:"pwd_clamp"`
+	PwdClassify *ebpf.Program `ebpf:"pwd_classify"`
+	PwdDecap    *ebpf.Program `ebpf:"pwd_decap"`
+	PwdDecapIp  *ebpf.Program `ebpf:"pwd_decap_ip"`
+	PwdEncap    *ebpf.Program `ebpf:"pwd_encap"`
+	PwdEnter    *ebpf.Program `ebpf:"pwd_enter"`
+	PwdLane     *ebpf.Program `ebpf:"pwd_lane"`
+	PwdOut      *ebpf.Program `ebpf:"pwd_out"`
+	PwdPort     *ebpf.Program `ebpf:"pwd_port"`
 }
 
 func (p *objectPrograms) Close() error {
 	return _ObjectClose(
 		p.PwdClamp,
+		p.PwdClassify,
 		p.PwdDecap,
 		p.PwdDecapIp,
 		p.PwdEncap,

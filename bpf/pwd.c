@@ -5,7 +5,7 @@
 /* The eBPF datapath: L2TPv3 Ethernet pseudowires in programs of the traffic
  * control hook. encap.h, decap.h and lane.h have one program each, maps.h what they
  * share with the agent; order.h and ecn.h are what some sessions ask for, toobig.h some
- * tunnels. port.h is for attachment circuits without a bridge, clamp.h for the kernel's
+ * tunnels, steer.h some pseudowires. port.h is for attachment circuits without a bridge, clamp.h for the kernel's
  * l2tp_eth.
  */
 #include "encap.h"
@@ -13,5 +13,6 @@
 #include "lane.h"
 #include "port.h"
 #include "clamp.h"
+#include "classify.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -30,6 +30,9 @@ type (
 	TurnKey   = objectTurnKey
 	// Order is what has come of a session's numbered packets.
 	Order = objectOrder
+	// Steer says which way the frames of a pseudowire take, by rules.
+	Steer = objectSteer
+	Rule  = objectRule
 )
 
 // Flags of Transmit.
@@ -46,6 +49,7 @@ const (
 	TransmitDF                       // packets do not leave in fragments
 	TransmitCopyDSCP                 // the DSCP of IP inside is copied outside
 	TransmitMapPCP                   // the DSCP outside is that in Dscp
+	TransmitSteered                  // there are several ways, and rules for them
 
 	TransmitNoEthernet = 1 << 15 // the underlay takes packets without an Ethernet header
 )

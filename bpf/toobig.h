@@ -237,7 +237,7 @@ static __always_inline int refuse_oversize(struct __sk_buff *skb, const struct t
 	if (!may_answer(device) || write_too_big(skb, tx->room - own_tag(skb, tx)))
 		return TC_ACT_SHOT;
 	skb->mark = 0;
-	return bpf_redirect(device, 0);
+	return bpf_redirect(tx->device, 0);
 }
 
 #endif

@@ -99,7 +99,8 @@ func (a *Agent) withhold(w *wire) {
 			}
 		}
 	}
-	if w.redundancy == nil && w.withheld == nil && len(w.rides) > 0 {
+	left := slices.ContainsFunc(w.rides, func(r *ride) bool { return r.drained == nil })
+	if w.redundancy == nil && w.withheld == nil && len(w.rides) > 0 && !left {
 		w.withheld = w.rides[0].drained // nothing stands in for it
 	}
 }
@@ -117,7 +118,7 @@ func (a *Agent) setDrains(all []drain) error {
 		if was && w.withheld == nil {
 			a.unblock(w)
 		}
-		if w.redundancy != nil {
+		if w.several() {
 			a.undecided[w] = true
 		}
 	}
@@ -227,9 +228,9 @@ func (a *Agent) drainViews(targets []drain, undo bool) (views []api.Drained, don
 		if !slices.ContainsFunc(targets, func(d drain) bool { return d.concerns(w, a.opt.Site) }) {
 			continue
 		}
-		v := api.Drained{Pseudowire: name, Peer: w.Peer, State: w.word(), Tunnel: tunnelName(w.current().Tunnel), Reason: a.why(w)}
+		v := api.Drained{Pseudowire: name, Peer: w.Peer, State: w.word(), Tunnel: w.tunnelWords(), Reason: a.why(w)}
 		views = append(views, v)
-		uses := w.ready && (w.withheld != nil || w.current().drained != nil)
+		uses := w.ready && (w.withheld != nil || w.usesDrained())
 		leaving := w.redundancy != nil && w.redundancy.leaving >= 0
 		done = done && !leaving && (!uses || undo) && (!undo || !w.standby || w.withheld != nil || w.current().remote&l2tpv3.CircuitStandby != 0)
 	}

@@ -192,7 +192,7 @@ func (a *Agent) sessionChanged(s control.SessionChanged) {
 	}
 	r.state, r.remote, r.reason, r.cause = s.To, s.Remote, s.Reason, s.Cause
 	a.log.Debug("session", "pseudowire", w.Name, "tunnel", s.Tunnel, "from", s.From, "to", s.To, "remote", s.Remote, "reason", s.Reason)
-	if w.redundancy != nil {
+	if w.several() {
 		a.undecided[w] = true // what is down may not be by then
 		return
 	}

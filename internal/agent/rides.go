@@ -45,9 +45,12 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 	}
 	before, was := w.redundancy, w.Pseudowire
 	w.rides, w.redundancy, w.Pseudowire = rides, nil, p
-	a.setRedundant(w, p.Redundancy != nil)
+	a.setRedundant(w, len(p.Standby) > 0)
 	if p.Redundancy == nil {
 		a.withhold(w)
+		if p.Steered() {
+			a.undecided[w] = true
+		}
 		return
 	}
 	if before != nil && slices.EqualFunc(was.Rides(), p.Rides(), func(x, y topology.Ride) bool { return x.Tunnel == y.Tunnel }) {
@@ -111,6 +114,9 @@ func (w *wire) status(r *ride) l2tpv3.CircuitStatus {
 			v &^= l2tpv3.CircuitActive
 		}
 	}
+	if w.Steered() && r.drained != nil {
+		v = v&^l2tpv3.CircuitActive | l2tpv3.CircuitStandby
+	}
 	return v
 }
 
@@ -124,6 +130,9 @@ func (w *wire) current() *ride {
 			return w.rides[r.chosen]
 		}
 	}
+	if i := slices.IndexFunc(w.rides, func(r *ride) bool { return r.transmits }); i > 0 && w.Steered() {
+		return w.rides[i]
+	}
 	return w.rides[0]
 }
 
@@ -136,7 +145,7 @@ func (w *wire) sendsOn(r *ride) bool {
 	}
 	switch x := w.redundancy; {
 	case x == nil:
-		return true
+		return !w.Steered() || r.failed == ""
 	case may(x.chosen):
 		return r == w.rides[x.chosen]
 	default:
@@ -191,8 +200,12 @@ func (a *Agent) decide(now time.Time) {
 		resignal := false
 		for w := range a.undecided {
 			delete(a.undecided, w)
-			if w.redundancy != nil && a.wires[w.Name] == w {
+			switch {
+			case a.wires[w.Name] != w:
+			case w.redundancy != nil:
 				resignal = a.weigh(now, w) || resignal
+			case w.Steered():
+				resignal = a.spread(now, w) || resignal
 			}
 		}
 		if resignal {
@@ -266,7 +279,7 @@ func (a *Agent) sightOf(now time.Time, w *wire, r *ride) sight {
 	name := tunnelName(r.Tunnel)
 	s := sight{hello: hello, drained: w.withheld != nil || r.drained != nil, named: r.state == control.SessionEstablished && r.remote&l2tpv3.CircuitStandby == 0}
 	heard, up := a.control.LastHeard(r.Tunnel)
-	chosen := w.redundancy.chosen >= 0 && w.rides[w.redundancy.chosen] == r
+	chosen := w.redundancy == nil || w.redundancy.chosen >= 0 && w.rides[w.redundancy.chosen] == r
 	switch {
 	case r.state != control.SessionEstablished || !up:
 		s.why = fmt.Sprintf("tunnel %s: %s", name, a.whyRide(w, r))
@@ -352,6 +365,9 @@ func (w *wire) condition(now time.Time) (ready, standby bool) {
 	if w.withheld != nil {
 		return false, true
 	}
+	if w.Steered() {
+		return w.spreadCondition()
+	}
 	r := w.current()
 	own := w.status(r)
 	established := r.state == control.SessionEstablished
@@ -372,7 +388,7 @@ func (w *wire) condition(now time.Time) (ready, standby bool) {
 func (w *wire) whyOther() string {
 	x := w.redundancy
 	if x == nil {
-		return ""
+		return w.spared()
 	}
 	i := slices.Index(w.rides, w.current())
 	if i <= 0 {

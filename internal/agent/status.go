@@ -318,11 +318,11 @@ func (a *Agent) pseudowireViews() []api.Pseudowire {
 			StormControl: w.Limits.String(), Police: w.Limits.Police,
 			Name: w.Name, Peer: w.Peer, State: w.word(), Device: w.Device, Datapath: string(w.kind), Reason: a.why(w),
 			Cause: causeView(w.current().cause), Next: a.remedy(w),
-			Type: w.Type.String(), Tunnel: tunnelName(w.current().Tunnel), MTU: cmp.Or(w.MTU, 1500), Attachment: attachmentWords(w.Attachment),
+			Type: w.Type.String(), Tunnel: w.tunnelWords(), MTU: cmp.Or(w.MTU, 1500), Attachment: attachmentWords(w.Attachment),
 			SinceSeconds:   seconds(now, w.since),
 			ReceivedFrames: c.ReceivedFrames, ReceivedOctets: c.ReceivedOctets,
 			TransmittedFrames: c.TransmittedFrames, TransmittedOctets: c.TransmittedOctets, Drops: c.Drops,
-			Redundancy: a.redundancyView(now, w), SuppressedRequests: a.suppressed(w),
+			Redundancy: a.redundancyView(now, w), Steering: a.steeringView(w, counters), SuppressedRequests: a.suppressed(w),
 		})
 	}
 	return views

@@ -64,6 +64,8 @@ type ride struct {
 	// session is the data plane as installed, nil without one; transmits says that it may send.
 	session   *installed
 	transmits bool
+	// failed is why frames are not spread over it, empty if they are (spread).
+	failed string
 	// drained is why it is not to be used, nil if it is.
 	drained *drain
 	// state is the session's, remote the peer's circuit status.
@@ -227,7 +229,7 @@ func (a *Agent) tryDevice(w *wire) error {
 // deviceOf is the pseudowire as its datapath is to have it.
 func (a *Agent) deviceOf(w *wire, dp pseudowire.Datapath) pseudowire.Pseudowire {
 	can := dp.Abilities()
-	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU, Service: serviceOf(w, can), Several: len(w.Standby) > 0}
+	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU, Service: serviceOf(w, can), Several: len(w.Standby) > 0, Steer: w.steerOf()}
 	if can.RewritesTags && !servesTags(w, can) {
 		if p.KeepTag = w.Type == l2tpv3.EthernetVLAN; a.carriesTags(w, dp) {
 			p.VLAN = w.Attachment.VLAN

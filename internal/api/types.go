@@ -167,6 +167,25 @@ type Pseudowire struct {
 
 	// Redundancy is nil for a pseudowire of one tunnel; otherwise Tunnel is that in use.
 	Redundancy *Redundancy `json:"redundancy,omitempty"`
+	// Steering is nil for one whose frames take one tunnel; otherwise Tunnel are those in use.
+	Steering *Steering `json:"steering,omitempty"`
+}
+
+// Steering is how the frames of a pseudowire are spread over its tunnels.
+type Steering struct {
+	// Rules are in words, in order: the first that matches decides.
+	Rules []string `json:"rules"`
+	// Tunnels are by preference: the last one takes what no rule says anything of.
+	Tunnels []SteeredTunnel `json:"tunnels"`
+}
+
+// SteeredTunnel is one of the tunnels.
+type SteeredTunnel struct {
+	Tunnel            string `json:"tunnel"`
+	State             string `json:"state"` // used, down, drained
+	Reason            string `json:"reason,omitempty"`
+	TransmittedFrames uint64 `json:"transmittedFrames"`
+	ReceivedFrames    uint64 `json:"receivedFrames"`
 }
 
 // Redundancy is how the tunnels of a pseudowire stand in for each other.

@@ -367,6 +367,7 @@ func describePseudowire(ctx context.Context, c *api.Client, it item, p *page) er
 		}
 	}
 	describeRedundancy(p, pw.Redundancy)
+	describeSteering(p, pw.Steering)
 	p.traffic(pw.ReceivedFrames, pw.ReceivedOctets, pw.TransmittedFrames, pw.TransmittedOctets, pw.Drops)
 	for _, s := range list {
 		if s.Pseudowire != pw.Name || s.Peer != pw.Peer {
@@ -478,5 +479,25 @@ func (p *page) sent(octets, frames, achieved, drops, marked uint64, byReason map
 	}
 	if marked > 0 {
 		p.field("Marked", fmt.Sprintf("%d frames", marked))
+	}
+}
+
+// describeSteering is a line for each of the tunnels, by preference, and for each rule.
+func describeSteering(p *page, s *api.Steering) {
+	if s == nil {
+		return
+	}
+	p.section("Tunnels")
+	for _, t := range s.Tunnels {
+		words := fmt.Sprintf("%s, %d frames out, %d in", t.State, t.TransmittedFrames, t.ReceivedFrames)
+		if t.Reason != "" {
+			words += ": " + t.Reason
+		}
+		p.field(t.Tunnel, words)
+	}
+	p.section("Rules")
+	for _, r := range s.Rules {
+		number, words, _ := strings.Cut(r, ": ")
+		p.field(number, words)
 	}
 }

@@ -67,9 +67,6 @@ func explanation(e *topology.Explanation) string {
 	case e.Default != "":
 		fmt.Fprintf(&b, "DEFAULT  %s\n", e.Default)
 	}
-	if e.NotYet != "" {
-		fmt.Fprintf(&b, "NOTE     not supported yet: %s\n", e.NotYet)
-	}
 	fmt.Fprintf(&b, "\n%s\n", wrapped(e.About, "  "))
 	if e.Example != "" {
 		b.WriteString("\nEXAMPLE\n")

@@ -321,6 +321,7 @@ func changedPseudowire(a, b *topology.Pseudowire) (Impact, []string) {
 		{"peer", ResetsSession, a.Peer, b.Peer},
 		{"tunnel", ride, strings.Join(tunnelsOf(a), " "), strings.Join(tunnelsOf(b), " ")},
 		{"redundancy", Live, redundancy(a), redundancy(b)},
+		{"steer", Live, a.Steer, b.Steer},
 		{"type", ResetsSession, a.Type, b.Type},
 		{"end ID", ResetsSession, string(a.EndID), string(b.EndID)},
 		{"own end ID", ResetsSession, string(a.LocalEndID), string(b.LocalEndID)},

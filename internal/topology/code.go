@@ -22,25 +22,24 @@ const (
 	CodeColon         Code = "PW0015"
 	CodeTooManyErrors Code = "PW0016"
 
-	CodeUnknownKey   Code = "PW0101"
-	CodeMissingKey   Code = "PW0102"
-	CodeWrongKind    Code = "PW0103"
-	CodeNotSupported Code = "PW0104"
-	CodeNotOneOf     Code = "PW0105"
-	CodeNumber       Code = "PW0106"
-	CodeName         Code = "PW0107"
-	CodeAmbiguous    Code = "PW0108"
-	CodeAddress      Code = "PW0109"
-	CodeDuration     Code = "PW0110"
-	CodeRate         Code = "PW0111"
-	CodeInterface    Code = "PW0112"
-	CodeEndID        Code = "PW0113"
-	CodeNoValue      Code = "PW0114"
-	CodeVersion      Code = "PW0115"
-	CodeRouterID     Code = "PW0116"
-	CodeCount        Code = "PW0117"
-	CodePath         Code = "PW0118"
-	CodeText         Code = "PW0119"
+	CodeUnknownKey Code = "PW0101"
+	CodeMissingKey Code = "PW0102"
+	CodeWrongKind  Code = "PW0103"
+	CodeNotOneOf   Code = "PW0105"
+	CodeNumber     Code = "PW0106"
+	CodeName       Code = "PW0107"
+	CodeAmbiguous  Code = "PW0108"
+	CodeAddress    Code = "PW0109"
+	CodeDuration   Code = "PW0110"
+	CodeRate       Code = "PW0111"
+	CodeInterface  Code = "PW0112"
+	CodeEndID      Code = "PW0113"
+	CodeNoValue    Code = "PW0114"
+	CodeVersion    Code = "PW0115"
+	CodeRouterID   Code = "PW0116"
+	CodeCount      Code = "PW0117"
+	CodePath       Code = "PW0118"
+	CodeText       Code = "PW0119"
 
 	CodeUnknownSite    Code = "PW0201"
 	CodeUnknownTunnel  Code = "PW0202"
@@ -74,6 +73,7 @@ const (
 	CodeRedundancy     Code = "PW0230"
 	CodeOtherTags      Code = "PW0231"
 	CodeStatic         Code = "PW0232"
+	CodeSteer          Code = "PW0233"
 
 	CodeUnusedSite   Code = "PW0301"
 	CodeUnusedTunnel Code = "PW0302"
@@ -110,7 +110,6 @@ var codes = []codeMeaning{
 	{CodeUnknownKey, "an unknown key"},
 	{CodeMissingKey, "a key that has to be there is not"},
 	{CodeWrongKind, "a list where a mapping has to be, and the like"},
-	{CodeNotSupported, "known, but not supported yet"},
 	{CodeNotOneOf, "a word that is not one of those allowed"},
 	{CodeNumber, "not a whole number, or out of range"},
 	{CodeName, "not a name: `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`"},
@@ -159,6 +158,7 @@ var codes = []codeMeaning{
 	{CodeRedundancy, "the tunnels of a redundancy are not those of the pseudowire"},
 	{CodeOtherTags, "the frames of a pseudowire have a tag on the way at one end and none at the other"},
 	{CodeStatic, "a static tunnel or pseudowire that lacks an end or says what only signalling can"},
+	{CodeSteer, "a rule of `steer` that no frame gets to or matches, that names another tunnel, or too many; or several tunnels without it"},
 
 	{CodeUnusedSite, "no tunnel reaches the site"},
 	{CodeUnusedTunnel, "no pseudowire uses the tunnel"},

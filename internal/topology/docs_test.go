@@ -2,9 +2,7 @@ package topology
 
 import (
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -16,11 +14,9 @@ func TestReferenceIsFresh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := map[string]string{"later": laterBlock(), "codes": codesBlock()}
+	blocks := map[string]string{"codes": codesBlock()}
 	for _, o := range append(objects(), configObjects()...) {
-		if !o.later {
-			blocks["keys "+o.name] = keysBlock(o)
-		}
+		blocks["keys "+o.name] = keysBlock(o)
 	}
 	text := string(data)
 	for name, block := range blocks {
@@ -41,14 +37,11 @@ func TestReferenceIsFresh(t *testing.T) {
 	golden(t, page, text)
 }
 
-// keysBlock is the table of an object's keys that can be used.
+// keysBlock is the table of an object's keys.
 func keysBlock(o *object) string {
 	var b strings.Builder
 	b.WriteString("\n| Key | Value | Default | |\n|---|---|---|---|\n")
 	for _, f := range o.fields {
-		if f.later != "" {
-			continue
-		}
 		standard := f.standard
 		switch {
 		case f.required:
@@ -62,41 +55,12 @@ func keysBlock(o *object) string {
 	return b.String()
 }
 
-// supported is the shape in words, without what is not supported yet.
+// supported is the shape in words.
 func supported(s shape) string {
 	if k, ok := s.(scalar); ok && len(k.usable) > 0 {
 		return "`" + strings.Join(k.usable, "`, `") + "`"
 	}
 	return s.describe()
-}
-
-// laterBlock lists what is known and refused.
-func laterBlock() string {
-	var b strings.Builder
-	b.WriteString("\n| Key | What to do |\n|---|---|\n")
-	line := func(where, key, help string) {
-		if where != "" {
-			where += "."
-		}
-		fmt.Fprintf(&b, "| `%s%s` | %s |\n", where, key, cell(help))
-	}
-	for _, o := range objects() {
-		if o.later {
-			continue
-		}
-		for _, f := range o.fields {
-			if f.later != "" {
-				line(o.where, f.key, f.later)
-			}
-			if k, ok := f.shape.(scalar); ok {
-				for _, word := range slices.Sorted(maps.Keys(k.later)) {
-					line(o.where, f.key+": "+word, k.later[word])
-				}
-			}
-		}
-	}
-	b.WriteString("| `pseudowires.PSEUDOWIRE.tunnels` with several entries, without `redundancy` | keep one of them, or say with `redundancy:` which stand by |\n\n")
-	return b.String()
 }
 
 func codesBlock() string {
@@ -116,7 +80,7 @@ func TestSchema(t *testing.T) {
 	for _, o := range append(objects(), configObjects()...) {
 		seen := map[string]bool{}
 		for _, f := range o.fields {
-			if seen[f.key] || f.about == "" || f.shape == nil || (f.required && f.standard != "") || (f.required && f.later != "") {
+			if seen[f.key] || f.about == "" || f.shape == nil || (f.required && f.standard != "") {
 				t.Errorf("%s: key %s is there twice or lacks something: %+v", o.name, f.key, f)
 			}
 			seen[f.key] = true

@@ -17,8 +17,6 @@ type Explanation struct {
 	// Default is what holds where it is absent, in words; empty if nothing is said.
 	Default string `json:"default,omitempty"`
 	About   string `json:"about"`
-	// NotYet is set for keys that are known and refused: what to do instead.
-	NotYet string `json:"notYet,omitempty"`
 	// Example is the key in its place, with a value; empty for the file itself.
 	Example string `json:"example,omitempty"`
 	// Keys are those below it.
@@ -73,7 +71,7 @@ var samples = map[string]string{
 	"sites": "[dc1, dc2]", "hello": "10s", "secret-file": "gold.secret", "class": "voice", "tunnel": "gold", "tunnels": "[gold, silver]", "active": "gold",
 	"standby": "[silver]", "hold": "30s", "end-id": "7", "agi": `"tenants"`, "cookie": "8", "mtu": "1500", "max-macs": "1000", "hub": "dc1",
 	"broadcast": "1000pps", "multicast": "1000pps", "unknown-unicast": "1000pps", "bridge": "br-lan", "interface": "eth1", "vlan": "100",
-	"vlans": "[100, 200-210]", "inner-vlan": "10", "pcp": "keep", "steer": "[{tunnel: gold}]", "connection-id": "10", "port": "5000", "session-id": "100",
+	"vlans": "[100, 200-210]", "inner-vlan": "10", "pcp": "keep", "steer.pcp": "[5, 6, 7]", "steer": "[{tunnel: gold}]", "connection-id": "10", "port": "5000", "session-id": "100",
 	"cookie-file": "lan.cookie", "site": "dc1", "topology": "/etc/pwd/topology.yaml", "run-dir": "/run/pwd", "state-dir": "/var/lib/pwd",
 	"bpf-dir": "/sys/fs/bpf/pwd", "metrics": "127.0.0.1:9705", "retransmit": "1s", "max-retransmits": "10", "owner": "pwd", "group": "netops",
 	"users": "[alice]", "groups": "[netadmin]",
@@ -160,7 +158,7 @@ func Explain(config bool, path string) (*Explanation, error) {
 				words = words[1:]
 			}
 			at = s.of
-			e.Type, e.Default, e.Required, e.NotYet = supportedWords(s.of), "", false, ""
+			e.Type, e.Default, e.Required = supportedWords(s.of), "", false
 			if is {
 				e.About = "One " + strings.ToLower(s.key) + ": " + e.About
 			}
@@ -171,10 +169,11 @@ func Explain(config bool, path string) (*Explanation, error) {
 			}
 			way, example, words = append(way, word), append(example, word), words[1:]
 			at = f.shape
-			e.Type, e.Default, e.Required, e.NotYet, e.About = supportedWords(f.shape), f.standard, f.required, f.later, f.about
+			e.Type, e.Default, e.Required, e.About = supportedWords(f.shape), f.standard, f.required, f.about
 			if l, is := at.(list); is {
 				if o, is := l.of.(*object); is && len(words) > 0 {
 					at = o
+					example[len(example)-1] += "[]"
 				}
 			}
 		default:
@@ -184,7 +183,11 @@ func Explain(config bool, path string) (*Explanation, error) {
 	e.Path = strings.Join(way, ".")
 	e.Keys = keysOf(at)
 	if len(example) > 0 {
-		e.Example = exampleOf(example, sampleOf(way[len(way)-1], at))
+		key := way[len(way)-1]
+		if of := strings.Join(way[max(0, len(way)-2):], "."); samples[of] != "" {
+			key = of
+		}
+		e.Example = exampleOf(example, sampleOf(key, at))
 	}
 	return e, nil
 }
@@ -229,16 +232,14 @@ func keysOf(s shape) []ExplainedKey {
 	case *object:
 		var keys []ExplainedKey
 		for _, f := range x.fields {
-			if f.later == "" {
-				keys = append(keys, ExplainedKey{f.key, supportedWords(f.shape), f.required, f.about})
-			}
+			keys = append(keys, ExplainedKey{f.key, supportedWords(f.shape), f.required, f.about})
 		}
 		return keys
 	}
 	return nil
 }
 
-// supportedWords is the shape in words, without what is not supported yet.
+// supportedWords is the shape in words.
 func supportedWords(s shape) string {
 	switch x := s.(type) {
 	case scalar:
@@ -251,11 +252,15 @@ func supportedWords(s shape) string {
 	return s.describe()
 }
 
-// exampleOf is a value at its place.
+// exampleOf is a value at its place. What is below a word with brackets is in a list.
 func exampleOf(way []string, value string) string {
 	var b strings.Builder
 	for i, word := range way {
-		fmt.Fprintf(&b, "%s%s:", strings.Repeat("  ", i), word)
+		dash := ""
+		if i > 0 && strings.HasSuffix(way[i-1], "[]") {
+			dash = "- "
+		}
+		fmt.Fprintf(&b, "%s%s%s:", strings.Repeat("  ", i), dash, strings.TrimSuffix(word, "[]"))
 		if i == len(way)-1 && value != "" {
 			b.WriteString(" " + value)
 		}

@@ -83,9 +83,6 @@ func (f former) of(s shape) form {
 func (f former) object(o *object) form {
 	properties, required := form{}, []string{}
 	for _, field := range o.fields {
-		if field.later != "" {
-			continue
-		}
 		p := f.of(field.shape)
 		p["description"] = strings.ReplaceAll(field.about, "`", "")
 		p["markdownDescription"] = field.about

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/steer"
 )
 
 // Local is the topology as one site sees it. If there is no such site the
@@ -154,6 +155,13 @@ func (p *pseudowire) local(s *site) (Pseudowire, bool) {
 		own.Tunnel, own.DSCP, own.Marking = r.Tunnel, r.DSCP, r.Marking
 		for _, t := range p.standby {
 			own.Standby = append(own.Standby, rideOf(t, there.site))
+		}
+		for _, s := range p.steer {
+			rule := steer.Rule{Match: s.match}
+			for _, t := range s.tunnels {
+				rule.Tunnels = append(rule.Tunnels, tunnelKey(t, there.site))
+			}
+			own.Steer = append(own.Steer, rule)
 		}
 		if p.redundancy != nil {
 			own.Redundancy = new(Redundancy)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/steer"
 	"github.com/pwd-project/pwd/pkg/vlan"
 )
 
@@ -138,8 +139,11 @@ type Pseudowire struct {
 	DSCP    uint8
 	Marking Marking
 	Standby []Ride
-	// Redundancy says how they stand in for each other, nil where there are none.
+	// Redundancy says how they stand in for each other, nil where there are none, and where
+	// frames are spread over all of them: then Steer has the rules, for others than which the
+	// last of the tunnels is.
 	Redundancy *Redundancy
+	Steer      []steer.Rule
 	Type       l2tpv3.PseudowireType
 	// EndID is what the peer's end is called, LocalEndID what ours is, nil for the same.
 	EndID, LocalEndID []byte
@@ -203,6 +207,9 @@ func (m *Marking) Any() bool { return m.Copy || m.Mapped }
 func (p *Pseudowire) Rides() []Ride {
 	return append([]Ride{{p.Tunnel, p.DSCP, p.Marking}}, p.Standby...)
 }
+
+// Steered says that frames are spread over the tunnels.
+func (p *Pseudowire) Steered() bool { return len(p.Standby) > 0 && p.Redundancy == nil }
 
 // On says whether the pseudowire has a session on a tunnel.
 func (p *Pseudowire) On(tunnel string) bool {

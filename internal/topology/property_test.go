@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/steer"
 )
 
 // checkMirrored checks what both ends of everything have to agree on, or the
@@ -76,6 +77,15 @@ func checkMirrored(t interface{ Errorf(string, ...any) }, topology *Topology) {
 			for _, r := range peer.Standby {
 				t, _, _ := strings.Cut(r.Tunnel, "/")
 				there.Standby = append(there.Standby, Ride{t + "/" + p.Peer, r.DSCP, r.Marking})
+			}
+			there.Steer = nil
+			for _, r := range peer.Steer {
+				rule := steer.Rule{Match: r.Match}
+				for _, key := range r.Tunnels {
+					t, _, _ := strings.Cut(key, "/")
+					rule.Tunnels = append(rule.Tunnels, t+"/"+p.Peer)
+				}
+				there.Steer = append(there.Steer, rule)
 			}
 			if r := peer.Redundancy; r != nil { // one of them leads
 				there.Redundancy = &Redundancy{r.Revertive, r.Hold, !r.Leads}

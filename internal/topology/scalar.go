@@ -87,25 +87,19 @@ func interfaceOf(what string) scalar {
 // choice is one of some words.
 type choice struct {
 	words []string
-	// later are words that are known and not supported yet, and what to do instead.
-	later map[string]string
 	// yes and no are what is meant by the booleans of YAML 1.1, empty for nothing.
 	yes, no string
 }
 
 // wordOf is the scalar of a choice; it reads to a string.
 func wordOf(c choice) scalar {
-	all := slices.Concat(c.words, slices.Sorted(maps.Keys(c.later)))
-	return scalar{words: strings.Join(all, " or "), form: spelled(c.words), usable: c.words, later: c.later, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: strings.Join(c.words, " or "), form: spelled(c.words), usable: c.words, parse: func(s *source, at spot, n *node) (any, bool) {
 		word := n.text
-		if help, ok := c.later[word]; ok {
-			return s.refuse(CodeNotSupported, at, fmt.Sprintf("`%s: %s` is not supported yet", lastKey(at.path), word), help)
-		}
 		if slices.Contains(c.words, word) {
 			return word, true
 		}
 		help := "write one of these"
-		if near, ok := nearest(word, all); ok {
+		if near, ok := nearest(word, c.words); ok {
 			help = "did you mean " + near + "?"
 		}
 		// The booleans of YAML 1.1, which others may have made of on and off.
@@ -115,21 +109,15 @@ func wordOf(c choice) scalar {
 		case other == yamlFalse && c.no != "":
 			help = "write " + c.no
 		}
-		return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%s is not one of %s", printable(word), listed(all)), help)
+		return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%s is not one of %s", printable(word), listed(c.words)), help)
 	}}
 }
 
-// lastKey is the last key of a path.
-func lastKey(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
-
-// boolean is true or false; later, if set, says what to do instead of false.
-func boolean(laterFalse string) scalar {
+// boolean is true or false.
+func boolean() scalar {
 	c := choice{words: []string{"true", "false"}, yes: "true", no: "false"}
-	if laterFalse != "" {
-		c.words, c.later = c.words[:1], map[string]string{"false": laterFalse}
-	}
 	word := wordOf(c)
-	return scalar{words: "true or false", form: form{"type": "boolean"}, usable: c.words, later: c.later, parse: func(s *source, at spot, n *node) (any, bool) {
+	return scalar{words: "true or false", form: form{"type": "boolean"}, usable: c.words, parse: func(s *source, at spot, n *node) (any, bool) {
 		if n.quoted {
 			return s.refuse(CodeNotOneOf, at, fmt.Sprintf("%q in quotes is text, not true or false", n.text), "write it without quotes")
 		}

@@ -2,12 +2,7 @@ package topology
 
 import "time"
 
-// The keys of the topology file (design: the topology file). Keys with `later`
-// are known, checked for their form, and refused.
-
-const (
-	laterSteer = "remove it: one tunnel carries all frames, named by `tunnel:`; others stand by with `redundancy:`"
-)
+// The keys of the topology file (design: the topology file).
 
 var topologyObject = &object{
 	name: "topology", where: "",
@@ -40,7 +35,7 @@ var siteObject = &object{
 		{key: "rate", shape: rate, standard: "not known", about: "What the site's link to the others carries: all tunnels with a class that has a rate or a ceiling send no more than that together."},
 		{key: "qdisc", shape: qdisc, standard: "keep", about: "What becomes of a root qdisc that somebody else has set on the interface of tunnels that are shaped. `keep`: it is left alone, and nothing is shaped there. `replace`: it gives way, and comes back when nothing is shaped any more; where it could not come back it stays."},
 		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, about: "Several paths to the site, each with an address of its own; instead of `address`, `rate` and `qdisc`."},
-		{key: "managed", shape: boolean(""), standard: "true", about: "Whether the site runs this daemon. `false`: it is a foreign one, a router of another make."},
+		{key: "managed", shape: boolean(), standard: "true", about: "Whether the site runs this daemon. `false`: it is a foreign one, a router of another make."},
 		{key: "host-name", shape: phrase("a host name"), standard: "any", about: "The Host Name that a foreign site signals (RFC 3931, Section 5.4.3)."},
 		{key: "numbers", shape: wordOf(choice{words: []string{"standard", "cisco"}}), standard: "standard", about: "Under which numbers a foreign site is called with attributes: RFC 3931's, or those that Cisco gave them before it. When it calls, its own are understood and used."},
 	},
@@ -63,7 +58,7 @@ var bridgeObject = &object{
 	fields: []field{
 		{key: "ports", shape: list{of: interfaceOf("an interface"), unique: true}, standard: "none", about: "Interfaces that the daemon puts into the bridge: where the LAN is."},
 		{key: "vlan-aware", shape: wordOf(choice{words: []string{"auto", "true", "false", "on", "off"}}), standard: "auto", about: "Whether the bridge filters VLANs. `auto`: where the kernel can."},
-		{key: "external", shape: boolean(""), standard: "false", about: "The bridge is somebody else's: it is used, never made, changed or removed."},
+		{key: "external", shape: boolean(), standard: "false", about: "The bridge is somebody else's: it is used, never made, changed or removed."},
 		{key: "link-local", shape: groupList, standard: "none", about: "The link-local groups (01-80-C2-00-00-0x) that the bridge passes on: `all`, `none`, or some of `stp`, `lacp`, `802.1x`, `lldp`. A bridge keeps them to itself otherwise, but for those of STP, which it passes on in any case, as it runs none."},
 	},
 }
@@ -99,11 +94,11 @@ var tunnelObject = &object{
 		{key: "underlay", shape: table{"SITE", nameOf("a site"), nameOf("an underlay")}, standard: "the only one", about: "Which underlay it takes, by site: for each of its sites that has several."},
 		{key: "secret-file", shape: list{of: phrase("the name of a file"), least: 1, most: 2, orOne: true, unique: true}, standard: "none", about: "Turns authentication on: the file with the secret that all sites of the tunnel share, or two of them while one takes the place of the other. Relative to this file."},
 		{key: "digest", shape: wordOf(choice{words: []string{"md5", "sha1"}}), standard: "md5", about: "How messages are signed: HMAC-MD5 or HMAC-SHA-1 (RFC 3931, Section 5.4.1). The peer's may be either."},
-		{key: "hide", shape: boolean(""), standard: "false", about: "Whether control messages hide what they may (RFC 3931, Section 5.3). It takes a secret."},
+		{key: "hide", shape: boolean(), standard: "false", about: "Whether control messages hide what they may (RFC 3931, Section 5.3). It takes a secret."},
 		{key: "class", shape: nameOf("a class"), standard: "none", about: "The tunnel's class of service, one of `classes`."},
-		{key: "ecn", shape: boolean(""), standard: "true", about: "Whether congestion marks of the network between are passed on to the packets inside, where both ends' datapaths can (RFC 9601, RFC 6040)."},
+		{key: "ecn", shape: boolean(), standard: "true", about: "Whether congestion marks of the network between are passed on to the packets inside, where both ends' datapaths can (RFC 9601, RFC 6040)."},
 		{key: "udp-checksum", shape: wordOf(choice{words: []string{"on", "off"}, yes: "on", no: "off"}), standard: "`on` towards foreign sites, else `off`", about: "Whether data packets over UDP have UDP checksums. `off`: whole packets of the eBPF datapath have none, over IPv6 neither (RFC 6935), which is faster; those in fragments and those of the kernel datapath have one all the same. Both kinds are accepted."},
-		{key: "df", shape: boolean(""), standard: "false", about: "`true`: outer packets do not leave in fragments. A frame that does not fit one is dropped and counted (`oversize`); where the IP packet in it asks not to be fragmented, as IPv6 always does, its sender is told the MTU by ICMP, from the frame's own destination. On the eBPF datapath."},
+		{key: "df", shape: boolean(), standard: "false", about: "`true`: outer packets do not leave in fragments. A frame that does not fit one is dropped and counted (`oversize`); where the IP packet in it asks not to be fragmented, as IPv6 always does, its sender is told the MTU by ICMP, from the frame's own destination. On the eBPF datapath."},
 	},
 }
 
@@ -115,7 +110,7 @@ var (
 
 var serviceFields = []field{
 	{key: "tunnel", shape: nameOf("a tunnel"), standard: "required, or `tunnels`, or `redundancy`", about: "The tunnel that carries it."},
-	{key: "tunnels", shape: list{of: nameOf("a tunnel"), least: 1, unique: true}, about: "The same as a list; several take `redundancy`."},
+	{key: "tunnels", shape: list{of: nameOf("a tunnel"), least: 1, unique: true}, about: "The same as a list; several take `steer` or `redundancy`."},
 	{key: "redundancy", shape: redundancyObject, about: "An active tunnel and those that stand in for it."},
 	{key: "attach", shape: table{"SITE", nameOf("a site"), attachmentObject}, required: true, about: "Where it attaches, by site."},
 	{key: "type", shape: wordOf(choice{words: []string{"ethernet", "ethernet-vlan"}}), standard: "ethernet", about: "The pseudowire type that is signalled (RFC 4719): Ethernet port (0x0005), or Ethernet VLAN (0x0004), whose frames keep their tag on the way."},
@@ -145,7 +140,7 @@ var pseudowireObject = &object{
 	name: "pseudowire", where: "pseudowires.PSEUDOWIRE",
 	fields: append(serviceFields[:len(serviceFields):len(serviceFields)],
 		field{key: "static", shape: table{"SITE", nameOf("a site"), staticSessionObject}, standard: "none", about: "The session is not signalled: what packets to each end carry. On tunnels that are `static`."},
-		field{key: "steer", shape: list{of: steerObject}, later: laterSteer, about: "Which frame takes which tunnel."},
+		field{key: "steer", shape: list{of: steerObject, least: 1}, about: "Which frame takes which of the `tunnels`: the first rule that matches says it. Frames that none matches take the last of the tunnels. On the eBPF datapath."},
 	),
 }
 
@@ -156,21 +151,12 @@ var networkObject = &object{
 	),
 }
 
-var steerObject = &object{
-	name: "rule", where: "pseudowires.PSEUDOWIRE.steer[]", later: true,
-	fields: []field{
-		{key: "tunnel", shape: nameOf("a tunnel"), required: true, about: "Where matching frames go."},
-		{key: "pcp", shape: list{of: integer("PCP", 0, 7), orOne: true}, about: "802.1p priorities."},
-		{key: "dscp", shape: list{of: dscp, orOne: true}, about: "DSCPs of the frame's packet."},
-	},
-}
-
 var redundancyObject = &object{
 	name: "redundancy", where: "pseudowires.PSEUDOWIRE.redundancy",
 	fields: []field{
 		{key: "active", shape: nameOf("a tunnel"), required: true, about: "The tunnel that is used when all is well."},
 		{key: "standby", shape: list{of: nameOf("a tunnel"), least: 1, orOne: true, unique: true}, required: true, about: "Those that stand in for it, the first that works."},
-		{key: "revertive", shape: boolean(""), standard: "true", about: "Whether a tunnel that works again is taken again before those behind it."},
+		{key: "revertive", shape: boolean(), standard: "true", about: "Whether a tunnel that works again is taken again before those behind it."},
 		{key: "hold", shape: duration(0, time.Hour), standard: "10s", about: "How long it has to have worked for that. Each time that it fails soon after, twice as long as before."},
 	},
 }
@@ -182,7 +168,7 @@ var attachmentObject = &object{
 		{key: "interface", shape: interfaceOf("an interface"), about: "An interface; without `vlan` the whole port, tags and all."},
 		{key: "vlan", shape: vlanID, standard: "none", about: "The VLAN here. Its tag is popped towards the pseudowire and pushed from it, so that it can differ at the other end. On a bridge without it: untagged traffic."},
 		{key: "vlans", shape: list{of: vlanOrRange, least: 1}, standard: "none", about: "Several VLANs here, as `[100, 200-210]`. Their tags stay on: the other end has the same, or a whole port."},
-		{key: "untagged", shape: boolean(""), standard: "false", about: "`true`: frames without a tag, or with one of VLAN 0. With `vlans` beside those, else they alone."},
+		{key: "untagged", shape: boolean(), standard: "false", about: "`true`: frames without a tag, or with one of VLAN 0. With `vlans` beside those, else they alone."},
 		{key: "inner-vlan", shape: vlanID, standard: "any, or none", about: "The second of two tags. With `vlan` both are popped and pushed; with `vlans`, or without either, both stay on."},
 		{key: "tag-protocol", shape: wordOf(choice{words: []string{"802.1q", "802.1ad"}}), standard: "802.1q", about: "The protocol of the first tag: 0x8100, or 0x88a8 for service tags (802.1ad). That of an inner tag is 0x8100."},
 		{key: "pcp", shape: list{of: priorityBits, least: 8, most: 8, orOne: true}, standard: "keep", about: "The priority bits of tags on frames out of the pseudowire. `keep`: as they are, 0 where a tag is pushed. A number: always that. A list of eight: the new bits by the old ones, from 0 on. `dscp`: the first three bits of the DSCP in the IP header behind the tag, 0 for other frames."},
@@ -245,7 +231,7 @@ var elsewhere = map[string][]string{}
 func init() {
 	for _, o := range objects() {
 		for _, f := range o.fields {
-			if f.later == "" && o.where != "" && !o.later {
+			if o.where != "" {
 				elsewhere[f.key] = append(elsewhere[f.key], o.where)
 			}
 		}

@@ -23,10 +23,8 @@ type scalar struct {
 	parse func(s *source, at spot, n *node) (any, bool)
 	// form is what the JSON Schema says of it.
 	form form
-	// usable are the words that it can be, later those that are not supported
-	// yet and what to do instead; for the reference.
+	// usable are the words that it can be, for the reference.
 	usable []string
-	later  map[string]string
 }
 
 func (k scalar) describe() string { return k.words }
@@ -198,9 +196,7 @@ func (t table) read(s *source, path string, n *node) any {
 type object struct {
 	// name is what the reference calls it, where is the path to it.
 	name, where string
-	// later objects are reached only through keys that are not supported yet.
-	later  bool
-	fields []field
+	fields      []field
 }
 
 // field is one key of an object.
@@ -210,9 +206,7 @@ type field struct {
 	required bool
 	// standard is what holds where the key is absent, in words.
 	standard string
-	// later is set for keys that are known and not supported yet: what to do.
-	later string
-	about string
+	about    string
 }
 
 // record is an object that was read. It is damaged if keys of it were left out,
@@ -265,9 +259,6 @@ func (o *object) readAt(s *source, at spot, n *node) any {
 		} else {
 			v.value = f.shape.read(s, key.path, e.value)
 		}
-		if f.later != "" {
-			s.fault(CodeNotSupported, key, fmt.Sprintf("%s is not supported yet", f.key), f.later)
-		}
 		rec.values[f.key] = v
 	}
 	for _, f := range o.fields {
@@ -283,9 +274,9 @@ func (o *object) readAt(s *source, at spot, n *node) any {
 func (o *object) unknown(s *source, at spot, e entry) (meant string) {
 	help := "keys here: " + listed(o.keys())
 	before, after, hasColon := strings.Cut(e.key.text, ":")
-	near, isNear := nearest(e.key.text, o.all())
+	near, isNear := nearest(e.key.text, o.keys())
 	switch {
-	case hasColon && e.value.null && slices.Contains(o.all(), before):
+	case hasColon && e.value.null && slices.Contains(o.keys(), before):
 		// {vlan:100} is the key "vlan:100" without a value, and {vlan:} the key "vlan:".
 		at.path = strings.TrimSuffix(at.path, ":"+after)
 		if after == "" {
@@ -305,18 +296,7 @@ func (o *object) unknown(s *source, at spot, e entry) (meant string) {
 	return near
 }
 
-// keys are those that can be used; all are those that are known.
 func (o *object) keys() []string {
-	var keys []string
-	for _, f := range o.fields {
-		if f.later == "" {
-			keys = append(keys, f.key)
-		}
-	}
-	return keys
-}
-
-func (o *object) all() []string {
 	var keys []string
 	for _, f := range o.fields {
 		keys = append(keys, f.key)

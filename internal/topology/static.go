@@ -182,7 +182,7 @@ func (b *builder) staticEnd(t *tunnel, s *site, r row) *staticEnd {
 func (b *builder) staticSessions(p *pseudowire, rec *record) {
 	t := p.tunnel
 	for _, x := range p.tunnels() {
-		if x.static != nil && (p.network != nil || p.redundancy != nil) {
+		if x.static != nil && (p.network != nil || len(p.tunnels()) > 1) {
 			b.clash(CodeStatic, p.at, fmt.Sprintf("tunnel %s is static: it carries pseudowires of two ends, which have no other tunnel", x.name), x.staticAt, "static here", "use a tunnel that signals")
 			return
 		}

@@ -127,9 +127,11 @@ type pseudowire struct {
 	tunnel     *tunnel
 	standby    []*tunnel
 	redundancy *Redundancy
-	kind       l2tpv3.PseudowireType
-	endID      []byte
-	agi        []byte
+	// steer says which frame takes which of them.
+	steer []steerRule
+	kind  l2tpv3.PseudowireType
+	endID []byte
+	agi   []byte
 	// endIDAt is the place of end-id, of the name where that is not set.
 	endIDAt  spot
 	wishes   wishes
@@ -564,6 +566,7 @@ func (b *builder) serviceOf(r row, rec *record) *pseudowire {
 	if rec.has("redundancy") {
 		b.redundancy(p, rec)
 	}
+	b.share(p, rec)
 	if id, at, ok := get[string](rec, "end-id"); ok {
 		p.endID, p.endIDAt = []byte(id), at
 	}
@@ -659,15 +662,11 @@ func (b *builder) tunnelOf(r row, rec *record) *tunnel {
 		return nil
 	}
 	name, at, ok := get[string](rec, "tunnel")
-	if list, listAt, is := get[[]item](rec, "tunnels"); is {
+	if list, _, is := get[[]item](rec, "tunnels"); is {
 		for _, it := range list {
 			b.knownTunnel(it.at, it.value.(string))
 		}
 		if len(list) > 1 && rec.has("redundancy") {
-			return nil
-		}
-		if len(list) > 1 {
-			b.fault(CodeNotSupported, listAt, "more than one tunnel is not supported yet without `redundancy:`", fmt.Sprintf("keep one of them, tunnel: %s, or say with `redundancy:` which stand by", list[0].value))
 			return nil
 		}
 		return b.tunnels[list[0].value.(string)]

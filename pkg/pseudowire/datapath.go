@@ -79,6 +79,9 @@ type Pseudowire struct {
 	// Several says that it may have more than one session at once, of which one at most
 	// sends (Abilities.Several). Its device exists without, too.
 	Several bool
+	// Steer has frames leave over several sessions at once, all of those that send, where the
+	// datapath can do that (Abilities.Steers); nil is over one. It takes Several.
+	Steer *Steer
 	// Suppress is the network whose address resolution it suppresses: requests for addresses
 	// that are known behind one of the network's pseudowires are answered, and cross none
 	// (Abilities.Suppresses). Empty is none.
@@ -171,6 +174,8 @@ type Abilities struct {
 	DeviceWithoutSession bool
 	// Several says that Pseudowire.Several is honoured.
 	Several bool
+	// Steers says that Pseudowire.Steer is honoured, and that it is a Classifier.
+	Steers bool
 	// IP says that it carries L2TP directly over IP (protocol 115).
 	IP bool
 	// Sequencing says that it numbers packets and looks at the numbers of others'.

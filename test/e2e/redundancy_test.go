@@ -29,13 +29,23 @@ type twoWays struct {
 	// that leads nowhere.
 	ports, ways [2]*netlab.Link
 	away        *netlab.Link
+	// topology is the file of both sites, text what is in it.
+	topology, text string
 }
 
 // hello is the interval of both tunnels: the shortest there is.
 const hello = time.Second
 
-// buildTwoWays draws it and starts the daemons; redundancy is that of the pseudowire.
-func buildTwoWays(t *testing.T, datapaths [2]string, redundancy string) *twoWays {
+// buildTwoWays draws it and starts the daemons; hold is more of the pseudowire's redundancy.
+func buildTwoWays(t *testing.T, datapaths [2]string, hold string) *twoWays {
+	t.Helper()
+	w := drawTwoWays(t, datapaths, "redundancy: {active: gold, standby: silver"+hold+"}")
+	w.awaitUsed("gold")
+	return w
+}
+
+// drawTwoWays does so where the pseudowire has its tunnels for anything.
+func drawTwoWays(t *testing.T, datapaths [2]string, tunnels string) *twoWays {
 	t.Helper()
 	dir := t.TempDir()
 	w := &twoWays{t: t, lab: netlab.New(t)}
@@ -55,11 +65,12 @@ tunnels:
   silver: {sites: [dc1, dc2], hello: %[1]v, underlay: {dc1: internet, dc2: internet}}
 pseudowires:
   trunk:
-    redundancy: {active: gold, standby: silver%s}
+    %s
     attach:
       dc1: {bridge: br-lan}
       dc2: {bridge: br-lan}
-`, hello, redundancy)
+`, hello, tunnels)
+	w.topology, w.text = file, text
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +118,6 @@ pseudowires:
 			t.Fatal(err)
 		}
 	}
-	w.awaitUsed("gold")
 	return w
 }
 

@@ -52,11 +52,16 @@ func (d *Datapath) write(dev *device) error {
 // device, where they have to leave one by one: packets over IP can be of no segments,
 // and numbered ones have each its own number. The slow lane would do it as well, but
 // what needs no cutting would overtake them.
-func (d *Datapath) takeApart(dev *device, s *session) {
-	if s == nil {
+func (d *Datapath) takeApart(dev *device, out *session) {
+	if out == nil {
 		return
 	}
-	apart := overIP(&d.tunnels[s.Tunnel].Tunnel) || s.TransmitSequencing == l2tpv3.SequencingAll
+	apart := d.leavesApart(out)
+	if dev.Steer != nil {
+		for _, s := range d.members[dev.Name] {
+			apart = apart || d.tunnels[s.Tunnel] != nil && d.leavesApart(s)
+		}
+	}
 	if apart == dev.apart && !dev.unknown {
 		return
 	}
@@ -64,6 +69,10 @@ func (d *Datapath) takeApart(dev *device, s *session) {
 	if err := d.features.set(dev.pair.inner, segmentation, !apart); err != nil {
 		d.log.Warn("segments are cut in the slow lane", "device", dev.pair.innerName, "err", err)
 	}
+}
+
+func (d *Datapath) leavesApart(s *session) bool {
+	return overIP(&d.tunnels[s.Tunnel].Tunnel) || s.TransmitSequencing == l2tpv3.SequencingAll
 }
 
 // outgoing is the session that frames leave over, nil if there is none.
@@ -176,12 +185,35 @@ func (d *Datapath) writeReceive(dev *device, s *session, up bool) error {
 	return nil
 }
 
-// writeTransmit tells the program how frames leave: over s, nil for not at all.
+// writeTransmit tells the program how frames leave: over s, or by rules; nil is not at all.
 func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	if s == nil {
 		dev.written = nil
-		return d.deleteTransmit(dev.pair)
+		return d.deleteTransmit(dev)
 	}
+	tx := d.transmitOf(dev, s)
+	if dev.Steer != nil {
+		if err := d.writeWays(dev); err != nil {
+			return err
+		}
+		tx.Flags |= bpf.TransmitSteered
+	}
+	if dev.written == nil || *dev.written != tx {
+		for _, key := range dev.pair.keys() {
+			if err := d.objs.Pseudowires.Put(key, &tx); err != nil {
+				return err
+			}
+		}
+		dev.written = &tx
+	}
+	if dev.Steer == nil && dev.steering.rules != nil {
+		return d.deleteSteering(dev)
+	}
+	return nil
+}
+
+// transmitOf is how frames of a pseudowire leave over a session.
+func (d *Datapath) transmitOf(dev *device, s *session) bpf.Transmit {
 	t := d.tunnels[s.Tunnel]
 	tx := bpf.Transmit{
 		Session:  s.LocalID,
@@ -223,27 +255,18 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 	}
 	putMarking(&tx, &s.Marking)
 	putOuter(&tx, t.path, &t.Tunnel, &s.Session)
-	if dev.written != nil && *dev.written == tx {
-		return nil
-	}
-	for _, key := range dev.pair.keys() {
-		if err := d.objs.Pseudowires.Put(key, &tx); err != nil {
-			return err
-		}
-	}
-	dev.written = &tx
-	return nil
+	return tx
 }
 
 // keys are those of a pseudowire's entries in the map.
 func (p pair) keys() []uint32 { return []uint32{uint32(p.outer), uint32(p.inner)} }
 
-func (d *Datapath) deleteTransmit(p pair) error {
+func (d *Datapath) deleteTransmit(dev *device) error {
 	var errs []error
-	for _, key := range p.keys() {
+	for _, key := range dev.pair.keys() {
 		errs = append(errs, d.objs.Pseudowires.Delete(key))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.deleteSteering(dev))...)
 }
 
 // room is the longest IP packet that untagged frames can carry in one packet of

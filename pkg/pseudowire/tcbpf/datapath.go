@@ -84,8 +84,10 @@ type device struct {
 	pseudowire.Pseudowire
 	pair    pair
 	written *bpf.Transmit // what the map has
-	crossed crossing
-	refused bool // it was told that it cannot be cross-connected
+	// steering is as written too.
+	steering steering
+	crossed  crossing
+	refused  bool // it was told that it cannot be cross-connected
 	// apart says that the device takes frames of one segment only; unknown at first
 	// is what an earlier process had it take.
 	apart, unknown bool
@@ -167,7 +169,7 @@ func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.EBPF }
 // Abilities: without a session the device has no carrier.
 func (d *Datapath) Abilities() pseudowire.Abilities {
 	return pseudowire.Abilities{
-		RewritesTags: true, DeviceWithoutSession: true, Several: true, IP: true, Sequencing: true,
+		RewritesTags: true, DeviceWithoutSession: true, Several: true, Steers: true, IP: true, Sequencing: true,
 		SublayerPerDirection: true, ChangesCookies: true, DSCP: true, Marking: true, ECN: true, Priority: true, Checksum: true, DF: true,
 		CrossConnects: true,
 	}
@@ -224,12 +226,12 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	dev := &device{Pseudowire: p, pair: pair, unknown: !pair.made}
 	switch {
 	case old != nil && old.pair.outer == pair.outer:
-		dev.written, dev.apart, dev.unknown, dev.crossed = old.written, old.apart, old.unknown, old.crossed
+		dev.written, dev.apart, dev.unknown, dev.crossed, dev.steering = old.written, old.apart, old.unknown, old.crossed, old.steering
 	case old != nil: // somebody removed the devices
 		if err := d.setCrossing(old, crossing{}); err != nil {
 			return fail(err)
 		}
-		if err := d.deleteTransmit(old.pair); err != nil {
+		if err := d.deleteTransmit(old); err != nil {
 			return fail(err)
 		}
 	}
@@ -254,7 +256,7 @@ func checkPseudowire(p pseudowire.Pseudowire) error {
 	case p.VLAN > 4094 || p.PortVLAN > 4094:
 		return fmt.Errorf("VLAN %d: %w", p.VLAN, ErrInvalid)
 	}
-	return nil
+	return checkSteer(p.Steer)
 }
 
 // RemovePseudowire removes the pseudowire's devices; its sessions stay, without
@@ -276,7 +278,7 @@ func (d *Datapath) RemovePseudowire(name string) error {
 	if err := d.unpin(dev.pair.outer); err != nil {
 		return fail(err)
 	}
-	if err := d.deleteTransmit(dev.pair); err != nil {
+	if err := d.deleteTransmit(dev); err != nil {
 		return fail(err)
 	}
 	delete(d.pseudowires, name)

@@ -177,11 +177,17 @@ func (d *Datapath) pruneAttachments() error {
 
 // pruneMaps removes entries that nothing known has.
 func (d *Datapath) pruneMaps() error {
-	written, circuits := map[uint32]bool{}, map[bpf.CircuitKey]bool{}
+	written, steered, circuits := map[uint32]bool{}, map[uint32]bool{}, map[bpf.CircuitKey]bool{}
 	for _, dev := range d.pseudowires {
 		for _, key := range dev.pair.keys() {
 			written[key] = dev.written != nil
 		}
+		for i, way := range dev.steering.ways {
+			if way != nil {
+				written[key(dev, i)] = true
+			}
+		}
+		steered[uint32(dev.pair.outer)] = dev.steering.rules != nil
 		for _, c := range dev.crossed.circuits() {
 			circuits[c.key] = true
 		}
@@ -192,6 +198,7 @@ func (d *Datapath) pruneMaps() error {
 	}
 	return errors.Join(
 		pruneTable(d.objs.Pseudowires, func(k uint32) bool { return written[k] }),
+		pruneTable(d.objs.Steers, func(k uint32) bool { return steered[k] }),
 		pruneTable(d.objs.Circuits, func(k bpf.CircuitKey) bool { return circuits[k] }),
 		pruneTable(d.objs.Sessions, func(k uint32) bool {
 			s := d.sessions[k]

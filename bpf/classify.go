@@ -1,0 +1,95 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// SteerWay is the key of one of several ways out of a pseudowire, by the ifindex of its outer end.
+// It is none where the ifindex is out of bounds.
+func SteerWay(outer, index int) (key uint32, ok bool) {
+	if outer <= 0 || outer >= wayBit>>wayShift || index < 0 || index >= 1<<wayShift {
+		return 0, false
+	}
+	return wayBit | uint32(outer)<<wayShift | uint32(index), true
+}
+
+const (
+	wayBit   = 0x04000000
+	wayShift = 3
+)
+
+// The limits and special values of Steer, as in steer.h.
+const (
+	MaxWays  = 8
+	MaxRules = 64
+	// NoRule is the rule of frames that none matches.
+	NoRule = MaxRules
+
+	SteerPopped = 0x01
+
+	NoPCP      = 8
+	FamilyNone = 0x01
+	FamilyIPv4 = 0x02
+	FamilyIPv6 = 0x04
+)
+
+// Why a frame that is classified would not leave.
+const (
+	LostVLAN      = 0x100
+	LostState     = 0x200
+	LostNeighbour = 0x400
+)
+
+// Classified is what would become of a frame.
+type Classified struct {
+	// Rule is the index of the rule that matches, NoRule for none.
+	Rule uint32
+	// Key is that of the entry of Pseudowires by which it would leave.
+	Key uint32
+	// TOS is the outer packet's octet in IPv4, its traffic class in IPv6.
+	TOS uint8
+	// Refused says why it would not leave: Lost*, 0 for nothing.
+	Refused uint32
+	// Priority is the outer packet's, Session the local session ID.
+	Priority, Session uint32
+}
+
+// skBuff is struct __sk_buff as far as the answer.
+type skBuff struct {
+	Len, PktType, Mark, QueueMapping, Protocol, VLANPresent, VLANTCI, VLANProto, Priority uint32
+	IngressIfindex, Ifindex, TCIndex                                                      uint32
+	CB                                                                                    [5]uint32
+	Rest                                                                                  [31]uint32
+}
+
+// notClassified: the pseudowire has no session to leave over, or the frame more tags than
+// are carried.
+type notClassified struct{ code uint32 }
+
+func (e *notClassified) Error() string {
+	return fmt.Sprintf("the program says %d: there is no session that frames leave over, or the frame has too many tags", int32(e.code))
+}
+
+// Classify asks the program what would become of a frame that comes to the outer end of a
+// pseudowire, from its destination address on. Nothing is sent or counted.
+func (o *Objects) Classify(outer uint32, frame []byte) (Classified, error) {
+	in, out := skBuff{Mark: outer}, skBuff{}
+	data := make([]byte, len(frame)+256)
+	code, err := o.classify.Run(&ebpf.RunOptions{Data: frame, DataOut: data, Context: in, ContextOut: &out, Repeat: 1})
+	if errors.Is(err, unix.EINVAL) {
+		return Classified{}, fmt.Errorf("the kernel takes no frame of %d octets for one: it wants the headers whole: %w", len(frame), err)
+	}
+	if err != nil {
+		return Classified{}, fmt.Errorf("run the classifier: %w", err)
+	}
+	if code != 0 {
+		return Classified{}, &notClassified{code}
+	}
+	return Classified{
+		Rule: out.CB[0], Key: out.CB[1], TOS: uint8(out.CB[2]), Refused: out.CB[2] &^ 0xff, Priority: out.CB[3], Session: out.CB[4],
+	}, nil
+}
