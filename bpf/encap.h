@@ -54,14 +54,14 @@ static __always_inline int takes_vlan_off(const struct transmit *tx)
 
 static __always_inline int to_lane(struct __sk_buff *skb, const struct transmit *tx, __u32 device)
 {
-	skb->mark = device | skb->cb[0] << LANE_PCP_SHIFT;
+	skb->mark = device | (skb->cb[0] & 7) << LANE_PCP_SHIFT;
 	return bpf_redirect(tx->lane, 0);
 }
 
-/* Notes the priority bits of the frame's first tag, 0 without one, before it comes off. */
+/* Notes the priority bits of the frame's first tag, before it comes off. */
 static __always_inline void note_pcp(struct __sk_buff *skb)
 {
-	skb->cb[0] = skb->vlan_present ? skb->vlan_tci >> VLAN_PCP_SHIFT & 7 : 0;
+	skb->cb[0] = skb->vlan_present ? skb->vlan_tci >> VLAN_PCP_SHIFT & 7 : NO_PCP;
 }
 
 /* Takes all tags off. The kernel moves each next tag of the frame into the

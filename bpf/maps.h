@@ -23,6 +23,7 @@
 #define WAY 0x04000000
 #define WAY_SHIFT 3
 #define LANE_PCP_SHIFT 27
+#define NO_PCP 8 /* of frames without a tag; in the lane they are as those with 0 */
 #define LANE_DECAP 0
 #define LANE_REASSEMBLED 0x80000000
 /* The mark of the agent's packets: packets of the session that is named in it are held

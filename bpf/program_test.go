@@ -28,7 +28,7 @@ const (
 	redirect = 7          // TC_ACT_REDIRECT
 )
 
-func load(t *testing.T) *Objects {
+func load(t testing.TB) *Objects {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") != "" {

@@ -24,8 +24,7 @@
  */
 #define STEER_POPPED 0x01
 
-/* Where what a rule looks at is not there. */
-#define NO_PCP 8
+/* Where what a rule looks at is not there. NO_PCP is maps.h's. */
 #define NO_VLAN 0x10000
 #define NO_PORT 0x10000
 #define NO_PROTOCOL 0x100
@@ -110,13 +109,9 @@ static __always_inline __u64 word(__u64 octets)
 	return bpf_be64_to_cpu(octets);
 }
 
-/* Takes a tag in: its priority if it is the first one, its number if it is the first
- * that stays on.
- */
+/* Takes a tag's number in, if it is the first that stays on. */
 static __always_inline void read_tag(struct headers *h, __u32 tci, int popped)
 {
-	if (h->pcp == 1 << NO_PCP)
-		h->pcp = 1 << (tci >> 13 & 7);
 	if (!popped && h->vlan == NO_VLAN)
 		h->vlan = tci & VLAN_VID_MASK;
 }
@@ -138,7 +133,7 @@ static __always_inline __u32 read_tags_of(struct __sk_buff *skb, struct headers 
 {
 	__u32 at = ETH_HLEN;
 
-	h->pcp = 1 << NO_PCP;
+	h->pcp = 1 << (skb->cb[0] & 0x0f); /* note_pcp */
 	h->vlan = NO_VLAN;
 	if (skb->vlan_present)
 		read_tag(h, skb->vlan_tci, popped);

@@ -52,6 +52,8 @@ type sight struct {
 	why            string
 	// named says that the peer has it not in standby.
 	named bool
+	// deaf says that nothing was heard over it for too long.
+	deaf bool
 	// hello is the tunnel's interval.
 	hello time.Duration
 }

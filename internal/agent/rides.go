@@ -117,6 +117,10 @@ func (w *wire) status(r *ride) l2tpv3.CircuitStatus {
 	if w.Steered() && r.drained != nil {
 		v = v&^l2tpv3.CircuitActive | l2tpv3.CircuitStandby
 	}
+	// What the peer sends does not arrive: it is to send it over another tunnel.
+	if w.Steered() && r.deaf {
+		v |= l2tpv3.CircuitPSNRxFault
+	}
 	return v
 }
 
@@ -286,6 +290,7 @@ func (a *Agent) sightOf(now time.Time, w *wire, r *ride) sight {
 	case !chosen && !heard.After(a.restored):
 		s.why = fmt.Sprintf("tunnel %s: nothing heard from %s yet", name, w.Peer)
 	case silent(now, heard, hello):
+		s.deaf = true
 		s.why = fmt.Sprintf("tunnel %s: nothing heard from %s for %v", name, w.Peer, now.Sub(heard).Round(time.Second/10))
 	case r.remote&(l2tpv3.CircuitPSNRxFault|l2tpv3.CircuitPSNTxFault) != 0:
 		s.why = fmt.Sprintf("tunnel %s: %s reports its end as %s", name, w.Peer, r.remote)

@@ -40,7 +40,7 @@ func (a *Agent) spread(now time.Time, w *wire) (resignal bool) {
 		if r.session != nil && (failed == "") != (r.failed == "") {
 			a.tellSpread(w, r, failed)
 		}
-		r.failed = failed
+		r.failed, r.deaf = failed, s.deaf
 	}
 	a.faults.set("pseudowire "+w.Name+"'s tunnels", a.forward(w))
 	a.judge(w)

@@ -66,6 +66,8 @@ type ride struct {
 	transmits bool
 	// failed is why frames are not spread over it, empty if they are (spread).
 	failed string
+	// deaf says that this is because nothing is heard over its tunnel: its peer is to know.
+	deaf bool
 	// drained is why it is not to be used, nil if it is.
 	drained *drain
 	// state is the session's, remote the peer's circuit status.

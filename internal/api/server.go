@@ -169,6 +169,7 @@ func (s *Server) routes() []*route {
 		{s: s, method: http.MethodPost, path: "/v1/apply", handle: s.apply},
 		{s: s, method: http.MethodPost, path: "/v1/rotate-cookies", handle: s.rotateCookies},
 		{s: s, method: http.MethodPost, path: "/v1/announce", handle: s.announce},
+		{s: s, method: http.MethodPost, path: "/v1/classify", handle: s.classify},
 		{s: s, method: http.MethodPost, path: "/v1/drain", handle: s.drain},
 		get("/v1/drift", s.drifts),
 		get("/v1/history", s.history),

@@ -493,6 +493,8 @@ type Backend interface {
 	MACs(context.Context) ([]MAC, error)
 	// Announce tells peers which addresses are at this site.
 	Announce(context.Context, AnnounceRequest) ([]Announcement, error)
+	// Classify says what would become of frames.
+	Classify(context.Context, ClassifyRequest) ([]Classification, error)
 	// Drift lists what others have changed, the last first.
 	Drift(context.Context) ([]Drift, error)
 	// Drain has something not used any more, or used again, and waits a while for that.

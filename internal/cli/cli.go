@@ -110,7 +110,7 @@ func (a *app) root() *cobra.Command {
 		def = filepath.Join(api.DefaultRunDir, api.SocketName)
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", def, "the daemon's socket, also $"+SocketVariable)
-	root.AddCommand(a.statusCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.schemaCommand(), a.explainCommand(), a.importCommand(), a.graphCommand(), a.diffCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.historyCommand(), a.rotateCommand(), a.announceCommand(), a.drainCommand(), a.undrainCommand(), a.driftCommand(), a.eventsCommand(), a.topCommand(), a.captureCommand(), a.doctorCommand(), a.sysdumpCommand(), a.completionCommand(), a.versionCommand())
+	root.AddCommand(a.statusCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.schemaCommand(), a.explainCommand(), a.importCommand(), a.graphCommand(), a.diffCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.historyCommand(), a.rotateCommand(), a.announceCommand(), a.drainCommand(), a.undrainCommand(), a.driftCommand(), a.eventsCommand(), a.topCommand(), a.classifyCommand(), a.captureCommand(), a.doctorCommand(), a.sysdumpCommand(), a.completionCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	return root
 }

@@ -8,7 +8,7 @@ import (
 
 // A wrong command line ends with 2 and one line that says what would be right.
 func TestUsage(t *testing.T) {
-	const commands = "there are announce, apply, capture, completion, confirm, describe, diff, doctor, drain, drift, events, explain, get, graph, history, import, rollback, rotate, schema, status, sysdump, top, undrain, validate, version"
+	const commands = "there are announce, apply, capture, classify, completion, confirm, describe, diff, doctor, drain, drift, events, explain, get, graph, history, import, rollback, rotate, schema, status, sysdump, top, undrain, validate, version"
 	const kinds = "tunnels, sessions, pseudowires, attachments, classes, macs"
 	for args, message := range map[string]string{
 		"undo":                      `unknown command "undo"; ` + commands + "\n  help: see `pwctl --help`",

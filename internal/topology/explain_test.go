@@ -67,6 +67,7 @@ func TestExplain(t *testing.T) {
 		"pseudowires.cokie":          "did you mean pseudowires.PSEUDOWIRE.cookie?",
 		"pseudowires.attach.vlam":    "did you mean pseudowires.PSEUDOWIRE.attach.SITE.vlan?",
 		"hello":                      "did you mean tunnels.TUNNEL.hello?",
+		"pseudowires.FOO!":           "keys there: tunnel",
 		"metadata.name.x":            "there is nothing below metadata.name",
 		"metadata.colour":            "keys there: name",
 		"tunnels.gold.hello.seconds": "there is nothing below tunnels.TUNNEL.hello",

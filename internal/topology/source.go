@@ -174,6 +174,9 @@ func (s *source) add(d Diagnostic) {
 	if s.seen[key] {
 		return
 	}
+	if s.seen == nil {
+		s.seen = map[string]bool{}
+	}
 	s.seen[key] = true
 	s.diagnostics = append(s.diagnostics, d)
 }

@@ -289,3 +289,18 @@ var macAddress = scalar{words: "a MAC address, as 02:00:5e:00:00:01", form: patt
 	}
 	return m, true
 }}
+
+// EtherType reads a name or a number as the topology file has it.
+func EtherType(text string) (uint16, bool) { return scalarOf[uint16](etherType, text) }
+
+// IPProtocol is as EtherType.
+func IPProtocol(text string) (uint8, bool) { return scalarOf[uint8](ipProtocol, text) }
+
+// DSCP is as EtherType.
+func DSCP(text string) (uint8, bool) { return scalarOf[uint8](dscp, text) }
+
+func scalarOf[T any](k scalar, text string) (T, bool) {
+	v, ok := k.parse(&source{}, spot{}, &node{kind: scalarNode, text: text})
+	value, is := v.(T)
+	return value, ok && is
+}

@@ -25,6 +25,9 @@ func TestSteering(t *testing.T) {
 	w.expect("voice", 5060, gold)
 	w.expect("all else", 5061, silver)
 
+	w.classified("--protocol udp --destination-port 5060", "gold", "1: protocol 17 destination-port 5060 -> gold")
+	w.classified("--protocol tcp --destination-port 5060", "silver", "none matches")
+
 	before := w.sessionIDs()
 	swapped := strings.Replace(w.text, "5060", "5061", 1)
 	if err := os.WriteFile(w.topology, []byte(swapped), 0o644); err != nil {
@@ -50,6 +53,17 @@ func TestSteering(t *testing.T) {
 	w.mend(gold)
 	w.awaitSpread("gold", "silver")
 	w.expect("voice, gold being back", 5061, gold)
+}
+
+// classified wants pwctl to say which tunnel a frame takes, and why.
+func (w *twoWays) classified(flags, tunnel, rule string) {
+	w.t.Helper()
+	for _, s := range w.sites {
+		out, err := s.Pwctl(within(w.t, 30*time.Second), append([]string{"classify", "trunk"}, strings.Fields(flags)...)...)
+		if err != nil || !strings.Contains(out, " "+tunnel+" ") || !strings.Contains(out, rule) {
+			w.t.Errorf("classify %s: %v\n%s", flags, err, out)
+		}
+	}
 }
 
 // awaitSpread waits until both sites send over these tunnels, and no others.

@@ -39,6 +39,8 @@ type Answers struct {
 	MACs        []api.MAC
 	// Drain answers a request to drain something.
 	Drain func(api.DrainRequest) ([]api.Drained, error)
+	// Classify answers what would become of frames.
+	Classify func(api.ClassifyRequest) ([]api.Classification, error)
 	// Drift is what others have changed.
 	Drift []api.Drift
 	// Announcements answer an announcement.
@@ -274,4 +276,13 @@ func Dir(t testing.TB) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
+}
+
+// Classify gives what Answers.Classify says.
+func (b *Backend) Classify(_ context.Context, r api.ClassifyRequest) ([]api.Classification, error) {
+	a := b.now()
+	if a.Classify == nil {
+		return nil, a.Err
+	}
+	return a.Classify(r)
 }

@@ -193,6 +193,15 @@ func (d *Datapath) CrossConnected(name string) bool {
 	return ok && c.CrossConnected(name)
 }
 
+// Classify is the datapath's below.
+func (d *Datapath) Classify(name string, frame []byte) (pseudowire.Classified, error) {
+	c, ok := d.Datapath.(pseudowire.Classifier)
+	if !ok {
+		return pseudowire.Classified{}, errors.ErrUnsupported
+	}
+	return c.Classify(name, frame)
+}
+
 // apply makes a pseudowire's device as it is to be.
 func (d *Datapath) apply(w *wire) error {
 	none := pseudowire.Service{}

@@ -1,0 +1,57 @@
+package bpf
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// What the choice of a way costs a frame that no rule matches: the worst case. The figures of
+// docs/qos.md are these.
+func BenchmarkSteer(b *testing.B) {
+	o := load(b)
+	frame := append([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2}, make([]byte, 30)...)
+	for _, pseudowires := range []int{1, 1000} {
+		for i := range pseudowires {
+			way, _ := SteerWay(device+i, 0)
+			for _, key := range []uint32{uint32(device + i), way} {
+				if err := o.Pseudowires.Put(key, &Transmit{Flags: TransmitEstablished | TransmitResolved, Session: 1, Device: device}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		for _, rules := range []int{-1, 0, 8, 64} {
+			for i := range pseudowires {
+				if err := setRules(o, device+i, rules); err != nil {
+					b.Fatal(err)
+				}
+			}
+			name := fmt.Sprintf("%d rules, %d pseudowires", rules, pseudowires)
+			if rules < 0 {
+				name = fmt.Sprintf("no steer, %d pseudowires", pseudowires)
+			}
+			b.Run(name, func(b *testing.B) {
+				code, err := o.classify.Run(&ebpf.RunOptions{Data: frame, Context: skBuff{Mark: device}, Repeat: uint32(b.N)})
+				if err != nil || code != 0 {
+					b.Fatal(code, err)
+				}
+			})
+		}
+	}
+}
+
+// setRules gives a pseudowire rules for a port that no frame here has; none below 0.
+func setRules(o *Objects, outer, rules int) error {
+	if rules < 0 {
+		return o.Steers.Delete(uint32(outer))
+	}
+	way, _ := SteerWay(outer, 0)
+	s := Steer{Count: uint32(rules), Ways: 1, Was: 1, Only: way}
+	s.Way[0].Key = way
+	for i := range rules {
+		s.Rule[i] = Rule{Dscps: 1<<64 - 1, Pcps: 1<<9 - 1, Families: FamilyIPv4 | FamilyIPv6, Vlans: 1<<32 - 1, SourcePorts: 1<<32 - 1,
+			DestinationPort: 5060, Ways: 1, Was: 1, Only: way}
+	}
+	return o.Steers.Put(uint32(outer), &s)
+}

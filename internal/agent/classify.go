@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+)
+
+// Classify says what would become of frames that come from a pseudowire's attachment circuit,
+// by the programs and maps that carry it. It implements api.Backend.
+func (a *Agent) Classify(ctx context.Context, r api.ClassifyRequest) ([]api.Classification, error) {
+	var all []api.Classification
+	var err error
+	if derr := a.do(ctx, func() { all, err = a.classify(&r) }); derr != nil || err != nil {
+		return nil, errors.Join(derr, err)
+	}
+	return all, nil
+}
+
+func (a *Agent) classify(r *api.ClassifyRequest) ([]api.Classification, error) {
+	w := a.wires[r.Pseudowire]
+	if w == nil {
+		return nil, &api.Error{Code: api.CodeNotFound, Title: "not found", Detail: "this site has no pseudowire " + r.Pseudowire}
+	}
+	dp, ok := a.datapaths[w.kind].(pseudowire.Classifier)
+	if !ok || w.kind != pseudowire.EBPF {
+		return nil, &api.Error{Code: api.CodeBadRequest, Title: "not on this datapath",
+			Detail: fmt.Sprintf("%s is carried by the %s datapath, which sends all its frames over one session: `pwctl describe pseudowire %s` names it", w.Name, w.kind, w.Name)}
+	}
+	tag := a.deviceOf(w, a.datapaths[w.kind]).VLAN
+	var all []api.Classification
+	for _, frame := range r.Frames {
+		c, err := dp.Classify(w.Name, withTag(frame, tag))
+		if err != nil {
+			all = append(all, api.Classification{Error: err.Error()})
+			continue
+		}
+		all = append(all, a.classified(w, &c))
+	}
+	return all, nil
+}
+
+func (a *Agent) classified(w *wire, c *pseudowire.Classified) api.Classification {
+	v := api.Classification{Rule: c.Rule + 1, Tunnel: tunnelName(c.Tunnel), SessionID: c.Session, DSCP: c.DSCP, Dropped: c.Dropped}
+	if c.Rule >= 0 && c.Rule < len(w.Steer) {
+		v.RuleWords = ruleWords(w.Steer[c.Rule].Match.String(), w.Steer[c.Rule].Tunnels)
+	}
+	if t := a.tunnels[c.Tunnel]; t != nil {
+		v.Class = t.Class
+	}
+	if c.Priority != 0 {
+		v.Queue = fmt.Sprintf("%x:%x", c.Priority>>16, c.Priority&0xffff)
+	}
+	return v
+}
+
+// withTag is a frame as it comes to a device that carries the attachment circuit's own tag: one
+// that a host has sent without it gets it, and a priority tag becomes it (IEEE 802.1Q, Section
+// 9.6).
+func withTag(frame []byte, vid uint16) []byte {
+	if vid == 0 {
+		return frame
+	}
+	out := append([]byte{}, frame...)
+	if binary.BigEndian.Uint16(out[12:]) == 0x8100 && len(out) >= 16 {
+		switch tci := binary.BigEndian.Uint16(out[14:]); tci & 0x0fff {
+		case vid:
+			return out
+		case 0:
+			binary.BigEndian.PutUint16(out[14:], tci|vid)
+			return out
+		}
+	}
+	tagged := append(out[:12:12], 0x81, 0x00, byte(vid>>8), byte(vid))
+	return append(tagged, frame[12:]...)
+}
