@@ -376,18 +376,10 @@ static __always_inline int is_runt(struct __sk_buff *skb, const struct transmit 
 }
 
 /* A frame into a pseudowire. */
-static __always_inline int encap_by(struct __sk_buff *skb, const struct transmit *tx, __u32 device)
+static __always_inline int encap_over(struct __sk_buff *skb, const struct transmit *tx, __u32 device)
 {
 	__u32 frame;
 
-	if (tx->flags & TX_STEERED) {
-		device = choose_way(skb, device);
-		tx = bpf_map_lookup_elem(&pseudowires, &device);
-		if (!tx) {
-			count_global(NOT_ESTABLISHED);
-			return TC_ACT_SHOT;
-		}
-	}
 	if (!(tx->flags & TX_ESTABLISHED))
 		return drop(tx->session, NOT_ESTABLISHED);
 	if (tx->vlan && !tagged_for(skb, tx))
@@ -407,6 +399,26 @@ static __always_inline int encap_by(struct __sk_buff *skb, const struct transmit
 	if (outer_ip_len(tx, frame) > tx->mtu || is_runt(skb, tx))
 		return to_lane(skb, tx, device);
 	return encap_one(skb, tx, device);
+}
+
+/* A frame of a pseudowire that has several ways. */
+__noinline int encap_steered(struct __sk_buff *skb, __u32 device)
+{
+	__u32 key = choose_way(skb, device, 0);
+	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &key);
+
+	if (!tx) {
+		count_global(NOT_ESTABLISHED);
+		return TC_ACT_SHOT;
+	}
+	return encap_over(skb, tx, key);
+}
+
+static __always_inline int encap_by(struct __sk_buff *skb, const struct transmit *tx, __u32 device)
+{
+	if (tx->flags & TX_STEERED)
+		return encap_steered(skb, device);
+	return encap_over(skb, tx, device);
 }
 
 /* A frame into the pseudowire whose device has that outer end. */

@@ -139,7 +139,7 @@ struct receive {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4 * MAX_PSEUDOWIRES);
+	__uint(max_entries, 10 * MAX_PSEUDOWIRES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32); /* ifindex of the outer end; of the device, the same once more; ways */
 	__type(value, struct transmit);

@@ -372,8 +372,10 @@ static __noinline int has_paused(__u64 flow, __u64 change)
 	return 0;
 }
 
-/* The key of the way that a frame of a steered pseudowire takes, or of the pseudowire. */
-__noinline int choose_way(struct __sk_buff *skb, __u32 device)
+/* The key of the way that a frame of a steered pseudowire takes, or of the pseudowire; once
+ * all flows have gone over, if that is what is asked for.
+ */
+__noinline int choose_way(struct __sk_buff *skb, __u32 device, __u32 settled)
 {
 	struct steer *st = bpf_map_lookup_elem(&steers, &device);
 	struct scratch *s = scratch();
@@ -398,12 +400,13 @@ __noinline int choose_way(struct __sk_buff *skb, __u32 device)
 		return s->steering.only;
 	flow = flow_of(&s->steering.headers);
 	key = heaviest(st, flow, s->steering.ways);
-	if (st->until && bpf_ktime_get_ns() < st->until) {
+	if (!settled && st->until && bpf_ktime_get_ns() < st->until) {
 		old = heaviest(st, flow, s->steering.was);
 		if (old && old != key && !has_paused(flow, st->until + device))
 			key = old;
 	}
-	return key ? key : device;
+	/* Lest another pseudowire's rules were read, that have taken the place of these. */
+	return (key & ~WAY) >> WAY_SHIFT == device ? key : device;
 }
 
 #endif

@@ -49,10 +49,11 @@ func (a *Agent) classified(w *wire, c *pseudowire.Classified) api.Classification
 	if c.Rule >= 0 && c.Rule < len(w.Steer) {
 		v.RuleWords = ruleWords(w.Steer[c.Rule].Match.String(), w.Steer[c.Rule].Tunnels)
 	}
-	if t := a.tunnels[c.Tunnel]; t != nil {
+	t := a.tunnels[c.Tunnel]
+	if t != nil {
 		v.Class = t.Class
 	}
-	if c.Priority != 0 {
+	if t != nil && t.Shapes() && c.Priority != 0 {
 		v.Queue = fmt.Sprintf("%x:%x", c.Priority>>16, c.Priority&0xffff)
 	}
 	return v

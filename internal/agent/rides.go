@@ -50,7 +50,12 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 		a.withhold(w)
 		if p.Steered() {
 			a.undecided[w] = true
+			return
 		}
+		for _, r := range rides { // what one of several was spared for
+			r.failed, r.deaf = "", false
+		}
+		a.faults.set("pseudowire "+w.Name+"'s tunnels", a.forward(w))
 		return
 	}
 	if before != nil && slices.EqualFunc(was.Rides(), p.Rides(), func(x, y topology.Ride) bool { return x.Tunnel == y.Tunnel }) {

@@ -69,6 +69,13 @@ func (a *Agent) teardown(ctx context.Context) error {
 	for _, kind := range kinds {
 		errs = append(errs, a.cleanDatapath(kind))
 	}
+	// Those that are kept beyond the process hear of it while there is a Transport.
+	for _, t := range a.tunnels {
+		if t.Static != nil {
+			a.closeStaticTunnel(t)
+		}
+	}
+	a.dropStatics()
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -199,15 +199,12 @@ func (a *Agent) makeDevice(w *wire) error {
 
 // withdraw takes away what there is of a pseudowire that its datapath cannot carry any more.
 func (a *Agent) withdraw(w *wire) error {
-	now, had := time.Now(), false
+	now := time.Now()
 	for _, r := range w.rides {
 		if r.session != nil {
-			a.control.RemoveSession(now, r.Tunnel, w.Name, administrative)
-			r.signalled, had = false, true
+			r.signalled = false
+			a.closeRide(now, w, r)
 		}
-	}
-	if had {
-		a.drain(now)
 	}
 	w.attachFault, w.crossed = nil, false
 	err := a.bridges.RemoveAttachment(w.Name)

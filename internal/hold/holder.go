@@ -101,12 +101,12 @@ func (h *Holder) Serve(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ECONNABORTED) {
+		if errors.Is(err, net.ErrClosed) {
+			return fmt.Errorf("accept a connection: %w", err)
+		}
+		if err != nil { // what is kept is worth more than to hear of it now
 			time.Sleep(100 * time.Millisecond)
 			continue
-		}
-		if err != nil {
-			return fmt.Errorf("accept a connection: %w", err)
 		}
 		if err := trusted(c); err != nil {
 			h.log.Warn("a process is refused", "err", err)

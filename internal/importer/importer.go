@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Definition is what was found.
@@ -45,7 +46,14 @@ type Session struct {
 }
 
 func (d *Definition) note(format string, args ...any) {
-	if n := fmt.Sprintf(format, args...); !slices.Contains(d.Notes, n) {
+	// Notes become comments: what is in the file ends no line.
+	n := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return '?'
+		}
+		return r
+	}, fmt.Sprintf(format, args...))
+	if !slices.Contains(d.Notes, n) {
 		d.Notes = append(d.Notes, n)
 	}
 }
@@ -243,6 +251,8 @@ func (d *Definition) finish() error {
 		switch {
 		case t.ID == 0 || t.PeerID == 0 || !t.Local.IsValid() || !t.Peer.IsValid():
 			d.note("tunnel %d is left out: an ID or an address of it is missing", t.ID)
+		case t.Encapsulation != "udp" && t.Encapsulation != "ip":
+			d.note("tunnel %d is left out: it is neither over UDP nor over IP", t.ID)
 		case t.Local == t.Peer:
 			d.note("tunnel %d is left out: both of its ends are %s", t.ID, t.Local)
 		case t.Local.IsUnspecified():

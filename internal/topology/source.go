@@ -100,7 +100,7 @@ func (s *source) place(at spot) Place {
 }
 
 // shownCookies are what may be cookies in a line: values of that key, and what looks like one.
-var shownCookies = regexp.MustCompile(`(cookie["']?\s*:\s*["']?)([0-9A-Za-z]{5,})|(["'])((?:0[xX])?[0-9A-Fa-f]{8}(?:[0-9A-Fa-f]{8})?["'])`)
+var shownCookies = regexp.MustCompile(`(cookie["']?\s*:\s*["']?)([^\s,}"'#][^,}"'#]{4,})|(["'])((?:0[xX])?[0-9A-Fa-f]{8}(?:[0-9A-Fa-f]{8})?["'])`)
 
 // withoutCookies is a line of the same length in which cookies cannot be read.
 func withoutCookies(line string) string {

@@ -1,6 +1,7 @@
 package qos
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -130,6 +131,9 @@ func (m *Manager) restore(index int) (bool, error) {
 	}
 	r := m.replaced[at]
 	l, err := m.nl.LinkByIndex(index)
+	if err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) {
+		return false, &OpError{"find the interface that gets its qdisc back, " + r.Interface, err}
+	}
 	if err != nil || l.Attrs().Name != r.Interface {
 		// Another one has got the number.
 		return false, m.keep(slices.Delete(slices.Clone(m.replaced), at, at+1))

@@ -43,11 +43,12 @@ var helloOctets, _ = l2tpv3.NewMessage(l2tpv3.Hello).Append(nil)
 
 // Probe sends a message of that many octets, which is not to be fragmented, over an
 // established connection to a peer that is known to answer. It is false where that cannot
-// be: then, or when it may well be soon. The probe before is forgotten.
+// be: then, when it may well be soon, or when the last message was sent several times, each of
+// which may still be answered. The probe before is forgotten.
 func (e *Endpoint) Probe(now time.Time, connection uint32, octets int) bool {
 	e.now = now
 	c := e.connections[connection]
-	if c == nil || c.state != ConnectionEstablished || !c.ours() || !c.rel.idle() || c.auth.on && len(c.keys()) == 0 {
+	if c == nil || c.state != ConnectionEstablished || !c.ours() || !c.rel.idle() || c.rel.repeated || c.auth.on && len(c.keys()) == 0 {
 		return false
 	}
 	plain := c.seal(helloOctets, 0)
@@ -78,8 +79,9 @@ func (e *Endpoint) ProbeAnswered(connection uint32) (answered, valid bool) {
 }
 
 // acknowledged follows an acknowledgment that says nothing new: the peer was asked for it.
-func (p *probe) acknowledged(r *reliable) {
-	if p.sent && r.idle() && r.first == p.first {
+// Older ones say nothing of the probe, whoever repeats them.
+func (p *probe) acknowledged(r *reliable, nr uint16) {
+	if p.sent && r.idle() && r.first == p.first && nr == r.first {
 		p.answered = true
 	}
 }

@@ -58,7 +58,7 @@ func (c *connection) deliver(d Datagram, m *l2tpv3.Message) {
 	}
 	t, known := m.Type()
 	if m.IsZLB() || known && t == l2tpv3.ACK {
-		c.probe.acknowledged(&c.rel)
+		c.probe.acknowledged(&c.rel, m.Nr)
 		return // Section 6.15: no event
 	}
 	if len(c.rel.queue) > 1024+4*len(c.t.sessions) {

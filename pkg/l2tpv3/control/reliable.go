@@ -35,8 +35,10 @@ type reliable struct {
 
 	// tries counts the retransmissions without progress; expires is when the
 	// next is due, zero if nothing is unacknowledged.
-	tries   int
-	expires time.Time
+	// repeated says that there were some before the last progress.
+	tries    int
+	expires  time.Time
+	repeated bool
 
 	// rtt is the smoothed round-trip time, 0 before it was measured. The message with
 	// number timed, sent once at timedAt, measures it; none does while that is zero.
@@ -196,6 +198,7 @@ func (r *reliable) acknowledge(now time.Time, t *Timers, nr uint16) bool {
 	r.sent -= n
 	r.flying = max(r.flying-n, 0)
 	r.measure(now)
+	r.repeated = r.tries > 0
 	r.tries, r.expires = 0, time.Time{}
 	if r.flying > 0 {
 		r.expires = now.Add(t.wait(0))

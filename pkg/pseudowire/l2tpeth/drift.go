@@ -1,9 +1,12 @@
 package l2tpeth
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
@@ -38,7 +41,11 @@ func (d *Datapath) Refresh() error {
 		}
 		delete(d.sessions, id)
 		err := d.SetSession(s.Session)
-		d.Add("pseudowire "+s.Pseudowire, fmt.Sprintf("the kernel's session %d was deleted, and %s with it", id, d.pseudowires[s.Pseudowire].Device), "made again", err)
+		// A tunnel that is being deleted is still there, and takes no session: that is told
+		// once it has gone.
+		if !errors.Is(err, unix.ENODEV) {
+			d.Add("pseudowire "+s.Pseudowire, fmt.Sprintf("the kernel's session %d was deleted, and %s with it", id, d.pseudowires[s.Pseudowire].Device), "made again", err)
+		}
 		if err != nil {
 			d.sessions[id] = s // so that it is tried again
 			return err

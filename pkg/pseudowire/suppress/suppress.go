@@ -263,16 +263,18 @@ func (d *Datapath) apply(w *wire) error {
 		return d.keep(w, link)
 	}
 	had := w.device == 0 || w.group != "" && w.device == device
+	if w.Suppress == "" {
+		if had { // by an earlier process, too
+			err = d.detach(link)
+		}
+		err = errors.Join(err, d.leave(w))
+		w.device = device
+		return err
+	}
 	if err := d.leave(w); err != nil {
 		return err
 	}
 	w.device = device
-	if w.Suppress == "" {
-		if had { // by an earlier process, too
-			return d.detach(link)
-		}
-		return nil
-	}
 	g := d.groups[w.Suppress]
 	if g == nil {
 		if g, err = bpf.LoadSuppression(d.lifetime); err != nil {

@@ -198,15 +198,23 @@ func (d *Datapath) writeTransmit(dev *device, s *session) error {
 		}
 		tx.Flags |= bpf.TransmitSteered
 	}
-	if dev.written == nil || *dev.written != tx {
-		for _, key := range dev.pair.keys() {
+	if dev.written == nil || *dev.written != tx || dev.writtenApart != dev.apart {
+		keys := dev.pair.keys()
+		if dev.Steer != nil && dev.apart {
+			// Some way takes no segments: the device cuts them, on the way over the pair.
+			if err := d.objs.Pseudowires.Delete(keys[1]); err != nil {
+				return err
+			}
+			keys = keys[:1]
+		}
+		for _, key := range keys {
 			if err := d.objs.Pseudowires.Put(key, &tx); err != nil {
 				return err
 			}
 		}
-		dev.written = &tx
+		dev.written, dev.writtenApart = &tx, dev.apart
 	}
-	if dev.Steer == nil && dev.steering.rules != nil {
+	if dev.Steer == nil {
 		return d.deleteSteering(dev)
 	}
 	return nil

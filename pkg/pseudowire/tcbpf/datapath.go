@@ -91,6 +91,8 @@ type device struct {
 	// apart says that the device takes frames of one segment only; unknown at first
 	// is what an earlier process had it take.
 	apart, unknown bool
+	// writtenApart is apart when written was.
+	writtenApart bool
 }
 
 type tunnel struct {
@@ -226,7 +228,7 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	dev := &device{Pseudowire: p, pair: pair, unknown: !pair.made}
 	switch {
 	case old != nil && old.pair.outer == pair.outer:
-		dev.written, dev.apart, dev.unknown, dev.crossed, dev.steering = old.written, old.apart, old.unknown, old.crossed, old.steering
+		dev.written, dev.apart, dev.unknown, dev.crossed, dev.steering, dev.writtenApart = old.written, old.apart, old.unknown, old.crossed, old.steering, old.writtenApart
 	case old != nil: // somebody removed the devices
 		if err := d.setCrossing(old, crossing{}); err != nil {
 			return fail(err)

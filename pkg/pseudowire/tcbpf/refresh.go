@@ -28,16 +28,17 @@ func (d *Datapath) Refresh() error {
 			return &Error{Op: "look at the way of tunnel", Object: name, Err: err}
 		}
 	}
+	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(d.pseudowires)) {
 		err := d.keepProgram(d.pseudowires[name])
 		if err == nil {
 			err = d.apply(d.pseudowires[name])
 		}
-		if err != nil {
-			return &Error{Op: "update pseudowire", Object: name, Err: err}
+		if err != nil { // the others' turn comes all the same
+			errs = append(errs, &Error{Op: "update pseudowire", Object: name, Err: err})
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // findWay looks at how a tunnel's packets leave, and where they may come in:

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"time"
 
@@ -19,9 +18,10 @@ const takeOver = 10 * time.Second
 
 // steering is what the maps have of a pseudowire whose frames take several ways.
 type steering struct {
-	ways  [bpf.MaxWays]*bpf.Transmit
-	rules *bpf.Steer
-	terms []steer.Term
+	ways    [bpf.MaxWays]*bpf.Transmit
+	rules   *bpf.Steer
+	terms   []steer.Term
+	tunnels []string
 }
 
 // checkSteer refuses rules that the program has no room for.
@@ -56,12 +56,13 @@ func (d *Datapath) rideOn(dev *device, tunnel string) *session {
 }
 
 // writeWays brings the maps in line with the ways that frames of a steered pseudowire can
-// take. The rules come last: they name what is there.
+// take. The rules name what is there: ways that come, come before, and those that go, go
+// after.
 func (d *Datapath) writeWays(dev *device) error {
 	up := uint32(0)
+	going := map[int]*bpf.Transmit{}
 	for i, name := range dev.Steer.Tunnels {
-		key, ok := bpf.SteerWay(dev.pair.outer, i)
-		if !ok {
+		if _, ok := bpf.SteerWay(dev.pair.outer, i); !ok {
 			return fmt.Errorf("rules of a device with the number %d: %w", dev.pair.outer, ErrInvalid)
 		}
 		s := d.rideOn(dev, name)
@@ -75,15 +76,31 @@ func (d *Datapath) writeWays(dev *device) error {
 		if w := dev.steering.ways[i]; w != nil && *w == tx {
 			continue
 		}
-		if err := d.objs.Pseudowires.Put(key, &tx); err != nil {
+		if dev.steering.ways[i] != nil && up>>i&1 == 0 {
+			going[i] = &tx
+			continue
+		}
+		if err := d.putWay(dev, i, &tx); err != nil {
 			return err
 		}
-		dev.steering.ways[i] = &tx
 	}
 	if err := d.writeRules(dev, up); err != nil {
 		return err
 	}
+	for i, tx := range going {
+		if err := d.putWay(dev, i, tx); err != nil {
+			return err
+		}
+	}
 	return d.deleteWays(dev, func(i int) bool { return i < len(dev.Steer.Tunnels) && d.rideOn(dev, dev.Steer.Tunnels[i]) != nil })
+}
+
+func (d *Datapath) putWay(dev *device, i int, tx *bpf.Transmit) error {
+	if err := d.objs.Pseudowires.Put(key(dev, i), tx); err != nil {
+		return err
+	}
+	dev.steering.ways[i] = tx
+	return nil
 }
 
 func (d *Datapath) deleteWays(dev *device, keep func(int) bool) error {
@@ -107,7 +124,7 @@ func (d *Datapath) writeRules(dev *device, up uint32) error {
 	next := compile(dev, terms, up)
 	last := dev.steering.rules
 	if last != nil {
-		known := reflect.DeepEqual(terms, dev.steering.terms)
+		known := slices.Equal(terms, dev.steering.terms) && slices.Equal(dev.Steer.Tunnels, dev.steering.tunnels)
 		if known && sameWays(last, next) && (last.Until == 0 || now < last.Until) {
 			return nil
 		}
@@ -121,7 +138,7 @@ func (d *Datapath) writeRules(dev *device, up uint32) error {
 	if err := d.objs.Steers.Put(uint32(dev.pair.outer), next); err != nil {
 		return err
 	}
-	dev.steering.rules, dev.steering.terms = next, terms
+	dev.steering.rules, dev.steering.terms, dev.steering.tunnels = next, terms, slices.Clone(dev.Steer.Tunnels)
 	return nil
 }
 
