@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -21,36 +22,31 @@ type access struct {
 	words string
 }
 
-// resolve looks the users and groups of the configuration up.
+// resolve looks the users and groups of the configuration up. The error is of all that are
+// not known: without them what it gives is stricter.
 func resolve(c *topology.Access) (*access, error) {
 	a := &access{owner: api.KeepOwner}
 	if c == nil {
 		return a, nil
 	}
-	var err error
-	if c.Owner != "" {
-		if a.owner.UID, err = number("user", c.Owner); err != nil {
-			return nil, err
+	var errs []error
+	one := func(kind, name string, set func(id int)) {
+		if name == "" {
+			return
+		}
+		if id, err := number(kind, name); err != nil {
+			errs = append(errs, err)
+		} else {
+			set(id)
 		}
 	}
-	if c.Group != "" {
-		if a.owner.GID, err = number("group", c.Group); err != nil {
-			return nil, err
-		}
-	}
+	one("user", c.Owner, func(id int) { a.owner.UID = id })
+	one("group", c.Group, func(id int) { a.owner.GID = id })
 	for _, name := range c.ChangeUsers {
-		id, err := number("user", name)
-		if err != nil {
-			return nil, err
-		}
-		a.users = append(a.users, uint32(id))
+		one("user", name, func(id int) { a.users = append(a.users, uint32(id)) })
 	}
 	for _, name := range c.ChangeGroups {
-		id, err := number("group", name)
-		if err != nil {
-			return nil, err
-		}
-		a.groups = append(a.groups, uint32(id))
+		one("group", name, func(id int) { a.groups = append(a.groups, uint32(id)) })
 	}
 	var words []string
 	if len(c.ChangeUsers) > 0 {
@@ -60,7 +56,7 @@ func resolve(c *topology.Access) (*access, error) {
 		words = append(words, "members of "+strings.Join(c.ChangeGroups, ", "))
 	}
 	a.words = strings.Join(words, ", ")
-	return a, nil
+	return a, errors.Join(errs...)
 }
 
 // number is the ID of a user or a group of this host.

@@ -92,8 +92,8 @@ func report(stderr io.Writer, err error) int {
 // second daemon is turned away before it touches anything.
 func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	who, err := resolve(s.access)
-	if err != nil {
-		return err
+	if err != nil { // the site is worth more: who cannot be looked up may not
+		log.Error("access is stricter than the configuration says", "err", err)
 	}
 	listener, err := api.ListenAs(s.runDir, who.owner)
 	if err != nil {

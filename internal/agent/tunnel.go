@@ -299,6 +299,7 @@ func (a *Agent) connectionChanged(c control.ConnectionChanged) {
 	case c.To == control.ConnectionEstablished:
 		a.peersDue = a.peersDue || !t.Remote.IsValid() // it may have called from elsewhere
 		a.lives(t, c)
+		t.probe.next = time.Time{} // it may be another path
 	case c.From == control.ConnectionEstablished:
 		t.told, t.lost = t.failure(), time.Now()
 		a.tellTunnel("warning", t, "down", c.Reason)

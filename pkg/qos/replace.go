@@ -24,6 +24,8 @@ type Qdisc struct {
 	Handle  uint32 `json:"handle"`
 	Parent  uint32 `json:"parent"`
 	Options []byte `json:"options,omitempty"`
+	// Beside says that it has more than that: a size table, an estimator, a shared block.
+	Beside bool `json:"-"`
 }
 
 // Memory keeps what was replaced, beyond the process and until it is given back. It is
@@ -63,6 +65,8 @@ func (m *Manager) existing(index int) ([]Qdisc, error) {
 				q.Kind = string(a.Value[:max(len(a.Value)-1, 0)])
 			case nl.TCA_OPTIONS:
 				q.Options = slices.Clone(a.Value)
+			case nl.TCA_STAB, nl.TCA_RATE, unix.TCA_INGRESS_BLOCK, unix.TCA_EGRESS_BLOCK:
+				q.Beside = true
 			}
 		}
 		all = append(all, q)
@@ -88,10 +92,14 @@ func (m *Manager) restorable(l netlink.Link, all []Qdisc) string {
 		switch {
 		case !slices.Contains(simple, q.Kind):
 			return "a qdisc of kind " + q.Kind + " cannot be given back later"
+		case q.Beside:
+			return "it has a size table (stab), an estimator or a shared block, which cannot be given back later"
 		case i > 0 && all[0].Kind != "mq":
 			return "it has qdiscs in it, which cannot be given back later"
 		}
-		if filters, err := m.nl.FilterList(l, q.Handle); err == nil && len(filters) > 0 {
+		if filters, err := m.nl.FilterList(l, q.Handle); err != nil {
+			return fmt.Sprintf("its filters cannot be listed (%v)", err)
+		} else if len(filters) > 0 {
 			return "it has filters, which cannot be given back later"
 		}
 	}

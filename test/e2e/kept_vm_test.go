@@ -33,7 +33,6 @@ func TestKernelRestartLosesNothing(t *testing.T) {
 		}
 	}
 	w.start()
-	before := w.kept()
 	all := []flows{w.flows(w.a, netlab.FlowOptions{Rate: keptRate, Size: 200}), w.flows(w.b, netlab.FlowOptions{Rate: keptRate, Size: 200})}
 	await := func() {
 		for _, f := range all {
@@ -41,6 +40,10 @@ func TestKernelRestartLosesNothing(t *testing.T) {
 		}
 	}
 	await()
+	before := w.kept()
+	for ctx := within(t, upWithin); strings.Contains(before, "NO-CARRIER") && ctx.Err() == nil; {
+		before = w.kept() // the kernel tells of carriers late
+	}
 	for i, how := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		s := w.sites[i]
 		if err := s.Daemon.Signal(how); err != nil {
