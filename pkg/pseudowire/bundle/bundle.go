@@ -39,7 +39,7 @@ type Options struct {
 
 // Datapath is another one, whose pseudowires can have several sessions.
 type Datapath struct {
-	pseudowire.Datapath
+	pseudowire.Above
 	log   *slog.Logger
 	nl    *netlink.Handle
 	wires map[string]*wire
@@ -85,7 +85,7 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bundle: open rtnetlink: %w", err)
 	}
-	return &Datapath{Datapath: dp, log: o.Logger, nl: nl, wires: map[string]*wire{}, sessions: map[uint32]pseudowire.Session{}}, nil
+	return &Datapath{Above: pseudowire.Above{Datapath: dp}, log: o.Logger, nl: nl, wires: map[string]*wire{}, sessions: map[uint32]pseudowire.Session{}}, nil
 }
 
 // Abilities are the datapath's, and several sessions.
@@ -356,13 +356,4 @@ func (d *Datapath) Cleanup() error {
 	err := d.prune()
 	d.nl.Close()
 	return errors.Join(err, d.Datapath.Cleanup())
-}
-
-// SessionTaken is the datapath's, where it has one: whether the namespace has a session of
-// that local ID that is somebody else's.
-func (d *Datapath) SessionTaken(id uint32) (bool, error) {
-	if t, ok := d.Datapath.(interface{ SessionTaken(uint32) (bool, error) }); ok {
-		return t.SessionTaken(id)
-	}
-	return false, nil
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 )
 
 const (
@@ -53,6 +54,8 @@ func redirectTo(device int) (*ebpf.Program, error) {
 	})
 }
 
+var redirection = tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: filterPriority, Name: filterName}
+
 // redirect has everything that comes to a device sent out of another one.
 func (d *Datapath) redirect(from, to int) error {
 	p, err := redirectTo(to)
@@ -60,20 +63,7 @@ func (d *Datapath) redirect(from, to int) error {
 		return fmt.Errorf("load a program that redirects frames: %w", err)
 	}
 	defer p.Close() // the filter holds it
-	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: from, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := d.nl.QdiscAdd(clsact); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add the clsact qdisc to link %d: %w", from, err)
-	}
-	filter := &netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: from, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: filterPriority},
-		Fd:          p.FD(), Name: filterName, DirectAction: true,
-	}
-	if err := d.nl.FilterReplace(filter); err != nil {
-		return fmt.Errorf("redirect what comes to link %d: %w", from, err)
-	}
-	return nil
+	return tcfilter.Attach(d.nl, from, redirection, p)
 }
 
 // join has what a session receives come out of the pseudowire's device.
@@ -155,11 +145,8 @@ func (d *Datapath) keep(w *wire) error {
 
 // redirects says whether what comes to a device is redirected.
 func (d *Datapath) redirects(l netlink.Link) bool {
-	filters, err := d.nl.FilterList(l, netlink.HANDLE_MIN_INGRESS)
-	return err == nil && slices.ContainsFunc(filters, func(f netlink.Filter) bool {
-		b, ok := f.(*netlink.BpfFilter)
-		return ok && b.Priority == filterPriority
-	})
+	there, err := tcfilter.Attached(d.nl, l, redirection)
+	return err == nil && there
 }
 
 func (d *Datapath) setUp(index int, up bool) error {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 )
 
 const (
@@ -38,7 +39,7 @@ type Options struct {
 // Datapath is another one whose devices are clamped. A device that cannot be is logged
 // and carries frames all the same.
 type Datapath struct {
-	pseudowire.Datapath
+	pseudowire.Above
 	log   *slog.Logger
 	clamp *bpf.Clamp
 	nl    *netlink.Handle
@@ -71,7 +72,7 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 		return nil, err
 	}
 	return &Datapath{
-		Datapath: dp, log: o.Logger, clamp: clamp, nl: nl,
+		Above: pseudowire.Above{Datapath: dp}, log: o.Logger, clamp: clamp, nl: nl,
 		pseudowires: map[string]pseudowire.Pseudowire{}, tunnels: map[string]pseudowire.Tunnel{}, sessions: map[uint32]*session{},
 	}, nil
 }
@@ -283,32 +284,12 @@ func addressOf(a netip.Addr) []byte {
 	return a.AsSlice()
 }
 
-// attach puts the program at both hooks of a device.
 func (d *Datapath) attach(link netlink.Link) error {
-	index := link.Attrs().Index
-	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := d.nl.QdiscAdd(clsact); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add the clsact qdisc: %w", err)
-	}
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		filter := &netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parent, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: filterPriority},
-			Fd:          d.clamp.Program.FD(), Name: filterName, DirectAction: true,
-		}
-		if err := d.nl.FilterReplace(filter); err != nil {
-			return fmt.Errorf("attach the MSS clamp: %w", err)
+		f := tcfilter.Filter{Parent: parent, Priority: filterPriority, Name: filterName}
+		if err := tcfilter.Attach(d.nl, link.Attrs().Index, f, d.clamp.Program); err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-// SessionTaken is the datapath's, where it has one: whether the namespace has a session of
-// that local ID that is somebody else's.
-func (d *Datapath) SessionTaken(id uint32) (bool, error) {
-	if t, ok := d.Datapath.(interface{ SessionTaken(uint32) (bool, error) }); ok {
-		return t.SessionTaken(id)
-	}
-	return false, nil
 }

@@ -17,12 +17,12 @@ import (
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 )
 
 const (
 	// filterPriority is behind that of the datapaths' programs.
 	filterPriority = 0x7065
-	handle         = 1
 	tpid8021Q      = 0x8100
 )
 
@@ -31,7 +31,7 @@ var ErrUnsupported = ebpf.ErrNotSupported
 
 // Datapath is another one whose pseudowires have services.
 type Datapath struct {
-	pseudowire.Datapath
+	pseudowire.Above
 	strays   drift.Log
 	programs *bpf.NSP
 	nl       *netlink.Handle
@@ -60,7 +60,7 @@ func Wrap(dp pseudowire.Datapath) (*Datapath, error) {
 		nl.Close()
 		return nil, err
 	}
-	return &Datapath{Datapath: dp, programs: programs, nl: nl, wires: map[string]*wire{}, sessions: map[string]uint32{}}, nil
+	return &Datapath{Above: pseudowire.Above{Datapath: dp}, programs: programs, nl: nl, wires: map[string]*wire{}, sessions: map[string]uint32{}}, nil
 }
 
 // Abilities are the datapath's, and services.
@@ -177,31 +177,6 @@ func (d *Datapath) close() error {
 	return d.programs.Close()
 }
 
-// SessionTaken is the datapath's, where it has one: whether the namespace has a session of
-// that local ID that is somebody else's.
-func (d *Datapath) SessionTaken(id uint32) (bool, error) {
-	if t, ok := d.Datapath.(interface{ SessionTaken(uint32) (bool, error) }); ok {
-		return t.SessionTaken(id)
-	}
-	return false, nil
-}
-
-// CrossConnected is the datapath's, where it has one: whether a pseudowire's frames go past
-// its device.
-func (d *Datapath) CrossConnected(name string) bool {
-	c, ok := d.Datapath.(interface{ CrossConnected(string) bool })
-	return ok && c.CrossConnected(name)
-}
-
-// Classify is the datapath's below.
-func (d *Datapath) Classify(name string, frame []byte) (pseudowire.Classified, error) {
-	c, ok := d.Datapath.(pseudowire.Classifier)
-	if !ok {
-		return pseudowire.Classified{}, errors.ErrUnsupported
-	}
-	return c.Classify(name, frame)
-}
-
 // apply makes a pseudowire's device as it is to be.
 func (d *Datapath) apply(w *wire) error {
 	none := pseudowire.Service{}
@@ -250,12 +225,12 @@ func (d *Datapath) keep(w *wire, link netlink.Link) error {
 	if w.service == (pseudowire.Service{}) {
 		return nil
 	}
-	for parent := range d.hooks() {
-		own, err := d.own(link, parent)
+	for f := range d.hooks() {
+		there, err := tcfilter.Attached(d.nl, link, f)
 		if err != nil {
 			return err
 		}
-		if len(own) == 0 {
+		if !there {
 			err := d.attach(link)
 			d.strays.Add("pseudowire "+w.Name, "the program pwd_nsp was detached from "+w.Device, "attached again", err)
 			return err
@@ -281,58 +256,30 @@ func (d *Datapath) Refresh() error {
 }
 
 // hooks of a device: the frames that go into the pseudowire leave the device.
-func (d *Datapath) hooks() map[uint32]*ebpf.Program {
-	return map[uint32]*ebpf.Program{netlink.HANDLE_MIN_EGRESS: d.programs.Into, netlink.HANDLE_MIN_INGRESS: d.programs.Out}
+func (d *Datapath) hooks() map[tcfilter.Filter]*ebpf.Program {
+	return map[tcfilter.Filter]*ebpf.Program{at(netlink.HANDLE_MIN_EGRESS): d.programs.Into, at(netlink.HANDLE_MIN_INGRESS): d.programs.Out}
+}
+
+func at(parent uint32) tcfilter.Filter {
+	return tcfilter.Filter{Parent: parent, Priority: filterPriority, Name: "pwd_nsp"}
 }
 
 func (d *Datapath) attach(link netlink.Link) error {
-	index := link.Attrs().Index
-	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := d.nl.QdiscAdd(clsact); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add the clsact qdisc to %s: %w", link.Attrs().Name, err)
-	}
-	for parent, program := range d.hooks() {
-		filter := &netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parent, Handle: handle, Protocol: unix.ETH_P_ALL, Priority: filterPriority},
-			Fd:          program.FD(), Name: "pwd_nsp", DirectAction: true,
-		}
-		if err := d.nl.FilterReplace(filter); err != nil {
-			return fmt.Errorf("attach native service processing to %s: %w", link.Attrs().Name, err)
+	for f, program := range d.hooks() {
+		if err := tcfilter.Attach(d.nl, link.Attrs().Index, f, program); err != nil {
+			return fmt.Errorf("native service processing: %w", err)
 		}
 	}
 	return nil
 }
 
 func (d *Datapath) detach(link netlink.Link) error {
-	for parent := range d.hooks() {
-		own, err := d.own(link, parent)
-		if err != nil {
-			return err
-		}
-		for _, f := range own {
-			if err := d.nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
-				return fmt.Errorf("detach native service processing from %s: %w", link.Attrs().Name, err)
-			}
+	for f := range d.hooks() {
+		if err := tcfilter.Detach(d.nl, link, f); err != nil {
+			return fmt.Errorf("native service processing: %w", err)
 		}
 	}
 	return nil
-}
-
-// own are our filters at a hook of a device.
-func (d *Datapath) own(link netlink.Link, parent uint32) ([]netlink.Filter, error) {
-	filters, err := d.nl.FilterList(link, parent)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
-		return nil, nil // there is no clsact qdisc
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
-	}
-	return slices.DeleteFunc(filters, func(f netlink.Filter) bool {
-		b, ok := f.(*netlink.BpfFilter)
-		return !ok || b.Priority != filterPriority
-	}), nil
 }
 
 // ErrInvalid says that a service contradicts itself.

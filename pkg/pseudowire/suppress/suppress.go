@@ -36,6 +36,7 @@ import (
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 )
 
 // Lifetime is for how long an address is answered for after its host has last said whose it is.
@@ -47,7 +48,6 @@ const (
 	// The eBPF datapath takes what goes in behind us.
 	priorityInto = 0x7067
 	priorityOut  = 0x7062
-	handle       = 1
 	filterName   = "pwd_suppress"
 )
 
@@ -62,7 +62,7 @@ type Options struct {
 
 // Datapath is another one some of whose pseudowires suppress address resolution.
 type Datapath struct {
-	pseudowire.Datapath
+	pseudowire.Above
 	strays   drift.Log
 	lifetime time.Duration
 	nl       *netlink.Handle
@@ -93,7 +93,7 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink for the suppression of address resolution: %w", err)
 	}
-	return &Datapath{Datapath: dp, lifetime: o.Lifetime, nl: nl, wires: map[string]*wire{}, groups: map[string]*bpf.Suppression{}}, nil
+	return &Datapath{Above: pseudowire.Above{Datapath: dp}, lifetime: o.Lifetime, nl: nl, wires: map[string]*wire{}, groups: map[string]*bpf.Suppression{}}, nil
 }
 
 // Abilities are the datapath's, and suppression.
@@ -224,31 +224,6 @@ func (d *Datapath) close() error {
 	return errors.Join(errs...)
 }
 
-// SessionTaken is the datapath's, where it has one: whether the namespace has a session of
-// that local ID that is somebody else's.
-func (d *Datapath) SessionTaken(id uint32) (bool, error) {
-	if t, ok := d.Datapath.(interface{ SessionTaken(uint32) (bool, error) }); ok {
-		return t.SessionTaken(id)
-	}
-	return false, nil
-}
-
-// CrossConnected is the datapath's, where it has one: whether a pseudowire's frames go past
-// its device.
-func (d *Datapath) CrossConnected(name string) bool {
-	c, ok := d.Datapath.(interface{ CrossConnected(string) bool })
-	return ok && c.CrossConnected(name)
-}
-
-// Classify is the datapath's below.
-func (d *Datapath) Classify(name string, frame []byte) (pseudowire.Classified, error) {
-	c, ok := d.Datapath.(pseudowire.Classifier)
-	if !ok {
-		return pseudowire.Classified{}, errors.ErrUnsupported
-	}
-	return c.Classify(name, frame)
-}
-
 // apply makes a pseudowire's device as it is to be.
 func (d *Datapath) apply(w *wire) error {
 	link, err := d.nl.LinkByName(w.Device)
@@ -294,12 +269,12 @@ func (d *Datapath) keep(w *wire, link netlink.Link) error {
 	if w.group == "" {
 		return nil
 	}
-	for parent, priority := range priorities {
-		own, err := d.own(link, parent, priority)
+	for _, f := range []tcfilter.Filter{into, out} {
+		there, err := tcfilter.Attached(d.nl, link, f)
 		if err != nil {
 			return err
 		}
-		if len(own) == 0 {
+		if !there {
 			err := d.attach(link, d.groups[w.group])
 			d.strays.Add("pseudowire "+w.Name, "the program "+filterName+" was detached from "+w.Device, "attached again", err)
 			return err
@@ -340,59 +315,26 @@ func (d *Datapath) leave(w *wire) error {
 	return g.Close()
 }
 
-func hooks(g *bpf.Suppression) map[uint32]*ebpf.Program {
-	return map[uint32]*ebpf.Program{netlink.HANDLE_MIN_EGRESS: g.Into, netlink.HANDLE_MIN_INGRESS: g.Out}
-}
-
-var priorities = map[uint32]uint16{netlink.HANDLE_MIN_EGRESS: priorityInto, netlink.HANDLE_MIN_INGRESS: priorityOut}
+var (
+	into = tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: priorityInto, Name: filterName}
+	out  = tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: priorityOut, Name: filterName}
+)
 
 // attach puts the programs at both hooks; those of an earlier process, or group, give way.
 func (d *Datapath) attach(link netlink.Link, g *bpf.Suppression) error {
-	index := link.Attrs().Index
-	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}}
-	if err := d.nl.QdiscAdd(clsact); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add the clsact qdisc to %s: %w", link.Attrs().Name, err)
+	err := tcfilter.Attach(d.nl, link.Attrs().Index, into, g.Into)
+	if err == nil {
+		err = tcfilter.Attach(d.nl, link.Attrs().Index, out, g.Out)
 	}
-	for parent, program := range maps.All(hooks(g)) {
-		filter := &netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: parent, Handle: handle, Protocol: unix.ETH_P_ALL, Priority: priorities[parent]},
-			Fd:          program.FD(), Name: filterName, DirectAction: true,
-		}
-		if err := d.nl.FilterReplace(filter); err != nil {
-			return fmt.Errorf("attach the suppression of address resolution to %s: %w", link.Attrs().Name, err)
-		}
+	if err != nil {
+		return fmt.Errorf("suppression of address resolution: %w", err)
 	}
 	return nil
 }
 
 func (d *Datapath) detach(link netlink.Link) error {
-	for parent, priority := range priorities {
-		own, err := d.own(link, parent, priority)
-		if err != nil {
-			return err
-		}
-		for _, f := range own {
-			if err := d.nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
-				return fmt.Errorf("detach the suppression of address resolution from %s: %w", link.Attrs().Name, err)
-			}
-		}
+	if err := errors.Join(tcfilter.Detach(d.nl, link, into), tcfilter.Detach(d.nl, link, out)); err != nil {
+		return fmt.Errorf("suppression of address resolution: %w", err)
 	}
 	return nil
-}
-
-// own are our filters at a hook of a device.
-func (d *Datapath) own(link netlink.Link, parent uint32, priority uint16) ([]netlink.Filter, error) {
-	filters, err := d.nl.FilterList(link, parent)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
-		return nil, nil // there is no clsact qdisc
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
-	}
-	return slices.DeleteFunc(filters, func(f netlink.Filter) bool {
-		b, ok := f.(*netlink.BpfFilter)
-		return !ok || b.Priority != priority
-	}), nil
 }

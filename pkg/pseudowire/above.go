@@ -1,0 +1,33 @@
+package pseudowire
+
+import "errors"
+
+// Above is a datapath around another one, for those that do one thing more: it passes on
+// what not every datapath has.
+type Above struct{ Datapath }
+
+var _ Classifier = Above{}
+
+// SessionTaken is the datapath's, where it has one: whether the namespace has a session of
+// that local ID that is somebody else's.
+func (a Above) SessionTaken(id uint32) (bool, error) {
+	if t, ok := a.Datapath.(interface{ SessionTaken(uint32) (bool, error) }); ok {
+		return t.SessionTaken(id)
+	}
+	return false, nil
+}
+
+// CrossConnected is the datapath's, where it has one: whether a pseudowire's frames go past
+// its device.
+func (a Above) CrossConnected(name string) bool {
+	c, ok := a.Datapath.(interface{ CrossConnected(string) bool })
+	return ok && c.CrossConnected(name)
+}
+
+// Classify is the datapath's; the error is errors.ErrUnsupported where it has none.
+func (a Above) Classify(name string, frame []byte) (Classified, error) {
+	if c, ok := a.Datapath.(Classifier); ok {
+		return c.Classify(name, frame)
+	}
+	return Classified{}, errors.ErrUnsupported
+}
