@@ -31,7 +31,6 @@ const (
 
 	SteerPopped = 0x01
 
-	NoPCP      = 8
 	FamilyNone = 0x01
 	FamilyIPv4 = 0x02
 	FamilyIPv6 = 0x04
@@ -48,8 +47,6 @@ const (
 type Classified struct {
 	// Rule is the index of the rule that matches, NoRule for none.
 	Rule uint32
-	// Key is that of the entry of Pseudowires by which it would leave.
-	Key uint32
 	// TOS is the outer packet's octet in IPv4, its traffic class in IPv6.
 	TOS uint8
 	// Refused says why it would not leave: Lost*, 0 for nothing.
@@ -66,14 +63,6 @@ type skBuff struct {
 	Rest                                                                                  [31]uint32
 }
 
-// notClassified: the pseudowire has no session to leave over, or the frame more tags than
-// are carried.
-type notClassified struct{ code uint32 }
-
-func (e *notClassified) Error() string {
-	return fmt.Sprintf("the program says %d: there is no session that frames leave over, or the frame has too many tags", int32(e.code))
-}
-
 // Classify asks the program what would become of a frame that comes to the outer end of a
 // pseudowire, from its destination address on. Nothing is sent or counted.
 func (o *Objects) Classify(outer uint32, frame []byte) (Classified, error) {
@@ -87,9 +76,9 @@ func (o *Objects) Classify(outer uint32, frame []byte) (Classified, error) {
 		return Classified{}, fmt.Errorf("run the classifier: %w", err)
 	}
 	if code != 0 {
-		return Classified{}, &notClassified{code}
+		return Classified{}, fmt.Errorf("the program says %d: there is no session that frames leave over, or the frame has too many tags", int32(code))
 	}
 	return Classified{
-		Rule: out.CB[0], Key: out.CB[1], TOS: uint8(out.CB[2]), Refused: out.CB[2] &^ 0xff, Priority: out.CB[3], Session: out.CB[4],
+		Rule: out.CB[0], TOS: uint8(out.CB[2]), Refused: out.CB[2] &^ 0xff, Priority: out.CB[3], Session: out.CB[4],
 	}, nil
 }

@@ -15,9 +15,9 @@ import (
 // Objects are the programs and maps in the kernel.
 type Objects struct {
 	// Encap is for the ingress of a pseudowire's outer end, Decap for that of an
-	// underlay, DecapIP for that of one without Ethernet headers, Lane for that of the slow lane's end, Port for that of a cross-connected
-	// interface and Out for that of its pseudowire's device. Enter is for the egress of a
-	// pseudowire's device.
+	// underlay, DecapIP for that of one without Ethernet headers, Lane for that of the slow
+	// lane's end, Port for that of a cross-connected interface and Out for that of its
+	// pseudowire's device. Enter is for the egress of a pseudowire's device.
 	Encap, Decap, DecapIP, Lane, Port, Out, Enter *ebpf.Program
 	// classify is run, see Objects.Classify.
 	classify *ebpf.Program

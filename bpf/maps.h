@@ -31,7 +31,7 @@
  */
 #define LANE_RELEASE 0x80000001
 /* In the mark of packets that are complete and leave through an underlay without
- * Ethernet headers, beside the outer end's ifindex (see leave).
+ * Ethernet headers, beside the outer end's ifindex or the way (see leave).
  */
 #define LANE_LEAVE 0x40000000
 #define LANE_MARKS 0xc0000000

@@ -3,10 +3,11 @@
 //go:build ignore
 
 /* The eBPF datapath: L2TPv3 Ethernet pseudowires in programs of the traffic
- * control hook. encap.h, decap.h and lane.h have one program each, maps.h what they
+ * control hook. encap.h, decap.h and lane.h have the programs, maps.h what they
  * share with the agent; order.h and ecn.h are what some sessions ask for, toobig.h some
- * tunnels, steer.h some pseudowires. port.h is for attachment circuits without a bridge, clamp.h for the kernel's
- * l2tp_eth.
+ * tunnels, steer.h some pseudowires. port.h is for
+ * attachment circuits without a bridge, clamp.h for the kernel's l2tp_eth, classify.h
+ * for pwctl classify.
  */
 #include "encap.h"
 #include "decap.h"

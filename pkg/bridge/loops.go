@@ -10,7 +10,8 @@ const (
 	// make a loop.
 	loopMoves  = 5
 	loopWindow = 2 * time.Second
-	// loopAddresses are watched at once; of more, those that moved first are forgotten.
+	// loopAddresses are watched at once; more only in the place of those that have not moved
+	// for loopWindow.
 	loopAddresses = 4096
 )
 
@@ -94,10 +95,11 @@ func (l *Loops) remember(now time.Time, key place, port int) {
 }
 
 // forgetOne makes room for one more, if there is one that has not moved for long among the
-// next few: a flood of addresses is not to cost a walk over all of them each.
+// next few: a flood of addresses is not to cost a walk over all of them each. Those that have gone
+// already leave the order with it.
 func (l *Loops) forgetOne(now time.Time) {
 	for range 4 {
-		if len(l.order) == 0 || len(l.order) < loopAddresses && len(l.seen) < loopAddresses {
+		if len(l.order) < loopAddresses {
 			return
 		}
 		e := l.order[0]

@@ -278,7 +278,9 @@ func (m *Manager) RemoveAttachment(pseudowire string) error {
 		return nil
 	}
 	delete(m.attachments, pseudowire)
-	delete(m.devices, p.Device)
+	if m.devices[p.Device] == pseudowire {
+		delete(m.devices, p.Device)
+	}
 	p.target.drop(pseudowire)
 	err := m.detach(p.target, p.Device)
 	if p.target.private && len(p.target.attachments) == 0 {

@@ -142,15 +142,15 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 	switch {
 	case q != nil && !ours(q) && !i.Replace:
 		return &OccupiedError{l.Attrs().Name, q.Type(), ""}
-	case ours(q) && !i.Replace && slices.ContainsFunc(m.replaced, func(r Replaced) bool { return r.Index == i.Index }):
+	case ours(q) && !i.Replace && m.replacedAt(i.Index) >= 0:
 		// What was there is to be left alone from now on.
 		delete(m.set, i.Index)
-		kind := m.replaced[slices.IndexFunc(m.replaced, func(r Replaced) bool { return r.Index == i.Index })].Qdiscs[0].Kind
+		kind := m.replaced[m.replacedAt(i.Index)].Qdiscs[0].Kind
 		if err := m.clear(q); err != nil {
 			return err
 		}
 		return &OccupiedError{l.Attrs().Name, kind, ""}
-	case q == nil || !ours(q):
+	case !ours(q):
 		if q != nil {
 			if err := m.replace(l, q.Type()); err != nil {
 				return err

@@ -130,10 +130,15 @@ func (m *Manager) keep(replaced []Replaced) error {
 	return nil
 }
 
+// replacedAt is where the note of an interface is, negative without one.
+func (m *Manager) replacedAt(index int) int {
+	return slices.IndexFunc(m.replaced, func(r Replaced) bool { return r.Index == index })
+}
+
 // restore gives an interface back what was there before ours. It is false if there was
 // nothing but what the kernel gives by itself.
 func (m *Manager) restore(index int) (bool, error) {
-	at := slices.IndexFunc(m.replaced, func(r Replaced) bool { return r.Index == index })
+	at := m.replacedAt(index)
 	if at < 0 {
 		return false, nil
 	}

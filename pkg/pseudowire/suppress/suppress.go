@@ -193,11 +193,7 @@ func (d *Datapath) tags(group string, vlan uint16) []uint16 {
 			all[r[0].First] = true
 		}
 	}
-	var tags []uint16
-	for vid := range all {
-		tags = append(tags, vid)
-	}
-	return tags
+	return slices.Collect(maps.Keys(all))
 }
 
 // ForgetAll has no address behind any pseudowire: it was missed where they went.

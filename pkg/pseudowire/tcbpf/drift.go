@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // strayed tells what of a pseudowire's devices was not as it had been left. now is what they
@@ -52,6 +53,9 @@ func (d *Datapath) rename(index int, name, alias string) error {
 	// Some kernels rename only what is down.
 	if err = d.nl.LinkSetDown(l); err == nil {
 		err = d.nl.LinkSetName(l, name)
+	}
+	if l.Attrs().RawFlags&unix.IFF_UP != 0 {
+		err = errors.Join(err, d.nl.LinkSetUp(l))
 	}
 	d.Add("pseudowire "+alias[len(aliasPrefix):], name+" was renamed "+was, "renamed back", err)
 	if err != nil {
@@ -139,6 +143,9 @@ func (d *Datapath) detached(index int, object, program string) {
 	l, err := d.nl.LinkByIndex(index)
 	if err != nil {
 		return
+	}
+	if program == "" { // that of an underlay
+		program = d.inputHook(kindOf(l.Attrs())).name
 	}
 	if object == "" {
 		object = "interface " + l.Attrs().Name

@@ -54,6 +54,12 @@ func TestDrift(t *testing.T) {
 			again("its device " + laneEntry + " was removed")
 			a.do(func() { must(t, netlink.LinkSetDown(exit)) })
 			again(outer + " was taken down")
+			a.do(func() {
+				must(t, netlink.LinkSetDown(inner))
+				must(t, netlink.LinkSetName(inner, "lost"))
+				must(t, netlink.LinkSetUp(inner))
+			})
+			again(dev.Device + " was renamed lost")
 			again("")
 		})
 	}

@@ -85,9 +85,9 @@ func (d *Datapath) hasAll(dev *device, port *netlink.LinkAttrs) (bool, error) {
 	if port.MasterIndex == 0 || port.MasterIndex != inner.Attrs().MasterIndex {
 		return false, nil
 	}
-	links, err := d.nl.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return false, fmt.Errorf("list links: %w", err)
+	links, err := d.links()
+	if err != nil {
+		return false, err
 	}
 	return !slices.ContainsFunc(links, func(l netlink.Link) bool {
 		return l.Type() == "vlan" && l.Attrs().ParentIndex == port.Index

@@ -107,7 +107,7 @@ func (d *Datapath) forgetGone() error {
 		if there {
 			continue
 		}
-		d.detached(link, "", "pwd_decap")
+		d.detached(link, "", "")
 		delete(d.inputs, link)
 		for _, t := range d.tunnels {
 			delete(t.inputs, link)

@@ -4,12 +4,19 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/steer"
+)
+
+// What the topology allows is what the programs have room for.
+var (
+	_ [bpf.MaxWays]struct{}  = [steer.MaxTunnels]struct{}{}
+	_ [bpf.MaxRules]struct{} = [steer.MaxTerms]struct{}{}
 )
 
 // takeOver is how long flows have to go over to a way that has come back: those that do not
@@ -26,13 +33,18 @@ type steering struct {
 
 // checkSteer refuses rules that the program has no room for.
 func checkSteer(s *pseudowire.Steer) error {
-	switch {
-	case s == nil:
+	if s == nil {
 		return nil
+	}
+	terms := 0
+	for i := range s.Rules {
+		terms += s.Rules[i].Match.Terms()
+	}
+	switch {
 	case len(s.Tunnels) == 0 || len(s.Tunnels) > bpf.MaxWays:
 		return fmt.Errorf("%d tunnels to steer over: %w", len(s.Tunnels), ErrInvalid)
-	case len(steer.Terms(s.Rules)) > bpf.MaxRules:
-		return fmt.Errorf("rules of %d terms: %w", len(steer.Terms(s.Rules)), ErrInvalid)
+	case terms > bpf.MaxRules:
+		return fmt.Errorf("rules of %d terms: %w", terms, ErrInvalid)
 	}
 	for _, r := range s.Rules {
 		for _, t := range r.Tunnels {
@@ -150,8 +162,8 @@ func compile(dev *device, terms []steer.Term, up uint32) *bpf.Steer {
 		out.Flags |= bpf.SteerPopped
 	}
 	only := func(ways uint32) uint32 {
-		if ways != 0 && ways&(ways-1) == 0 {
-			return key(dev, trailing(ways))
+		if bits.OnesCount32(ways) == 1 {
+			return key(dev, bits.TrailingZeros32(ways))
 		}
 		return 0
 	}
@@ -173,13 +185,6 @@ func compile(dev *device, terms []steer.Term, up uint32) *bpf.Steer {
 func key(dev *device, i int) uint32 {
 	k, _ := bpf.SteerWay(dev.pair.outer, i)
 	return k
-}
-
-func trailing(ways uint32) (i int) {
-	for ways>>i&1 == 0 {
-		i++
-	}
-	return i
 }
 
 // seedOf sets the weights of one way apart from those of the others, the same in every
