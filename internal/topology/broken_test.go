@@ -33,8 +33,7 @@ func golden(t *testing.T, file, got string) {
 
 // A broken topology is one file with one fault, and beside it what is said about it.
 func TestBroken(t *testing.T) {
-	// A mistake within a key that is not supported yet is shown along with that.
-	two := []string{"later-host-name-empty", "steer-unknown-key"}
+	two := []string{"steer-unknown-key"}
 	files := glob(t, "testdata/broken/*.yaml")
 	if len(files) < 45 {
 		t.Errorf("%d broken topologies, 45 at least", len(files))
