@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -23,7 +22,7 @@ type access struct {
 }
 
 // resolve looks the users and groups of the configuration up. The error is of all that are
-// not known: without them what it gives is stricter.
+// not known: those may not change, and the socket stays the daemon's.
 func resolve(c *topology.Access) (*access, error) {
 	a := &access{owner: api.KeepOwner}
 	if c == nil {
@@ -84,6 +83,6 @@ func number(kind, name string) (int, error) {
 
 // mayChange decides by what the kernel says of who is at the other end.
 func (a *access) mayChange(p api.Peer) bool {
-	return p.UID == 0 || p.UID == uint32(os.Geteuid()) || slices.Contains(a.users, p.UID) ||
+	return api.OwnerMayChange(p) || slices.Contains(a.users, p.UID) ||
 		slices.Contains(a.groups, p.GID) || slices.ContainsFunc(p.Groups, func(g uint32) bool { return slices.Contains(a.groups, g) })
 }

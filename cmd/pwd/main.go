@@ -93,7 +93,7 @@ func report(stderr io.Writer, err error) int {
 func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 	who, err := resolve(s.access)
 	if err != nil { // the site is worth more: who cannot be looked up may not
-		log.Error("access is stricter than the configuration says", "err", err)
+		log.Error("access is not what the configuration says", "err", err)
 	}
 	listener, err := api.ListenAs(s.runDir, who.owner)
 	if err != nil {

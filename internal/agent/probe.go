@@ -50,10 +50,10 @@ type pathProbe struct {
 }
 
 // probed says that a tunnel's path is to be looked at: where the datapath fragments by
-// itself, and may have fragments be as short as they have to.
+// itself, and may have fragments be as short as they have to, and the peer can be asked.
 func (t *tunnel) probed() bool {
 	_, ours := t.set[pseudowire.EBPF]
-	return ours && t.state == control.ConnectionEstablished
+	return ours && t.Static == nil && !t.Foreign && t.state == control.ConnectionEstablished
 }
 
 // nextProbe is when the next path is to be looked at, false for never.

@@ -12,6 +12,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 // Tunnels without a control connection, and their pseudowires: what the control machine says
@@ -157,9 +158,8 @@ func (t *tunnel) staticStatus() control.ConnectionStatus {
 }
 
 // staticSessionViews are the sessions that are not signalled.
-func (a *Agent) staticSessionViews(now time.Time) []api.Session {
+func (a *Agent) staticSessionViews(now time.Time, counters map[uint32]pseudowire.Counters) []api.Session {
 	var views []api.Session
-	counters := a.counters()
 	for _, w := range a.wires {
 		if w.Static == nil {
 			continue

@@ -217,7 +217,7 @@ func (a *Agent) tunnelViews() []api.Tunnel {
 			}
 		}
 		v.PathMTU = a.transport.PathMTU(c.LocalID)
-		if known := a.tunnels[t.Key]; known != nil && known.probe.cap != 0 && v.PathMTU > known.probe.cap {
+		if known != nil && known.probe.cap != 0 && v.PathMTU > known.probe.cap {
 			v.PathMTU, v.BlackHole = known.probe.cap, true
 		}
 		views = append(views, v)
@@ -289,7 +289,7 @@ func (a *Agent) sessionViews() []api.Session {
 			Drops: c.Drops, History: transitions(s.History),
 		})
 	}
-	views = append(views, a.staticSessionViews(now)...)
+	views = append(views, a.staticSessionViews(now, counters)...)
 	slices.SortFunc(views, func(x, y api.Session) int {
 		return cmp.Or(cmp.Compare(x.Tunnel, y.Tunnel), cmp.Compare(x.Pseudowire, y.Pseudowire))
 	})

@@ -38,7 +38,7 @@ type tunnel struct {
 	probe pathProbe
 	// fault is why the control machine was not told of the tunnel.
 	fault error
-	// socket is that of one without a control connection, since is how long it has been so;
+	// socket is that of one without a control connection, since is since when it has been in its state;
 	// zero for others.
 	socket transport.ConnectionState
 	since  time.Time

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -65,11 +64,12 @@ func classifiedFrames(cmd *cobra.Command, s *synthetic, frame, capture string) (
 		}
 		return [][]byte{b}, nil
 	case capture != "":
-		data, err := os.ReadFile(capture)
+		file, err := os.Open(capture)
 		if err != nil {
 			return nil, err
 		}
-		frames, err := pcapng.Frames(bytes.NewReader(data), api.MaxClassified)
+		defer file.Close()
+		frames, err := pcapng.Frames(file, api.MaxClassified)
 		if err != nil {
 			return nil, fmt.Errorf("read frames from %s: %w", capture, err)
 		}

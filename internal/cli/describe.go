@@ -392,27 +392,6 @@ func describeAttachment(_ context.Context, _ *api.Client, it item, p *page) erro
 	return nil
 }
 
-// describeRedundancy is a line for each of the tunnels, by preference.
-func describeRedundancy(p *page, r *api.Redundancy) {
-	if r == nil {
-		return
-	}
-	p.section("Redundancy: decided by " + r.DecidedBy)
-	for _, t := range r.Tunnels {
-		words := t.State + " for " + lasted(t.SinceSeconds)
-		if t.Reason != "" {
-			words += ", " + t.Reason
-		}
-		p.field(t.Tunnel, words)
-	}
-	p.field("Last choice", r.Why+", "+lasted(r.SinceSeconds)+" ago")
-	revertive := "no"
-	if r.Revertive {
-		revertive = "after " + strconv.FormatFloat(r.HoldSeconds, 'g', -1, 64) + "s"
-	}
-	p.field("Revertive", revertive)
-}
-
 func describeMAC(_ context.Context, _ *api.Client, it item, p *page) error {
 	m := it.value.(api.MAC)
 	p.title("MAC address "+m.Address, "", 0, "")
@@ -479,25 +458,5 @@ func (p *page) sent(octets, frames, achieved, drops, marked uint64, byReason map
 	}
 	if marked > 0 {
 		p.field("Marked", fmt.Sprintf("%d frames", marked))
-	}
-}
-
-// describeSteering is a line for each of the tunnels, by preference, and for each rule.
-func describeSteering(p *page, s *api.Steering) {
-	if s == nil {
-		return
-	}
-	p.section("Tunnels")
-	for _, t := range s.Tunnels {
-		words := fmt.Sprintf("%s, %d frames out, %d in", t.State, t.TransmittedFrames, t.ReceivedFrames)
-		if t.Reason != "" {
-			words += ": " + t.Reason
-		}
-		p.field(t.Tunnel, words)
-	}
-	p.section("Rules")
-	for _, r := range s.Rules {
-		number, words, _ := strings.Cut(r, ": ")
-		p.field(number, words)
 	}
 }

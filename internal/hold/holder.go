@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -184,12 +185,7 @@ func (h *Holder) answer(c *net.UnixConn, text string, fds []int) error {
 		h.forget(name)
 		return nil
 	case what == "take" && len(fds) == 0:
-		var names []string
-		for name := range h.kept {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
+		for _, name := range slices.Sorted(maps.Keys(h.kept)) {
 			if err := send(c, name, h.kept[name]); err != nil {
 				return err
 			}

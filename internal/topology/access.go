@@ -52,7 +52,7 @@ var changeObject = &object{
 	},
 }
 
-// access reads who may do what, nil if nothing is said of that.
+// accessOf reads who may do what, nil if nothing is said of that.
 func accessOf(rec *record) *Access {
 	in, _, ok := get[*record](rec, "access")
 	if !ok {

@@ -49,14 +49,14 @@ func keysBlock(o *object) string {
 		case standard == "":
 			standard = "-"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.key, cell(supported(f.shape)), cell(standard), cell(f.about))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.key, cell(typeCell(f.shape)), cell(standard), cell(f.about))
 	}
 	b.WriteString("\n")
 	return b.String()
 }
 
-// supported is the shape in words.
-func supported(s shape) string {
+// typeCell is the shape in words.
+func typeCell(s shape) string {
 	if k, ok := s.(scalar); ok && len(k.usable) > 0 {
 		return "`" + strings.Join(k.usable, "`, `") + "`"
 	}

@@ -158,7 +158,7 @@ func Explain(config bool, path string) (*Explanation, error) {
 				words = words[1:]
 			}
 			at = s.of
-			e.Type, e.Default, e.Required = supportedWords(s.of), "", false
+			e.Type, e.Default, e.Required = typeWords(s.of), "", false
 			if is {
 				e.About = "One " + strings.ToLower(s.key) + ": " + e.About
 			}
@@ -169,7 +169,7 @@ func Explain(config bool, path string) (*Explanation, error) {
 			}
 			way, example, words = append(way, word), append(example, word), words[1:]
 			at = f.shape
-			e.Type, e.Default, e.Required, e.About = supportedWords(f.shape), f.standard, f.required, f.about
+			e.Type, e.Default, e.Required, e.About = typeWords(f.shape), f.standard, f.required, f.about
 			if l, is := at.(list); is {
 				if o, is := l.of.(*object); is && len(words) > 0 {
 					at = o
@@ -232,15 +232,15 @@ func keysOf(s shape) []ExplainedKey {
 	case *object:
 		var keys []ExplainedKey
 		for _, f := range x.fields {
-			keys = append(keys, ExplainedKey{f.key, supportedWords(f.shape), f.required, f.about})
+			keys = append(keys, ExplainedKey{f.key, typeWords(f.shape), f.required, f.about})
 		}
 		return keys
 	}
 	return nil
 }
 
-// supportedWords is the shape in words.
-func supportedWords(s shape) string {
+// typeWords is the shape in words.
+func typeWords(s shape) string {
 	switch x := s.(type) {
 	case scalar:
 		if len(x.usable) > 0 {

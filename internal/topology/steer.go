@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -233,14 +234,7 @@ var ipProtocol = scalar{words: "a protocol by name, as udp, or a number from 0 t
 	return s.refuse(CodeNotOneOf, at, printable(n.text)+" is not a protocol", oneOf(n.text, "write 0 to 255 or one of", sortedNames(ipProtocols)))
 }}
 
-func sortedNames[V any](m map[string]V) []string {
-	var names []string
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
+func sortedNames[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // prefix is addresses of packets; it reads to a netip.Prefix.
 var prefix = scalar{words: "a prefix or an address, as 10.1.0.0/16", form: pattern(`^([0-9.]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)(/[0-9]{1,3})?$`), parse: func(s *source, at spot, n *node) (any, bool) {
