@@ -6,7 +6,6 @@ package systemd
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -15,11 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Notifier sends states to the service manager; nil and the zero value send none.
+// Notifier sends states to the service manager; nil and the zero value send none. Nothing
+// of it waits for the service manager: what that does not take at once is sent in the
+// background, in order.
 type Notifier struct {
 	socket   string
 	watchdog time.Duration
 	stores   bool
+	backlog  backlog
 }
 
 // FromEnv is the Notifier that the environment asks for, and takes that out of the
@@ -84,42 +86,21 @@ func (n *Notifier) Status(line string) error {
 }
 
 // send is one datagram of assignments. One that cannot be sent is of no consequence to the traffic.
-func (n *Notifier) send(assignments ...string) error { return n.sendWith(nil, assignments...) }
+func (n *Notifier) send(assignments ...string) error { return n.sendWith(-1, assignments...) }
 
-// sendWith is send with descriptors.
-func (n *Notifier) sendWith(fds []int, assignments ...string) error {
+// sendWith is send with a descriptor, of which a duplicate is sent; -1 is none.
+func (n *Notifier) sendWith(fd int, assignments ...string) error {
 	if n == nil || n.socket == "" {
 		return nil
 	}
-	// A name that begins with @ is abstract, for package net as for systemd.
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
-	if err != nil {
-		return fmt.Errorf("tell the service manager %s: %w", assignments[0], err)
-	}
-	defer c.Close()
-	if err = c.SetWriteDeadline(time.Now().Add(5 * time.Second)); err == nil {
-		var rights []byte
-		if len(fds) > 0 {
-			rights = unix.UnixRights(fds...)
-		}
-		err = sendmsg(c, []byte(strings.Join(assignments, "\n")), rights)
-	}
-	if err != nil {
-		return fmt.Errorf("tell the service manager %s: %w", assignments[0], err)
-	}
-	return nil
-}
-
-// sendmsg is what package net has no call for on a connected datagram socket.
-func sendmsg(c *net.UnixConn, text, rights []byte) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
+	m := &message{subject: assignments[0], text: strings.Join(assignments, "\n"), fd: fd}
+	if sent, err := n.backlog.behind(m); sent || err != nil {
 		return err
 	}
-	var failed error
-	err = raw.Write(func(fd uintptr) bool {
-		failed = unix.Sendmsg(int(fd), text, rights, nil, unix.MSG_NOSIGNAL)
-		return failed != unix.EAGAIN
-	})
-	return errors.Join(err, failed)
+	err := m.send(n.socket)
+	if errors.Is(err, unix.EAGAIN) {
+		return n.backlog.add(n.socket, m)
+	}
+	n.backlog.note(err)
+	return err
 }

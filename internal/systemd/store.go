@@ -13,7 +13,7 @@ import (
 // unit has to allow it with FileDescriptorStoreMax=. The same descriptor again changes nothing.
 func (n *Notifier) Store(name string, fd int) error {
 	// Without FDPOLL=0 an ICMP error on a socket would end its keeping.
-	return n.sendWith([]int{fd}, "FDSTORE=1", "FDNAME="+name, "FDPOLL=0")
+	return n.sendWith(fd, "FDSTORE=1", "FDNAME="+name, "FDPOLL=0")
 }
 
 // Unstore has the service manager close what it keeps under a name.

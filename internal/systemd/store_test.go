@@ -1,6 +1,7 @@
 package systemd
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,6 +95,77 @@ func TestInherited(t *testing.T) {
 		got, err := inherited(func(key string) string { return env[key] }, 42)
 		if !slices.Equal(got, tt.want) || (err != nil) != tt.fails {
 			t.Errorf("%s: %v, %v", tt.name, got, err)
+		}
+	}
+}
+
+// A service manager that takes nothing for a while costs the daemon nothing: what it is told
+// waits, in order and with the descriptors, and that is told.
+func TestHangingManager(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	m := manager(t, socket)
+	n := &Notifier{socket: socket}
+	f, err := os.CreateTemp(t.TempDir(), "kept")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const all = 2000 // more than waits in any socket
+	began := time.Now()
+	for i := range all {
+		if err := n.Store(fmt.Sprint(i), int(f.Fd())); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Alive(); err != nil { // of no use later
+			t.Fatal(err)
+		}
+	}
+	if err := n.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("it took %v: something waits for the service manager", took)
+	}
+	f.Close()
+	for end := time.Now().Add(time.Minute); n.Stuck() == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is not told")
+		}
+	}
+	for i := 0; i < all; {
+		if err := m.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		b, oob := make([]byte, 512), make([]byte, 512)
+		size, rights, _, _, err := m.ReadMsgUnix(b, oob)
+		if err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		if string(b[:size]) == "WATCHDOG=1" {
+			continue
+		}
+		if got, want := string(b[:size]), fmt.Sprintf("FDSTORE=1\nFDNAME=%d\nFDPOLL=0", i); got != want {
+			t.Fatalf("message %d: %q, want %q", i, got, want)
+		}
+		messages, err := unix.ParseSocketControlMessage(oob[:rights])
+		if err != nil || len(messages) != 1 {
+			t.Fatalf("message %d has no descriptor: %v", i, err)
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		i++
+	}
+	if got := read(t, m); got != "READY=1" {
+		t.Errorf("at last %q", got)
+	}
+	for end := time.Now().Add(time.Minute); n.Stuck() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is still told")
 		}
 	}
 }
