@@ -18,6 +18,7 @@ import (
 	"github.com/pwd-project/pwd/internal/agent"
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/build"
+	"github.com/pwd-project/pwd/internal/hangup"
 	"github.com/pwd-project/pwd/internal/hold"
 	"github.com/pwd-project/pwd/internal/metrics"
 	"github.com/pwd-project/pwd/internal/secretfile"
@@ -61,7 +62,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case s.hold:
 		err = holdSockets(ctx, s, log)
 	case s.cleanup:
-		keeper := hold.Open(s.runDir, nil, nil, log)
+		// Root cleans up after a daemon of whatever user.
+		keeper := hold.Open(hold.Options{RunDir: s.runDir, AnyUser: os.Geteuid() == 0, Logger: log})
 		defer keeper.Close()
 		options := s.agent(log)
 		options.Keeper = keeper
@@ -100,13 +102,10 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 		return err
 	}
 	defer listener.Close()
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
 	service := newManager(log)
 	passed, err := systemd.Inherited()
 	service.try(err)
-	keeper := hold.Open(s.runDir, service.Notifier, passed, log)
+	keeper := hold.Open(hold.Options{RunDir: s.runDir, Manager: service.Notifier, Passed: passed, Logger: log})
 	defer keeper.Close()
 	options := s.agent(log)
 	options.Keeper = keeper
@@ -135,7 +134,7 @@ func serve(ctx context.Context, s *settings, log *slog.Logger) error {
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-hangups:
+			case <-hangup.C:
 				service.try(service.Reloading())
 				a.Reload()
 			}

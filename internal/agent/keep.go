@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
@@ -16,6 +17,9 @@ type Keeper interface {
 	Renewed() bool
 	// Places says which there are: one for a restart, and one for a stop and a start.
 	Places() (store, holder bool)
+	// Fault is what keeps a place that there is from keeping, nil if nothing does, and next
+	// what mends it.
+	Fault() (next string, err error)
 }
 
 // inherit takes what an earlier daemon had kept, for the transport to go on with.
@@ -42,6 +46,18 @@ func (a *Agent) keepAgain() {
 	if a.opt.Keeper != nil && a.opt.Keeper.Renewed() {
 		a.transport.KeepAgain()
 	}
+}
+
+// keepProblem is a fault of the keeping, which matters to the kernel's datapath alone.
+func (a *Agent) keepProblem() []api.Problem {
+	if a.opt.Keeper == nil || a.datapaths[pseudowire.Kernel] == nil {
+		return nil
+	}
+	next, err := a.opt.Keeper.Fault()
+	if err == nil {
+		return nil
+	}
+	return []api.Problem{{Object: "restart", What: err.Error(), Fix: next}}
 }
 
 // warnOfRestart says what a restart means to a datapath that hangs on the daemon's sockets.

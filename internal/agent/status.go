@@ -135,6 +135,7 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 			ps = append(ps, api.Problem{Object: d.object(), What: d.words(time.Now()), Fix: d.Fix})
 		}
 	}
+	ps = append(ps, a.keepProblem()...)
 	ps = append(ps, a.macProblems()...)
 	for _, t := range s.Tunnels {
 		if t.State != "established" {

@@ -11,9 +11,12 @@
 // directory; both may be used by their owner alone. Each request is one message, answered
 // by one, or for "take" by several:
 //
+//	hello                              ok
 //	keep NAME     with a descriptor    ok
 //	forget NAME                        ok
 //	take                               NAME with a descriptor, for each; ok
 //
-// What is refused is answered "error", and why. The holder looks into no descriptor.
+// What is refused is answered "error", and why. The holder looks into no descriptor. The
+// daemon does not wait for answers, but for that to "take", which it asks before it begins:
+// a holder that hangs is told of, and costs it nothing.
 package hold

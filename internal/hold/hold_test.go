@@ -5,8 +5,12 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,7 +44,7 @@ func run(t *testing.T, runDir string) (end func()) {
 
 func keeper(t *testing.T, runDir string) *Keeper {
 	t.Helper()
-	k := Open(runDir, nil, nil, slog.New(slog.DiscardHandler))
+	k := Open(Options{RunDir: runDir, Logger: slog.New(slog.DiscardHandler)})
 	t.Cleanup(k.Close)
 	return k
 }
@@ -94,8 +98,9 @@ func TestKeep(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	run(t, dir)
 	first := keeper(t, dir)
-	if store, holder := first.Places(); store || !holder {
-		t.Fatalf("store %v, holder %v", store, holder)
+	awaitHolder(t, first)
+	if store, _ := first.Places(); store {
+		t.Fatal("there is no store")
 	}
 	a, b := file(t, "a"), file(t, "b")
 	first.Keep("a", int(a.Fd()))
@@ -117,6 +122,21 @@ func TestKeep(t *testing.T) {
 	}
 }
 
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it is not so that %s", what)
+		}
+	}
+}
+
+func awaitHolder(t *testing.T, k *Keeper) {
+	t.Helper()
+	eventually(t, "there is a holder", func() bool { _, holder := k.Places(); return holder })
+}
+
 // A holder that comes anew has nothing, and the keeper says so.
 func TestHolderComesAndGoes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
@@ -126,22 +146,19 @@ func TestHolderComesAndGoes(t *testing.T) {
 		t.Fatal("there is no holder")
 	}
 	end := run(t, dir)
-	if !k.Renewed() {
-		t.Fatal("there is a holder")
-	}
+	eventually(t, "there is a holder, and it is new", k.Renewed)
 	k.Keep("a", int(file(t, "a").Fd()))
 	end()
 	k.Forget("a")
-	if k.Renewed() {
-		t.Fatal("the holder has ended")
+	eventually(t, "the holder has ended", func() bool { _, holder := k.Places(); return !holder })
+	if _, err := k.Fault(); err != nil || k.Renewed() {
+		t.Errorf("that there is no holder is no fault: %v", err)
 	}
 	if _, err := os.Stat(Path(dir)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is there: %v", err)
 	}
 	run(t, dir)
-	if !k.Renewed() {
-		t.Fatal("there is another holder")
-	}
+	eventually(t, "there is another holder", k.Renewed)
 	want(t, k, nil)
 }
 
@@ -159,44 +176,220 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// What a holder does not understand it refuses, and goes on.
+// ask makes a request as a daemon does, and gives the answer.
+func ask(t *testing.T, c *net.UnixConn, text string, fds ...int) string {
+	t.Helper()
+	err := send(c, text, fds...)
+	answer := ""
+	if err == nil {
+		answer, _, err = receive(c)
+	}
+	if err != nil {
+		t.Fatalf("%.80q: %v", text, err)
+	}
+	return answer
+}
+
+func dial(t *testing.T, path string) *net.UnixConn {
+	t.Helper()
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Net: "unixpacket", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// What a holder does not understand it refuses, and goes on. Descriptors that are lost on
+// the way are no request with fewer of them.
 func TestRefusals(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	run(t, dir)
-	c := client{path: Path(dir)}
-	defer c.close()
+	c := dial(t, Path(dir))
 	fd := int(file(t, "").Fd())
+	ask(t, c, "hello")
+	open := descriptors(t)
 	for _, tt := range []struct {
 		text string
 		fds  []int
+		why  string
 	}{
-		{"keep a", nil}, {"keep a", []int{fd, fd}}, {"keep ", []int{fd}}, {"keep " + string(make([]byte, longest+1)), []int{fd}},
-		{"forget a", []int{fd}}, {"take", []int{fd}}, {"nonsense", nil}, {" ", nil},
+		{"keep a", nil, "0 descriptors is not understood"}, {"keep a", []int{fd, fd}, "2 descriptors is not understood"},
+		{"keep ", []int{fd}, "not understood"}, {"keep " + strings.Repeat("a", longest+1), []int{fd}, "not understood"},
+		{"forget a", []int{fd}, "not understood"}, {"take", []int{fd}, "not understood"}, {"hello", []int{fd}, "not understood"},
+		{"nonsense", nil, "not understood"}, {" ", nil, "not understood"},
+		// More than there is room for, as where the process may open no more.
+		{"keep a", slices.Repeat([]int{fd}, 9), "was lost on the way"}, {"forget " + strings.Repeat("a", 1000), nil, "was lost on the way"},
 	} {
-		if err := c.ask(tt.text, nil, tt.fds...); !errors.As(err, new(*refusal)) {
-			t.Errorf("%q with %d descriptors: %v", tt.text, len(tt.fds), err)
+		if answer := ask(t, c, tt.text, tt.fds...); !strings.HasPrefix(answer, "error ") || !strings.Contains(answer, tt.why) {
+			t.Errorf("%.80q with %d descriptors: %q", tt.text, len(tt.fds), answer)
 		}
 	}
-	if err := c.ask("forget a", nil); err != nil {
+	for _, text := range []string{"hello", "forget a"} {
+		if answer := ask(t, c, text); answer != "ok" {
+			t.Errorf("%s: %q", text, answer)
+		}
+	}
+	if now := descriptors(t); now != open {
+		t.Errorf("%d descriptors were open, now %d are", open, now)
+	}
+}
+
+// silent is the socket of a holder that hangs.
+func silent(t *testing.T, runDir string) *net.UnixListener {
+	t.Helper()
+	if err := os.MkdirAll(Dir(runDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := listen(Path(runDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// A holder that hangs costs the daemon nothing but what it was to keep, which it gets as
+// soon as it goes on; and it is told of.
+func TestHangingHolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	l := silent(t, dir)
+	k := keeper(t, dir)
+	a, b := file(t, "a"), file(t, "b")
+	open := descriptors(t)
+	began := time.Now()
+	for range 1000 { // far more than what a socket holds
+		k.Keep("a", int(a.Fd()))
+		k.Forget("a")
+		k.Keep("b", int(b.Fd()))
+	}
+	if took := time.Since(began); took > patience/2 {
+		t.Errorf("3000 requests took %v: something waits for the holder", took)
+	}
+	if now := descriptors(t); now > open+1 {
+		t.Errorf("%d descriptors were open, %d are: of what is void none waits", open, now)
+	}
+	eventually(t, "it is told", func() bool { _, err := k.Fault(); return errors.As(err, new(*SilentError)) })
+	if _, holder := k.Places(); holder {
+		t.Error("it is taken for a holder")
+	}
+
+	h := &Holder{log: slog.New(slog.DiscardHandler), listener: l, lock: file(t, "lock"), path: Path(dir), kept: map[string]int{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.Serve(ctx) }()
+	awaitHolder(t, k)
+	eventually(t, "it is well", func() bool { _, err := k.Fault(); return err == nil })
+	want(t, k, map[string]string{"b": "b"})
+	cancel()
+	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
 
-// A holder that does not answer costs a moment, and is given up.
-func TestSilentHolder(t *testing.T) {
+// Nobody waits longer for what a holder keeps than until it is clear that it hangs.
+func TestTakeFromAHangingHolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
+	silent(t, dir)
+	k := keeper(t, dir)
+	began := time.Now()
+	want(t, k, nil)
+	if took := time.Since(began); took < patience || took > 5*patience {
+		t.Errorf("it took %v", took)
+	}
+	if _, err := k.Fault(); !errors.As(err, new(*SilentError)) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Of what a holder gives back, what is lost on the way is told, and the rest taken.
+func TestTakeLosesADescriptor(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	l := silent(t, dir)
+	fd := int(file(t, "b").Fd())
+	go func() {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		for {
+			text, _, err := receive(c)
+			if err != nil || text == "" {
+				return
+			}
+			if text == "take" {
+				_ = send(c, "a", slices.Repeat([]int{fd}, 9)...)
+				_ = send(c, "b", fd)
+			}
+			_ = send(c, "ok")
+		}
+	}()
+	var logged strings.Builder
+	k := Open(Options{RunDir: dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+	defer k.Close()
+	awaitHolder(t, k)
+	open := descriptors(t)
+	want(t, k, map[string]string{"b": "b"})
+	if now := descriptors(t); now != open {
+		t.Errorf("%d descriptors were open, now %d are", open, now)
+	}
+	if !strings.Contains(logged.String(), "was lost on the way") {
+		t.Errorf("the log says %q", &logged)
+	}
+}
+
+// Root cleans up after a daemon of another user, but gives sockets to no holder but its own.
+func TestHolderOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	parent := t.TempDir()
+	if err := os.Chmod(filepath.Dir(parent), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(parent, "run")
 	if err := os.MkdirAll(Dir(dir), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	l, err := listen(Path(dir))
-	if err != nil {
+	if err := os.Chown(Dir(dir), 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	listening := make(chan struct{})
+	go func() {
+		// Whose a socket is the kernel notes when it begins to listen. The thread ends with this goroutine.
+		runtime.LockOSThread()
+		defer close(listening)
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 65534, ^uintptr(0)); errno != 0 {
+			t.Error(errno)
+			return
+		}
+		h, err := Listen(dir, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		done := make(chan error, 1)
+		go func() { done <- h.Serve(t.Context()) }()
+		t.Cleanup(func() { <-done })
+	}()
+	<-listening
 	k := keeper(t, dir)
-	began := time.Now()
-	k.Keep("a", int(file(t, "").Fd()))
-	if _, holder := k.Places(); holder {
-		t.Errorf("it is still taken for a holder after %v", time.Since(began))
+	if _, err := k.Fault(); err == nil || !strings.Contains(err.Error(), "is of user 65534, not 0") {
+		t.Errorf("the daemon's: %v", err)
 	}
+	cleaner := Open(Options{RunDir: dir, AnyUser: true, Logger: slog.New(slog.DiscardHandler)})
+	defer cleaner.Close()
+	awaitHolder(t, cleaner)
+	cleaner.Keep("a", int(file(t, "a").Fd()))
+	want(t, cleaner, map[string]string{"a": "a"})
 }

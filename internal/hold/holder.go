@@ -152,10 +152,13 @@ func (h *Holder) talk(ctx context.Context, c *net.UnixConn) {
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	for {
 		text, fds, err := receive(c)
-		if err != nil || text == "" {
+		lost := errors.As(err, new(*TruncatedError))
+		if err != nil && !lost || text == "" {
 			return
 		}
-		err = h.answer(c, text, fds)
+		if !lost {
+			err = h.answer(c, text, fds)
+		}
 		reply := "ok"
 		if err != nil {
 			h.log.Warn("a request is refused", "err", err)
@@ -181,6 +184,8 @@ func (h *Holder) answer(c *net.UnixConn, text string, fds []int) error {
 		unix.Close(fd)
 	}
 	switch {
+	case what == "hello" && len(fds) == 0:
+		return nil
 	case what == "forget" && len(fds) == 0:
 		h.forget(name)
 		return nil
@@ -209,23 +214,46 @@ func (h *Holder) forget(name string) {
 	}
 }
 
-// send sends one message with descriptors.
+// send sends one message with descriptors, and waits for that.
 func send(c *net.UnixConn, text string, fds ...int) error {
-	var rights []byte
-	if len(fds) > 0 {
-		rights = unix.UnixRights(fds...)
-	}
 	if err := c.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	_, _, err := c.WriteMsgUnix([]byte(text), rights, nil)
+	_, _, err := c.WriteMsgUnix([]byte(text), rights(fds), nil)
 	return err
+}
+
+// sendNow is send that does not wait: the error is EAGAIN where it would have to.
+func sendNow(c *net.UnixConn, text string, fds ...int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	failed := raw.Control(func(fd uintptr) {
+		err = unix.Sendmsg(int(fd), []byte(text), rights(fds), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	})
+	return errors.Join(failed, err)
+}
+
+func rights(fds []int) []byte {
+	if len(fds) == 0 {
+		return nil
+	}
+	return unix.UnixRights(fds...)
+}
+
+// TruncatedError says that a message came without all of its descriptors, or its text. It
+// happens where a process may open no more of them.
+type TruncatedError struct{ Text string }
+
+func (e *TruncatedError) Error() string {
+	return fmt.Sprintf("what came with %.80q was lost on the way: more descriptors are open than this process may have (LimitNOFILE=)", e.Text)
 }
 
 // receive takes one message with its descriptors; none with text is the end.
 func receive(c *net.UnixConn) (text string, fds []int, err error) {
 	b, oob := make([]byte, 512), make([]byte, unix.CmsgSpace(4*8))
-	n, m, _, _, err := c.ReadMsgUnix(b, oob)
+	n, m, flags, _, err := c.ReadMsgUnix(b, oob)
 	if err != nil {
 		return "", nil, err
 	}
@@ -238,5 +266,10 @@ func receive(c *net.UnixConn) (text string, fds []int, err error) {
 			fds = append(fds, rights...)
 		}
 	}
-	return string(b[:n]), fds, nil
+	text = string(b[:n])
+	if flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
+		closeAll(fds)
+		return text, nil, &TruncatedError{text}
+	}
+	return text, fds, nil
 }

@@ -1,50 +1,90 @@
 package hold
 
 import (
+	"errors"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/pwd-project/pwd/internal/systemd"
 )
 
 // Keeper keeps descriptors in all places that there are. It implements what the agent
-// wants of one, and belongs to the agent's goroutine.
+// wants of one, and belongs to the agent's goroutine. But for Take and Close nothing of it
+// waits for anybody.
 type Keeper struct {
 	log     *slog.Logger
 	manager *systemd.Notifier
 	passed  []systemd.Descriptor
-	holder  client
-	// seen says that there has been a holder, failed that the holder's last failure was told.
-	seen, failed bool
-	// owed are names that the holder could not be told to forget.
-	owed []string
+	holder  *link
+	// told is the holder's last failure that was told.
+	told string
 }
 
-// Open looks for the places. passed are the descriptors that the service manager gave
-// this process; the Keeper owns them until Take.
-func Open(runDir string, manager *systemd.Notifier, passed []systemd.Descriptor, log *slog.Logger) *Keeper {
-	k := &Keeper{log: log, manager: manager, passed: passed, holder: client{path: Path(runDir)}}
-	k.note(k.holder.connect())
-	return k
+// Options say where a Keeper keeps.
+type Options struct {
+	// RunDir is the daemon's run directory: the holder's is beside it.
+	RunDir string
+	// Manager is the service manager; nil is none.
+	Manager *systemd.Notifier
+	// Passed are the descriptors that the service manager gave this process; the Keeper
+	// owns them until Take.
+	Passed []systemd.Descriptor
+	// AnyUser has a holder of another user trusted. Root wants that to clean up after a
+	// daemon of another user: it takes, and gives nothing away.
+	AnyUser bool
+	// Logger is where failures go.
+	Logger *slog.Logger
+}
+
+// Open looks for the places.
+func Open(o Options) *Keeper {
+	ours := trusted
+	if o.AnyUser {
+		ours = func(*net.UnixConn) error { return nil }
+	}
+	return &Keeper{log: o.Logger, manager: o.Manager, passed: o.Passed, holder: newLink(Path(o.RunDir), ours)}
 }
 
 // Places says which there are: the service manager's store (for a restart), the holder
 // (for a stop and a start, too).
-func (k *Keeper) Places() (store, holder bool) { return k.manager.Stores(), k.holder.conn != nil }
+func (k *Keeper) Places() (store, holder bool) {
+	holder, _ = k.holder.state(time.Now())
+	return k.manager.Stores() && k.manager.Stuck() == nil, holder
+}
 
-// Take gives each all that is kept; a descriptor may come twice, once from each place.
+// Fault is what keeps a place from keeping, nil if nothing does, and next what mends it. A
+// place that is not there is no fault.
+func (k *Keeper) Fault() (next string, err error) {
+	if err := k.manager.Stuck(); err != nil && k.manager.Stores() {
+		return "systemctl daemon-reexec; see its journal", &PlaceError{"the service manager's file descriptor store", err}
+	}
+	if _, err := k.holder.state(time.Now()); err != nil {
+		return "start it again, which costs no frame while this daemon runs: systemctl restart pwd-hold", &PlaceError{"the holder of sockets at " + k.holder.path, err}
+	}
+	return "", nil
+}
+
+// PlaceError says that a place does not keep what it is to keep: a stop and a start, or a
+// restart, would interrupt the kernel's datapath.
+type PlaceError struct {
+	Place string
+	Err   error
+}
+
+func (e *PlaceError) Error() string { return e.Place + ": " + e.Err.Error() }
+
+func (e *PlaceError) Unwrap() error { return e.Err }
+
+// Take gives each all that is kept; a descriptor may come twice, once from each place. It
+// waits for the holder, two seconds at most.
 func (k *Keeper) Take(each func(name string, fd int)) {
 	for _, d := range k.passed {
 		each(d.Name, d.FD)
 	}
 	k.passed = nil
-	k.note(k.holder.ask("take", func(name string, fds []int) {
-		if len(fds) == 1 {
-			each(name, fds[0])
-			return
-		}
-		closeAll(fds)
-	}))
+	k.holder.take(each)
+	k.tell()
 }
 
 // Keep takes a duplicate of a descriptor.
@@ -54,9 +94,7 @@ func (k *Keeper) Keep(name string, fd int) {
 			k.log.Warn("a socket is not in the file descriptor store: a restart interrupts what hangs on it", "name", name, "err", err)
 		}
 	}
-	if k.holder.conn != nil {
-		k.note(k.holder.ask("keep "+name, nil, fd))
-	}
+	k.holder.keep(name, fd)
 }
 
 // Forget closes what is kept under a name.
@@ -66,52 +104,31 @@ func (k *Keeper) Forget(name string) {
 			k.log.Warn("a socket stays in the file descriptor store", "name", name, "err", err)
 		}
 	}
-	k.forget(name)
-}
-
-func (k *Keeper) forget(names ...string) {
-	for i, name := range names {
-		err := error(net.ErrClosed)
-		if k.holder.conn != nil {
-			err = k.holder.ask("forget "+name, nil)
-			k.note(err)
-		}
-		if err != nil && k.seen {
-			k.owed = append(k.owed, names[i:]...)
-			return
-		}
-	}
+	k.holder.forget(name)
 }
 
 // Renewed reports that there is a holder that was not there at the last look: it has
 // nothing of what was kept.
 func (k *Keeper) Renewed() bool {
-	if k.holder.lives() {
-		return false
-	}
-	k.note(k.holder.connect())
-	if k.holder.conn == nil {
-		return false
-	}
-	owed := k.owed
-	k.owed = nil
-	k.forget(owed...)
-	return true
+	k.tell()
+	return k.holder.takeRenewed()
 }
 
 // Close gives up the connection to the holder, which keeps what it has.
 func (k *Keeper) Close() { k.holder.close() }
 
-// note tells what went wrong with the holder, once. That there is none is nothing wrong.
-func (k *Keeper) note(err error) {
-	switch {
-	case err == nil:
-		k.failed, k.seen = false, true
-	case absent(err):
-	case k.failed:
-		k.log.Debug("the holder of sockets", "err", err)
-	default:
-		k.failed = true
+// tell logs what is wrong with the holder, once.
+func (k *Keeper) tell() {
+	_, err := k.holder.state(time.Now())
+	what := ""
+	if err != nil {
+		what = "silent"
+		if !errors.As(err, new(*SilentError)) {
+			what = err.Error()
+		}
+	}
+	if what != "" && what != k.told {
 		k.log.Warn("the holder of sockets keeps less than it was to: a stop and a start interrupts the kernel's datapath", "socket", k.holder.path, "err", err)
 	}
+	k.told = what
 }
