@@ -89,6 +89,7 @@ type circuits interface {
 	SetAttachment(bridge.Attachment) error
 	RemoveAttachment(pseudowire string) error
 	Repairs() []drift.Repair
+	Heed(held func(thing string) bool)
 	AttachmentStates() map[string]bridge.State
 	CircuitErrors(name string) (bridge.CircuitErrors, bool)
 	Addressed(link string) (bool, error)
@@ -134,6 +135,7 @@ type shaper interface {
 	Set([]qos.Interface) error
 	Counters(index int) (map[uint16]qos.Counters, error)
 	Repairs() []drift.Repair
+	Heed(held func(thing string) bool)
 	Cleanup() error
 	Close()
 }
@@ -156,6 +158,7 @@ type Agent struct {
 	faults    faults
 	drops     drops
 	drifts    drifts
+	contests  contests
 	bursts    map[string]*burst
 	control   *control.Endpoint
 	transport sockets
@@ -284,6 +287,8 @@ func New(opt Options) (*Agent, error) {
 func (a *Agent) begun() (*Agent, error) {
 	err := a.open()
 	if err == nil {
+		a.bridges.Heed(a.held)
+		a.shaper.Heed(a.held)
 		err = a.resume()
 	}
 	if err != nil {

@@ -58,6 +58,7 @@ func (a *Agent) datapath(kind pseudowire.Kind) (pseudowire.Datapath, error) {
 	if err != nil {
 		return nil, &DatapathError{kind, err}
 	}
+	dp.Heed(a.held)
 	err = a.store.noteDatapath(kind)
 	if err == nil && a.resumed {
 		// Nothing of it is wanted yet: what is there is an earlier daemon's.

@@ -16,22 +16,28 @@ const driftsKept = 200
 // drifts are what others have changed about what is ours, and what was done about it.
 type drifts struct {
 	// list has the one that was found last at its end.
-	list []api.Drift
+	list []noted
 	// repaired and failed count them all since the daemon started.
 	repaired, failed uint64
+}
+
+// noted is one of them, and the thing that it is about.
+type noted struct {
+	api.Drift
+	thing string
 }
 
 // put notes what was found, and says whether it is news: the same with the same result
 // again, within the time that burstInterval is, is only counted.
 func (d *drifts) put(now time.Time, r drift.Repair) (told api.Drift, news bool) {
-	next := api.Drift{Time: now, First: now, Times: 1, Object: r.Object, Found: r.Found, Done: r.Done, Repaired: r.Err == nil}
+	next := noted{api.Drift{Time: now, First: now, Times: 1, Object: r.Object, Found: r.Found, Done: r.Done, Repaired: r.Err == nil}, r.Thing}
 	d.repaired++
 	if r.Err != nil {
 		d.repaired, d.failed = d.repaired-1, d.failed+1
 		next.Error = r.Err.Error()
 	}
 	news = true
-	at := slices.IndexFunc(d.list, func(o api.Drift) bool { return o.Object == r.Object && o.Found == r.Found })
+	at := slices.IndexFunc(d.list, func(o noted) bool { return o.Object == r.Object && o.Found == r.Found })
 	if at >= 0 {
 		o := d.list[at]
 		news = o.Error != next.Error || now.Sub(o.Time) > burstInterval
@@ -42,7 +48,7 @@ func (d *drifts) put(now time.Time, r drift.Repair) (told api.Drift, news bool) 
 	if len(d.list) > driftsKept {
 		d.list = slices.Delete(d.list, 0, len(d.list)-driftsKept)
 	}
-	return next, news
+	return next.Drift, news
 }
 
 // note says in the status that there was some within a day, "" if not.
@@ -75,14 +81,18 @@ func (a *Agent) tellDrift(now time.Time) {
 			a.tell(api.Event{Severity: "error", Object: d.Object, Message: "drift: " + d.Found, Reason: "could not be " + d.Done + ", trying again: " + d.Error,
 				Next: "put it back by hand, or remove what stands in the way: `pwctl drift`"})
 		}
+		a.contend(now, r)
 	}
 }
 
 // Drift implements api.Backend.
 func (a *Agent) Drift(ctx context.Context) ([]api.Drift, error) {
 	return view(ctx, a, func() []api.Drift {
-		all := slices.Clone(a.drifts.list)
-		slices.Reverse(all)
+		var all []api.Drift
+		for _, d := range slices.Backward(a.drifts.list) {
+			d.WaitSeconds = a.contests.Wait(d.thing).Seconds()
+			all = append(all, d.Drift)
+		}
 		return all
 	})
 }

@@ -95,6 +95,7 @@ func (d *fakeDatapath) Abilities() pseudowire.Abilities {
 }
 
 func (d *fakeDatapath) Repairs() []drift.Repair { return nil }
+func (d *fakeDatapath) Heed(func(string) bool)  {}
 
 func (d *fakeDatapath) add(device string) error {
 	if d.ns == nil {

@@ -253,6 +253,7 @@ type fatedShaper struct {
 func (s *fatedShaper) Egress(netip.Addr, netip.Addr) (int, error)    { return 1, nil }
 func (s *fatedShaper) Counters(int) (map[uint16]qos.Counters, error) { return nil, nil }
 func (s *fatedShaper) Repairs() []drift.Repair                       { return nil }
+func (s *fatedShaper) Heed(func(string) bool)                        {}
 func (s *fatedShaper) Cleanup() error                                { return s.Set(nil) }
 func (s *fatedShaper) Close()                                        {}
 func (s *fatedShaper) Set(i []qos.Interface) error {

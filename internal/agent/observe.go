@@ -38,7 +38,7 @@ func (a *Agent) observe(n news) {
 // back into bridges.
 func (a *Agent) lookAtDevices(n news) {
 	for _, w := range a.wires {
-		if w.fault == nil && (n.lost || n.links[w.Device] || n.wires[w.Name]) {
+		if w.fault == nil && (n.lost || n.links[w.Device] || n.wires[w.Name]) && !a.held("pseudowire "+w.Name) {
 			// What fails is kept in the wire, and tried again.
 			_ = a.makeDevice(w)
 		}
@@ -50,6 +50,7 @@ func (a *Agent) retry() {
 	a.drops.tick(time.Now())
 	a.tellRest(time.Now())
 	a.lookAtUnderlay()
+	a.lookAtContests(time.Now())
 	a.lookAtPaths()
 	a.keepAgain()
 	a.countErrors(time.Now())
@@ -164,7 +165,7 @@ func (a *Agent) mend(n news) {
 		}
 	}
 	for _, w := range a.wires {
-		if w.ill() || n.lost || n.gone[w.Device] {
+		if (w.ill() || n.lost || n.gone[w.Device]) && !a.held("pseudowire "+w.Name) {
 			// What fails is kept in the wire.
 			_ = a.setPseudowire(w.Pseudowire)
 		}

@@ -26,6 +26,7 @@ func (d *noDatapath) Abilities() pseudowire.Abilities {
 	return pseudowire.Abilities{RewritesTags: true, DeviceWithoutSession: true, Several: true}
 }
 func (d *noDatapath) Repairs() []drift.Repair                           { return nil }
+func (d *noDatapath) Heed(func(string) bool)                            {}
 func (d *noDatapath) SetPseudowire(pseudowire.Pseudowire) error         { return nil }
 func (d *noDatapath) RemovePseudowire(string) error                     { return nil }
 func (d *noDatapath) SetTunnel(pseudowire.Tunnel) error                 { return nil }
@@ -44,6 +45,7 @@ func (d *noDatapath) Cleanup() error                                    { return
 type noCircuits map[string]bridge.State
 
 func (noCircuits) Repairs() []drift.Repair         { return nil }
+func (noCircuits) Heed(func(string) bool)          {}
 func (c noCircuits) Supports() (bool, bool, error) { return true, true, nil }
 func (c noCircuits) SetBridge(bridge.Bridge) error { return nil }
 func (c noCircuits) RemoveBridge(string) error     { return nil }

@@ -82,7 +82,7 @@ func (a *Agent) Status(ctx context.Context) (*api.Status, error) {
 func (a *Agent) status(fileHash string) *api.Status {
 	s := &api.Status{
 		Site: a.opt.Site, Version: a.opt.Version, Started: a.started, Datapath: string(a.standard),
-		Drift: api.DriftCount{Repaired: a.drifts.repaired, Failed: a.drifts.failed},
+		Drift: api.DriftCount{Repaired: a.drifts.repaired, Failed: a.drifts.failed, Contested: len(a.contests.now)},
 		Notes: slices.Clone(a.notes), Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
 		Counters: a.globalCounters(), Strangers: a.drops.views(), FileHash: fileHash, Health: "healthy", Problems: []api.Problem{},
 	}
@@ -137,6 +137,7 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 	}
 	ps = append(ps, a.keepProblem()...)
 	ps = append(ps, a.macProblems()...)
+	ps = append(ps, a.contestProblems(time.Now())...)
 	for _, t := range s.Tunnels {
 		if t.State != "established" {
 			ps = append(ps, api.Problem{Object: "tunnel " + t.Name + " to " + t.Peer, What: t.State + ": " + t.Reason, Fix: t.Next})

@@ -74,6 +74,7 @@ func inOrder(steps []plan.Step) []plan.Step {
 // daemon is to end; then nothing is put back, the next start will.
 func (a *Agent) execute(steps []plan.Step) error {
 	steps = inOrder(steps)
+	a.endContests()
 	for i, s := range steps {
 		if a.quitting() {
 			return errStopping

@@ -21,12 +21,17 @@ type Drift struct {
 	// Repaired says that this succeeded, Error why it did not; it is tried again then.
 	Repaired bool   `json:"repaired"`
 	Error    string `json:"error,omitempty"`
+	// WaitSeconds is for how long it is left alone after each repair, as something else
+	// keeps changing it; 0 is not at all.
+	WaitSeconds float64 `json:"waitSeconds,omitempty"`
 }
 
 // DriftCount is how often something was found changed since the daemon started.
 type DriftCount struct {
 	Repaired uint64 `json:"repaired"`
 	Failed   uint64 `json:"failed"`
+	// Contested is how many things something else keeps changing at the moment.
+	Contested int `json:"contested"`
 }
 
 // drifts answers with what was found last first.

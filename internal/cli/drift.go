@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/spf13/cobra"
@@ -15,7 +16,8 @@ func (a *app) driftCommand() *cobra.Command {
 		Short: "Show what others have changed about what is the daemon's, and what it did about it",
 		Long: "Show what others have changed by hand about the links, bridges, VLANs, programs and qdiscs that the\n" +
 			"daemon has set, since it started: when that was found, and what was done about it. The last is first.\n" +
-			"What the kernel tells of is found at once; a program that was detached by bpf(2) within 10 seconds.",
+			"What the kernel tells of is found at once; a program that was detached by bpf(2) within 10 seconds.\n" +
+			"What something else keeps changing is contested: it is put back after 10 seconds, later every minute.",
 		Example: "  pwctl drift\n  pwctl drift -o json",
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,6 +39,9 @@ func (a *app) driftCommand() *cobra.Command {
 				state, done := "repaired", d.Done
 				if !d.Repaired {
 					state, done = "failed", d.Done+": "+d.Error
+				}
+				if d.WaitSeconds > 0 {
+					state, done = "contested", fmt.Sprintf("%s, at most every %v", done, time.Duration(d.WaitSeconds*float64(time.Second)))
 				}
 				t.rows = append(t.rows, []string{state, moment(d.Time, a.Location), strconv.Itoa(d.Times), d.Object, d.Found, done})
 			}

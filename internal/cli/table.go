@@ -24,7 +24,7 @@ func paint(state string) string {
 		return green
 	case "connecting", "signalling", "standby", "warning", "change":
 		return yellow
-	case "down", "degraded", "error", "remove", "failed":
+	case "down", "degraded", "error", "remove", "failed", "contested":
 		return red
 	}
 	return plain

@@ -48,6 +48,7 @@ var (
 	applied     = gauge("pwd_config_applied_timestamp_seconds", "When the topology in force was applied.")
 	fileDiffers = gauge("pwd_config_file_differs", "1 if the topology file is not the topology in force.")
 	drift       = counter("pwd_drift_total", "How often something that others had changed about links, bridges or programs was found, by what came of setting it again.", "result")
+	contested   = gauge("pwd_drift_contested", "Things that something else keeps changing, and that are put back rarely for that.")
 	confirmBy   = gauge("pwd_config_confirm_deadline_timestamp_seconds", "When the topology before is put back unless this one is confirmed; absent if nothing waits.")
 
 	tunnelState          = gauge("pwd_tunnel_state", "1 for the state that the control connection is in, 0 for the others.", "tunnel", "peer", "state")

@@ -126,6 +126,7 @@ func (to sink) site(s *api.Status) {
 	to.put(problems, float64(len(s.Problems)))
 	to.put(drift, float64(s.Drift.Repaired), "repaired")
 	to.put(drift, float64(s.Drift.Failed), "failed")
+	to.put(contested, float64(s.Drift.Contested))
 	to.put(generation, float64(s.Generation))
 	to.put(fileDiffers, truth(s.FileDiffers))
 	if s.Generation > 0 {

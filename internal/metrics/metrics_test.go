@@ -42,7 +42,7 @@ func dc1() *site {
 		status: api.Status{
 			Site: "dc1", Version: "v1.2.3", Datapath: "ebpf", Health: "degraded", Started: time.Unix(1700000000, 0),
 			Generation: 4, Applied: time.Unix(1800000000, 0), ConfirmBy: &confirm, FileDiffers: true,
-			Drift:    api.DriftCount{Repaired: 3, Failed: 1},
+			Drift:    api.DriftCount{Repaired: 3, Failed: 1, Contested: 2},
 			Problems: []api.Problem{{Object: "tunnel silver to dc2"}},
 			Tunnels: []api.Tunnel{
 				{Name: "gold", Peer: "dc2", State: "established", SinceSeconds: 60, HeardSeconds: 2, RTTSeconds: 0.004,
@@ -106,7 +106,7 @@ func TestScrape(t *testing.T) {
 		"pwd_pseudowire_transmit_packets_total dc2/lan": "20", "pwd_pseudowire_transmit_bytes_total dc2/lan": "2000",
 		"pwd_pseudowire_suppressed_requests_total dc2/lan": "6",
 		"pwd_pseudowire_drops_total dc2/lan/wrong-cookie":  "5", "pwd_datapath_drops_total unknown-session": "9",
-		"pwd_drift_total repaired": "3", "pwd_drift_total failed": "1",
+		"pwd_drift_total repaired": "3", "pwd_drift_total failed": "1", "pwd_drift_contested ": "2",
 
 		"pwd_control_receive_messages_total ": "100", "pwd_control_transmit_messages_total ": "90", "pwd_control_retransmits_total ": "4",
 		"pwd_control_hellos_total ": "8", "pwd_control_reordered_total ": "6", "pwd_control_connections_lost_total ": "1", "pwd_control_discards_total unknown-peer": "77",

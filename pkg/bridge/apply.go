@@ -31,6 +31,9 @@ func (m *Manager) reconcile(t *target) (own, devices error) {
 	}
 	t.index, t.shape = br.index, s
 	strayed := before.sure && before.index == br.index && before.shape == s && br.filters != s.aware
+	if strayed && m.Held("bridge "+t.name) {
+		br.filters, strayed = s.aware, false // left alone, as if it were so
+	}
 
 	var failures []error
 	if !t.external {
@@ -59,11 +62,15 @@ func (m *Manager) ensure(t *target, before left) (*link, note, error) {
 		return m.external(t, br)
 	}
 	if br == nil {
+		removed := (before.index != 0 || t.leftOut) && m.settled
+		if t.leftOut = removed && m.Held("bridge "+t.name); t.leftOut {
+			return nil, note{}, &NotPresentError{Interface: t.name, For: "bridge " + t.name}
+		}
 		err := m.nl.create(t.name, infoOf("bridge",
 			attr(unix.IFLA_BR_STP_STATE, nl.Uint32Attr(0)),
 			attr(unix.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0)),
 		), attr(unix.IFLA_ADDRESS, randomAddress()))
-		if before.index != 0 && m.settled {
+		if removed {
 			m.Add("bridge "+t.name, "it was removed", "made again", err)
 		}
 		if err != nil {
@@ -157,6 +164,9 @@ func (m *Manager) ports(t *target, br *link, n note) error {
 			continue
 		}
 		wanted[l.index] = true
+		if m.heldOut("bridge "+t.name, l, br.index) {
+			continue
+		}
 		if n, err = m.join(t, br, n, l); err == nil {
 			err = m.configure(t, l.index, l.name, t.portVLANs(t.shape), Attachment{}, !m.settled)
 		}
@@ -192,6 +202,9 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 	}
 	if t.external {
 		next.groupForward = l.portGroupForward
+	}
+	if m.heldAs(name, next) {
+		return nil
 	}
 	var change []*nl.RtAttr
 	if l.learning && !t.shape.learns {
@@ -332,7 +345,12 @@ func (m *Manager) attach(t *target, a Attachment) error {
 	case l == nil:
 		return &NotPresentError{Interface: a.Device, For: "pseudowire " + a.Pseudowire}
 	}
-	if l.master != t.index {
+	object := "pseudowire " + a.Pseudowire
+	if m.heldOut(object, l, t.index) {
+		return nil
+	}
+	joins := l.master != t.index
+	if joins {
 		// A port comes into a filtering bridge with the default VLAN, which may
 		// not be its own.
 		if t.shape.aware && l.up() {
@@ -343,11 +361,11 @@ func (m *Manager) attach(t *target, a Attachment) error {
 		}
 		err := m.nl.setMaster(l.index, t.index)
 		if m.strayed(l, t.index) {
-			m.putBackInto("pseudowire "+a.Pseudowire, l, t.name, err)
+			m.putBackInto(object, l, t.name, err)
 		}
 		delete(m.known, l.name)
 		if errors.Is(err, unix.EXFULL) {
-			return &UnsupportedError{For: "pseudowire " + a.Pseudowire, Missing: "bridge " + t.name + " has as many ports as the kernel allows, 1023",
+			return &UnsupportedError{For: object, Missing: "bridge " + t.name + " has as many ports as the kernel allows, 1023",
 				Remedy: "spread the pseudowires over several bridges"}
 		}
 		if err != nil {
@@ -358,7 +376,7 @@ func (m *Manager) attach(t *target, a Attachment) error {
 	if err := m.configure(t, l.index, a.Device, deviceVLANs(a, t.shape), a, false); err != nil {
 		return err
 	}
-	if l.up() {
+	if l.up() || !joins && m.Held(object) {
 		return nil
 	}
 	m.quiet(l)

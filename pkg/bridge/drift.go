@@ -24,6 +24,9 @@ type portState struct {
 	object           string
 }
 
+// portThing is what is put back, and left alone, apart from other ports of an object.
+func portThing(object, port string) string { return object + ": " + port }
+
 // knowVLANs notes which VLANs a port was given since.
 func (m *Manager) knowVLANs(name string, index int, vlans vlanTable, err error) {
 	p, known := m.known[name]
@@ -41,13 +44,18 @@ func (m *Manager) strayed(l *link, br int) bool {
 	return m.settled && known && was.index == l.index && was.master == br && l.master != br
 }
 
+// heldOut says that a port that has strayed is to stay out for now.
+func (m *Manager) heldOut(object string, l *link, br int) bool {
+	return m.strayed(l, br) && m.Held(portThing(object, l.name))
+}
+
 // putBackInto tells that a port was put back into the bridge.
 func (m *Manager) putBackInto(object string, l *link, bridge string, err error) {
 	found := fmt.Sprintf("%s was taken out of %s", l.name, bridge)
 	if l.master != 0 {
 		found = fmt.Sprintf("%s was moved from %s into another bridge", l.name, bridge)
 	}
-	m.Add(object, found, "put back", err)
+	m.AddOf(object, portThing(object, l.name), found, "put back", err)
 }
 
 // objectOf is what a port belongs to.
@@ -58,6 +66,17 @@ func objectOf(t *target, a Attachment) string {
 	return "bridge " + t.name
 }
 
+// heldAs says that a port is to stay as others have changed it: it is wanted as it was left.
+func (m *Manager) heldAs(name string, next portState) bool {
+	was, known := m.known[name]
+	return m.settled && known && was.equal(next) && m.Held(portThing(next.object, name))
+}
+
+func (p portState) equal(o portState) bool {
+	return p.index == o.index && p.master == o.master && p.learns == o.learns && p.isolated == o.isolated &&
+		p.groupForward == o.groupForward && p.object == o.object && maps.Equal(p.vlans, o.vlans)
+}
+
 // changed tells what differs at a port from how it was left. taken and given are the
 // VLANs that it lacks and has beyond the wanted.
 func (m *Manager) changed(now *link, next portState, taken, given []uint16, err error) {
@@ -65,24 +84,24 @@ func (m *Manager) changed(now *link, next portState, taken, given []uint16, err 
 	if !m.settled || !known || was.index != next.index || was.master != next.master {
 		return
 	}
+	add := func(found, done string) { m.AddOf(next.object, portThing(next.object, now.name), found, done, err) }
 	if was.learns == next.learns && now.learning != next.learns {
-		m.Add(next.object, "learning of addresses was turned "+onOff(now.learning)+" at "+now.name, "turned "+onOff(next.learns)+" again", err)
+		add("learning of addresses was turned "+onOff(now.learning)+" at "+now.name, "turned "+onOff(next.learns)+" again")
 	}
 	if was.isolated == next.isolated && now.isolated != next.isolated {
-		m.Add(next.object, "isolation of "+now.name+" was turned "+onOff(now.isolated), "turned "+onOff(next.isolated)+" again", err)
+		add("isolation of "+now.name+" was turned "+onOff(now.isolated), "turned "+onOff(next.isolated)+" again")
 	}
 	if was.groupForward == next.groupForward && now.portGroupForward != next.groupForward {
-		m.Add(next.object, fmt.Sprintf("the groups that %s passes were changed to %#x", now.name, now.portGroupForward),
-			fmt.Sprintf("set to %#x again", next.groupForward), err)
+		add(fmt.Sprintf("the groups that %s passes were changed to %#x", now.name, now.portGroupForward), fmt.Sprintf("set to %#x again", next.groupForward))
 	}
 	if !maps.Equal(was.vlans, next.vlans) {
 		return
 	}
 	if len(taken) > 0 {
-		m.Add(next.object, list(taken)+" taken off "+now.name, "put back", err)
+		add(list(taken)+" taken off "+now.name, "put back")
 	}
 	if len(given) > 0 {
-		m.Add(next.object, list(given)+" added to "+now.name, "taken off again", err)
+		add(list(given)+" added to "+now.name, "taken off again")
 	}
 }
 

@@ -80,3 +80,60 @@ func TestDrift(t *testing.T) {
 		pw-b up
 		`)
 }
+
+// What is held stays as others have changed it, everything else is put back; and it is put
+// back once it is not held any more.
+func TestHeldThingsStay(t *testing.T) {
+	s := newSite(t, "eth1", "eth2", "eth3")
+	s.device("a", "b")
+	s.do(s.Prune)
+	s.bridge(bridge.Bridge{Name: "br-lan", Ports: []string{"eth1", "eth2"}})
+	s.bridge(bridge.Bridge{Name: "br-x", Ports: []string{"eth3"}})
+	s.attach(bridge.Attachment{Pseudowire: "a", Device: "pw-a", Bridge: "br-lan", Isolated: true})
+	s.attach(bridge.Attachment{Pseudowire: "b", Device: "pw-b", Bridge: "br-lan", Isolated: true})
+	held := map[string]bool{}
+	s.Heed(func(thing string) bool { return held[thing] })
+	things := func() (things []string) {
+		for _, r := range s.Repairs() {
+			things = append(things, r.Thing)
+		}
+		return things
+	}
+	for _, c := range []struct {
+		// thing is what ip does something to, besides what it does to others.
+		thing, ip string
+		others    []string
+	}{
+		{"bridge br-lan: eth1", "link set eth1 nomaster; link set eth2 nomaster; link set pw-a nomaster", []string{"bridge br-lan: eth2", "pseudowire a: pw-a"}},
+		{"pseudowire a: pw-a", "link set pw-a nomaster; link set pw-b nomaster; link set eth1 nomaster", []string{"bridge br-lan: eth1", "pseudowire b: pw-b"}},
+		{"pseudowire a: pw-a", "link set pw-a type bridge_slave isolated off; link set pw-b type bridge_slave isolated off", []string{"pseudowire b: pw-b"}},
+		{"bridge br-x", "link del br-x; link set eth1 nomaster", []string{"bridge br-lan: eth1"}},
+	} {
+		clear(held)
+		held[c.thing] = true
+		for command := range strings.SplitSeq(c.ip, ";") {
+			if out, err := s.ns.Run(t.Context(), "ip", strings.Fields(command)...); err != nil {
+				t.Fatalf("ip %s: %v\n%s", command, err, out)
+			}
+		}
+		for range 2 {
+			// A bridge that is left out is missing.
+			if err := s.in(s.Refresh); err != nil && c.thing != "bridge br-x" {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(c.others, things()); diff != "" {
+				t.Errorf("%s: while %s is held (-want +got):\n%s", c.ip, c.thing, diff)
+			}
+			c.others = nil
+		}
+		clear(held)
+		s.do(s.Refresh)
+		if diff := cmp.Diff([]string{c.thing}, things()); diff != "" {
+			t.Errorf("%s: then (-want +got):\n%s", c.ip, diff)
+		}
+	}
+	s.do(s.Refresh)
+	if more := things(); more != nil {
+		t.Errorf("more: %q", more)
+	}
+}

@@ -138,9 +138,13 @@ func (m *Manager) joinVLAN(t *target, br *link) error {
 		return err
 	}
 	if l.master != br.index {
+		object := "bridge " + t.name
+		if m.heldOut(object, l, br.index) {
+			return nil
+		}
 		err := m.nl.setMaster(l.index, br.index)
 		if m.strayed(l, br.index) {
-			m.putBackInto("bridge "+t.name, l, t.name, err)
+			m.putBackInto(object, l, t.name, err)
 		}
 		delete(m.known, l.name)
 		if err != nil {
@@ -175,8 +179,12 @@ func (m *Manager) ensureVLAN(v *vlanDevice) (*link, error) {
 		}
 	}
 	if l == nil {
+		_, known := m.known[v.name]
+		if known && m.settled && m.Held("VLAN device "+v.name) {
+			return nil, &NotPresentError{Interface: v.name, For: "interface " + v.parent}
+		}
 		l, err = m.makeVLAN(v, parent)
-		if _, known := m.known[v.name]; known && m.settled {
+		if known && m.settled {
 			m.Add("VLAN device "+v.name, "it was removed", "made again", err)
 			delete(m.known, v.name)
 		}

@@ -29,6 +29,8 @@ type target struct {
 	// What was found or made last.
 	index int
 	shape shape
+	// leftOut says that others keep removing it, and it is not made again for now.
+	leftOut bool
 	// clean says that the bridge and its ports (not the devices) are as wanted.
 	clean bool
 }

@@ -4,8 +4,9 @@ package drift
 
 // Repair is one thing that was not as it had been set, and what was done about it.
 type Repair struct {
-	// Object is what it is about, as "bridge br-lan" or "pseudowire tenant-a".
-	Object string
+	// Object is what it is about, as "bridge br-lan" or "pseudowire tenant-a", Thing what of
+	// that is put back, and left alone, apart from the rest; Object itself if there is no such.
+	Object, Thing string
 	// Found says what somebody has done, Done what was done then: "eth1 was taken out of
 	// it", "put back".
 	Found, Done string
@@ -16,13 +17,19 @@ type Repair struct {
 // most is how many repairs are kept for one that does not ask for them.
 const most = 256
 
-// Log collects repairs. The zero value is empty.
-type Log struct{ repairs []Repair }
+// Log collects repairs, and knows what is not to be repaired now. The zero value is empty.
+type Log struct {
+	repairs []Repair
+	held    func(thing string) bool
+}
 
 // Add notes a repair.
-func (l *Log) Add(object, found, done string, err error) {
+func (l *Log) Add(object, found, done string, err error) { l.AddOf(object, object, found, done, err) }
+
+// AddOf notes a repair of a thing.
+func (l *Log) AddOf(object, thing, found, done string, err error) {
 	if len(l.repairs) < most {
-		l.repairs = append(l.repairs, Repair{object, found, done, err})
+		l.repairs = append(l.repairs, Repair{object, thing, found, done, err})
 	}
 }
 
@@ -32,3 +39,9 @@ func (l *Log) Repairs() []Repair {
 	l.repairs = nil
 	return all
 }
+
+// Heed has things left as they are while held says so (Damper.Held).
+func (l *Log) Heed(held func(thing string) bool) { l.held = held }
+
+// Held says that a thing is to be left as others have changed it.
+func (l *Log) Held(thing string) bool { return l.held != nil && l.held(thing) }

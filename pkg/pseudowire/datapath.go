@@ -236,6 +236,9 @@ type Datapath interface {
 	// Repairs gives what was found that others had changed, since the last call: what
 	// SetPseudowire and Refresh look at.
 	Repairs() []drift.Repair
+	// Heed has what held says so of left as others have changed it, by SetPseudowire only
+	// where its caller does.
+	Heed(held func(thing string) bool)
 	// Deliver takes a data packet that reached the tunnel's socket (outer
 	// fragments, put together by the stack), from the L2TP header on. remote is
 	// its sender. It reports whether the packet belonged to a session.

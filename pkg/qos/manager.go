@@ -138,6 +138,9 @@ func (m *Manager) clear(q netlink.Qdisc) error {
 	return nil
 }
 
+// object is what is told of an interface.
+func object(l netlink.Link) string { return "interface " + l.Attrs().Name }
+
 func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 	switch {
 	case q != nil && !ours(q) && !i.Replace:
@@ -151,12 +154,15 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 		}
 		return &OccupiedError{l.Attrs().Name, kind, ""}
 	case !ours(q):
+		_, known := m.set[i.Index]
+		if known && m.Held(object(l)) {
+			return nil
+		}
 		if q != nil {
 			if err := m.replace(l, q.Type()); err != nil {
 				return err
 			}
 		}
-		_, known := m.set[i.Index]
 		delete(m.set, i.Index)
 		htb := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: i.Index, Handle: root, Parent: netlink.HANDLE_ROOT})
 		// What is in no class, on an interface that would queue next to nothing by itself.
@@ -164,7 +170,7 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 		htb.DirectQlen = &direct
 		err := m.nl.QdiscReplace(htb)
 		if known {
-			m.Add("interface "+l.Attrs().Name, "the qdisc that shapes it was removed", "made again", err)
+			m.Add(object(l), "the qdisc that shapes it was removed", "made again", err)
 		}
 		if errors.Is(err, unix.ENOENT) {
 			return &OpError{"shape " + l.Attrs().Name, ErrNoHTB}
@@ -201,10 +207,13 @@ func (m *Manager) classes(l netlink.Link, i *Interface) error {
 			continue
 		}
 		missing := !is && set[handle] == want[handle]
+		if missing && m.Held(object(l)) {
+			continue
+		}
 		delete(set, handle)
 		err := m.setClass(i.Index, handle, want[handle])
 		if missing {
-			m.Add("interface "+l.Attrs().Name, "class "+netlink.HandleStr(handle)+" was removed", "made again", err)
+			m.Add(object(l), "class "+netlink.HandleStr(handle)+" was removed", "made again", err)
 		}
 		if err != nil {
 			return &OpError{fmt.Sprintf("set class %s of %s", netlink.HandleStr(handle), l.Attrs().Name), err}

@@ -343,6 +343,12 @@ func (d *Datapath) Repairs() []drift.Repair {
 	return append(d.Datapath.Repairs(), d.strays.Repairs()...)
 }
 
+// Heed is the datapath's, and of pairs and programs.
+func (d *Datapath) Heed(held func(thing string) bool) {
+	d.Datapath.Heed(held)
+	d.strays.Heed(held)
+}
+
 // Close gives up handles; what is attached stays.
 func (d *Datapath) Close() error {
 	d.nl.Close()

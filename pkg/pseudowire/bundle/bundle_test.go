@@ -32,6 +32,7 @@ func (*kernel) Close() error                      { return nil }
 func (*kernel) Cleanup() error                    { return nil }
 func (*kernel) Refresh() error                    { return nil }
 func (*kernel) Repairs() []drift.Repair           { return nil }
+func (*kernel) Heed(func(string) bool)            {}
 func (k *kernel) SetPseudowire(p pseudowire.Pseudowire) error {
 	k.pseudowires[p.Name] = p
 	return nil

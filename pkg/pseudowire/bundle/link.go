@@ -113,6 +113,7 @@ func (d *Datapath) keep(w *wire) error {
 	if err != nil {
 		return nil
 	}
+	held := d.strays.Held("pseudowire " + w.Name)
 	for _, id := range slices.Sorted(maps.Keys(w.members)) {
 		m := w.members[id]
 		device := w.below(m.Tunnel).Device
@@ -121,6 +122,9 @@ func (d *Datapath) keep(w *wire) error {
 			continue
 		}
 		known := l.Attrs().Index == m.device
+		if known && held {
+			continue
+		}
 		err = d.join(w, m)
 		if known {
 			d.strays.Add("pseudowire "+w.Name, "the program "+filterName+" was detached from "+device, "attached again", err)
@@ -128,6 +132,9 @@ func (d *Datapath) keep(w *wire) error {
 		if err != nil {
 			return err
 		}
+	}
+	if held {
+		return nil
 	}
 	if w.to != 0 && !d.redirects(outer) {
 		w.to = 0

@@ -30,7 +30,7 @@ func (d *Datapath) Refresh() error {
 	gone := map[string]bool{}
 	for _, id := range slices.Sorted(maps.Keys(d.sessions)) {
 		s := d.sessions[id]
-		if there[ids{s.spec.connID, s.spec.id}] || gone[s.Tunnel] {
+		if there[ids{s.spec.connID, s.spec.id}] || gone[s.Tunnel] || d.Held("pseudowire "+s.Pseudowire) || d.Held("tunnel "+s.Tunnel) {
 			continue
 		}
 		if live, err := d.l2tp.hasTunnel(s.spec.connID); err != nil {

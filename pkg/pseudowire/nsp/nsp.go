@@ -230,7 +230,7 @@ func (d *Datapath) keep(w *wire, link netlink.Link) error {
 		if err != nil {
 			return err
 		}
-		if !there {
+		if !there && !d.strays.Held("pseudowire "+w.Name) {
 			err := d.attach(link)
 			d.strays.Add("pseudowire "+w.Name, "the program pwd_nsp was detached from "+w.Device, "attached again", err)
 			return err
@@ -242,6 +242,12 @@ func (d *Datapath) keep(w *wire, link netlink.Link) error {
 // Repairs are the datapath's, and those of programs.
 func (d *Datapath) Repairs() []drift.Repair {
 	return append(d.Datapath.Repairs(), d.strays.Repairs()...)
+}
+
+// Heed is the datapath's, and of programs.
+func (d *Datapath) Heed(held func(thing string) bool) {
+	d.Datapath.Heed(held)
+	d.strays.Heed(held)
 }
 
 // Refresh is the datapath's, and looks at the programs.

@@ -270,7 +270,7 @@ func (d *Datapath) keep(w *wire, link netlink.Link) error {
 		if err != nil {
 			return err
 		}
-		if !there {
+		if !there && !d.strays.Held("pseudowire "+w.Name) {
 			err := d.attach(link, d.groups[w.group])
 			d.strays.Add("pseudowire "+w.Name, "the program "+filterName+" was detached from "+w.Device, "attached again", err)
 			return err
@@ -293,6 +293,12 @@ func (d *Datapath) Refresh() error {
 // Repairs are the datapath's, and those of programs.
 func (d *Datapath) Repairs() []drift.Repair {
 	return append(d.Datapath.Repairs(), d.strays.Repairs()...)
+}
+
+// Heed is the datapath's, and of programs.
+func (d *Datapath) Heed(held func(thing string) bool) {
+	d.Datapath.Heed(held)
+	d.strays.Heed(held)
 }
 
 // leave takes a pseudowire's device out of its group, and ends one that has no others.

@@ -25,6 +25,7 @@ func (bare) SetSession(pseudowire.Session) error       { return nil }
 func (bare) Close() error                              { return nil }
 func (bare) Refresh() error                            { return nil }
 func (bare) Repairs() []drift.Repair                   { return nil }
+func (bare) Heed(func(string) bool)                    {}
 
 // bench is a network's bridge at a site, and who is behind its ports: hosts of the LAN, and
 // two other sites.

@@ -80,7 +80,7 @@ func (d *Datapath) halfPair(inner, outer netlink.Link, alias string) (bool, erro
 // keep attaches a program to a link if it is not there. known says that it was.
 func (d *Datapath) keep(index int, link string, h hook, object string, known bool) error {
 	there, err := d.attached(index)
-	if err != nil || there {
+	if err != nil || there || known && d.Held(object) {
 		return err
 	}
 	err = d.attach(index, h)
@@ -110,6 +110,9 @@ func (d *Datapath) keepLane() error {
 	}
 	const object = "slow lane"
 	if _, err := d.nl.LinkByIndex(d.lane.inner); errors.As(err, &netlink.LinkNotFoundError{}) {
+		if d.Held(object) {
+			return nil
+		}
 		err = d.unpin(d.lane.outer)
 		if err == nil {
 			err = d.openLane()
@@ -137,12 +140,12 @@ func (d *Datapath) moveKeeper() (err error) {
 	return err
 }
 
-// detached tells of a link whose program was taken off; of one that has gone there is
-// nothing to tell.
-func (d *Datapath) detached(index int, object, program string) {
+// detached tells of a link whose program was taken off, and says whether it is to be left
+// so; of one that has gone there is nothing to tell.
+func (d *Datapath) detached(index int, object, program string) (leave bool) {
 	l, err := d.nl.LinkByIndex(index)
 	if err != nil {
-		return
+		return false
 	}
 	if program == "" { // that of an underlay
 		program = d.inputHook(kindOf(l.Attrs())).name
@@ -150,5 +153,9 @@ func (d *Datapath) detached(index int, object, program string) {
 	if object == "" {
 		object = "interface " + l.Attrs().Name
 	}
+	if d.Held(object) {
+		return true
+	}
 	d.Add(object, "the program "+program+" was detached from "+l.Attrs().Name, "attached again", nil)
+	return false
 }

@@ -47,6 +47,23 @@ func TestDrift(t *testing.T) {
 			wan := a.link("wan").Attrs().Index
 			a.do(func() { must(t, a.dp.detach(wan)) })
 			again("the program pwd_decap was detached from wan")
+			for thing, link := range map[string]int{"pseudowire " + pseudowireName: dev.pair.outer, "slow lane": a.dp.lane.outer, "interface wan": wan} {
+				a.dp.Heed(func(name string) bool { return name == thing })
+				a.do(func() {
+					must(t, a.dp.detach(link))
+					must(t, a.dp.Refresh())
+					if there, err := a.dp.attached(link); there || err != nil || len(a.dp.Repairs()) > 0 {
+						t.Errorf("%s was held, and is put back: %v, %v", thing, there, err)
+					}
+				})
+				a.dp.Heed(nil)
+				a.do(func() {
+					must(t, a.dp.Refresh())
+					if there, err := a.dp.attached(link); !there || err != nil || len(a.dp.Repairs()) != 1 {
+						t.Errorf("%s was held, and is not put back then: %v, %v", thing, there, err)
+					}
+				})
+			}
 			inner, entry, exit := a.link(dev.Device), a.link(laneEntry), a.link(outer)
 			a.do(func() { must(t, netlink.LinkSetMTU(inner, 1280)) })
 			again("the MTU of " + dev.Device + " was changed to 1280")

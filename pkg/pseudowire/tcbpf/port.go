@@ -221,8 +221,9 @@ func (d *Datapath) forgetPorts() error {
 		if there {
 			continue
 		}
-		object, program := d.crossingAt(link)
-		d.detached(link, object, program)
+		if object, program := d.crossingAt(link); d.detached(link, object, program) {
+			continue
+		}
 		delete(d.ports, link)
 		if err := d.unpin(link); err != nil {
 			return err

@@ -104,10 +104,9 @@ func (d *Datapath) forgetGone() error {
 		if err != nil {
 			return err
 		}
-		if there {
+		if there || d.detached(link, "", "") {
 			continue
 		}
-		d.detached(link, "", "")
 		delete(d.inputs, link)
 		for _, t := range d.tunnels {
 			delete(t.inputs, link)
