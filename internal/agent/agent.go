@@ -189,9 +189,9 @@ type Agent struct {
 	made    map[string]bool
 	tunnels map[string]*tunnel
 	// numbers are the tunnels' classes in the shaper, shaping is set while it shapes.
-	numbers map[string]uint16
+	numbers numbers
 	// groups are the numbers of what tunnels share there: underlays and pairs of sites.
-	groups  map[string]uint16
+	groups  numbers
 	paces   paces
 	shaping bool
 	wires   map[string]*wire
@@ -313,8 +313,8 @@ func newAgent(opt Options) *Agent {
 		datapaths: make(map[pseudowire.Kind]pseudowire.Datapath),
 		made:      make(map[string]bool),
 		tunnels:   make(map[string]*tunnel),
-		numbers:   make(map[string]uint16),
-		groups:    make(map[string]uint16),
+		numbers:   make(numbers),
+		groups:    make(numbers),
 		paces:     make(paces),
 		shaping:   true, // until what an earlier daemon left has been seen to
 		wires:     make(map[string]*wire),

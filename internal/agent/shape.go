@@ -2,7 +2,6 @@ package agent
 
 import (
 	"errors"
-	"hash/fnv"
 	"io/fs"
 	"maps"
 	"slices"
@@ -17,13 +16,31 @@ func (a *Agent) shape() error {
 	interfaces, lost := a.shapes()
 	if len(interfaces) == 0 && !a.shaping {
 		a.faults.set("shaping", lost)
+		a.giveNumbersBack(interfaces)
 		return nil
 	}
 	a.shaping = true
 	err := a.shaper.Set(interfaces)
 	a.shaping = err != nil || len(interfaces) > 0
 	a.faults.set("shaping", errors.Join(lost, err))
-	return unoccupied(err)
+	err = unoccupied(err)
+	if err == nil {
+		a.giveNumbersBack(interfaces)
+	}
+	return err
+}
+
+// giveNumbersBack does so with those that nothing has any more, once the kernel is as
+// wanted: until then packets may wait under them.
+func (a *Agent) giveNumbersBack(interfaces []qos.Interface) {
+	a.numbers.keep(func(tunnel string, _ uint16) bool { return a.tunnels[tunnel] != nil })
+	used := make(map[uint16]bool)
+	for _, i := range interfaces {
+		for _, g := range i.Groups {
+			used[g.Number] = true
+		}
+	}
+	a.groups.keep(func(_ string, n uint16) bool { return used[n] })
 }
 
 // replacedQdiscs keeps which qdiscs of others gave way to ours, until the machine starts
@@ -99,7 +116,7 @@ func (a *Agent) shapes() (interfaces []qos.Interface, lost error) {
 
 // group has an interface have a group, and returns its number.
 func (a *Agent) group(i *qos.Interface, name string, in uint16, rate uint64) uint16 {
-	n := number(a.groups, name)
+	n := a.groups.of(name)
 	if !slices.ContainsFunc(i.Groups, func(g qos.Group) bool { return g.Number == n }) {
 		i.Groups = append(i.Groups, qos.Group{Number: n, In: in, Rate: rate})
 	}
@@ -108,28 +125,7 @@ func (a *Agent) group(i *qos.Interface, name string, in uint16, rate uint64) uin
 
 // classNumber is that of a tunnel's class, whether it has one or not, so that sessions
 // need not be told when it gets one.
-func (a *Agent) classNumber(tunnel string) uint16 { return number(a.numbers, tunnel) }
-
-// number is what stands for a name, among others. It is made of the name: a daemon that is
-// started anew comes to the same. It is 0 if all are taken.
-func number(numbers map[string]uint16, name string) uint16 {
-	if n := numbers[name]; n != 0 {
-		return n
-	}
-	taken := make(map[uint16]bool)
-	for _, n := range numbers {
-		taken[n] = true
-	}
-	h := fnv.New32a()
-	h.Write([]byte(name))
-	for i := range uint32(qos.MaxNumber) {
-		if n := uint16((h.Sum32()%qos.MaxNumber+i)%qos.MaxNumber) + 1; !taken[n] {
-			numbers[name] = n
-			return n
-		}
-	}
-	return 0
-}
+func (a *Agent) classNumber(tunnel string) uint16 { return a.numbers.of(tunnel) }
 
 // priority is that of the packets of a tunnel's sessions, 0 where the datapath
 // cannot set it.

@@ -140,7 +140,6 @@ func (a *Agent) removeTunnel(key string) error {
 		a.closeStaticTunnel(t)
 	}
 	delete(a.tunnels, key)
-	delete(a.numbers, key)
 	a.drops.forget(key)
 	a.peersDue = true
 	return nil
