@@ -78,43 +78,29 @@ func Load(dir string) (*Objects, error) {
 		return nil, &LoadError{"read the programs", err}
 	}
 	withoutClamp(spec)
-	var o Objects
-	replaced := map[string]*ebpf.Map{}
-	defer func() {
-		for _, m := range replaced {
-			m.Close()
-		}
-	}()
 	if dir != "" {
 		dir = filepath.Join(dir, mapsDir)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, &LoadError{"make a directory for maps", err}
-		}
-		if err := pinnedMaps(dir, spec, replaced); err != nil {
-			return nil, err
-		}
-		o.TookOver = len(replaced) == len(spec.Maps)
 	}
-	o.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replaced})
-	if err != nil {
-		return nil, &LoadError{"load the programs", err}
+	return loadSpec(spec, dir)
+}
+
+func loadSpec(spec *ebpf.CollectionSpec, dir string) (*Objects, error) {
+	var o Objects
+	var err error
+	var tookOver map[string]bool
+	if o.collection, tookOver, err = loadOver(spec, dir, "the programs"); err != nil {
+		return nil, err
 	}
-	if replaced[objectMapFragmentIds] == nil {
+	o.TookOver = len(tookOver) == len(spec.Maps)
+	if !tookOver[objectMapFragmentIds] {
 		if err := seed(o.collection.Maps[objectMapFragmentIds]); err != nil {
 			o.collection.Close()
 			return nil, &LoadError{"seed the identifications of fragments", err}
 		}
 	}
-	if dir != "" {
-		for name, m := range o.collection.Maps {
-			if replaced[name] != nil {
-				continue
-			}
-			if err := m.Pin(filepath.Join(dir, name)); err != nil {
-				o.collection.Close()
-				return nil, &LoadError{"pin map " + name, err}
-			}
-		}
+	if err := pin(o.collection, dir, tookOver); err != nil {
+		o.collection.Close()
+		return nil, err
 	}
 	maps := o.collection.Maps
 	programs := o.collection.Programs
@@ -147,6 +133,47 @@ func RemoveOtherLayouts(dir string) error {
 		}
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 			return fmt.Errorf("unpin maps of another layout: %w", err)
+		}
+	}
+	return nil
+}
+
+// loadOver puts a collection into the kernel. Maps that are pinned in a directory, unless its
+// name is empty, are taken over if they fit: it returns their names.
+func loadOver(spec *ebpf.CollectionSpec, dir, what string) (*ebpf.Collection, map[string]bool, error) {
+	replaced := map[string]*ebpf.Map{}
+	defer func() {
+		for _, m := range replaced {
+			m.Close()
+		}
+	}()
+	if dir != "" {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, nil, &LoadError{"make a directory for maps", err}
+		}
+		if err := pinnedMaps(dir, spec, replaced); err != nil {
+			return nil, nil, err
+		}
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replaced})
+	if err != nil {
+		return nil, nil, &LoadError{"load " + what, err}
+	}
+	tookOver := map[string]bool{}
+	for name := range replaced {
+		tookOver[name] = true
+	}
+	return c, tookOver, nil
+}
+
+// pin pins the maps that were not taken over in a directory, unless its name is empty.
+func pin(c *ebpf.Collection, dir string, tookOver map[string]bool) error {
+	for name, m := range c.Maps {
+		if dir == "" || tookOver[name] {
+			continue
+		}
+		if err := m.Pin(filepath.Join(dir, name)); err != nil {
+			return &LoadError{"pin map " + name, err}
 		}
 	}
 	return nil

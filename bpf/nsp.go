@@ -3,6 +3,8 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/cilium/ebpf"
 )
@@ -62,24 +64,53 @@ type NSP struct {
 
 	refused *ebpf.Map
 	due     Table[uint32, uint64]
+	// stations are tables of the stations that are known on either side of a device.
+	stations *ebpf.Map
+	table    *ebpf.MapSpec
 
 	collection *ebpf.Collection
 }
 
-// LoadNSP puts the programs into the kernel. Nothing is pinned: what is attached keeps
-// the programs and their maps.
-func LoadNSP() (*NSP, error) {
+// nspDir is where maps are pinned, below the directory that LoadNSP is given.
+var nspDir = filepath.Join(mapsDir, "nsp")
+
+// RemoveNSP unpins the maps of LoadNSP in a directory.
+func RemoveNSP(dir string) error {
+	if err := os.RemoveAll(filepath.Join(dir, nspDir)); err != nil {
+		return fmt.Errorf("unpin maps: %w", err)
+	}
+	// Others may be beside them.
+	_ = os.Remove(filepath.Join(dir, mapsDir))
+	return nil
+}
+
+// LoadNSP puts the programs into the kernel. With a directory, which has to be on a bpffs,
+// maps are pinned under it and used again, as by Load; what is attached keeps the programs.
+func LoadNSP(dir string) (*NSP, error) {
 	spec, err := loadNsp()
 	if err != nil {
 		return nil, &LoadError{"read the programs", err}
 	}
-	n := new(NSP)
-	if n.collection, err = ebpf.NewCollection(spec); err != nil {
-		return nil, &LoadError{"load the native service processing", err}
+	if dir != "" {
+		dir = filepath.Join(dir, nspDir)
+	}
+	return loadNSPSpec(spec, dir)
+}
+
+func loadNSPSpec(spec *ebpf.CollectionSpec, dir string) (*NSP, error) {
+	n := &NSP{table: spec.Maps[nspMapStations].InnerMap.Copy()}
+	var err error
+	var tookOver map[string]bool
+	if n.collection, tookOver, err = loadOver(spec, dir, "the native service processing"); err != nil {
+		return nil, err
+	}
+	if err := pin(n.collection, dir, tookOver); err != nil {
+		n.collection.Close()
+		return nil, err
 	}
 	programs, maps := n.collection.Programs, n.collection.Maps
 	n.Into, n.Out = programs[nspProgPwdInto], programs[nspProgPwdOut]
-	n.Services.m, n.refused, n.due.m = maps[nspMapServices], maps[nspMapRefused], maps[nspMapDue]
+	n.Services.m, n.refused, n.due.m, n.stations = maps[nspMapServices], maps[nspMapRefused], maps[nspMapDue], maps[nspMapStations]
 	return n, nil
 }
 
@@ -110,7 +141,30 @@ func (n *NSP) Put(device uint32, s *Service) error {
 	if err := n.limit(device<<4|uint32(Out)|uint32(Policed), s.Police != 0); err != nil {
 		return err
 	}
+	if err := n.know(device, s.Interval[PolicedUnknown] != 0); err != nil {
+		return err
+	}
 	return n.Services.Put(device, s)
+}
+
+// know has a device's table of stations be there or not.
+func (n *NSP) know(device uint32, on bool) error {
+	if !on {
+		return Table[uint32, uint32]{n.stations}.Delete(device)
+	}
+	var id uint32
+	if n.stations.Lookup(&device, &id) == nil {
+		return nil
+	}
+	table, err := ebpf.NewMap(n.table)
+	if err != nil {
+		return fmt.Errorf("make a table of stations: %w", err)
+	}
+	defer table.Close()
+	if err := n.stations.Put(&device, table); err != nil {
+		return writeError(n.stations, err)
+	}
+	return nil
 }
 
 // limit has a limit's state be there or not.
@@ -124,12 +178,27 @@ func (n *NSP) limit(key uint32, on bool) error {
 
 // Delete forgets a device.
 func (n *NSP) Delete(device uint32) error {
-	errs := []error{n.Services.Delete(device), Table[uint32, Refusals]{n.refused}.Delete(device),
+	errs := []error{n.Services.Delete(device), Table[uint32, Refusals]{n.refused}.Delete(device), n.know(device, false),
 		n.due.Delete(device<<4 | uint32(Out) | uint32(Policed))}
 	for kind := range uint32(kinds) {
 		errs = append(errs, n.due.Delete(device<<4|uint32(Into)|kind), n.due.Delete(device<<4|uint32(Out)|kind))
 	}
 	return errors.Join(errs...)
+}
+
+// Devices are those that something is kept for.
+func (n *NSP) Devices() ([]uint32, error) {
+	var devices []uint32
+	var device uint32
+	var perCPU []Refusals
+	it := n.refused.Iterate()
+	for it.Next(&device, &perCPU) {
+		devices = append(devices, device)
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list map %s: %w", n.refused, err)
+	}
+	return devices, nil
 }
 
 // Refused are how many frames of a device were dropped, by reason, both ways together.

@@ -31,13 +31,6 @@ type nspService struct {
 	Vlans    [64]uint64
 }
 
-type nspStation struct {
-	_       structs.HostLayout
-	Device  uint32
-	Side    uint16
-	Address [6]uint8
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.

@@ -10,7 +10,7 @@ import (
 
 func TestNSPLoads(t *testing.T) {
 	load(t).Close()
-	n, err := LoadNSP()
+	n, err := LoadNSP("")
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
@@ -20,7 +20,7 @@ func TestNSPLoads(t *testing.T) {
 // The daemon's three capabilities are enough for the native service processing, too.
 func TestNSPLoadsWithFewCapabilities(t *testing.T) {
 	withFewCapabilities(t, func() error {
-		n, err := LoadNSP()
+		n, err := LoadNSP("")
 		if err == nil {
 			n.Close()
 		}

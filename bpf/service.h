@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
-/* What the programs of nsp.c are told by the agent, and what they tell it. Nothing of
- * it is pinned: what is attached keeps its maps.
+/* What the programs of nsp.c are told by the agent, and what they tell it. Where maps are
+ * pinned these layouts are shared as those of maps.h.
  */
 #ifndef PWD_SERVICE_H
 #define PWD_SERVICE_H

@@ -139,7 +139,7 @@ func (s *settings) agent(log *slog.Logger) agent.Options {
 		Site: s.site, TopologyFile: s.topology, StateDir: s.stateDir, Version: build.Version(),
 		Datapaths: []agent.Opener{
 			{Kind: pseudowire.EBPF, Open: func() (pseudowire.Datapath, error) { return openEBPF(s.bpfDir, log) }},
-			{Kind: pseudowire.Kernel, Open: func() (pseudowire.Datapath, error) { return openKernel(log) }},
+			{Kind: pseudowire.Kernel, Open: func() (pseudowire.Datapath, error) { return openKernel(s.bpfDir, log) }},
 		},
 		Timers: s.timers, OnStopTeardown: s.onStopTeardown, Logger: log,
 	}
@@ -154,10 +154,10 @@ func openEBPF(dir string, log *slog.Logger) (pseudowire.Datapath, error) {
 	if err != nil {
 		return nil, unsupported(err, errors.Is(err, tcbpf.ErrKernel))
 	}
-	return withSuppression(withServices(dp, log), log), nil
+	return withSuppression(withServices(dp, dir, log), log), nil
 }
 
-func openKernel(log *slog.Logger) (pseudowire.Datapath, error) {
+func openKernel(dir string, log *slog.Logger) (pseudowire.Datapath, error) {
 	dp, err := l2tpeth.Open(l2tpeth.Options{Logger: log})
 	if err != nil {
 		return nil, unsupported(err, errors.As(err, new(*l2tpeth.UnsupportedError)))
@@ -171,14 +171,14 @@ func openKernel(log *slog.Logger) (pseudowire.Datapath, error) {
 	bundled, err := bundle.Wrap(clamped, bundle.Options{Logger: log})
 	if err != nil {
 		log.Warn("redundancy is not available on the kernel's datapath", "err", err)
-		return withSuppression(withServices(clamped, log), log), nil
+		return withSuppression(withServices(clamped, dir, log), log), nil
 	}
-	return withSuppression(withServices(bundled, log), log), nil
+	return withSuppression(withServices(bundled, dir, log), log), nil
 }
 
 // withServices gives the datapath what it does not do to frames itself, where the kernel can.
-func withServices(dp pseudowire.Datapath, log *slog.Logger) pseudowire.Datapath {
-	served, err := nsp.Wrap(dp)
+func withServices(dp pseudowire.Datapath, dir string, log *slog.Logger) pseudowire.Datapath {
+	served, err := nsp.Wrap(dp, nsp.Options{BPFDir: dir})
 	if err != nil {
 		log.Warn("attachment circuits of several tags, priority bits and limits are not available", "datapath", dp.Kind(), "err", err)
 		return dp

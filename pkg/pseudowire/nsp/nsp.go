@@ -1,6 +1,9 @@
 // Package nsp is the native service processing of pseudowires (pseudowire.Service) for any
 // datapath: eBPF programs at both hooks of each device that has some, which go with the
 // device. It filters, pushes, pops and rewrites tags and limits storms.
+//
+// Where maps are pinned, what is known of the stations behind a device, what was counted and
+// where limits are outlive the process, for as long as the programs are at the device.
 package nsp
 
 import (
@@ -8,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -29,12 +34,21 @@ const (
 // ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
 var ErrUnsupported = ebpf.ErrNotSupported
 
+// Options of the services. The zero value is usable.
+type Options struct {
+	// BPFDir is where maps are pinned; it has to be on a bpffs. If it is not, or empty, they
+	// are not.
+	BPFDir string
+}
+
 // Datapath is another one whose pseudowires have services.
 type Datapath struct {
 	pseudowire.Above
 	strays   drift.Log
 	programs *bpf.NSP
 	nl       *netlink.Handle
+	// pins is the directory of this namespace's pins, empty without a bpffs.
+	pins string
 
 	wires map[string]*wire
 	// sessions are the pseudowires' that sent last: whose counters have what was refused.
@@ -50,17 +64,21 @@ type wire struct {
 
 // Wrap gives services to the pseudowires of a datapath, in the namespace of the calling
 // thread. On an error the datapath is as it was, and the caller's.
-func Wrap(dp pseudowire.Datapath) (*Datapath, error) {
+func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
+	pins, err := bpf.PinDir(o.BPFDir)
+	if err != nil {
+		return nil, err
+	}
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink for native service processing: %w", err)
 	}
-	programs, err := bpf.LoadNSP()
+	programs, err := bpf.LoadNSP(pins)
 	if err != nil {
 		nl.Close()
 		return nil, err
 	}
-	return &Datapath{Above: pseudowire.Above{Datapath: dp}, programs: programs, nl: nl, wires: map[string]*wire{}, sessions: map[string]uint32{}}, nil
+	return &Datapath{Above: pseudowire.Above{Datapath: dp}, programs: programs, nl: nl, pins: pins, wires: map[string]*wire{}, sessions: map[string]uint32{}}, nil
 }
 
 // Abilities are the datapath's, and services.
@@ -169,8 +187,48 @@ var reasons = map[bpf.Refused]string{
 // Close gives up handles; what is attached stays.
 func (d *Datapath) Close() error { return errors.Join(d.Datapath.Close(), d.close()) }
 
-// Cleanup is the datapath's: the programs go with the devices.
-func (d *Datapath) Cleanup() error { return errors.Join(d.Datapath.Cleanup(), d.close()) }
+// Cleanup is the datapath's, and removes pins; the programs go with the devices.
+func (d *Datapath) Cleanup() error {
+	return errors.Join(d.Datapath.Cleanup(), d.removePins(), d.close())
+}
+
+func (d *Datapath) removePins() error {
+	if d.pins == "" {
+		return nil
+	}
+	if err := bpf.RemoveNSP(d.pins); err != nil {
+		return err
+	}
+	// Where that leaves the directory of the options empty, it goes, too.
+	if os.Remove(d.pins) == nil {
+		_ = os.Remove(filepath.Dir(d.pins))
+	}
+	return nil
+}
+
+// Prune is the datapath's, and forgets devices that are not there any more.
+func (d *Datapath) Prune() error {
+	return errors.Join(d.Datapath.Prune(), d.prune())
+}
+
+func (d *Datapath) prune() error {
+	if d.pins == "" {
+		return nil
+	}
+	devices, err := d.programs.Devices()
+	if err != nil {
+		return err
+	}
+	errs := []error{bpf.RemoveOtherLayouts(d.pins)}
+	for _, device := range devices {
+		_, err := d.nl.LinkByIndex(int(device))
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			err = d.programs.Delete(device)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
 
 func (d *Datapath) close() error {
 	d.nl.Close()
@@ -199,8 +257,16 @@ func (d *Datapath) apply(w *wire) error {
 	}
 	switch {
 	case w.Service != none:
+		if device != w.device || w.service == none {
+			if err := d.begin(device, link); err != nil {
+				return err
+			}
+		}
 		value := valueOf(&w.Service)
 		if err := d.programs.Put(device, &value); err != nil {
+			if device != w.device || w.service == none {
+				err = errors.Join(err, d.programs.Delete(device))
+			}
 			return err
 		}
 		if device != w.device || w.service == none {
@@ -218,6 +284,15 @@ func (d *Datapath) apply(w *wire) error {
 	}
 	w.device, w.service = device, w.Service
 	return nil
+}
+
+// begin forgets what maps have of a device at which the programs of no earlier process are.
+func (d *Datapath) begin(device uint32, link netlink.Link) error {
+	there, err := tcfilter.Attached(d.nl, link, at(netlink.HANDLE_MIN_INGRESS))
+	if err != nil || there {
+		return err
+	}
+	return d.programs.Delete(device)
 }
 
 // keep attaches the programs again if somebody has taken one off.

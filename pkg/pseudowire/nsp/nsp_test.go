@@ -3,11 +3,15 @@ package nsp
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
@@ -23,8 +27,10 @@ func (bare) RemovePseudowire(string) error             { return nil }
 func (bare) SetSession(pseudowire.Session) error       { return nil }
 func (bare) RemoveSession(uint32) error                { return nil }
 func (bare) Close() error                              { return nil }
+func (bare) Prune() error                              { return nil }
+func (bare) Cleanup() error                            { return nil }
 func (bare) Counters() (map[uint32]pseudowire.Counters, error) {
-	return map[uint32]pseudowire.Counters{7: {TransmittedFrames: 1}}, nil
+	return map[uint32]pseudowire.Counters{7: {TransmittedFrames: 1}, 8: {}}, nil
 }
 
 // bench is a device in a bridge, and hosts on either side.
@@ -32,30 +38,52 @@ func (bare) Counters() (map[uint32]pseudowire.Counters, error) {
 //	lan ─ bridge ─ pw-lan ─ far
 type bench struct {
 	t        *testing.T
+	lab      *netlab.Lab
 	ns       *netlab.Namespace
+	hosts    *netlab.Namespace
 	lan, far *netlab.Link
 	d        *Datapath
+	bpfDir   string
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	lab := netlab.New(t)
-	b := &bench{t: t, ns: lab.Namespace("one")}
-	hosts := lab.Namespace("two")
+	b := &bench{t: t, lab: lab, ns: lab.Namespace("one"), hosts: lab.Namespace("two")}
+	hosts := b.hosts
 	device, far := lab.Veth(b.ns, "pw-lan", hosts, "far")
 	port, lan := lab.Veth(b.ns, "port", hosts, "lan")
 	b.ns.Bridge("br0", device.Silent(), port.Silent()).Silent()
 	device.Up()
 	port.Up()
 	b.far, b.lan = far.Silent().Up(), lan.Silent().Up()
+	bpffs := t.TempDir()
+	if err := unix.Mount("bpf", bpffs, "bpf", 0, ""); err != nil {
+		t.Fatalf("mount a bpffs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(bpffs, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	b.bpfDir = filepath.Join(bpffs, "pwd")
 	b.open()
 	return b
+}
+
+// second is another pseudowire's device, in no bridge, and its far end.
+func (b *bench) second() *netlab.Link {
+	b.t.Helper()
+	device, far := b.lab.Veth(b.ns, "pw-two", b.hosts, "far2")
+	device.Silent().Up()
+	b.do(func() error { return b.d.SetSession(pseudowire.Session{Pseudowire: "two", LocalID: 8, Transmit: true}) })
+	return far.Silent().Up()
 }
 
 // open is a new process.
 func (b *bench) open() {
 	b.t.Helper()
-	if err := b.ns.Do(func() (err error) { b.d, err = Wrap(bare{}); return err }); err != nil {
+	if err := b.ns.Do(func() (err error) { b.d, err = Wrap(bare{}, Options{BPFDir: b.bpfDir}); return err }); err != nil {
 		b.t.Fatal(err)
 	}
 	d := b.d
@@ -241,5 +269,129 @@ func TestKnownUnicast(t *testing.T) {
 	}
 	if passed, _ := b.storm(b.lan, b.far, 500, frame(there, here), frame(broadcast, here)); passed != 500 {
 		t.Errorf("%d of 500 frames to an address that is known passed", passed)
+	}
+}
+
+// stations are the addresses of some.
+func stations(first, n int) (all [][]byte) {
+	for i := range n {
+		all = append(all, []byte{2, 1, 0, byte((first + i) >> 16), byte((first + i) >> 8), byte(first + i)})
+	}
+	return all
+}
+
+// speak has each of some stations send a frame.
+func speak(t *testing.T, from *netlab.Link, all [][]byte) {
+	t.Helper()
+	var frames [][]byte
+	for _, s := range all {
+		frames = append(frames, frame(multicast, s))
+	}
+	for chunk := range slices.Chunk(frames, 100) {
+		if err := from.Send(chunk...); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// known says how many of some stations frames reach without a limit.
+func (b *bench) known(all [][]byte) int {
+	b.t.Helper()
+	before := b.drops()[pseudowire.DropUnknownUnicast]
+	for _, s := range all {
+		if err := b.lan.Send(frame(s, here)); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	b.storm(b.lan, b.far, 0, frame(unknown, here), frame(broadcast, here))
+	return len(all) - int(b.drops()[pseudowire.DropUnknownUnicast]-before)
+}
+
+// Stations stay known over the end of the process, and a flood of addresses in another
+// pseudowire makes none of them unknown. What was counted is not forgotten either.
+func TestStationsStayKnown(t *testing.T) {
+	b := newBench(t)
+	limited := pseudowire.Service{Limits: pseudowire.Limits{UnknownUnicast: 1}}
+	b.set(limited)
+	all := stations(0, 1000)
+	speak(t, b.far, all)
+	if n := b.known(all); n != len(all) {
+		t.Errorf("%d of %d stations are known", n, len(all))
+	}
+	far2 := b.second()
+	b.do(func() error {
+		return b.d.SetPseudowire(pseudowire.Pseudowire{Name: "two", Device: "pw-two", Service: limited})
+	})
+	speak(t, far2, stations(0, 100000))
+	if n := b.known(all); n != len(all) {
+		t.Errorf("after a flood in another pseudowire %d of %d stations are known", n, len(all))
+	}
+	// The limit lets one of each 100 ms pass, and a first one.
+	if n := b.known(stations(2000, 100)); n > 5 {
+		t.Errorf("%d of 100 stations that nobody has heard of are known", n)
+	}
+	drops := b.drops()[pseudowire.DropUnknownUnicast]
+	b.open()
+	b.set(limited)
+	b.do(b.d.Prune)
+	if n := b.drops()[pseudowire.DropUnknownUnicast]; n != drops {
+		t.Errorf("%d drops were counted, %d after the process ended", drops, n)
+	}
+	if n := b.known(all); n != len(all) {
+		t.Errorf("after the process ended %d of %d stations are known", n, len(all))
+	}
+}
+
+// What maps have is of use for as long as the device and its programs are there.
+func TestStaleState(t *testing.T) {
+	b := newBench(t)
+	limited := pseudowire.Service{Limits: pseudowire.Limits{UnknownUnicast: 1}}
+	b.set(limited)
+	b.second()
+	b.do(func() error {
+		return b.d.SetPseudowire(pseudowire.Pseudowire{Name: "two", Device: "pw-two", Service: limited})
+	})
+	all := stations(0, 100)
+	speak(t, b.far, all)
+	b.known(stations(200, 100))
+	kept := func() []uint32 {
+		devices, err := b.d.programs.Devices()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return devices
+	}
+	if n := len(kept()); n != 2 {
+		t.Errorf("something is kept for %d devices, want 2", n)
+	}
+	two, err := b.ns.Netlink().LinkByName("pw-two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ns.Netlink().LinkDel(two); err != nil {
+		t.Fatal(err)
+	}
+	one, err := b.ns.Netlink().LinkByName("pw-lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.ns.Netlink().QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: one.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}); err != nil {
+		t.Fatal(err)
+	}
+	b.open()
+	b.set(limited)
+	b.do(b.d.Prune)
+	if got := kept(); !slices.Equal(got, []uint32{uint32(one.Attrs().Index)}) {
+		t.Errorf("something is kept for the devices %v, want %d", got, one.Attrs().Index)
+	}
+	if drops := b.drops(); len(drops) != 0 {
+		t.Errorf("a new device begins with the drops %v", drops)
+	}
+	if n := b.known(all); n > 5 {
+		t.Errorf("%d of %d stations are known that the device's programs have not heard", n, len(all))
+	}
+	b.do(b.d.Cleanup)
+	if left, err := os.ReadDir(b.bpfDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("pins are left: %v, %v", left, err)
 	}
 }

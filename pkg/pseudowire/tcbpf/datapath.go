@@ -145,7 +145,7 @@ func (d *Datapath) open(dir string) (err error) {
 	if d.reassembled, err = openPacket(bpf.LaneReassembled); err != nil {
 		return &Error{Op: "open", Err: err}
 	}
-	if d.pins, err = pinDir(dir); err != nil {
+	if d.pins, err = bpf.PinDir(dir); err != nil {
 		return &Error{Op: "open", Object: dir, Err: err}
 	}
 	if d.pins == "" && dir != "" {

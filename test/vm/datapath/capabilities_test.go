@@ -19,6 +19,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
 	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
+	"github.com/pwd-project/pwd/pkg/pseudowire/nsp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
 )
 
@@ -91,6 +92,9 @@ func tryDatapath(kind pseudowire.Kind) (err error) {
 	} else {
 		dp, err = tcbpf.Open(tcbpf.Options{BPFDir: "/sys/fs/bpf/pwd"})
 	}
+	if err == nil {
+		dp, err = nsp.Wrap(dp, nsp.Options{BPFDir: "/sys/fs/bpf/pwd"})
+	}
 	if err != nil {
 		return err
 	}
@@ -106,7 +110,10 @@ func tryDatapath(kind pseudowire.Kind) (err error) {
 	}
 	defer file.Close()
 	for _, set := range []func() error{
-		func() error { return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: pwDevice}) },
+		func() error {
+			limits := pseudowire.Limits{UnknownUnicast: 1000}
+			return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: pwDevice, Service: pseudowire.Service{Limits: limits}})
+		},
 		func() error {
 			return dp.SetTunnel(pseudowire.Tunnel{
 				Name: "t/b", LocalID: 1, RemoteID: 2, Encapsulation: l2tpv3.UDP,
