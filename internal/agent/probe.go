@@ -11,9 +11,11 @@ import (
 )
 
 const (
-	// defaultProbeWait is for how long the answer to a probe is waited for, probeTries how many
-	// are to be lost (RFC 8899, Section 5.1.1: MAX_PROBES is 3).
+	// defaultProbeWait is for how long the answer to a probe is waited for at the least
+	// (RFC 8899, Section 5.1.1: "MUST NOT be smaller than 1 second"), probeRounds of how many
+	// round trips otherwise; probeTries is how many are to be lost (MAX_PROBES is 3).
 	defaultProbeWait = time.Second
+	probeRounds      = 4
 	probeTries       = 3
 	// probeBusy is when to look again at a connection that could not be asked over.
 	probeBusy = 5 * time.Second
@@ -34,8 +36,10 @@ type pathProbe struct {
 	// the MTU by what the host knows.
 	connection uint32
 	believed   int
-	// size is what is asked about, 0 for nothing now; tries is how often it was.
+	// size is what is asked about, 0 for nothing now; tries is how often it was, asked when
+	// last.
 	size, tries int
+	asked       time.Time
 	// carried and lost are the longest that is known to arrive, and the shortest that is not.
 	carried, lost int
 	// sure says that believed was lost while shorter ones were not, again.
@@ -49,17 +53,34 @@ type pathProbe struct {
 	next time.Time
 }
 
-// probed says that a tunnel's path is to be looked at: where the datapath fragments by
-// itself, and may have fragments be as short as they have to, and the peer can be asked.
-func (t *tunnel) probed() bool {
-	_, ours := t.set[pseudowire.EBPF]
-	return ours && t.Static == nil && !t.Foreign && t.state == control.ConnectionEstablished
+// probed is what carries a tunnel whose path is to be looked at, false if it is not.
+//
+// A peer of another make is not asked, though it is to pass over AVPs that it does not know
+// (RFC 3931, Section 5.2): one that does not ends the connection, every time, and one that has
+// no room for so long a message does not answer, and gets fragments for that of all that
+// would have got through.
+//
+// The kernel's datapath is asked about over IPv6 alone. Over IPv4 it has routers cut what is
+// too long, and DF would be an option of the socket, over which the kernel sends nothing as long
+// as a process sets one.
+func (t *tunnel) probed() (pseudowire.Tunnel, bool) {
+	if t.Static != nil || t.Foreign || t.state != control.ConnectionEstablished {
+		return pseudowire.Tunnel{}, false
+	}
+	if c, carries := t.set[pseudowire.EBPF]; carries {
+		return c, true
+	}
+	c, carries := t.set[pseudowire.Kernel]
+	return c, carries && c.Remote.Addr().Unmap().Is6()
 }
 
 // nextProbe is when the next path is to be looked at, false for never.
 func (a *Agent) nextProbe() (next time.Time, ok bool) {
 	for _, t := range a.tunnels {
-		if at := t.probe.next; t.probed() && (!ok || at.Before(next)) {
+		if _, probed := t.probed(); !probed {
+			continue
+		}
+		if at := t.probe.next; !ok || at.Before(next) {
 			next, ok = at, true
 		}
 	}
@@ -69,52 +90,71 @@ func (a *Agent) nextProbe() (next time.Time, ok bool) {
 // probePaths looks at the paths whose turn it is.
 func (a *Agent) probePaths(now time.Time) {
 	for _, t := range a.tunnels {
-		if t.probed() && !now.Before(t.probe.next) {
-			a.probePath(now, t)
+		if carrier, probed := t.probed(); probed && !now.Before(t.probe.next) {
+			a.probePath(now, t, carrier)
 		}
 	}
 }
 
-// probePath goes on with one path: the believed MTU is asked about first, and if that is
-// lost and the least one is not, those between. What cannot be found out changes nothing.
-func (a *Agent) probePath(now time.Time, t *tunnel) {
+// probePath goes on with one path.
+func (a *Agent) probePath(now time.Time, t *tunnel, carrier pseudowire.Tunnel) {
 	p := &t.probe
-	carrier := t.set[pseudowire.EBPF]
 	if believed := a.transport.PathMTU(carrier.LocalID); carrier.LocalID != p.connection || believed != p.believed {
 		*p = pathProbe{connection: carrier.LocalID, believed: believed, cap: p.cap, told: p.told}
 	}
+	wait := max(a.probeWait, probeRounds*a.control.RTT(p.connection))
 	if p.believed == 0 {
-		p.next = now.Add(a.probeWait)
+		p.next = now.Add(wait)
 		return
 	}
-	if p.size == 0 {
-		p.size, p.tries, p.carried, p.lost, p.sure = p.believed, 0, 0, 0, false
-	} else if p.tries > 0 {
-		answered, valid := a.control.ProbeAnswered(p.connection)
-		switch {
-		case answered:
-			p.carried = p.size
-		case !valid:
-			p.tries-- // something else was sent, which the answer may be to
-		case p.tries >= probeTries:
-			p.lost = p.size
-		}
-		if answered || valid && p.tries >= probeTries {
-			p.size, p.tries = p.following(), 0
-			a.believe(t)
-		}
+	if p.look(now, wait, a.control.ProbeState(p.connection)) {
+		a.believe(t)
 	}
-	if p.size == 0 {
+	switch {
+	case p.size == 0:
 		p.next = now.Add(probeAgain)
 		a.tellPath(t)
-		return
-	}
-	p.next = now.Add(a.probeWait)
-	if a.control.Probe(now, p.connection, p.size-probeOverhead(carrier)) {
-		p.tries++
-	} else {
+	case now.Before(p.next):
+	case a.control.Probe(now, p.connection, p.size-probeOverhead(carrier)):
+		p.tries, p.asked, p.next = p.tries+1, now, now.Add(wait)
+	default:
 		p.next = now.Add(probeBusy)
 	}
+}
+
+// look takes in what has become of what was asked, and says whether more is known then. The believed MTU is asked
+// about first, and if that is lost and the least one is not, those between. What cannot be found
+// out changes nothing. There is something to ask unless size is 0 or next is yet to come.
+func (p *pathProbe) look(now time.Time, wait time.Duration, s control.ProbeState) (more bool) {
+	if p.size == 0 {
+		p.size, p.tries, p.carried, p.lost, p.sure = p.believed, 0, 0, 0, false
+		return false
+	}
+	if p.tries == 0 {
+		return false
+	}
+	need := 1
+	if p.cap != 0 && p.size > p.cap {
+		need = 2 // what was found out does not go for one answer
+	}
+	got, lost := s.Answers >= need, s.Valid && p.tries >= probeTries
+	if !got && !lost {
+		if !s.Valid {
+			p.tries-- // something else was sent, which the answer may be to
+		}
+		return false
+	}
+	if last := p.asked.Add(2 * wait); s.Answers < s.Sent && now.Before(last) {
+		p.next = last // answers that come until then are to this size, and to no other
+		return false
+	}
+	if got {
+		p.carried = p.size
+	} else {
+		p.lost = p.size
+	}
+	p.size, p.tries = p.following(), 0
+	return true
 }
 
 // following is what to ask about next, 0 for nothing more.
@@ -135,17 +175,23 @@ func (p *pathProbe) following() int {
 	return between[len(between)/2]
 }
 
+// finds is the cap as far as it is known, false while nothing is.
+func (p *pathProbe) finds() (cap int, known bool) {
+	switch {
+	case p.carried == 0 || !p.sure && p.carried < p.believed || p.size == p.believed:
+		return 0, false
+	case p.carried < p.believed:
+		return p.carried, true
+	}
+	return 0, true
+}
+
 // believe has the datapath send what is known to arrive so far. Where nothing is
 // known all stays as it is.
 func (a *Agent) believe(t *tunnel) {
-	p, found := &t.probe, 0
-	switch {
-	case p.carried == 0 || !p.sure && p.carried < p.believed || p.size == p.believed:
-		return // nothing is known yet
-	case p.carried < p.believed:
-		found = p.carried
-	}
-	if found == p.cap {
+	p := &t.probe
+	found, known := p.finds()
+	if !known || found == p.cap {
 		return
 	}
 	p.cap = found

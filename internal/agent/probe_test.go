@@ -2,9 +2,12 @@ package agent
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 )
 
 // A path that does not carry what it is taken for, while nobody says so, is found out; the
@@ -92,7 +95,7 @@ func lookAt(p *place, what string, cond func(*Agent) error) {
 	p.poll(what, func() (err error) {
 		p.do(func() {
 			for _, t := range p.a.tunnels {
-				if answered, _ := p.a.control.ProbeAnswered(t.probe.connection); answered || t.probe.size == 0 {
+				if p.a.control.ProbeState(t.probe.connection).Answers > 0 || t.probe.size == 0 {
 					t.probe.next = time.Time{}
 				}
 			}
@@ -101,4 +104,128 @@ func lookAt(p *place, what string, cond func(*Agent) error) {
 		})
 		return err
 	})
+}
+
+// A path of any round trip, that loses some packets besides those that are too long for it,
+// is taken for what it is, or for nothing new: an answer that comes late counts for no other
+// length than its own. A path that a cap was found of takes two answers to be believed again.
+func TestProbesOfSlowPaths(t *testing.T) {
+	type path struct {
+		carries int
+		trip    time.Duration
+		// one in loss is lost besides, 0 is none.
+		loss int
+		// stray is an acknowledgment of something else, once.
+		stray bool
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	// run looks at a path as often as it takes, and gives the cap in the end.
+	run := func(x path, cap int, wait time.Duration) int {
+		p := &pathProbe{believed: 1500, cap: cap}
+		var s control.ProbeState
+		var answers []time.Time // on their way
+		asked, sent := 0, time.Unix(0, 0)
+		for now := sent; ; now = now.Add(100 * time.Millisecond) {
+			if now.Sub(sent) > 10*time.Minute {
+				t.Fatalf("%+v: no end", x)
+			}
+			for len(answers) > 0 && !now.Before(answers[0]) {
+				if answers = answers[1:]; s.Answers < s.Sent {
+					s.Answers++
+				}
+			}
+			if now.Before(p.next) {
+				continue
+			}
+			if p.look(now, wait, s) {
+				if found, known := p.finds(); known {
+					p.cap = found
+				}
+			}
+			if p.size == 0 {
+				return p.cap
+			}
+			if now.Before(p.next) {
+				continue
+			}
+			if p.size != asked {
+				asked, s = p.size, control.ProbeState{Valid: true}
+			}
+			s.Sent++
+			p.tries, p.asked, p.next = p.tries+1, now, now.Add(wait)
+			if x.stray {
+				x.stray = false
+				answers = append(answers, now)
+			}
+			if p.size <= x.carries && (x.loss == 0 || random.IntN(x.loss) > 0) {
+				answers = append(answers, now.Add(x.trip))
+			}
+		}
+	}
+	const s = time.Second
+	if got := run(path{carries: 1400, stray: true}, 1400, s); got != 1400 {
+		t.Errorf("one stray acknowledgment, and the cap of 1400 is %d", got)
+	}
+	for _, trip := range []time.Duration{0, s / 10, s, 3 * s / 2, 19 * s / 10, 3 * s} {
+		for _, carries := range []int{1280, 1300, 1400, 1492, 1500} {
+			for _, cap := range []int{0, 1280, 1400} {
+				for _, loss := range []int{0, 10, 3} {
+					x := path{carries: carries, trip: trip, loss: loss}
+					// What has been measured of the round trip, and nothing yet.
+					for _, wait := range []time.Duration{max(s, probeRounds*trip), s} {
+						if trip > 2*s && wait == s {
+							continue // HELLOs are repeated then, and nothing is asked
+						}
+						want := carries
+						if carries == 1500 {
+							want = 0
+						}
+						for range 20 {
+							got := run(x, cap, wait)
+							tooLong := got > carries || got == 0 && want != 0 && cap != 0
+							if tooLong && cap <= carries || loss == 0 && got != want {
+								t.Fatalf("carries %d, round trip %v, one in %d lost, cap %d before, wait %v: cap %d", carries, trip, loss, cap, wait, got)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// A tunnel that is not signalled any more, or to a peer of another make, is not sent fragments
+// for what was found out about it before: nobody could be asked whether that still holds.
+func TestCapsEndWithTheProbes(t *testing.T) {
+	sites := func(foreign string) string {
+		return "apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: t}\nsites:\n  dc1: {address: 192.0.2.1}\n  dc2: {address: 192.0.2.2" + foreign + "}\n"
+	}
+	const rest = "pseudowires:\n  a: {tunnel: gold, attach: {dc1: {interface: eth1}, dc2: {interface: eth1}}}\n"
+	signalled := sites("") + "tunnels:\n  gold: {sites: [dc1, dc2]}\n" + rest
+	for name, text := range map[string]string{
+		"static": sites("") + "tunnels:\n  gold: {sites: [dc1, dc2], static: {dc1: {connection-id: 10, port: 5000}, dc2: {connection-id: 20, port: 6000}}}\n" +
+			strings.Replace(rest, "attach:", "static: {dc1: {session-id: 100}, dc2: {session-id: 200}}, attach:", 1),
+		"foreign": sites(", managed: false") + "tunnels:\n  gold: {sites: [dc1, dc2]}\n" + strings.Replace(rest, "dc2: {interface: eth1}", "dc2: {}", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := lone(t)
+			p.can = everything
+			p.write(signalled)
+			p.start()
+			p.do(func() { p.a.tunnels["gold/dc2"].probe = pathProbe{cap: 1400, told: 1400} })
+			if _, err := p.apply(text); err != nil {
+				t.Fatal(err)
+			}
+			p.do(func() {
+				if x := p.a.tunnels["gold/dc2"].probe; x != (pathProbe{}) {
+					t.Errorf("then: %+v", x)
+				}
+			})
+			p.kernel.mu.Lock()
+			defer p.kernel.mu.Unlock()
+			if x, ok := p.kernel.tunnels["gold/dc2"]; name == "static" && !ok || x.PathMTU != 0 {
+				t.Errorf("the datapath has %+v", x)
+			}
+		})
+	}
 }

@@ -70,6 +70,9 @@ func (a *Agent) setTunnel(t *topology.Tunnel) error {
 	}
 	known.Tunnel, known.fault, a.resignal, a.peersDue = *t, nil, true, true
 	a.watchChanged = true
+	if t.Static != nil || t.Foreign {
+		known.probe = pathProbe{} // there is nobody who could be asked again
+	}
 	if t.Static != nil {
 		return a.setStaticTunnel(known)
 	}
@@ -104,7 +107,14 @@ func (a *Agent) recarry(t *tunnel) error {
 			continue
 		}
 		c.Checksum, c.DF, c.PathMTU = checksum, df, t.probe.cap
-		if err := dp.SetTunnel(c); err != nil {
+		err := error(nil)
+		if kind == pseudowire.Kernel {
+			c.Socket, err = a.transport.Socket(c.LocalID)
+		}
+		if err == nil {
+			err = dp.SetTunnel(c)
+		}
+		if err != nil {
 			if t.unsure == nil {
 				t.unsure = make(map[pseudowire.Kind]bool)
 			}

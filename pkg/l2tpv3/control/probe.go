@@ -11,10 +11,22 @@ import (
 // the peer has dealt with already, by its Ns. So it changes nothing, and nothing waits for
 // it if it is lost; but "an acknowledgment for the message MUST be sent" (Section 4.2).
 type probe struct {
-	// sent says that one was; first is the connection's first unacknowledged Ns then.
-	sent     bool
-	first    uint16
-	answered bool
+	// octets is how long it is, first the connection's first unacknowledged Ns when it was sent.
+	octets int
+	first  uint16
+	// sent is how often it was, answers how often that was acknowledged.
+	sent, answers int
+}
+
+// ProbeState is what has become of a connection's last probe.
+type ProbeState struct {
+	// Sent is how often it was sent, one after the other, and Answers how many of those have
+	// arrived, as far as is known. An acknowledgment does not say which probe it is to: who
+	// asks about another length has to wait before for those that may still come.
+	Sent, Answers int
+	// Valid is false if it cannot be known any more what else has arrived, because something else
+	// has been sent.
+	Valid bool
 }
 
 // Padding is AVPs that say nothing: of a vendor that we know nobody to be, and not
@@ -44,7 +56,7 @@ var helloOctets, _ = l2tpv3.NewMessage(l2tpv3.Hello).Append(nil)
 // Probe sends a message of that many octets, which is not to be fragmented, over an
 // established connection to a peer that is known to answer. It is false where that cannot
 // be: then, when it may well be soon, or when the last message was sent several times, each of
-// which may still be answered. The probe before is forgotten.
+// which may still be answered. One that was longer or shorter before is forgotten.
 func (e *Endpoint) Probe(now time.Time, connection uint32, octets int) bool {
 	e.now = now
 	c := e.connections[connection]
@@ -57,7 +69,10 @@ func (e *Endpoint) Probe(now time.Time, connection uint32, octets int) bool {
 	if rest != 0 && rest < avpHeader || octets > 0xffff {
 		return false
 	}
-	c.probe = probe{sent: true, first: c.rel.first}
+	if c.probe.octets != octets || c.probe.first != c.rel.first {
+		c.probe = probe{octets: octets, first: c.rel.first}
+	}
+	c.probe.sent++
 	message := appendPadding(append([]byte(nil), helloOctets...), rest)
 	out := Transmit{
 		Tunnel: c.t.cfg.Name, Connection: c.localID, Initiator: c.initiator, Path: c.path,
@@ -68,20 +83,27 @@ func (e *Endpoint) Probe(now time.Time, connection uint32, octets int) bool {
 	return true
 }
 
-// ProbeAnswered says whether the connection's last probe has arrived, as far as is known;
-// valid is false if that cannot be known any more, because something else has been sent.
-func (e *Endpoint) ProbeAnswered(connection uint32) (answered, valid bool) {
+// ProbeState says what has become of the connection's last probe.
+func (e *Endpoint) ProbeState(connection uint32) ProbeState {
 	c := e.connections[connection]
-	if c == nil || !c.probe.sent {
-		return false, false
+	if c == nil || c.probe.sent == 0 {
+		return ProbeState{}
 	}
-	return c.probe.answered, c.probe.answered || c.rel.idle() && c.rel.first == c.probe.first
+	return ProbeState{Sent: c.probe.sent, Answers: c.probe.answers, Valid: c.rel.idle() && c.rel.first == c.probe.first}
+}
+
+// RTT is the connection's smoothed round-trip time, 0 while it has not been measured.
+func (e *Endpoint) RTT(connection uint32) time.Duration {
+	if c := e.connections[connection]; c != nil {
+		return c.rel.rtt
+	}
+	return 0
 }
 
 // acknowledged follows an acknowledgment that says nothing new: the peer was asked for it.
 // Older ones say nothing of the probe, whoever repeats them.
 func (p *probe) acknowledged(r *reliable, nr uint16) {
-	if p.sent && r.idle() && r.first == p.first && nr == r.first {
-		p.answered = true
+	if p.answers < p.sent && r.idle() && r.first == p.first && nr == r.first {
+		p.answers++
 	}
 }

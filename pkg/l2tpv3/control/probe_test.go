@@ -55,7 +55,7 @@ func TestProbe(t *testing.T) {
 			n.run(time.Second)
 			for i, h := range n.hosts {
 				id := h.e.Connections()[0].LocalID
-				probe := func(octets int) (answered, valid bool) {
+				probe := func(octets int) ProbeState {
 					t.Helper()
 					longest := 0
 					n.trace = func(from *host, d Datagram) {
@@ -72,22 +72,30 @@ func TestProbe(t *testing.T) {
 						t.Errorf("host %d: a probe of %d octets, wanted %d", i, longest, octets)
 					}
 					n.trace = nil
-					return h.e.ProbeAnswered(id)
+					return h.e.ProbeState(id)
 				}
 				for octets := 300; octets < 9000; octets += 611 {
-					if answered, valid := probe(octets); !answered || !valid {
-						t.Errorf("host %d: %d octets: answered %v, valid %v", i, octets, answered, valid)
+					for times := range 3 {
+						if got, want := probe(octets), (ProbeState{times + 1, times + 1, true}); got != want {
+							t.Errorf("host %d: %d octets: %+v, want %+v", i, octets, got, want)
+						}
 					}
 				}
 				n.loss = 1
-				if answered, valid := probe(1400); answered || !valid {
-					t.Errorf("host %d: one that was lost is answered: %v; valid %v", i, answered, valid)
+				if got, want := probe(1400), (ProbeState{1, 0, true}); got != want {
+					t.Errorf("host %d: one that was lost: %+v, want %+v", i, got, want)
 				}
 				n.loss = 0
+				if got, want := probe(1400), (ProbeState{2, 1, true}); got != want {
+					t.Errorf("host %d: one that was lost, and one that was not: %+v, want %+v", i, got, want)
+				}
 				before := fmt.Sprint(h.e.Connections()[0].Retransmits)
 				n.run(time.Minute) // HELLOs
-				if answered, valid := h.e.ProbeAnswered(id); answered || valid {
-					t.Errorf("host %d: after HELLOs: answered %v, valid %v", i, answered, valid)
+				if got, want := h.e.ProbeState(id), (ProbeState{2, 1, false}); got != want {
+					t.Errorf("host %d: after HELLOs: %+v, want %+v", i, got, want)
+				}
+				if rtt := h.e.RTT(id); rtt != h.e.Connections()[0].RTT || rtt == 0 {
+					t.Errorf("host %d: a round trip of %v", i, rtt)
 				}
 				if after := fmt.Sprint(h.e.Connections()[0].Retransmits); after != before || !n.up() {
 					t.Errorf("host %d: %s retransmissions, before it %s; %s", i, after, before, n.disagreement())

@@ -130,17 +130,17 @@ func fragment(fd int, six bool) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
 }
 
-// setWhole has what is sent next not fragmented, whatever the kernel takes for the path's
-// MTU (RFC 8899, Section 3, item 2), or as it is otherwise.
+// setWhole has what is sent next not fragmented (RFC 8899, Section 3, item 2), or as it is
+// otherwise. Over IPv6 nothing is to be set: no router fragments, and what is no longer
+// than the kernel takes the path's MTU for leaves whole.
 func (s *socket) setWhole(on bool) error {
-	six := s.local.Addr().Is6()
+	if s.local.Addr().Is6() {
+		return nil
+	}
 	if !on {
-		return s.control(func(fd int) error { return fragment(fd, six) })
+		return s.control(func(fd int) error { return fragment(fd, false) })
 	}
 	return s.control(func(fd int) error {
-		if six {
-			return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
-		}
 		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 	})
 }

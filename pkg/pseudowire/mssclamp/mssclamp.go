@@ -218,6 +218,9 @@ func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunne
 		if path, err = d.pathMTU(t); err != nil {
 			return err
 		}
+		if t.PathMTU > 0 && path > 0 {
+			path = min(path, t.PathMTU)
+		}
 		paths[t.Name] = path
 	}
 	device := uint32(link.Attrs().Index)

@@ -91,6 +91,12 @@ func TestDevicesAreClamped(t *testing.T) {
 	wan.MTU(1400)
 	do("refresh", d.Refresh)
 	expect("over 1400 octets", 1400-20-8-8-8-14)
+	tunnel.PathMTU = 1350
+	do("set what gets through", func() error { return d.SetTunnel(tunnel) })
+	expect("1350 octets get through", 1350-20-8-8-8-14)
+	tunnel.PathMTU = 0
+	do("set that all does", func() error { return d.SetTunnel(tunnel) })
+	expect("1400 octets get through", 1400-20-8-8-8-14)
 	do("set MTU", func() error {
 		return d.SetPseudowire(pseudowire.Pseudowire{Name: "lan", Device: "pw-lan", MTU: 1300})
 	})
