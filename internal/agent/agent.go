@@ -88,6 +88,7 @@ type circuits interface {
 	RemoveBridge(name string) error
 	SetAttachment(bridge.Attachment) error
 	RemoveAttachment(pseudowire string) error
+	Release(devices []string) error
 	Repairs() []drift.Repair
 	Heed(held func(thing string) bool)
 	AttachmentStates() map[string]bridge.State

@@ -51,7 +51,14 @@ func (a *Agent) change(d *document) (*trial, error) {
 			t.touched[s.Name] = true
 		}
 	}
-	if err := a.execute(t.steps); err != nil {
+	err := a.setOut(t.steps)
+	if err == nil {
+		err = a.execute(t.steps)
+	}
+	if err != nil {
+		if !errors.Is(err, errStopping) {
+			a.arrive()
+		}
 		return nil, applyError("the topology could not be applied", err)
 	}
 	for _, w := range d.warnings {
@@ -94,6 +101,7 @@ func (a *Agent) commit() error {
 		return err
 	}
 	a.misfiled = nil
+	a.arrive()
 	a.endTrial()
 	a.event("info", "topology "+a.local.Topology, fmt.Sprintf("generation %d applied", a.generation.Number), describeSteps(t.steps)+a.toConfirm())
 	return nil
@@ -129,6 +137,7 @@ func (a *Agent) takeBack(cause error) error {
 	a.local, a.generation = t.local, t.generation
 	err := a.restoreLocal(plan.Between(failed, t.local))
 	a.setListeners()
+	a.arrive()
 	a.event("error", "topology", "taken back", cause.Error())
 	if err != nil {
 		a.unclean = true

@@ -195,11 +195,19 @@ func (c *fatedCircuits) SetAttachment(a bridge.Attachment) error {
 		c.attached[a.Pseudowire], c.land.attachments[a.Pseudowire] = true, a
 		for name, o := range c.land.attachments {
 			same := o.Bridge == a.Bridge && o.Interface == a.Interface && o.VLAN == a.VLAN && o.VLANs == a.VLANs && o.Untagged == a.Untagged
-			// What a daemon left that died is there until Prune.
-			if name != a.Pseudowire && c.attached[name] && same && !a.Isolated && !a.Stacked {
+			if name != a.Pseudowire && same && !a.Isolated && !a.Stacked {
 				c.t.Errorf("%s and %s are attached at one place: %+v", name, a.Pseudowire, a)
 			}
 		}
+		return nil
+	})
+}
+
+func (c *fatedCircuits) Release(devices []string) error {
+	return c.fate.step("release devices", func() error {
+		c.land.mu.Lock()
+		defer c.land.mu.Unlock()
+		maps.DeleteFunc(c.land.attachments, func(_ string, a bridge.Attachment) bool { return slices.Contains(devices, a.Device) })
 		return nil
 	})
 }

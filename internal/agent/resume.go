@@ -23,6 +23,9 @@ func (a *Agent) resume() error {
 	}
 	a.noteFormer()
 	a.setListeners()
+	if err := a.clearPlaces(); err != nil {
+		return fmt.Errorf("clear the places of an apply that was not finished: %w", err)
+	}
 	if err := a.reconcile(); err != nil {
 		a.log.Error("not everything of the applied topology can be set, trying again", "err", err)
 	}

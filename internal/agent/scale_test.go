@@ -45,6 +45,7 @@ func (d *noDatapath) Cleanup() error                                    { return
 type noCircuits map[string]bridge.State
 
 func (noCircuits) Repairs() []drift.Repair         { return nil }
+func (noCircuits) Release([]string) error          { return nil }
 func (noCircuits) Heed(func(string) bool)          {}
 func (c noCircuits) Supports() (bool, bool, error) { return true, true, nil }
 func (c noCircuits) SetBridge(bridge.Bridge) error { return nil }

@@ -74,3 +74,24 @@ func TestCrashes(t *testing.T) {
 	}
 	t.Logf("%d moments", requests)
 }
+
+// Release takes devices of pseudowires out of where an earlier process put them, and nothing else.
+func TestRelease(t *testing.T) {
+	s := newSite(t, "eth1", "eth3")
+	s.device("a", "b", "c")
+	s.bridge(bridge.Bridge{Name: "br-lan", Ports: []string{"eth1"}})
+	s.attach(bridge.Attachment{Pseudowire: "a", Device: "pw-a", Bridge: "br-lan"})
+	s.attach(bridge.Attachment{Pseudowire: "b", Device: "pw-b", Interface: "eth3"})
+	s.attach(bridge.Attachment{Pseudowire: "c", Device: "pw-c", Bridge: "br-lan"})
+	s.open()
+	s.do(func() error { return s.Release([]string{"pw-a", "pw-b", "eth1", "br-lan", "nothing"}) })
+	s.expect("released", `
+		br-lan up "pwd:bridge:br-lan uses=eth1"
+		  eth1 up
+		  pw-c up
+		pwb-eth3 up "pwd:bridge:pwb-eth3 uses=eth3"
+		  eth3 up forward=0xfffd
+		pw-a up
+		pw-b up
+		`)
+}

@@ -23,6 +23,25 @@ func (m *Manager) detach(t *target, device string) error {
 	return failed("take out of "+t.name+" the device", device, m.nl.setMaster(l.index, 0))
 }
 
+// Release takes devices of pseudowires out of whatever bridge they are in, attached or not:
+// between Open and Prune, of what somebody has left who died. Unknown names, and links of others,
+// are no error.
+func (m *Manager) Release(devices []string) error {
+	if m.nl == nil {
+		return ErrClosed
+	}
+	var failures []error
+	for _, name := range devices {
+		delete(m.known, name)
+		l, err := m.nl.link(name)
+		if err == nil && l != nil && l.master != 0 && strings.HasPrefix(l.alias, "pwd:") {
+			err = m.nl.setMaster(l.index, 0)
+		}
+		failures = append(failures, failed("release", name, err))
+	}
+	return errors.Join(failures...)
+}
+
 // dismantle removes a bridge that is not wanted any more, with what belonged to it alone.
 func (m *Manager) dismantle(t *target) error {
 	var failures []error

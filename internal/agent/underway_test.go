@@ -1,0 +1,52 @@
+package agent
+
+import (
+	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
+	"time"
+)
+
+// A daemon that dies over an apply leaves pseudowires where the next one, to which the topology
+// before is in force, puts others: at no time two are in one place (fatedCircuits looks).
+func TestPlacesAreClearedAfterACrash(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 1)
+	dir := scratch(t)
+	synctest.Test(t, func(t *testing.T) {
+		d := newDuo(t, dir, before)
+		defer d.shut()
+		was := d.begin(t, before)
+		crashes := 0
+		for _, how := range []end{killed, killedIn} {
+			for n := 1; ; n++ {
+				d.dc1.fate.watch(n, how)
+				_ = d.dc1.apply(after)
+				synctest.Wait()
+				seen := len(d.dc1.fate.seen())
+				d.dc1.fate.watch(0, "")
+				if seen < n {
+					break
+				}
+				if !d.dc1.dead() {
+					t.Fatalf("step %d: not dead", n)
+				}
+				crashes++
+				if err := d.dc1.start(); err != nil {
+					t.Fatal(err)
+				}
+				settle(time.Second)
+				if t.Failed() {
+					t.Fatalf("%s step %d", how, n)
+				}
+				if err := d.dc1.force(before); err != nil {
+					t.Fatal(err)
+				}
+			}
+			settle(calm)
+			d.compare(t, was, d.begin(t, before), "all of them")
+		}
+		if crashes < 100 {
+			t.Errorf("%d crashes: it shows nothing", crashes)
+		}
+	})
+}
