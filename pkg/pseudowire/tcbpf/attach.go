@@ -33,6 +33,8 @@ type hook struct {
 	name    string
 	program *ebpf.Program
 	egress  bool // otherwise it is the ingress
+	// others says that it is at a device of somebody else's, who may have programs there too.
+	others bool
 }
 
 // minor is the hook's handle in the clsact qdisc.
@@ -55,13 +57,13 @@ func (d *Datapath) encapHook() hook { return hook{name: "pwd_encap", program: d.
 // inputHook is what decapsulates at a link of that kind.
 func (d *Datapath) inputHook(k linkKind) hook {
 	if k == withoutEthernet {
-		return hook{name: "pwd_decap_ip", program: d.objs.DecapIP}
+		return hook{name: "pwd_decap_ip", program: d.objs.DecapIP, others: true}
 	}
-	return hook{name: "pwd_decap", program: d.objs.Decap}
+	return hook{name: "pwd_decap", program: d.objs.Decap, others: true}
 }
 
 func (d *Datapath) laneHook() hook { return hook{name: "pwd_lane", program: d.objs.Lane} }
-func (d *Datapath) portHook() hook { return hook{name: "pwd_port", program: d.objs.Port} }
+func (d *Datapath) portHook() hook { return hook{name: "pwd_port", program: d.objs.Port, others: true} }
 func (d *Datapath) outHook() hook  { return hook{name: "pwd_out", program: d.objs.Out} }
 func (d *Datapath) enterHook() hook {
 	return hook{name: "pwd_enter", program: d.objs.Enter, egress: true}
@@ -79,42 +81,47 @@ func ownHook(name string) bool {
 // kind that is there, without a moment in which there is none. Either way of
 // attaching outlives the process.
 //
-// A filter that an earlier process made, where this one attaches by tcx, is kept
-// until the program leaves the link: to remove its qdisc stops the device for a
-// moment, and everybody's packets with it.
+// At devices of others it is tcx, which comes before filters and adds no qdisc: to add or
+// remove one stops a device that is up for a moment, and everybody's packets with it. The
+// kernel waits for an RCU grace period each time, though. Devices of ours get their program
+// before they are up, as a filter: that waits for nothing, and there may be a thousand.
+//
+// What an earlier process attached the other way stays where it is, with this program, until
+// that leaves the link: of a filter behind tcx only the latter runs.
 func (d *Datapath) attach(index int, h hook) error {
-	if d.pins != "" && !d.withoutTCX {
-		err := d.attachTCX(index, h)
-		if err == nil {
-			own, err := d.ownFilters(index, h)
-			if err != nil || len(own) == 0 {
-				return err
-			}
-			return d.attachFilter(index, h)
-		}
-		if !errors.Is(err, ebpf.ErrNotSupported) {
-			return err
-		}
-		d.withoutTCX = true
-	}
-	if err := d.attachFilter(index, h); err != nil {
+	pinned, err := d.replaceTCX(index, h)
+	if err != nil {
 		return err
 	}
-	return d.unpin(index)
+	if !pinned && h.others && d.pins != "" && !d.withoutTCX {
+		err := d.attachTCX(index, h)
+		d.withoutTCX = errors.Is(err, ebpf.ErrNotSupported)
+		if err != nil && !d.withoutTCX {
+			return err
+		}
+		pinned = err == nil
+	}
+	if pinned {
+		own, err := d.ownFilters(index, h)
+		if err != nil || len(own) == 0 {
+			return err
+		}
+	}
+	return d.attachFilter(index, h)
 }
 
 // attached says whether one of our programs is at the ingress of a link.
 func (d *Datapath) attached(index int) (bool, error) {
-	if d.pins != "" && !d.withoutTCX {
-		l, err := link.LoadPinnedLink(filepath.Join(d.pinned(), strconv.Itoa(index)), nil)
+	if d.pins != "" {
+		l, err := link.LoadPinnedLink(d.pin(index), nil)
 		if err == nil {
 			defer l.Close()
-			return onLink(l, index), nil
+			if onLink(l, index) {
+				return true, nil
+			}
+		} else if !errors.Is(err, os.ErrNotExist) {
+			return false, fmt.Errorf("open the pinned attachment to link %d: %w", index, err)
 		}
-		if errors.Is(err, os.ErrNotExist) {
-			return false, nil
-		}
-		return false, fmt.Errorf("open the pinned attachment to link %d: %w", index, err)
 	}
 	own, err := d.ownFilters(index, hook{})
 	return len(own) > 0, err
@@ -131,25 +138,39 @@ func (d *Datapath) detach(index int) error {
 // pinned is the directory of pinned attachments.
 func (d *Datapath) pinned() string { return filepath.Join(d.pins, "links") }
 
+// pin is where the attachment to a link is pinned.
+func (d *Datapath) pin(index int) string { return filepath.Join(d.pinned(), strconv.Itoa(index)) }
+
+// replaceTCX puts a program in the place of one that is attached by tcx, and says whether there
+// is one.
+func (d *Datapath) replaceTCX(index int, h hook) (bool, error) {
+	if d.pins == "" {
+		return false, nil
+	}
+	pin := d.pin(index)
+	old, err := link.LoadPinnedLink(pin, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open pinned attachment %s: %w", pin, err)
+	}
+	defer old.Close()
+	if onLink(old, index) {
+		if err := old.Update(h.program); err != nil {
+			return false, fmt.Errorf("replace %s at link %d: %w", h.name, index, err)
+		}
+		return true, nil
+	}
+	// Of a link that has gone, its number given to another.
+	if err := os.Remove(pin); err != nil {
+		return false, fmt.Errorf("unpin an attachment that has gone: %w", err)
+	}
+	return false, nil
+}
+
 // attachTCX uses a pinned link: the kernel keeps it for as long as the pin.
 func (d *Datapath) attachTCX(index int, h hook) error {
-	pin := filepath.Join(d.pinned(), strconv.Itoa(index))
-	old, err := link.LoadPinnedLink(pin, nil)
-	if err == nil {
-		defer old.Close()
-		if onLink(old, index) {
-			if err := old.Update(h.program); err != nil {
-				return fmt.Errorf("replace %s at link %d: %w", h.name, index, err)
-			}
-			return nil
-		}
-		// Of a link that has gone, its number given to another.
-		if err := os.Remove(pin); err != nil {
-			return fmt.Errorf("unpin an attachment that has gone: %w", err)
-		}
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("open pinned attachment %s: %w", pin, err)
-	}
 	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: h.program, Attach: ebpf.AttachTCXIngress})
 	if err != nil {
 		return fmt.Errorf("attach %s to link %d: %w", h.name, index, err)
@@ -158,7 +179,7 @@ func (d *Datapath) attachTCX(index int, h hook) error {
 	if err := os.MkdirAll(d.pinned(), 0o700); err != nil {
 		return fmt.Errorf("make a directory for attachments: %w", err)
 	}
-	if err := l.Pin(pin); err != nil {
+	if err := l.Pin(d.pin(index)); err != nil {
 		return fmt.Errorf("pin the attachment of %s to link %d: %w", h.name, index, err)
 	}
 	return nil
@@ -178,7 +199,7 @@ func (d *Datapath) unpin(index int) error {
 	if d.pins == "" {
 		return nil
 	}
-	pin := filepath.Join(d.pinned(), strconv.Itoa(index))
+	pin := d.pin(index)
 	if l, err := link.LoadPinnedLink(pin, nil); err == nil {
 		// Where it cannot be done it is because the device has gone.
 		_ = l.Detach()
