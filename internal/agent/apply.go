@@ -155,12 +155,14 @@ func (a *Agent) endTrial() {
 // restoreLocal carries out steps that lead to what is in force, and then sets all
 // of that.
 func (a *Agent) restoreLocal(steps []plan.Step) error {
-	for _, s := range inOrder(steps) {
-		if err := a.step(s); err != nil {
-			a.log.Warn("cannot take back", "kind", s.Kind, "name", s.Name, "err", err)
+	steps = inOrder(steps)
+	a.perform(steps, func(i int, err error) bool {
+		if err != nil {
+			a.log.Warn("cannot take back", "kind", steps[i].Kind, "name", steps[i].Name, "err", err)
 			a.unclean = true
 		}
-	}
+		return true
+	})
 	return a.reconcile()
 }
 

@@ -146,10 +146,19 @@ func (d *fakeDatapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	return d.add(p.Device)
 }
 
-func (d *fakeDatapath) RemovePseudowire(name string) error {
-	if err := d.turns.take("remove pseudowire %s", name); err != nil {
-		return err
+func (d *fakeDatapath) RemovePseudowires(names ...string) error {
+	for _, name := range names {
+		if err := d.turns.take("remove pseudowire %s", name); err != nil {
+			return err
+		}
+		if err := d.removePseudowire(name); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (d *fakeDatapath) removePseudowire(name string) error {
 	d.kernel.mu.Lock()
 	defer d.kernel.mu.Unlock()
 	p, ok := d.kernel.pseudowires[name]

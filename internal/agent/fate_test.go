@@ -101,8 +101,8 @@ func (d *fatedDatapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	return d.fate.step("set pseudowire "+p.Name, func() error { return d.fakeDatapath.SetPseudowire(p) })
 }
 
-func (d *fatedDatapath) RemovePseudowire(name string) error {
-	return d.fate.step("remove pseudowire "+name, func() error { return d.fakeDatapath.RemovePseudowire(name) })
+func (d *fatedDatapath) RemovePseudowires(names ...string) error {
+	return d.fate.step("remove pseudowires "+strings.Join(names, " "), func() error { return d.fakeDatapath.RemovePseudowires(names...) })
 }
 
 func (d *fatedDatapath) SetTunnel(t pseudowire.Tunnel) error {

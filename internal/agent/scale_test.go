@@ -28,7 +28,7 @@ func (d *noDatapath) Abilities() pseudowire.Abilities {
 func (d *noDatapath) Repairs() []drift.Repair                           { return nil }
 func (d *noDatapath) Heed(func(string) bool)                            {}
 func (d *noDatapath) SetPseudowire(pseudowire.Pseudowire) error         { return nil }
-func (d *noDatapath) RemovePseudowire(string) error                     { return nil }
+func (d *noDatapath) RemovePseudowires(...string) error                 { return nil }
 func (d *noDatapath) SetTunnel(pseudowire.Tunnel) error                 { return nil }
 func (d *noDatapath) RemoveTunnel(string) error                         { return nil }
 func (d *noDatapath) SetSession(pseudowire.Session) error               { return nil }

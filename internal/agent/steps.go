@@ -73,15 +73,23 @@ func inOrder(steps []plan.Step) []plan.Step {
 // a *StepError, or a *RollbackError if that failed too. It is errStopping if the
 // daemon is to end; then nothing is put back, the next start will.
 func (a *Agent) execute(steps []plan.Step) error {
+	if a.quitting() {
+		return errStopping
+	}
 	steps = inOrder(steps)
 	a.endContests()
-	for i, s := range steps {
-		if a.quitting() {
-			return errStopping
+	var failed error
+	a.perform(steps, func(i int, err error) bool {
+		switch {
+		case err != nil:
+			failed = a.undo(steps[:i+1], &StepError{steps[i], err})
+		case a.quitting():
+			failed = errStopping
 		}
-		if err := a.step(s); err != nil {
-			return a.undo(steps[:i+1], &StepError{s, err})
-		}
+		return failed == nil
+	})
+	if failed != nil {
+		return failed
 	}
 	if err := a.shape(); err != nil {
 		return a.undo(steps, err)
@@ -93,15 +101,50 @@ func (a *Agent) execute(steps []plan.Step) error {
 	return nil
 }
 
+// perform carries steps out, one after the other, and tells done of each until that says that it
+// is enough. Pseudowires that go one after the other go at once; if that fails it is tried one by
+// one, which tells what fails.
+func (a *Agent) perform(steps []plan.Step, done func(i int, err error) (goOn bool)) {
+	for i := 0; i < len(steps); {
+		names := removed(steps[i:])
+		if len(names) > 1 && a.removePseudowires(names...) == nil {
+			i += len(names)
+			continue
+		}
+		for range max(1, len(names)) {
+			if !done(i, a.step(steps[i])) {
+				return
+			}
+			i++
+		}
+	}
+}
+
+// removed are the pseudowires that steps remove before they do anything else.
+func removed(steps []plan.Step) (names []string) {
+	for _, s := range steps {
+		if s.Action != plan.Remove || s.Kind != plan.Pseudowire {
+			break
+		}
+		names = append(names, s.Name)
+	}
+	return names
+}
+
 // undo takes steps back, last first, the failed one included, and then sets all
 // that is in force: a step can have touched more than its own object.
 func (a *Agent) undo(steps []plan.Step, cause error) error {
+	var back []plan.Step
 	for _, s := range slices.Backward(steps) {
-		if err := a.step(s.Undo()); err != nil {
-			a.log.Warn("step cannot be undone by itself", "kind", s.Kind, "name", s.Name, "err", err)
+		back = append(back, s.Undo())
+	}
+	a.perform(back, func(i int, err error) bool {
+		if err != nil {
+			a.log.Warn("step cannot be undone by itself", "kind", back[i].Kind, "name", back[i].Name, "err", err)
 			a.unclean = true
 		}
-	}
+		return true
+	})
 	if err := a.reconcile(); err != nil {
 		a.unclean = true
 		return &RollbackError{cause, err}
@@ -123,10 +166,10 @@ func (a *Agent) step(s plan.Step) error {
 		return a.setTunnel(s.After.(*topology.Tunnel))
 	case plan.Pseudowire:
 		if s.Action == plan.Remove {
-			return a.removePseudowire(s.Name)
+			return a.removePseudowires(s.Name)
 		}
 		if s.Action == plan.Change && s.Impact == plan.Recreates {
-			if err := a.removePseudowire(s.Name); err != nil {
+			if err := a.removePseudowires(s.Name); err != nil {
 				return err
 			}
 		}
@@ -181,12 +224,17 @@ func (a *Agent) removeUnwanted(local *topology.Local) error {
 	for _, p := range local.Pseudowires {
 		wanted[p.Name] = true
 	}
-	var errs []error
+	var steps []plan.Step
 	for name := range a.wires {
 		if !wanted[name] {
-			errs = append(errs, a.removePseudowire(name))
+			steps = append(steps, plan.Step{Action: plan.Remove, Kind: plan.Pseudowire, Name: name})
 		}
 	}
+	var errs []error
+	a.perform(steps, func(_ int, err error) bool {
+		errs = append(errs, err)
+		return true
+	})
 	clear(wanted)
 	for _, t := range local.Tunnels {
 		wanted[t.Key] = true

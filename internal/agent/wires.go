@@ -101,7 +101,7 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 	w := a.wires[p.Name]
 	if w != nil && w.kind != "" && w.kind != kind {
 		// What a datapath would not let go of before: it has to now.
-		if err := a.removePseudowire(p.Name); err != nil {
+		if err := a.removePseudowires(p.Name); err != nil {
 			return err
 		}
 		w = nil
@@ -202,7 +202,7 @@ func (a *Agent) withdraw(w *wire) error {
 	w.attachFault, w.crossed = nil, false
 	err := a.bridges.RemoveAttachment(w.Name)
 	if dp := a.datapaths[w.kind]; err == nil && dp != nil {
-		err = dp.RemovePseudowire(w.Name)
+		err = dp.RemovePseudowires(w.Name)
 	}
 	return err
 }
@@ -364,33 +364,43 @@ func circuitOf(w *wire, states map[string]bridge.State) (l2tpv3.CircuitStatus, s
 	return l2tpv3.CircuitActive, ""
 }
 
-// removePseudowire takes everything of a pseudowire away. After an error it is
+// removePseudowires takes everything of pseudowires away, at once. After an error they are
 // still known, and can be removed again.
-func (a *Agent) removePseudowire(name string) error {
-	w := a.wires[name]
-	if w == nil {
-		return nil
-	}
+func (a *Agent) removePseudowires(names ...string) error {
 	now := time.Now()
-	for _, r := range w.rides {
-		a.closeRide(now, w, r)
-	}
-	if err := a.cross(w, false); err != nil {
-		return err
-	}
-	if err := a.bridges.RemoveAttachment(name); err != nil {
-		return err
-	}
-	w.vacated = true
-	if dp := a.datapaths[w.kind]; dp != nil {
-		if err := dp.RemovePseudowire(name); err != nil {
+	carried := map[pseudowire.Kind][]string{}
+	for _, name := range names {
+		w := a.wires[name]
+		if w == nil {
+			continue
+		}
+		for _, r := range w.rides {
+			a.closeRide(now, w, r)
+		}
+		if err := a.cross(w, false); err != nil {
 			return err
 		}
+		if err := a.bridges.RemoveAttachment(name); err != nil {
+			return err
+		}
+		w.vacated = true
+		carried[w.kind] = append(carried[w.kind], name)
 	}
-	a.place(w, nil)
-	a.setRedundant(w, false)
-	delete(a.wires, name)
-	a.faults.forget("pseudowire " + name)
+	for kind, names := range carried {
+		if dp := a.datapaths[kind]; dp != nil {
+			if err := dp.RemovePseudowires(names...); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range names {
+		if w := a.wires[name]; w != nil {
+			a.place(w, nil)
+			a.setRedundant(w, false)
+			delete(a.wires, name)
+			a.faults.forget("pseudowire " + name)
+		}
+	}
 	return nil
 }
 

@@ -221,7 +221,10 @@ type Datapath interface {
 	Abilities() Abilities
 
 	SetPseudowire(Pseudowire) error
-	RemovePseudowire(name string) error
+	// RemovePseudowires removes several at once, which costs little more than one: the kernel
+	// waits for each request. Unknown ones are no error. After an error they may be there or not,
+	// and can be removed again or set.
+	RemovePseudowires(names ...string) error
 	SetTunnel(Tunnel) error
 	RemoveTunnel(name string) error
 	// SetSession installs a session, or changes one with the same LocalID. When

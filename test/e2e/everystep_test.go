@@ -72,8 +72,8 @@ func (d fragile) SetPseudowire(p pseudowire.Pseudowire) error {
 	return d.steps.step("set pseudowire "+p.Name, func() error { return d.Datapath.SetPseudowire(p) })
 }
 
-func (d fragile) RemovePseudowire(name string) error {
-	return d.steps.step("remove pseudowire "+name, func() error { return d.Datapath.RemovePseudowire(name) })
+func (d fragile) RemovePseudowires(names ...string) error {
+	return d.steps.step("remove pseudowires "+strings.Join(names, " "), func() error { return d.Datapath.RemovePseudowires(names...) })
 }
 
 func (d fragile) SetTunnel(t pseudowire.Tunnel) error {

@@ -102,7 +102,7 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	var kept []pseudowire.Session
 	if old != nil && (old.Several != p.Several || old.Device != p.Device) {
 		kept = d.sessionsOf(p.Name)
-		if err := d.RemovePseudowire(p.Name); err != nil {
+		if err := d.RemovePseudowires(p.Name); err != nil {
 			return err
 		}
 		old = nil
@@ -169,28 +169,35 @@ func rank(s pseudowire.Session) int {
 	return 0
 }
 
-// RemovePseudowire removes it with all its sessions.
-func (d *Datapath) RemovePseudowire(name string) error {
-	w := d.wires[name]
-	if w == nil || !w.Several {
-		if err := d.Datapath.RemovePseudowire(name); err != nil {
-			return err
+// RemovePseudowires removes them with all their sessions.
+func (d *Datapath) RemovePseudowires(names ...string) error {
+	var below []string
+	for _, name := range names {
+		if w := d.wires[name]; w == nil || !w.Several {
+			below = append(below, name)
+		} else {
+			for _, m := range w.members {
+				below = append(below, w.below(m.Tunnel).Name)
+			}
 		}
-	} else if err := d.removeSeveral(w); err != nil {
+	}
+	if err := d.Datapath.RemovePseudowires(below...); err != nil {
 		return err
 	}
-	delete(d.wires, name)
-	maps.DeleteFunc(d.sessions, func(_ uint32, s pseudowire.Session) bool { return s.Pseudowire == name })
+	for _, name := range names {
+		if w := d.wires[name]; w != nil && w.Several {
+			if err := d.removeSeveral(w); err != nil {
+				return err
+			}
+		}
+		delete(d.wires, name)
+	}
+	maps.DeleteFunc(d.sessions, func(_ uint32, s pseudowire.Session) bool { return slices.Contains(names, s.Pseudowire) })
 	return nil
 }
 
 func (d *Datapath) removeSeveral(w *wire) error {
-	for id, m := range w.members {
-		if err := d.Datapath.RemovePseudowire(w.below(m.Tunnel).Name); err != nil {
-			return err
-		}
-		delete(w.members, id)
-	}
+	clear(w.members)
 	if err := d.removeLink(w.inner); err != nil {
 		return &Error{"remove", w.Name, err}
 	}
@@ -230,7 +237,7 @@ func (d *Datapath) RemoveTunnel(name string) error {
 		}
 		delete(d.sessions, id)
 		if w := d.wires[s.Pseudowire]; w != nil && w.members[id] != nil {
-			errs = append(errs, d.Datapath.RemovePseudowire(w.below(name).Name), d.drop(w, id))
+			errs = append(errs, d.Datapath.RemovePseudowires(w.below(name).Name), d.drop(w, id))
 		}
 	}
 	return errors.Join(errs...)
@@ -304,7 +311,7 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 	if !known || w == nil || w.members[localID] == nil {
 		return nil
 	}
-	return errors.Join(d.Datapath.RemovePseudowire(w.below(s.Tunnel).Name), d.drop(w, localID))
+	return errors.Join(d.Datapath.RemovePseudowires(w.below(s.Tunnel).Name), d.drop(w, localID))
 }
 
 // drop forgets a session that has gone.

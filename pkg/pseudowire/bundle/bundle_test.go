@@ -38,15 +38,17 @@ func (k *kernel) SetPseudowire(p pseudowire.Pseudowire) error {
 	return nil
 }
 
-func (k *kernel) RemovePseudowire(name string) error {
+func (k *kernel) RemovePseudowires(names ...string) error {
 	for id, s := range k.sessions {
-		if s.Pseudowire == name {
+		if slices.Contains(names, s.Pseudowire) {
 			if err := k.RemoveSession(id); err != nil {
 				return err
 			}
 		}
 	}
-	delete(k.pseudowires, name)
+	for _, name := range names {
+		delete(k.pseudowires, name)
+	}
 	return nil
 }
 
@@ -270,7 +272,7 @@ func TestOneSends(t *testing.T) {
 	if now := b.ns.Link("pw-x").Index; now != index {
 		t.Errorf("the device was made anew: %d, it was %d", now, index)
 	}
-	b.do(func() error { return b.d.RemovePseudowire("x") })
+	b.do(func() error { return b.d.RemovePseudowires("x") })
 	b.nothing()
 }
 

@@ -60,14 +60,16 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	return d.SetSession(s.Session)
 }
 
-// RemovePseudowire removes its session, and the device with it. One that is unknown is no error.
-func (d *Datapath) RemovePseudowire(name string) error {
-	if s := d.sessionOf(name); s != nil {
-		if err := d.RemoveSession(s.LocalID); err != nil {
-			return err
+// RemovePseudowires removes their sessions, and the devices with them.
+func (d *Datapath) RemovePseudowires(names ...string) error {
+	for _, name := range names {
+		if s := d.sessionOf(name); s != nil {
+			if err := d.RemoveSession(s.LocalID); err != nil {
+				return err
+			}
 		}
+		delete(d.pseudowires, name)
 	}
-	delete(d.pseudowires, name)
 	return nil
 }
 

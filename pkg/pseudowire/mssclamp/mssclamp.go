@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -87,14 +88,16 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	return nil
 }
 
-// RemovePseudowire is the datapath's, its session goes along.
-func (d *Datapath) RemovePseudowire(name string) error {
-	if err := d.Datapath.RemovePseudowire(name); err != nil {
+// RemovePseudowires is the datapath's, their sessions go along.
+func (d *Datapath) RemovePseudowires(names ...string) error {
+	if err := d.Datapath.RemovePseudowires(names...); err != nil {
 		return err
 	}
-	delete(d.pseudowires, name)
+	for _, name := range names {
+		delete(d.pseudowires, name)
+	}
 	for id, s := range d.sessions {
-		if s.Pseudowire == name {
+		if slices.Contains(names, s.Pseudowire) {
 			d.forget(id)
 		}
 	}

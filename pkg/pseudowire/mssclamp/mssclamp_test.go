@@ -15,7 +15,7 @@ import (
 type bare struct{ pseudowire.Datapath }
 
 func (bare) SetPseudowire(pseudowire.Pseudowire) error { return nil }
-func (bare) RemovePseudowire(string) error             { return nil }
+func (bare) RemovePseudowires(...string) error         { return nil }
 func (bare) SetTunnel(pseudowire.Tunnel) error         { return nil }
 func (bare) RemoveTunnel(string) error                 { return nil }
 func (bare) SetSession(pseudowire.Session) error       { return nil }

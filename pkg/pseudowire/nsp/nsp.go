@@ -129,18 +129,21 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 	return nil
 }
 
-// RemovePseudowire is the datapath's, whose device takes the programs along.
-func (d *Datapath) RemovePseudowire(name string) error {
-	if err := d.Datapath.RemovePseudowire(name); err != nil {
+// RemovePseudowires is the datapath's, whose devices take the programs along.
+func (d *Datapath) RemovePseudowires(names ...string) error {
+	if err := d.Datapath.RemovePseudowires(names...); err != nil {
 		return err
 	}
-	w := d.wires[name]
-	delete(d.wires, name)
-	delete(d.sessions, name)
-	if w == nil || w.device == 0 || w.service == (pseudowire.Service{}) {
-		return nil
+	var errs []error
+	for _, name := range names {
+		w := d.wires[name]
+		delete(d.wires, name)
+		delete(d.sessions, name)
+		if w != nil && w.device != 0 && w.service != (pseudowire.Service{}) {
+			errs = append(errs, d.programs.Delete(w.device))
+		}
 	}
-	return d.programs.Delete(w.device)
+	return errors.Join(errs...)
 }
 
 // Counters are the datapath's, with what services have dropped.

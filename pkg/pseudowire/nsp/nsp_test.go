@@ -23,7 +23,7 @@ type bare struct{ pseudowire.Datapath }
 
 func (bare) Abilities() pseudowire.Abilities           { return pseudowire.Abilities{} }
 func (bare) SetPseudowire(pseudowire.Pseudowire) error { return nil }
-func (bare) RemovePseudowire(string) error             { return nil }
+func (bare) RemovePseudowires(...string) error         { return nil }
 func (bare) SetSession(pseudowire.Session) error       { return nil }
 func (bare) RemoveSession(uint32) error                { return nil }
 func (bare) Close() error                              { return nil }

@@ -135,17 +135,19 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	return nil
 }
 
-// RemovePseudowire is the datapath's, whose device takes the programs along.
-func (d *Datapath) RemovePseudowire(name string) error {
-	if err := d.Datapath.RemovePseudowire(name); err != nil {
+// RemovePseudowires is the datapath's, whose devices take the programs along.
+func (d *Datapath) RemovePseudowires(names ...string) error {
+	if err := d.Datapath.RemovePseudowires(names...); err != nil {
 		return err
 	}
-	w := d.wires[name]
-	if w == nil {
-		return nil
+	var errs []error
+	for _, name := range names {
+		if w := d.wires[name]; w != nil {
+			delete(d.wires, name)
+			errs = append(errs, d.leave(w))
+		}
 	}
-	delete(d.wires, name)
-	return d.leave(w)
+	return errors.Join(errs...)
 }
 
 // Suppressed is how many requests a pseudowire did not carry, since its device was made

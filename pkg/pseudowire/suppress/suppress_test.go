@@ -20,7 +20,7 @@ type bare struct{ pseudowire.Datapath }
 
 func (bare) Abilities() pseudowire.Abilities           { return pseudowire.Abilities{} }
 func (bare) SetPseudowire(pseudowire.Pseudowire) error { return nil }
-func (bare) RemovePseudowire(string) error             { return nil }
+func (bare) RemovePseudowires(...string) error         { return nil }
 func (bare) SetSession(pseudowire.Session) error       { return nil }
 func (bare) Close() error                              { return nil }
 func (bare) Refresh() error                            { return nil }
@@ -314,7 +314,7 @@ func TestBridgeTells(t *testing.T) {
 	b.do(b.d.ForgetAll)
 	b.crosses("all were forgotten", request(0))
 	b.says(b.a, announcement(host))
-	b.do(func() error { return b.d.RemovePseudowire("a") })
+	b.do(func() error { return b.d.RemovePseudowires("a") })
 	b.expect("behind a pseudowire that was removed", b.asks, request(0), map[*netlab.Link][]byte{b.lan: request(0), b.a: request(0), b.b: request(0)})
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -50,6 +51,7 @@ type Datapath struct {
 	keeper *keeper
 
 	features *featureSocket
+	groups   *groupSocket
 	lane     pair
 	// reassembled sends packets into the slow lane, marked as such.
 	reassembled int
@@ -142,6 +144,9 @@ func (d *Datapath) open(dir string) (err error) {
 	if d.features, err = openFeatures(); err != nil {
 		return &Error{Op: "open", Err: err}
 	}
+	if d.groups, err = openGroups(); err != nil {
+		return &Error{Op: "open", Err: err}
+	}
 	if d.reassembled, err = openPacket(bpf.LaneReassembled); err != nil {
 		return &Error{Op: "open", Err: err}
 	}
@@ -194,7 +199,7 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	}
 	old := d.pseudowires[p.Name]
 	if old != nil && old.Device != p.Device {
-		if err := d.RemovePseudowire(p.Name); err != nil {
+		if err := d.RemovePseudowires(p.Name); err != nil {
 			return err
 		}
 		old = nil
@@ -261,32 +266,45 @@ func checkPseudowire(p pseudowire.Pseudowire) error {
 	return checkSteer(p.Steer)
 }
 
-// RemovePseudowire removes the pseudowire's devices; its sessions stay, without
+// RemovePseudowires removes the pseudowires' devices; their sessions stay, without
 // a device.
-func (d *Datapath) RemovePseudowire(name string) error {
-	dev := d.pseudowires[name]
-	if dev == nil {
-		return nil
+func (d *Datapath) RemovePseudowires(names ...string) error {
+	var links []int
+	for _, name := range names {
+		dev := d.pseudowires[name]
+		if dev == nil {
+			continue
+		}
+		if err := d.setCrossing(dev, crossing{}); err != nil {
+			return &Error{Op: "remove pseudowire", Object: name, Err: err}
+		}
+		links = append(links, dev.pair.inner)
 	}
-	fail := func(err error) error {
-		return &Error{Op: "remove pseudowire", Object: name, Err: err}
+	if err := d.removeLinks(links); err != nil {
+		return &Error{Op: "remove pseudowires", Object: strings.Join(names, ", "), Err: err}
 	}
-	if err := d.setCrossing(dev, crossing{}); err != nil {
-		return fail(err)
+	for _, name := range names {
+		if dev := d.pseudowires[name]; dev != nil {
+			if err := d.forget(dev); err != nil {
+				return &Error{Op: "remove pseudowire", Object: name, Err: err}
+			}
+		}
 	}
-	if err := d.removeLink(dev.pair.inner); err != nil {
-		return fail(err)
-	}
+	return nil
+}
+
+// forget takes out of the maps and the pins what is of a pseudowire whose devices have gone.
+func (d *Datapath) forget(dev *device) error {
 	if err := d.unpin(dev.pair.outer); err != nil {
-		return fail(err)
+		return err
 	}
 	if err := d.deleteTransmit(dev); err != nil {
-		return fail(err)
+		return err
 	}
-	delete(d.pseudowires, name)
-	for _, s := range d.members[name] {
+	delete(d.pseudowires, dev.Name)
+	for _, s := range d.members[dev.Name] {
 		if err := d.objs.Sessions.Delete(s.LocalID); err != nil {
-			return fail(err)
+			return err
 		}
 		s.written = nil
 	}
@@ -474,6 +492,9 @@ func (d *Datapath) Close() error {
 	}
 	if d.features != nil {
 		errs = append(errs, d.features.Close())
+	}
+	if d.groups != nil {
+		errs = append(errs, d.groups.Close())
 	}
 	if d.reassembled >= 0 {
 		errs = append(errs, unix.Close(d.reassembled))

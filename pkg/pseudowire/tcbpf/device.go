@@ -180,12 +180,3 @@ func (d *Datapath) setUp(index int, now *bool, up bool) error {
 	*now = up
 	return nil
 }
-
-// removeLink removes a device; that it has gone is no error.
-func (d *Datapath) removeLink(index int) error {
-	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
-	if err := d.nl.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove link %d: %w", index, err)
-	}
-	return nil
-}

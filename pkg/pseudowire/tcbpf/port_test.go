@@ -327,7 +327,7 @@ func TestCrossConnectionLeavesNothing(t *testing.T) {
 			a.restart()
 			same("after a process that does not name it", bridged)
 			port("lan")
-			a.do(func() { must(t, a.dp.RemovePseudowire(a.pw.Name)) })
+			a.do(func() { must(t, a.dp.RemovePseudowires(a.pw.Name)) })
 			a.do(func() {
 				if keys, err := a.dp.objs.Circuits.Keys(); err != nil || len(keys) != 0 {
 					t.Errorf("circuits are left: %v, %v", keys, err)

@@ -130,14 +130,13 @@ func (d *Datapath) pruneLinks() error {
 	for _, dev := range d.pseudowires {
 		known[dev.pair.inner], known[dev.pair.outer] = true, true
 	}
+	var unknown []int
 	for _, l := range links {
 		if a := l.Attrs(); a.Alias != aliasLane && !known[a.Index] {
-			if err := d.removeLink(a.Index); err != nil {
-				return err
-			}
+			unknown = append(unknown, a.Index)
 		}
 	}
-	return nil
+	return d.removeLinks(unknown)
 }
 
 // pruneAttachments takes programs off links where none of them belongs.

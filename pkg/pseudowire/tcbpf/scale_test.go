@@ -65,7 +65,7 @@ func TestManyPseudowires(t *testing.T) {
 	a.do(func() {
 		for _, m := range all {
 			must(t, a.dp.RemoveSession(m.session.LocalID))
-			must(t, a.dp.RemovePseudowire(m.pw.Name))
+			must(t, a.dp.RemovePseudowires(m.pw.Name))
 		}
 		must(t, a.dp.RemoveTunnel(tunnelName))
 	})

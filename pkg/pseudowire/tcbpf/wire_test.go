@@ -629,7 +629,7 @@ func TestCarrier(t *testing.T) {
 		must(t, a.dp.RemoveSession(4711))
 	})
 	carrier(false)
-	a.do(func() { must(t, a.dp.RemovePseudowire(pseudowireName)) })
+	a.do(func() { must(t, a.dp.RemovePseudowires(pseudowireName)) })
 	a.do(func() {
 		if _, err := netlink.LinkByName("pw-x"); err == nil {
 			t.Error("the device is still there")
