@@ -252,11 +252,11 @@ func TestGenerationThatCannotBeWrittenIsTakenBack(t *testing.T) {
 	p := lone(t)
 	a := p.applied(mustParse(t, topo(gold, wireTo("a", "gold", 7))))
 	was := p.state(a)
-	a.store.dir += "/nowhere"
 	p.within(func() error {
 		if _, err := a.change(mustParse(t, topo(gold, wireTo("b", "gold", 7)))); err != nil {
 			return err
 		}
+		a.store.dir += "/nowhere"
 		if err := a.commit(); codeOf(err) != api.CodeApplyFailed {
 			t.Errorf("commit: %v", err)
 		}
