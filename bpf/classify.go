@@ -66,19 +66,23 @@ type skBuff struct {
 // Classify asks the program what would become of a frame that comes to the outer end of a
 // pseudowire, from its destination address on. Nothing is sent or counted.
 func (o *Objects) Classify(outer uint32, frame []byte) (Classified, error) {
+	cb, err := foretell(o.classify, outer, frame)
+	return Classified{Rule: cb[0], TOS: uint8(cb[2]), Refused: cb[2] &^ 0xff, Priority: cb[3], Session: cb[4]}, err
+}
+
+// foretell runs a program on a frame that comes to an outer end, and returns its answer.
+func foretell(p *ebpf.Program, outer uint32, frame []byte) (cb [5]uint32, err error) {
 	in, out := skBuff{Mark: outer}, skBuff{}
 	data := make([]byte, len(frame)+256)
-	code, err := o.classify.Run(&ebpf.RunOptions{Data: frame, DataOut: data, Context: in, ContextOut: &out, Repeat: 1})
+	code, err := p.Run(&ebpf.RunOptions{Data: frame, DataOut: data, Context: in, ContextOut: &out, Repeat: 1})
 	if errors.Is(err, unix.EINVAL) {
-		return Classified{}, fmt.Errorf("the kernel takes no frame of %d octets for one: it wants the headers whole: %w", len(frame), err)
+		return cb, fmt.Errorf("the kernel takes no frame of %d octets for one: it wants the headers whole: %w", len(frame), err)
 	}
 	if err != nil {
-		return Classified{}, fmt.Errorf("run the classifier: %w", err)
+		return cb, fmt.Errorf("run the classifier: %w", err)
 	}
 	if code != 0 {
-		return Classified{}, fmt.Errorf("the program says %d: there is no session that frames leave over, or the frame has too many tags", int32(code))
+		return cb, fmt.Errorf("the program says %d: there is no session that frames leave over, or the frame has too many tags", int32(code))
 	}
-	return Classified{
-		Rule: out.CB[0], TOS: uint8(out.CB[2]), Refused: out.CB[2] &^ 0xff, Priority: out.CB[3], Session: out.CB[4],
-	}, nil
+	return out.CB, nil
 }

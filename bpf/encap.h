@@ -58,12 +58,6 @@ static __always_inline int to_lane(struct __sk_buff *skb, const struct transmit 
 	return bpf_redirect(tx->lane, 0);
 }
 
-/* Notes the priority bits of the frame's first tag, before it comes off. */
-static __always_inline void note_pcp(struct __sk_buff *skb)
-{
-	skb->cb[0] = skb->vlan_present ? skb->vlan_tci >> VLAN_PCP_SHIFT & 7 : NO_PCP;
-}
-
 /* Takes all tags off. The kernel moves each next tag of the frame into the
  * metadata as the one before it goes.
  */

@@ -8,7 +8,7 @@
 #ifndef PWD_MAPS_H
 #define PWD_MAPS_H
 
-#include "wire.h"
+#include "steering.h"
 
 /* The marks of packets in the slow lane that are to be decapsulated: those that the
  * program at the underlay sent there, and those that the stack has put together from
@@ -17,13 +17,8 @@
  * frame's first tag.
  */
 #define LANE_DEVICE 0x07ffffff
-/* In its place there may be one of several ways out of a pseudowire: this bit, the ifindex
- * of the outer end, and the way's index (steer.h).
- */
-#define WAY 0x04000000
-#define WAY_SHIFT 3
+/* In its place there may be one of several ways out of a pseudowire: WAY. */
 #define LANE_PCP_SHIFT 27
-#define NO_PCP 8 /* of frames without a tag; in the lane they are as those with 0 */
 #define LANE_DECAP 0
 #define LANE_REASSEMBLED 0x80000000
 /* The mark of the agent's packets: packets of the session that is named in it are held
@@ -135,8 +130,6 @@ struct receive {
 	__u32 unused;
 };
 
-#define MAX_PSEUDOWIRES 16384
-
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 10 * MAX_PSEUDOWIRES);
@@ -192,22 +185,6 @@ struct {
 
 #define PAYLOAD_CHUNK 512
 #define PAYLOAD_MAX (19 * PAYLOAD_CHUNK)
-
-/* What rules look at: what is on the wire in network order is a number here. */
-struct headers {
-	__u64 octets[5]; /* those read last */
-	__u64 dscp;	 /* its bit; all where there is none */
-	__u64 source[2], destination[2];
-	__u64 source_mac, destination_mac;
-	__u32 family, pcp, vlan, ethertype;
-	__u32 protocol, source_port, destination_port, pad;
-};
-
-struct steering {
-	struct headers headers;
-	__u32 rule;
-	__u32 ways, was, only; /* as in struct rule */
-};
 
 /* A place to work in, each CPU its own. Loops are calls of bpf_loop, and what
  * changes from one turn to the next is here: without CAP_PERFMON the verifier wants

@@ -245,17 +245,6 @@ static __always_inline void note_not_stored(struct order *o, __u32 number)
 	bpf_spin_unlock(&o->lock);
 }
 
-/* Moves the frame's first tag into the metadata, where it does not count for the
- * length that a device takes. Popping a tag does so with the next one, if the skb
- * is of that tag's protocol: which it is once a tag of no meaning was there.
- */
-static __always_inline int lift_tag(struct __sk_buff *skb)
-{
-	return bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 1) ||
-	       bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 1) || bpf_skb_vlan_pop(skb) ||
-	       bpf_skb_vlan_pop(skb);
-}
-
 /* The kernel does not change the length of an skb that it has marked as a tunnel's,
  * which it does for us when the packet was sent on this host. Then the agent's packet is
  * what frames are delivered in.

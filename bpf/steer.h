@@ -2,14 +2,15 @@
 /* Which of several sessions a frame of one pseudowire leaves over: the rules of its
  * `steer:`, of which the first that matches says it.
  *
- * A session that frames can leave over is a way: an entry of pseudowires of its own,
+ * A session that frames can leave over is a way: an entry of the program's of its own,
  * whose key is no ifindex. That key is the frame's mark in the slow lane, so that it
- * leaves there over the way that was chosen here.
+ * leaves there over the way that was chosen here. The program has scratch(), a place to work
+ * in that has struct steering.
  */
 #ifndef PWD_STEER_H
 #define PWD_STEER_H
 
-#include "maps.h"
+#include "steering.h"
 
 #define MAX_RULES 64
 #define MAX_WAYS 8
@@ -24,7 +25,7 @@
  */
 #define STEER_POPPED 0x01
 
-/* Where what a rule looks at is not there. NO_PCP is maps.h's. */
+/* Where what a rule looks at is not there. NO_PCP is steering.h's. */
 #define NO_VLAN 0x10000
 #define NO_PORT 0x10000
 #define NO_PROTOCOL 0x100
@@ -107,6 +108,12 @@ struct {
 static __always_inline __u64 word(__u64 octets)
 {
 	return bpf_be64_to_cpu(octets);
+}
+
+/* Notes the priority bits of the frame's first tag, before it comes off. */
+static __always_inline void note_pcp(struct __sk_buff *skb)
+{
+	skb->cb[0] = skb->vlan_present ? skb->vlan_tci >> VLAN_PCP_SHIFT & 7 : NO_PCP;
 }
 
 /* Takes a tag's number in, if it is the first that stays on. */

@@ -162,6 +162,14 @@ func NetworkOrder16(v uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }
 
+// Now is the clock that the programs read: CLOCK_MONOTONIC, in nanoseconds.
+func Now() uint64 {
+	var now unix.Timespec
+	// It cannot fail: the clock exists and the address is good.
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return uint64(now.Nano())
+}
+
 // Table is a hash map of the programs', with its types.
 type Table[K comparable, V any] struct{ m *ebpf.Map }
 

@@ -96,6 +96,17 @@ static __always_inline int is_tag(__be16 ethertype)
 	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
 }
 
+/* Moves the frame's first tag into the metadata, where it does not count for the
+ * length that a device takes. Popping a tag does so with the next one, if the skb
+ * is of that tag's protocol: which it is once a tag of no meaning was there.
+ */
+static __always_inline int lift_tag(struct __sk_buff *skb)
+{
+	return bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 1) ||
+	       bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), 1) || bpf_skb_vlan_pop(skb) ||
+	       bpf_skb_vlan_pop(skb);
+}
+
 /* Makes the first octets of a packet readable in place, if it has as many; the
  * caller looks at data_end all the same. Offsets into them have to be constants:
  * without CAP_PERFMON the verifier takes no others, and what is somewhere else is

@@ -11,8 +11,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/spread"
 )
 
 // ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
@@ -40,9 +42,10 @@ type Options struct {
 // Datapath is another one, whose pseudowires can have several sessions.
 type Datapath struct {
 	pseudowire.Above
-	log   *slog.Logger
-	nl    *netlink.Handle
-	wires map[string]*wire
+	log      *slog.Logger
+	nl       *netlink.Handle
+	programs *bpf.Spread
+	wires    map[string]*wire
 	// sessions are all that were set, by local ID.
 	sessions map[uint32]pseudowire.Session
 	// settled is set by Prune: before that, a session that is not there may come yet, and
@@ -57,10 +60,18 @@ type wire struct {
 	// Of one with several sessions: the ends of its pair, and its sessions by local ID.
 	inner, outer int
 	members      map[uint32]*member
-	// sends is the local ID of the session that sends, 0 if none does; to is the device that
-	// frames are redirected to, 0 if that is not known.
+	// sends is the local ID of the session that sends, 0 if none does, where there are no rules.
 	sends uint32
-	to    int
+	written
+}
+
+// written is what the program at the outer end has of a pseudowire: nil is nothing.
+type written struct {
+	exit  *bpf.Exit
+	ways  [bpf.MaxWays]*bpf.Exit
+	table spread.Table
+	// attached says that the program there is this process's.
+	attached bool
 }
 
 // member is a session of several.
@@ -76,22 +87,25 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	p, err := redirectTo(1)
+	programs, err := bpf.LoadSpread()
 	if err != nil {
-		return nil, fmt.Errorf("bundle: load a program that redirects frames: %w", err)
+		return nil, fmt.Errorf("bundle: %w", err)
 	}
-	p.Close()
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
+		programs.Close()
 		return nil, fmt.Errorf("bundle: open rtnetlink: %w", err)
 	}
-	return &Datapath{Above: pseudowire.Above{Datapath: dp}, log: o.Logger, nl: nl, wires: map[string]*wire{}, sessions: map[uint32]pseudowire.Session{}}, nil
+	return &Datapath{
+		Above: pseudowire.Above{Datapath: dp}, log: o.Logger, nl: nl, programs: programs,
+		wires: map[string]*wire{}, sessions: map[uint32]pseudowire.Session{},
+	}, nil
 }
 
-// Abilities are the datapath's, and several sessions.
+// Abilities are the datapath's, several sessions, and rules among them.
 func (d *Datapath) Abilities() pseudowire.Abilities {
 	can := d.Datapath.Abilities()
-	can.Several = true
+	can.Several, can.Steers = true, true
 	return can
 }
 
@@ -129,6 +143,9 @@ func (d *Datapath) set(old *wire, p pseudowire.Pseudowire) error {
 		d.wires[p.Name] = &wire{Pseudowire: p}
 		return nil
 	}
+	if err := spread.Check(p.Steer); err != nil {
+		return &Error{"steer", p.Name, err}
+	}
 	w := &wire{Pseudowire: p, members: map[uint32]*member{}}
 	if old != nil {
 		w.members, w.sends = old.members, old.sends
@@ -137,7 +154,11 @@ func (d *Datapath) set(old *wire, p pseudowire.Pseudowire) error {
 		return &Error{"make the device of", p.Name, err}
 	}
 	if old != nil && old.outer == w.outer {
-		w.to = old.to
+		w.written = old.written
+	} else if old != nil {
+		if err := d.forget(old); err != nil {
+			return &Error{"make the device of", p.Name, err}
+		}
 	}
 	d.wires[p.Name] = w
 	for _, m := range w.members {
@@ -198,7 +219,7 @@ func (d *Datapath) RemovePseudowires(names ...string) error {
 
 func (d *Datapath) removeSeveral(w *wire) error {
 	clear(w.members)
-	if err := d.removeLink(w.inner); err != nil {
+	if err := errors.Join(d.removeLink(w.inner), d.forget(w)); err != nil {
 		return &Error{"remove", w.Name, err}
 	}
 	return nil
@@ -225,19 +246,23 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 	return nil
 }
 
-// RemoveTunnel is the datapath's; its sessions go along.
+// RemoveTunnel is the datapath's; its sessions go along, once nothing leaves over them.
 func (d *Datapath) RemoveTunnel(name string) error {
+	var errs []error
+	for id, s := range d.sessions {
+		if s.Tunnel == name {
+			errs = append(errs, d.spare(id))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	if err := d.Datapath.RemoveTunnel(name); err != nil {
 		return err
 	}
-	var errs []error
 	for id, s := range d.sessions {
-		if s.Tunnel != name {
-			continue
-		}
-		delete(d.sessions, id)
-		if w := d.wires[s.Pseudowire]; w != nil && w.members[id] != nil {
-			errs = append(errs, d.Datapath.RemovePseudowires(w.below(name).Name), d.drop(w, id))
+		if s.Tunnel == name {
+			errs = append(errs, d.drop(id))
 		}
 	}
 	return errors.Join(errs...)
@@ -300,25 +325,36 @@ func (w *wire) choose(s pseudowire.Session) {
 	}
 }
 
-// RemoveSession is the datapath's.
+// RemoveSession is the datapath's, once nothing leaves over it.
 func (d *Datapath) RemoveSession(localID uint32) error {
+	if err := d.spare(localID); err != nil {
+		return err
+	}
 	if err := d.Datapath.RemoveSession(localID); err != nil {
 		return err
 	}
-	s, known := d.sessions[localID]
-	delete(d.sessions, localID)
-	w := d.wires[s.Pseudowire]
-	if !known || w == nil || w.members[localID] == nil {
-		return nil
-	}
-	return errors.Join(d.Datapath.RemovePseudowires(w.below(s.Tunnel).Name), d.drop(w, localID))
+	return d.drop(localID)
 }
 
-// drop forgets a session that has gone.
-func (d *Datapath) drop(w *wire, id uint32) error {
+// spare has nothing leave over a session that is to go.
+func (d *Datapath) spare(id uint32) error {
+	w := d.wires[d.sessions[id].Pseudowire]
+	if w == nil || w.members[id] == nil {
+		return nil
+	}
 	delete(w.members, id)
 	w.choose(pseudowire.Session{})
 	return d.steer(w)
+}
+
+// drop forgets a session that has gone.
+func (d *Datapath) drop(id uint32) error {
+	s := d.sessions[id]
+	delete(d.sessions, id)
+	if w := d.wires[s.Pseudowire]; w != nil && w.Several {
+		return d.Datapath.RemovePseudowires(w.below(s.Tunnel).Name)
+	}
+	return nil
 }
 
 // Prune is the datapath's, and removes the pairs of pseudowires that were not set.
@@ -359,6 +395,7 @@ func (d *Datapath) Heed(held func(thing string) bool) {
 // Close gives up handles; what is attached stays.
 func (d *Datapath) Close() error {
 	d.nl.Close()
+	d.programs.Close()
 	return d.Datapath.Close()
 }
 
@@ -368,5 +405,6 @@ func (d *Datapath) Cleanup() error {
 	clear(d.sessions)
 	err := d.prune()
 	d.nl.Close()
+	d.programs.Close()
 	return errors.Join(err, d.Datapath.Cleanup())
 }

@@ -23,7 +23,8 @@ const (
 	aliasPrefix = "pwd:bundle:"
 	// filterPriority is behind that of everything else on a session's device.
 	filterPriority = 0x7066
-	filterName     = "pwd_steer"
+	gathers        = "pwd_gather"
+	spreads        = "pwd_spread"
 	defaultMTU     = 1500
 	// roomForTags is what the other end takes beyond the MTU, of which tags are no part.
 	roomForTags = 4 * 4
@@ -44,7 +45,7 @@ func (w *wire) below(tunnel string) pseudowire.Pseudowire {
 // redirectTo is a program that sends every frame out of a device.
 func redirectTo(device int) (*ebpf.Program, error) {
 	return ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: filterName, Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Name: gathers, Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
 		Instructions: asm.Instructions{
 			asm.Mov.Imm(asm.R1, int32(device)),
 			asm.Mov.Imm(asm.R2, 0),
@@ -54,16 +55,9 @@ func redirectTo(device int) (*ebpf.Program, error) {
 	})
 }
 
-var redirection = tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: filterPriority, Name: filterName}
-
-// redirect has everything that comes to a device sent out of another one.
-func (d *Datapath) redirect(from, to int) error {
-	p, err := redirectTo(to)
-	if err != nil {
-		return fmt.Errorf("load a program that redirects frames: %w", err)
-	}
-	defer p.Close() // the filter holds it
-	return tcfilter.Attach(d.nl, from, redirection, p)
+// filter is a program's place at a session's device, or at an outer end.
+func filter(name string) tcfilter.Filter {
+	return tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: filterPriority, Name: name}
 }
 
 // join has what a session receives come out of the pseudowire's device.
@@ -78,31 +72,15 @@ func (d *Datapath) join(w *wire, m *member) error {
 		return &Error{"find a session's device of", w.Name, err}
 	}
 	// Again even where it looks the same: the index may be another device's now.
-	if err := d.redirect(l.Attrs().Index, w.outer); err != nil {
+	p, err := redirectTo(w.outer)
+	if err != nil {
+		return &Error{"receive for", w.Name, fmt.Errorf("load a program that redirects frames: %w", err)}
+	}
+	defer p.Close() // the filter holds it
+	if err := tcfilter.Attach(d.nl, l.Attrs().Index, filter(gathers), p); err != nil {
 		return &Error{"receive for", w.Name, err}
 	}
 	m.device = l.Attrs().Index
-	return nil
-}
-
-// steer has frames leave through the session that sends, and gives the pseudowire's device a
-// carrier if there is one.
-func (d *Datapath) steer(w *wire) error {
-	to := 0
-	if m := w.members[w.sends]; m != nil {
-		to = m.device
-	}
-	if to != 0 && to != w.to {
-		if err := d.redirect(w.outer, to); err != nil {
-			return &Error{"steer", w.Name, err}
-		}
-	}
-	if w.to = to; to == 0 && !d.settled {
-		return nil
-	}
-	if err := d.setUp(w.outer, to != 0); err != nil {
-		return &Error{"set the carrier of", w.Name, err}
-	}
 	return nil
 }
 
@@ -127,7 +105,7 @@ func (d *Datapath) keep(w *wire) error {
 		}
 		err = d.join(w, m)
 		if known {
-			d.strays.Add("pseudowire "+w.Name, "the program "+filterName+" was detached from "+device, "attached again", err)
+			d.strays.Add("pseudowire "+w.Name, "the program "+gathers+" was detached from "+device, "attached again", err)
 		}
 		if err != nil {
 			return err
@@ -136,13 +114,13 @@ func (d *Datapath) keep(w *wire) error {
 	if held {
 		return nil
 	}
-	if w.to != 0 && !d.redirects(outer) {
-		w.to = 0
+	if w.attached && !d.redirects(outer) {
+		w.attached = false
 		err := d.steer(w)
-		d.strays.Add("pseudowire "+w.Name, "the program "+filterName+" was detached from "+outer.Attrs().Name, "attached again", err)
+		d.strays.Add("pseudowire "+w.Name, "the program "+spreads+" was detached from "+outer.Attrs().Name, "attached again", err)
 		return err
 	}
-	if w.to != 0 && outer.Attrs().RawFlags&unix.IFF_UP == 0 {
+	if w.carries() && outer.Attrs().RawFlags&unix.IFF_UP == 0 {
 		err := d.steer(w)
 		d.strays.Add("pseudowire "+w.Name, outer.Attrs().Name+" was taken down", "brought up again", err)
 		return err
@@ -152,7 +130,7 @@ func (d *Datapath) keep(w *wire) error {
 
 // redirects says whether what comes to a device is redirected.
 func (d *Datapath) redirects(l netlink.Link) bool {
-	there, err := tcfilter.Attached(d.nl, l, redirection)
+	there, err := tcfilter.Attached(d.nl, l, filter(""))
 	return err == nil && there
 }
 

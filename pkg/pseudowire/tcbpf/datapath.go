@@ -18,6 +18,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/spread"
 )
 
 // Options of a Datapath.
@@ -263,7 +264,10 @@ func checkPseudowire(p pseudowire.Pseudowire) error {
 	case p.VLAN > 4094 || p.PortVLAN > 4094:
 		return fmt.Errorf("VLAN %d: %w", p.VLAN, ErrInvalid)
 	}
-	return checkSteer(p.Steer)
+	if err := spread.Check(p.Steer); err != nil {
+		return fmt.Errorf("%w: %w", err, ErrInvalid)
+	}
+	return nil
 }
 
 // RemovePseudowires removes the pseudowires' devices; their sessions stay, without

@@ -59,7 +59,7 @@ func (k *keeper) stop() error {
 	return errors.Join(err, unix.Close(k.socket), k.say(0))
 }
 
-func (k *keeper) beat() error { return k.say(monotonic() + uint64(keeperTrust)) }
+func (k *keeper) beat() error { return k.say(bpf.Now() + uint64(keeperTrust)) }
 
 func (k *keeper) say(until uint64) error { return k.alive.Put(0, &until) }
 
@@ -86,7 +86,7 @@ func (k *keeper) run() {
 // wait waits until the time of what is held since then is over; false is the keeper's
 // end. They come in order, and all are held as long.
 func (k *keeper) wait(since uint64) bool {
-	over := time.NewTimer(k.hold - time.Duration(monotonic()-since))
+	over := time.NewTimer(k.hold - time.Duration(bpf.Now()-since))
 	defer over.Stop()
 	beat := time.NewTicker(keeperBeat)
 	defer beat.Stop()
@@ -113,11 +113,3 @@ func (k *keeper) release(session uint32) {
 }
 
 const etherTypeExperimental = 0x88b5 // IEEE 802, Local Experimental EtherType 1
-
-// monotonic is the clock that the programs read.
-func monotonic() uint64 {
-	var now unix.Timespec
-	// It cannot fail: the clock exists and the address is good.
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
-	return uint64(now.Nano())
-}

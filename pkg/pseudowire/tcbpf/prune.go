@@ -186,7 +186,7 @@ func (d *Datapath) pruneMaps() error {
 				written[key(dev, i)] = true
 			}
 		}
-		steered[uint32(dev.pair.outer)] = dev.steering.rules != nil
+		steered[uint32(dev.pair.outer)] = !dev.steering.table.Empty()
 		for _, c := range dev.crossed.circuits() {
 			circuits[c.key] = true
 		}
