@@ -47,7 +47,7 @@ func (a *Agent) able(w *wire, dp pseudowire.Datapath) error {
 	case len(w.Standby) > 0 && !can.Several:
 		return &UnableError{dp.Kind(), "keep sessions ready that stand by", "use one `tunnel:`, or a kernel that loads eBPF programs"}
 	case w.Steered() && !can.Steers:
-		return &UnableError{dp.Kind(), "spread frames over several tunnels", "use one `tunnel:` or `redundancy:` instead of `steer:`, or `datapath: ebpf`"}
+		return &UnableError{dp.Kind(), "spread frames over several tunnels", "use one `tunnel:` or `redundancy:` instead of `steer:`, or a kernel that loads eBPF programs"}
 	case w.Sequencing != l2tpv3.SequencingNone && !can.Sequencing:
 		return &UnableError{dp.Kind(), "look at sequence numbers", "remove `sequencing:`, or use another `datapath:`"}
 	case !can.Services && wantsService(&w.Attachment):

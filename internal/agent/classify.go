@@ -26,15 +26,19 @@ func (a *Agent) classify(r *api.ClassifyRequest) ([]api.Classification, error) {
 	if w == nil {
 		return nil, &api.Error{Code: api.CodeNotFound, Title: "not found", Detail: "this site has no pseudowire " + r.Pseudowire}
 	}
+	oneSession := &api.Error{Code: api.CodeBadRequest, Title: "not on this datapath",
+		Detail: fmt.Sprintf("%s is carried by the %s datapath, which sends all its frames over one session: `pwctl describe pseudowire %s` names it", w.Name, w.kind, w.Name)}
 	dp, ok := a.datapaths[w.kind].(pseudowire.Classifier)
-	if !ok || w.kind != pseudowire.EBPF {
-		return nil, &api.Error{Code: api.CodeBadRequest, Title: "not on this datapath",
-			Detail: fmt.Sprintf("%s is carried by the %s datapath, which sends all its frames over one session: `pwctl describe pseudowire %s` names it", w.Name, w.kind, w.Name)}
+	if !ok {
+		return nil, oneSession
 	}
 	tag := a.deviceOf(w, a.datapaths[w.kind]).VLAN
 	var all []api.Classification
 	for _, frame := range r.Frames {
 		c, err := dp.Classify(w.Name, withTag(frame, tag))
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil, oneSession
+		}
 		if err != nil {
 			all = append(all, api.Classification{Error: err.Error()})
 			continue

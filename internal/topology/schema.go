@@ -140,7 +140,7 @@ var pseudowireObject = &object{
 	name: "pseudowire", where: "pseudowires.PSEUDOWIRE",
 	fields: append(serviceFields[:len(serviceFields):len(serviceFields)],
 		field{key: "static", shape: table{"SITE", nameOf("a site"), staticSessionObject}, standard: "none", about: "The session is not signalled: what packets to each end carry. On tunnels that are `static`."},
-		field{key: "steer", shape: list{of: steerObject, least: 1}, about: "Which frame takes which of the `tunnels`: the first rule that matches says it. Frames that none matches take the last of the tunnels. On the eBPF datapath."},
+		field{key: "steer", shape: list{of: steerObject, least: 1}, about: "Which frame takes which of the `tunnels`: the first rule that matches says it. Frames that none matches take the last of the tunnels."},
 	),
 }
 

@@ -51,9 +51,6 @@ func (b *builder) share(p *pseudowire, rec *record) {
 	if !rec.has("steer") {
 		return
 	}
-	if word, at, _ := get[string](rec, "datapath"); word == "kernel" {
-		b.clash(CodeExclusive, rec.values["steer"].key, "the kernel datapath sends all frames of a pseudowire over one tunnel", at, "it is asked for here", "remove one of the two")
-	}
 	b.steer(p, rec)
 }
 

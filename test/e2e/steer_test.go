@@ -17,9 +17,15 @@ import (
 // carried goes over the other one while it is down, and back when it works. Rules change
 // without a session being set up anew.
 func TestSteering(t *testing.T) {
+	for _, d := range datapaths() {
+		t.Run(strings.Join(d[:], " to "), func(t *testing.T) { testSteering(t, d) })
+	}
+}
+
+func testSteering(t *testing.T, d [2]string) {
 	const byPort = `tunnels: [gold, silver]
     steer: [{protocol: udp, destination-port: 5060, tunnel: gold}]`
-	w := drawTwoWays(t, datapaths()[0], byPort)
+	w := drawTwoWays(t, d, byPort)
 	w.awaitSpread("gold", "silver")
 	gold, silver := 0, 1
 	w.expect("voice", 5060, gold)

@@ -17,6 +17,7 @@ import (
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/bundle"
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
 	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/nsp"
@@ -89,6 +90,9 @@ func tryDatapath(kind pseudowire.Kind) (err error) {
 		if dp, err = l2tpeth.Open(l2tpeth.Options{}); err == nil {
 			dp, err = mssclamp.Wrap(dp, mssclamp.Options{})
 		}
+		if err == nil {
+			dp, err = bundle.Wrap(dp, bundle.Options{})
+		}
 	} else {
 		dp, err = tcbpf.Open(tcbpf.Options{BPFDir: "/sys/fs/bpf/pwd"})
 	}
@@ -112,7 +116,7 @@ func tryDatapath(kind pseudowire.Kind) (err error) {
 	for _, set := range []func() error{
 		func() error {
 			limits := pseudowire.Limits{UnknownUnicast: 1000}
-			return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: pwDevice, Service: pseudowire.Service{Limits: limits}})
+			return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: pwDevice, Several: true, Service: pseudowire.Service{Limits: limits}})
 		},
 		func() error {
 			return dp.SetTunnel(pseudowire.Tunnel{
