@@ -63,20 +63,32 @@ type skBuff struct {
 	Rest                                                                                  [31]uint32
 }
 
+// Asked is a frame that is only asked about.
+type Asked struct {
+	// Octets are the frame's from its destination address on.
+	Octets []byte
+	// Popped says that a tag has come off it, whose priority bits were PCP.
+	Popped bool
+	PCP    uint8
+}
+
 // Classify asks the program what would become of a frame that comes to the outer end of a
-// pseudowire, from its destination address on. Nothing is sent or counted.
-func (o *Objects) Classify(outer uint32, frame []byte) (Classified, error) {
+// pseudowire. Nothing is sent or counted.
+func (o *Objects) Classify(outer uint32, frame Asked) (Classified, error) {
 	cb, err := foretell(o.classify, outer, frame)
 	return Classified{Rule: cb[0], TOS: uint8(cb[2]), Refused: cb[2] &^ 0xff, Priority: cb[3], Session: cb[4]}, err
 }
 
 // foretell runs a program on a frame that comes to an outer end, and returns its answer.
-func foretell(p *ebpf.Program, outer uint32, frame []byte) (cb [5]uint32, err error) {
+func foretell(p *ebpf.Program, outer uint32, frame Asked) (cb [5]uint32, err error) {
 	in, out := skBuff{Mark: outer}, skBuff{}
-	data := make([]byte, len(frame)+256)
-	code, err := p.Run(&ebpf.RunOptions{Data: frame, DataOut: data, Context: in, ContextOut: &out, Repeat: 1})
+	if frame.Popped {
+		in.CB[0] = 1 + uint32(frame.PCP)
+	}
+	data := make([]byte, len(frame.Octets)+256)
+	code, err := p.Run(&ebpf.RunOptions{Data: frame.Octets, DataOut: data, Context: in, ContextOut: &out, Repeat: 1})
 	if errors.Is(err, unix.EINVAL) {
-		return cb, fmt.Errorf("the kernel takes no frame of %d octets for one: it wants the headers whole: %w", len(frame), err)
+		return cb, fmt.Errorf("the kernel takes no frame of %d octets for one: it wants the headers whole: %w", len(frame.Octets), err)
 	}
 	if err != nil {
 		return cb, fmt.Errorf("run the classifier: %w", err)

@@ -66,10 +66,8 @@ int pwd_classify(struct __sk_buff *skb)
 	__u64 key, rule, how;
 	int tos;
 
-	/* At a hook a frame's first tag is in the metadata. */
-	if (!skb->vlan_present && is_tag(skb->protocol) && lift_tag(skb))
+	if (note_asked(skb))
 		return TC_ACT_UNSPEC;
-	note_pcp(skb);
 	key = choose_way(skb, skb->mark, 1);
 	rule = say_rule();
 	if (say_how(skb, key))

@@ -45,6 +45,23 @@ struct {
 	__type(value, struct exit);
 } exits SEC(".maps");
 
+/* Frames that no session took. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost SEC(".maps");
+
+static __always_inline void count_lost(void)
+{
+	__u32 zero = 0;
+	__u64 *n = bpf_map_lookup_elem(&lost, &zero);
+
+	if (n)
+		*n += 1;
+}
+
 SEC("tc")
 int pwd_spread(struct __sk_buff *skb)
 {
@@ -56,7 +73,11 @@ int pwd_spread(struct __sk_buff *skb)
 		key = choose_way(skb, key, 0);
 		x = bpf_map_lookup_elem(&exits, &key);
 	}
-	return x ? bpf_redirect(x->device, 0) : TC_ACT_SHOT;
+	if (!x) {
+		count_lost();
+		return TC_ACT_SHOT;
+	}
+	return bpf_redirect(x->device, 0);
 }
 
 /* Says what becomes of a frame, as pwd_classify does of the eBPF datapath's (classify.h): it
@@ -70,9 +91,8 @@ int pwd_foretell(struct __sk_buff *skb)
 	struct exit *x;
 	__u32 key;
 
-	if (!skb->vlan_present && is_tag(skb->protocol) && lift_tag(skb))
+	if (note_asked(skb))
 		return TC_ACT_UNSPEC;
-	note_pcp(skb);
 	key = choose_way(skb, skb->mark, 1);
 	x = bpf_map_lookup_elem(&exits, &key);
 	s = scratch();

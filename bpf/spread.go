@@ -1,6 +1,10 @@
 package bpf
 
-import "github.com/cilium/ebpf"
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
 
 // Exit is where frames of a pseudowire with several sessions leave (spread.c).
 type Exit = spreadExit
@@ -18,6 +22,7 @@ type Spread struct {
 	// Steers are the rules of pseudowires, by ifindex of the outer end.
 	Steers Table[uint32, Steer]
 
+	lost       *ebpf.Map
 	foretell   *ebpf.Program
 	collection *ebpf.Collection
 }
@@ -36,7 +41,21 @@ func LoadSpread() (*Spread, error) {
 	programs, maps := s.collection.Programs, s.collection.Maps
 	s.Program, s.foretell = programs[spreadProgPwdSpread], programs[spreadProgPwdForetell]
 	s.Exits.m, s.Steers.m = maps[spreadMapExits], maps[spreadMapSteers]
+	s.lost = maps[spreadMapLost]
 	return s, nil
+}
+
+// Lost are the frames that no session took.
+func (s *Spread) Lost() (uint64, error) {
+	var perCPU []uint64
+	if err := s.lost.Lookup(uint32(0), &perCPU); err != nil {
+		return 0, fmt.Errorf("read map %s: %w", s.lost, err)
+	}
+	sum := uint64(0)
+	for _, n := range perCPU {
+		sum += n
+	}
+	return sum, nil
 }
 
 // Close gives up the handles. What is attached stays.
@@ -46,9 +65,9 @@ func (s *Spread) Close() error {
 }
 
 // Classify asks the program what would become of a frame that comes to the outer end of a
-// pseudowire, from its destination address on: by which rule, and over which session. Nothing
+// pseudowire: by which rule, and over which session. Nothing
 // is sent or counted.
-func (s *Spread) Classify(outer uint32, frame []byte) (Classified, error) {
+func (s *Spread) Classify(outer uint32, frame Asked) (Classified, error) {
 	cb, err := foretell(s.foretell, outer, frame)
 	return Classified{Rule: cb[0], Session: cb[4]}, err
 }

@@ -109,6 +109,7 @@ type spreadSteer struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	spreadMapExits        = "exits"
+	spreadMapLost         = "lost"
 	spreadMapPauses       = "pauses"
 	spreadMapScratches    = "scratches"
 	spreadMapSteers       = "steers"
@@ -167,6 +168,7 @@ type spreadProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type spreadMapSpecs struct {
 	Exits     *ebpf.MapSpec `ebpf:"exits"`
+	Lost      *ebpf.MapSpec `ebpf:"lost"`
 	Pauses    *ebpf.MapSpec `ebpf:"pauses"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 	Steers    *ebpf.MapSpec `ebpf:"steers"`
@@ -199,6 +201,7 @@ func (o *spreadObjects) Close() error {
 // It can be passed to loadSpreadObjects or ebpf.CollectionSpec.LoadAndAssign.
 type spreadMaps struct {
 	Exits     *ebpf.Map `ebpf:"exits"`
+	Lost      *ebpf.Map `ebpf:"lost"`
 	Pauses    *ebpf.Map `ebpf:"pauses"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
 	Steers    *ebpf.Map `ebpf:"steers"`
@@ -207,6 +210,7 @@ type spreadMaps struct {
 func (m *spreadMaps) Close() error {
 	return _SpreadClose(
 		m.Exits,
+		m.Lost,
 		m.Pauses,
 		m.Scratches,
 		m.Steers,

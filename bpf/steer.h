@@ -110,10 +110,33 @@ static __always_inline __u64 word(__u64 octets)
 	return bpf_be64_to_cpu(octets);
 }
 
-/* Notes the priority bits of the frame's first tag, before it comes off. */
+/* Notes the priority bits of the frame's first tag, before it comes off, or if it has. */
 static __always_inline void note_pcp(struct __sk_buff *skb)
 {
+	__u32 mark = skb->mark;
+
 	skb->cb[0] = skb->vlan_present ? skb->vlan_tci >> VLAN_PCP_SHIFT & 7 : NO_PCP;
+	if ((mark & POPPED_MASK) != POPPED)
+		return;
+	skb->cb[0] = mark & 7;
+	skb->mark = 0;
+	/* Lest the compiler makes one of this and the next mark, at an offset from the context. */
+	asm volatile("" ::: "memory");
+}
+
+/* The same of a frame that is only asked about, with which comes a mark of its own, and in cb
+ * one more than the priority bits of a tag that has come off, or 0. At a hook a frame's first
+ * tag is in the metadata.
+ */
+static __always_inline int note_asked(struct __sk_buff *skb)
+{
+	if (!skb->vlan_present && is_tag(skb->protocol) && lift_tag(skb))
+		return -1;
+	if (skb->cb[0])
+		skb->cb[0] -= 1;
+	else
+		note_pcp(skb);
+	return 0;
 }
 
 /* Takes a tag's number in, if it is the first that stays on. */

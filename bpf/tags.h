@@ -68,10 +68,14 @@ static __always_inline int is_admitted(struct __sk_buff *skb, const struct servi
 
 static __always_inline int take_tags_off(struct __sk_buff *skb, const struct service *s)
 {
+	struct tags t = {};
+
 	if (!(s->flags & SERVICE_PUSH))
 		return 0;
+	read_tags(skb, &t);
 	if (bpf_skb_vlan_pop(skb))
 		return -1;
+	skb->mark = POPPED | (t.outer >> VLAN_PCP_SHIFT & 7);
 	/* The next tag has taken its place. */
 	return s->flags & SERVICE_INNER ? bpf_skb_vlan_pop(skb) : 0;
 }

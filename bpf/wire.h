@@ -33,6 +33,12 @@
 #define L2TP_SUBLAYER_LEN 4
 #define L2TP_NUMBER_MASK 0x00ffffff
 
+/* The mark of frames whose first tag has come off before they get to the datapath (nsp.c):
+ * that tag's priority bits are its last ones.
+ */
+#define POPPED 0x70770010
+#define POPPED_MASK 0xfffffff8
+
 struct l2tphdr {
 	__be16 flags;
 	__be16 reserved;

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
@@ -32,10 +33,10 @@ func (a *Agent) classify(r *api.ClassifyRequest) ([]api.Classification, error) {
 	if !ok {
 		return nil, oneSession
 	}
-	tag := a.deviceOf(w, a.datapaths[w.kind]).VLAN
+	device := a.deviceOf(w, a.datapaths[w.kind])
 	var all []api.Classification
 	for _, frame := range r.Frames {
-		c, err := dp.Classify(w.Name, withTag(frame, tag))
+		c, err := dp.Classify(w.Name, pseudowire.Frame{Octets: atDevice(frame, w.Attachment.VLAN, &device)})
 		if errors.Is(err, errors.ErrUnsupported) {
 			return nil, oneSession
 		}
@@ -63,13 +64,30 @@ func (a *Agent) classified(w *wire, c *pseudowire.Classified) api.Classification
 	return v
 }
 
+// atDevice is a frame from an attachment circuit of a VLAN, if vid is not 0, as it comes to the
+// device.
+func atDevice(frame []byte, vid uint16, device *pseudowire.Pseudowire) []byte {
+	switch s := &device.Service; {
+	case vid == 0 || s.Protocol != 0:
+		return frame
+	case device.VLAN != 0 || s.Push || s.Rewrite:
+		return withTag(frame, vid)
+	}
+	return withoutTag(frame, vid)
+}
+
+// withoutTag is a frame whose tag a VLAN device or the bridge has taken off.
+func withoutTag(frame []byte, vid uint16) []byte {
+	if len(frame) < 18 || binary.BigEndian.Uint16(frame[12:]) != 0x8100 || binary.BigEndian.Uint16(frame[14:])&0x0fff != vid {
+		return frame
+	}
+	return slices.Concat(frame[:12], frame[16:])
+}
+
 // withTag is a frame as it comes to a device that carries the attachment circuit's own tag: one
 // that a host has sent without it gets it, and a priority tag becomes it (IEEE 802.1Q, Section
 // 9.6).
 func withTag(frame []byte, vid uint16) []byte {
-	if vid == 0 {
-		return frame
-	}
 	out := append([]byte{}, frame...)
 	if binary.BigEndian.Uint16(out[12:]) == 0x8100 && len(out) >= 16 {
 		switch tci := binary.BigEndian.Uint16(out[14:]); tci & 0x0fff {

@@ -25,7 +25,7 @@ func (a Above) CrossConnected(name string) bool {
 }
 
 // Classify is the datapath's; the error is errors.ErrUnsupported where it has none.
-func (a Above) Classify(name string, frame []byte) (Classified, error) {
+func (a Above) Classify(name string, frame Frame) (Classified, error) {
 	if c, ok := a.Datapath.(Classifier); ok {
 		return c.Classify(name, frame)
 	}

@@ -26,7 +26,16 @@ type Classified struct {
 
 // Classifier is a Datapath that can say what would become of a frame.
 type Classifier interface {
-	// Classify looks at a frame from its destination address on, as it comes to the device of
-	// a pseudowire. Nothing is sent or counted.
-	Classify(pseudowire string, frame []byte) (Classified, error)
+	// Classify looks at a frame as it comes to the device of a pseudowire. Nothing is sent or
+	// counted.
+	Classify(pseudowire string, frame Frame) (Classified, error)
+}
+
+// Frame is one that is asked about.
+type Frame struct {
+	// Octets are the frame's from its destination address on.
+	Octets []byte
+	// Popped says that a tag has come off it, whose priority bits were PCP.
+	Popped bool
+	PCP    uint8
 }

@@ -392,6 +392,26 @@ func (d *Datapath) Heed(held func(thing string) bool) {
 	d.strays.Heed(held)
 }
 
+// Global is the datapath's, with the frames that no session took.
+func (d *Datapath) Global() (map[string]uint64, error) {
+	all, err := d.Datapath.Global()
+	if err != nil {
+		return nil, err
+	}
+	lost, err := d.programs.Lost()
+	if err != nil {
+		return nil, fmt.Errorf("bundle: %w", err)
+	}
+	if lost > 0 {
+		all = maps.Clone(all)
+		if all == nil {
+			all = map[string]uint64{}
+		}
+		all[pseudowire.DropNotTransmit] += lost
+	}
+	return all, nil
+}
+
 // Close gives up handles; what is attached stays.
 func (d *Datapath) Close() error {
 	d.nl.Close()

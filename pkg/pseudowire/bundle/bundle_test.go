@@ -33,6 +33,9 @@ func (*kernel) Cleanup() error                    { return nil }
 func (*kernel) Refresh() error                    { return nil }
 func (*kernel) Repairs() []drift.Repair           { return nil }
 func (*kernel) Heed(func(string) bool)            {}
+func (*kernel) Global() (map[string]uint64, error) {
+	return map[string]uint64{pseudowire.DropNotTransmit: 1}, nil
+}
 func (k *kernel) SetPseudowire(p pseudowire.Pseudowire) error {
 	k.pseudowires[p.Name] = p
 	return nil

@@ -168,12 +168,12 @@ func (d *Datapath) forget(w *wire) error {
 
 // Classify asks the program that the frames of a pseudowire with several sessions come to; the
 // error is the datapath's for others.
-func (d *Datapath) Classify(name string, frame []byte) (pseudowire.Classified, error) {
+func (d *Datapath) Classify(name string, frame pseudowire.Frame) (pseudowire.Classified, error) {
 	w := d.wires[name]
 	if w == nil || !w.Several {
 		return d.Above.Classify(name, frame)
 	}
-	c, err := d.programs.Classify(uint32(w.outer), frame)
+	c, err := d.programs.Classify(uint32(w.outer), bpf.Asked(frame))
 	if err != nil {
 		return pseudowire.Classified{}, &Error{"classify a frame of", name, err}
 	}

@@ -11,7 +11,10 @@ import (
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/nsp"
+	"github.com/pwd-project/pwd/pkg/pseudowire/spread"
 	"github.com/pwd-project/pwd/pkg/steer"
+	"github.com/pwd-project/pwd/pkg/vlan"
 	"github.com/pwd-project/pwd/test/steermodel"
 )
 
@@ -73,7 +76,7 @@ func TestSteerByRules(t *testing.T) {
 			if rule >= 0 {
 				tunnels = rules[rule].Tunnels
 			}
-			got, err := b.d.Classify("x", f.Octets)
+			got, err := b.d.Classify("x", pseudowire.Frame{Octets: f.Octets})
 			b.must(err)
 			if got.Rule != rule || !slices.Contains(tunnels, got.Tunnel) || got.Dropped != "" || threeTunnels[got.Session-1] != got.Tunnel {
 				t.Errorf("frame %x: %+v\nit is %+v\nrule %d (tunnels %v) of %v", f.Octets, got, f, rule, tunnels, rules)
@@ -101,6 +104,62 @@ func TestSteerByRules(t *testing.T) {
 	}
 	if hits[-1] == 0 || hits[0] == 0 || len(hits) < 5 || len(taken) != 3 {
 		t.Errorf("how often each rule: %v, each tunnel: %v", hits, taken)
+	}
+}
+
+// Rules see the priority bits of a tag that native service processing takes off before.
+func TestSteerByPoppedPriority(t *testing.T) {
+	b := steered(t)
+	var served *nsp.Datapath
+	b.do(func() (err error) {
+		served, err = nsp.Wrap(b.d)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { served.Close() })
+		return served.SetPseudowire(pseudowire.Pseudowire{
+			Name: "x", Device: "pw-x", Several: true, Service: pseudowire.Service{Filter: true, VLANs: vlan.Of(vlan.Range{First: 100, Last: 100}), Push: true},
+			Steer: &pseudowire.Steer{Tunnels: threeTunnels, Rules: []steer.Rule{toTunnel("gold", steer.Match{PCP: []uint8{5}}), toTunnel("silver", steer.Match{PCP: []uint8{0}})}},
+		})
+	})
+	plain := typed(0x88b5, 0)
+	for _, tt := range []struct {
+		name    string
+		tags    []byte
+		rest    []byte
+		session uint32
+	}{
+		{"priority 5", []byte{0x81, 0, 0xa0, 100}, nil, 1},
+		{"priority 0", []byte{0x81, 0, 0, 100}, nil, 2},
+		{"priority 7", []byte{0x81, 0, 0xe0, 100}, nil, 3},
+		{"priority 5, and 0 of a second tag", []byte{0x81, 0, 0xa0, 100}, []byte{0x81, 0, 0, 7}, 1},
+	} {
+		frame := slices.Concat(plain[:12], tt.tags, tt.rest, plain[12:])
+		if got, err := served.Classify("x", pseudowire.Frame{Octets: frame}); err != nil || got.Session != tt.session {
+			t.Errorf("%s: %+v, %v", tt.name, got, err)
+		}
+		captures := b.captured()
+		b.must(b.ns.Link("pw-x").Send(frame))
+		frames, err := captures[tt.session].WaitCount(b.within(), 1)
+		if err != nil || !bytes.Equal(frames[0].Data, slices.Concat(plain[:12], tt.rest, plain[12:])) {
+			t.Errorf("%s: %+v, %v", tt.name, frames, err)
+		}
+		for _, c := range captures {
+			if _, err := c.Stop(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// A frame whose way has gone is counted.
+func TestSteerCounts(t *testing.T) {
+	b := steered(t, toTunnel("gold", steer.Match{EtherTypes: []uint16{0x88b5}}))
+	b.must(b.d.programs.Exits.Delete(spread.Pair{Outer: b.d.wires["x"].outer}.Key(0)))
+	b.must(b.lan.Send(typed(0x88b5, 0)))
+	b.goes("another one", 0x88b6, 3)
+	if got, err := b.d.Global(); err != nil || got[pseudowire.DropNotTransmit] != 2 {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 
@@ -159,7 +218,7 @@ func TestSteerStandsIn(t *testing.T) {
 	b.pseudowire(true) // one sends
 	b.session(1, "gold", true)
 	b.passes(1)
-	if got, err := b.d.Classify("x", typed(0x88b6, 0)); err != nil || got.Rule != -1 || got.Session != 1 {
+	if got, err := b.d.Classify("x", pseudowire.Frame{Octets: typed(0x88b6, 0)}); err != nil || got.Rule != -1 || got.Session != 1 {
 		t.Errorf("without rules: %+v, %v", got, err)
 	}
 	b.rules(first, second)
@@ -266,7 +325,7 @@ func TestSteerRefusals(t *testing.T) {
 	b.nothing()
 	b.pseudowire(false)
 	b.session(1, "gold", true)
-	if _, err := b.d.Classify("x", typed(0x88b5, 0)); !errors.Is(err, errors.ErrUnsupported) {
+	if _, err := b.d.Classify("x", pseudowire.Frame{Octets: typed(0x88b5, 0)}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("classify without rules: %v", err)
 	}
 }

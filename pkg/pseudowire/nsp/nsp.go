@@ -8,6 +8,7 @@ package nsp
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -29,6 +30,7 @@ const (
 	// filterPriority is behind that of the datapaths' programs.
 	filterPriority = 0x7065
 	tpid8021Q      = 0x8100
+	tpid8021AD     = 0x88a8
 )
 
 // ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
@@ -144,6 +146,35 @@ func (d *Datapath) RemovePseudowires(names ...string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Classify is the datapath's, of a frame whose tags have come off as the service takes them off.
+func (d *Datapath) Classify(name string, frame pseudowire.Frame) (pseudowire.Classified, error) {
+	if w := d.wires[name]; w != nil && w.Service.Push {
+		tags := 1
+		if w.Service.Inner != 0 {
+			tags = 2
+		}
+		for range tags {
+			frame = popped(frame)
+		}
+	}
+	return d.Above.Classify(name, frame)
+}
+
+// popped is a frame without its first tag, if it has one.
+func popped(f pseudowire.Frame) pseudowire.Frame {
+	if len(f.Octets) < 18 {
+		return f
+	}
+	if tpid := binary.BigEndian.Uint16(f.Octets[12:]); tpid != tpid8021Q && tpid != tpid8021AD {
+		return f
+	}
+	if !f.Popped {
+		f.Popped, f.PCP = true, f.Octets[14]>>5
+	}
+	f.Octets = slices.Concat(f.Octets[:12], f.Octets[16:])
+	return f
 }
 
 // Counters are the datapath's, with what services have dropped.

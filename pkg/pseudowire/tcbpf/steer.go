@@ -109,7 +109,7 @@ func (d *Datapath) deleteSteering(dev *device) error {
 }
 
 // Classify says what would become of a frame.
-func (d *Datapath) Classify(name string, frame []byte) (pseudowire.Classified, error) {
+func (d *Datapath) Classify(name string, frame pseudowire.Frame) (pseudowire.Classified, error) {
 	var out pseudowire.Classified
 	fail := func(err error) (pseudowire.Classified, error) {
 		return out, &Error{Op: "classify a frame of pseudowire", Object: name, Err: err}
@@ -118,7 +118,7 @@ func (d *Datapath) Classify(name string, frame []byte) (pseudowire.Classified, e
 	if dev == nil {
 		return fail(ErrUnknown)
 	}
-	c, err := d.objs.Classify(uint32(dev.pair.outer), frame)
+	c, err := d.objs.Classify(uint32(dev.pair.outer), bpf.Asked(frame))
 	if err != nil {
 		return fail(err)
 	}

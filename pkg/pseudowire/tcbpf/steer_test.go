@@ -81,7 +81,7 @@ func checkSteered(t *testing.T, s *site, f *steermodel.Frame, rules []steer.Rule
 	}
 	var got pseudowire.Classified
 	var err error
-	s.do(func() { got, err = s.dp.Classify(pseudowireName, f.Octets) })
+	s.do(func() { got, err = s.dp.Classify(pseudowireName, pseudowire.Frame{Octets: f.Octets}) })
 	if err != nil {
 		t.Fatalf("%x: %v", f.Octets, err)
 	}
