@@ -7,11 +7,18 @@
 //	                         └─ pwl-…  session in tunnel silver
 //
 // The pseudowire's device is one end of a veth pair, as with the eBPF datapath. What comes
-// to the other end is redirected to the device of the session that sends; what the devices of
-// all sessions receive is redirected to the other end, standby or not, so that nothing is lost
-// while both ends of the pseudowire change over. Each is an eBPF program of three instructions,
-// which names one device; the kernel replaces it between two frames. Without a session that
-// sends, the other end is down, and the pseudowire's device has no carrier.
+// to the other end is sent out of the device of the session that sends, or with rules
+// (pseudowire.Steer) of one of those that do, by the program of bpf/spread.c. What the devices
+// of all sessions receive is redirected to the other end, standby or not, so that nothing is lost
+// while both ends of the pseudowire change over; each has a program of three instructions for
+// that, which names the other end. Without a session that sends, the other end is down, and the
+// pseudowire's device has no carrier.
+//
+// # Restarts
+//
+// Nothing is pinned: the programs of an earlier process, which are attached, go on with its maps.
+// They are replaced once it is known where frames leave: with rules, when all sessions are set,
+// or at Prune. Flows that were about to go over to a tunnel that had come back go over then.
 //
 // # Objects
 //
