@@ -21,4 +21,4 @@ package bpf
 
 // Layout is the version of the maps' layouts (maps.h). It is part of the name
 // under which they are pinned: maps of another layout are not taken over.
-const Layout = 7
+const Layout = 8

@@ -266,6 +266,17 @@ __noinline int send_ip6_fragments(struct __sk_buff *skb, __u32 device, __u32 len
 	return send_fragments(skb, device, len, 1);
 }
 
+/* The way of a frame that was sent into the lane over one: another, if that takes none any more. */
+__noinline int way_in_lane(struct __sk_buff *skb, __u32 key)
+{
+	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &key);
+	const __u32 takes = TX_ESTABLISHED | TX_RESOLVED;
+
+	if (!(key & WAY) || (tx && (tx->flags & takes) == takes))
+		return key;
+	return choose_way(skb, (key & ~WAY) >> WAY_SHIFT, 1);
+}
+
 /* Frames that come out of the lane, where nothing is left to the device any more. */
 __noinline int encap_apart(struct __sk_buff *skb, __u32 device)
 {
@@ -351,7 +362,7 @@ int pwd_lane(struct __sk_buff *skb)
 		return leave_lane(skb, device & ~LANE_LEAVE);
 	if (device != LANE_DECAP && device != LANE_REASSEMBLED) {
 		skb->cb[0] = device >> LANE_PCP_SHIFT & 7;
-		return encap_apart(skb, device & LANE_DEVICE);
+		return encap_apart(skb, way_in_lane(skb, device & LANE_DEVICE));
 	}
 	action = decap_in_lane(skb);
 	end_turn(skb);

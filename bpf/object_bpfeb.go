@@ -77,6 +77,7 @@ type objectOrder struct {
 type objectPausing struct {
 	_    structs.HostLayout
 	Last uint64
+	Way  uint64
 }
 
 type objectPausingKey struct {
@@ -218,15 +219,16 @@ type objectScratch struct {
 }
 
 type objectSteer struct {
-	_     structs.HostLayout
-	Until uint64
-	Flags uint32
-	Count uint32
-	Ways  uint32
-	Was   uint32
-	Only  uint32
-	Pad   uint32
-	Way   [8]struct {
+	_      structs.HostLayout
+	Until  uint64
+	Change uint64
+	Flags  uint32
+	Count  uint32
+	Ways   uint32
+	Was    uint32
+	Only   uint32
+	Up     uint32
+	Way    [8]struct {
 		_    structs.HostLayout
 		Seed uint64
 		Key  uint32

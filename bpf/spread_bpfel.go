@@ -23,6 +23,7 @@ type spreadExit struct {
 type spreadPausing struct {
 	_    structs.HostLayout
 	Last uint64
+	Way  uint64
 }
 
 type spreadPausingKey struct {
@@ -60,15 +61,16 @@ type spreadScratch struct {
 }
 
 type spreadSteer struct {
-	_     structs.HostLayout
-	Until uint64
-	Flags uint32
-	Count uint32
-	Ways  uint32
-	Was   uint32
-	Only  uint32
-	Pad   uint32
-	Way   [8]struct {
+	_      structs.HostLayout
+	Until  uint64
+	Change uint64
+	Flags  uint32
+	Count  uint32
+	Ways   uint32
+	Was    uint32
+	Only   uint32
+	Up     uint32
+	Way    [8]struct {
 		_    structs.HostLayout
 		Seed uint64
 		Key  uint32

@@ -65,13 +65,14 @@ struct way {
 
 struct steer {
 	__u64 until; /* when no flow has to go over any more, 0 is never (CLOCK_MONOTONIC) */
+	__u64 change; /* which change flows go over by: several, if each came before the one before was over */
 	__u32 flags; /* STEER_* */
 	__u32 count; /* of rules */
 	/* Of frames that no rule matches, as in a rule. */
 	__u32 ways;
 	__u32 was;
 	__u32 only;
-	__u32 pad;
+	__u32 up; /* bits of all ways that take frames */
 	struct way way[MAX_WAYS];
 	struct rule rule[MAX_RULES];
 };
@@ -84,8 +85,8 @@ struct {
 	__type(value, struct steer);
 } steers SEC(".maps");
 
-/* A flow that is to take another way than before, though the one that it had is still
- * there: it goes over in its first pause, in which what it has sent arrives.
+/* A flow that is to take another way than the one that it has, though that is still there: it
+ * goes over in its first pause, in which what it has sent arrives.
  */
 struct pausing_key {
 	__u64 flow;
@@ -93,7 +94,8 @@ struct pausing_key {
 };
 
 struct pausing {
-	__u64 last; /* when its last frame came, 0 when it has gone over */
+	__u64 last; /* when its last frame came */
+	__u64 way;  /* the key of the one that it has */
 };
 
 #define FLOW_PAUSE 200000000ULL
@@ -380,26 +382,26 @@ static __noinline __u32 heaviest(const struct steer *st, __u64 flow, __u32 ways)
 	return key;
 }
 
-/* Says whether a flow has had its pause, or counts this frame. */
-static __noinline int has_paused(__u64 flow, __u64 change)
+/* The way of a flow that is to take the one with that key, while flows go over. */
+static __noinline __u32 way_meanwhile(const struct steer *st, __u64 flow, __u64 change,
+				      __u32 key, __u32 was)
 {
-	struct pausing_key key = {.flow = flow, .change = change};
+	struct pausing_key k = {.flow = flow, .change = change};
 	__u64 now = bpf_ktime_get_ns();
-	struct pausing *p = bpf_map_lookup_elem(&pauses, &key);
+	struct pausing *p = bpf_map_lookup_elem(&pauses, &k);
 	struct pausing first = {.last = now};
 
 	if (!p) {
-		bpf_map_update_elem(&pauses, &key, &first, BPF_ANY);
-		return 0;
+		first.way = heaviest(st, flow, was);
+		if (!first.way || first.way == key)
+			return key;
+		bpf_map_update_elem(&pauses, &k, &first, BPF_ANY);
+		return first.way;
 	}
-	if (!p->last)
-		return 1;
-	if (now - p->last > FLOW_PAUSE) {
-		p->last = 0;
-		return 1;
-	}
+	if (now - p->last > FLOW_PAUSE || !(st->up >> (p->way & (MAX_WAYS - 1)) & 1))
+		p->way = key;
 	p->last = now;
-	return 0;
+	return p->way;
 }
 
 /* The key of the way that a frame of a steered pseudowire takes, or of the pseudowire; once
@@ -410,7 +412,7 @@ __noinline int choose_way(struct __sk_buff *skb, __u32 device, __u32 settled)
 	struct steer *st = bpf_map_lookup_elem(&steers, &device);
 	struct scratch *s = scratch();
 	struct search x;
-	__u32 key, old;
+	__u32 key;
 	__u64 flow;
 
 	if (!s)
@@ -430,11 +432,9 @@ __noinline int choose_way(struct __sk_buff *skb, __u32 device, __u32 settled)
 		return s->steering.only;
 	flow = flow_of(&s->steering.headers);
 	key = heaviest(st, flow, s->steering.ways);
-	if (!settled && st->until && bpf_ktime_get_ns() < st->until) {
-		old = heaviest(st, flow, s->steering.was);
-		if (old && old != key && !has_paused(flow, st->until + device))
-			key = old;
-	}
+	if (!settled && st->until && bpf_ktime_get_ns() < st->until)
+		key = way_meanwhile(st, flow, st->change + device, key,
+				    s->steering.was);
 	/* Lest another pseudowire's rules were read, that have taken the place of these. */
 	return (key & ~WAY) >> WAY_SHIFT == device ? key : device;
 }

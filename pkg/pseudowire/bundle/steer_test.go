@@ -215,6 +215,20 @@ func TestSteerStandsIn(t *testing.T) {
 	time.Sleep(2 * flowPause)
 	b.goes("a flow after a pause", 0x88b7, 4)
 
+	// A flow that has gone over, and is to go over once more before the others have: to where it
+	// has gone in the meantime, first.
+	b.session(1, "gold", false)
+	b.session(2, "silver", false)
+	b.goes("rule 1, lead alone being up", 0x88b5, 4)
+	b.session(2, "silver", true)
+	b.goes("a flow under way", 0x88b5, 4)
+	time.Sleep(2 * flowPause)
+	b.goes("a flow after a pause", 0x88b5, 2)
+	b.session(1, "gold", true)
+	b.goes("a flow under way once more", 0x88b5, 2)
+	time.Sleep(2 * flowPause)
+	b.goes("a flow after another pause", 0x88b5, 1)
+
 	b.pseudowire(true) // one sends
 	b.session(1, "gold", true)
 	b.passes(1)

@@ -94,8 +94,9 @@ func (t *Table) Write(p Pair, s *pseudowire.Steer, up uint32, put func(*bpf.Stee
 		}
 		if known && !sameWays(last, next) && goOver(last, next, up, now) {
 			next.Until = now + uint64(takeOver)
+			next.Change = next.Until
 			if last.Until > now {
-				next.Until = last.Until
+				next.Change = last.Change
 			}
 		}
 	}
@@ -109,7 +110,7 @@ func (t *Table) Write(p Pair, s *pseudowire.Steer, up uint32, put func(*bpf.Stee
 // compile makes of the terms of rules what the program looks at.
 func compile(p Pair, s *pseudowire.Steer, terms []steer.Term, up uint32) *bpf.Steer {
 	tunnels := s.Tunnels
-	out := &bpf.Steer{Count: uint32(len(terms))}
+	out := &bpf.Steer{Count: uint32(len(terms)), Up: up}
 	if p.Popped {
 		out.Flags |= bpf.SteerPopped
 	}
