@@ -112,7 +112,7 @@ func TestSteerByPoppedPriority(t *testing.T) {
 	b := steered(t)
 	var served *nsp.Datapath
 	b.do(func() (err error) {
-		served, err = nsp.Wrap(b.d)
+		served, err = nsp.Wrap(b.d, nsp.Options{})
 		if err != nil {
 			return err
 		}
