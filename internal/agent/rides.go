@@ -35,6 +35,9 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 		r := w.on(want.Tunnel)
 		if r == nil {
 			r = &ride{}
+			if p.Steered() {
+				a.adoptSilence(r, p, want.Tunnel)
+			}
 		}
 		remarked := r.session != nil && r.Marking != want.Marking
 		r.Ride, r.signalled = want, false
@@ -80,6 +83,17 @@ func (a *Agent) adoptChoice(w *wire, name string) {
 			w.redundancy.adopt(i)
 		}
 	}
+}
+
+// adoptSilence spares a tunnel that was silent to an earlier daemon until something is heard.
+func (a *Agent) adoptSilence(r *ride, p *topology.Pseudowire, tunnel string) {
+	if a.former[rideName(tunnel, p.Name)]&l2tpv3.CircuitPSNRxFault != 0 {
+		r.deaf, r.failed = true, nothingYet(tunnel, p.Peer)
+	}
+}
+
+func nothingYet(tunnel, peer string) string {
+	return fmt.Sprintf("tunnel %s: nothing heard from %s yet", tunnelName(tunnel), peer)
 }
 
 // noteFormer keeps how the sessions were signalled that an earlier daemon left. Whether
@@ -293,7 +307,9 @@ func (a *Agent) sightOf(now time.Time, w *wire, r *ride) sight {
 	case r.state != control.SessionEstablished || !up:
 		s.why = fmt.Sprintf("tunnel %s: %s", name, a.whyRide(w, r))
 	case !chosen && !heard.After(a.restored):
-		s.why = fmt.Sprintf("tunnel %s: nothing heard from %s yet", name, w.Peer)
+		s.why = nothingYet(r.Tunnel, w.Peer)
+	case w.Steered() && r.deaf && !heard.After(a.restored):
+		s.deaf, s.why = true, nothingYet(r.Tunnel, w.Peer)
 	case silent(now, heard, hello):
 		s.deaf = true
 		s.why = fmt.Sprintf("tunnel %s: nothing heard from %s for %v", name, w.Peer, now.Sub(heard).Round(time.Second/10))

@@ -56,8 +56,20 @@ func testSteering(t *testing.T, d [2]string) {
 	w.cut(gold)
 	w.awaitSpread("silver")
 	w.expect("voice, gold being down", 5061, silver)
+	// A daemon that starts anew knows of the silence: it has nothing to tell of it.
+	if err := w.sites[0].Stop(within(t, 30*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.sites[0].Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitSpread("silver")
+	w.send(5061, 10)
 	w.mend(gold)
 	w.awaitSpread("gold", "silver")
+	if said, err := w.sites[0].Pwctl(within(t, 30*time.Second), "events"); err != nil || strings.Contains(said, "spares tunnel gold") {
+		t.Errorf("events: %v\n%s", err, said)
+	}
 	w.expect("voice, gold being back", 5061, gold)
 }
 
