@@ -256,7 +256,7 @@ func TestSteerStandsIn(t *testing.T) {
 	if now := b.ns.Link("pw-x").Index; now != index {
 		t.Errorf("the device was made anew: %d, it was %d", now, index)
 	}
-	b.do(func() error { return b.d.RemovePseudowire("x") })
+	b.do(func() error { return b.d.RemovePseudowires("x") })
 	b.nothing()
 	for name, table := range map[string]interface{ Keys() ([]uint32, error) }{"exits": b.d.programs.Exits, "steers": b.d.programs.Steers} {
 		if keys, err := table.Keys(); err != nil || len(keys) > 0 {
