@@ -112,10 +112,19 @@ func (w *writer) peer(addr netip.Addr) string {
 	if name, known := w.sites[addr]; known {
 		return name
 	}
-	name := nameOf("peer-" + addr.String())
+	name := peerName(addr)
+	if name == w.site {
+		name = "far-" + name
+	}
 	w.sites[addr] = name
 	w.peers = append(w.peers, addr)
 	return name
+}
+
+// peerName is made of the address alone, and no two addresses have the same: what an IPv6
+// address leaves out, which may be anywhere in it, is an x, which is no digit of its.
+func peerName(addr netip.Addr) string {
+	return nameOf("peer-" + strings.Replace(addr.Unmap().String(), "::", ":x:", 1))
 }
 
 func (w *writer) tunnels() string {
@@ -278,7 +287,6 @@ func (d *Definition) finish() error {
 	if len(d.Tunnels) == 0 {
 		return fmt.Errorf("there is no static tunnel in %s%s", d.From, strings.Join(append([]string{""}, d.Notes...), "; "))
 	}
-	d.note("%s", sublayerNote)
 	d.note("remove what is there before the daemon starts: both cannot have the same addresses, ports and IDs")
 	return nil
 }

@@ -27,7 +27,11 @@ func IPL2TP(text string) (*Definition, error) {
 		return nil, err
 	}
 	r.join(d)
-	return d, d.finish()
+	if err := d.finish(); err != nil {
+		return nil, err
+	}
+	d.note("%s", sublayerNote)
+	return d, nil
 }
 
 // reading is what was read: sessions come after all tunnels.

@@ -7,8 +7,11 @@ import (
 	"strings"
 )
 
-// vyosPort is VyOS's for both ends where none is said.
-const vyosPort = 5000
+// vyosPort is VyOS's for both ends where none is said, vyosMTU that of its interfaces.
+const (
+	vyosPort = 5000
+	vyosMTU  = 1488
+)
 
 // VyOS reads a configuration of VyOS: `set` commands, or the form with braces.
 func VyOS(text string) (*Definition, error) {
@@ -70,6 +73,11 @@ func (i *vyosInterface) take(d *Definition, p []string) {
 		return
 	case p[0] == "description":
 		return
+	case len(p) == 3 && p[0] == "bridge-group" && p[1] == "bridge": // before VyOS 1.2
+		d.Bridges[name] = p[2]
+		return
+	case len(p) == 1 && p[0] == "bridge-group":
+		return
 	case len(p) != 2:
 		d.note("`%s` of %s is left out", strings.Join(p, " "), name)
 		return
@@ -117,6 +125,10 @@ func (i *vyosInterface) add(d *Definition) {
 	case i.session.ID == 0 || i.session.PeerID == 0 || i.tunnel.ID == 0 || i.tunnel.PeerID == 0 || !i.tunnel.Local.IsValid() || !i.tunnel.Peer.IsValid():
 		d.note("%s is left out: it lacks an ID or an address", name)
 		return
+	}
+	if i.session.MTU == 0 {
+		i.session.MTU = vyosMTU
+		d.note("the MTU of %s is VyOS's, %d: take it out for frames of 1500 octets once its peer takes those, too", name, vyosMTU)
 	}
 	for _, t := range d.Tunnels {
 		if t.ID == i.tunnel.ID {
