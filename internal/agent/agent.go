@@ -99,6 +99,8 @@ type circuits interface {
 	Flush(pseudowire string) error
 	SetBlocked(pseudowire string, blocked bool) error
 	Port(index int) (name, pseudowire string)
+	Sides(pseudowire string) ([]bridge.Side, error)
+	SetKept(pseudowire string, to bridge.Address, kept bool) error
 	Refresh() error
 	Prune() error
 	Close() error
@@ -230,11 +232,9 @@ type Agent struct {
 	restored                time.Time
 	former                  map[string]l2tpv3.CircuitStatus
 
-	// drains are what is not to be used. loopQuiet is when loops of a bridge are believed
-	// again, looped what there was of each pseudowire.
-	drains    []drain
-	loopQuiet map[int]time.Time
-	looped    map[string]looped
+	// drains are what is not to be used.
+	drains []drain
+	loops  loops
 
 	// peers are the addresses that the topology gives to peers.
 	peers map[netip.Addr]bool
@@ -330,8 +330,7 @@ func newAgent(opt Options) *Agent {
 		unsaved:   make(map[string]bool),
 		undecided: make(map[*wire]bool),
 		redundant: make(map[*wire]bool),
-		loopQuiet: make(map[int]time.Time),
-		looped:    make(map[string]looped),
+		loops:     loops{guards: make(map[string]*watched), announce: make(map[string]time.Time)},
 		dataDue:   true,
 		patience:  defaultPatience,
 		applying:  make(chan struct{}, 1),
@@ -429,6 +428,9 @@ func (a *Agent) Close() error {
 	}
 	if a.macs != nil {
 		a.macs.news.Close()
+	}
+	if a.loops.ears != nil {
+		a.loops.ears.close()
 	}
 	if a.shaper != nil {
 		a.shaper.Close()

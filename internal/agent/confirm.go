@@ -47,6 +47,9 @@ func (a *Agent) deadline() (time.Time, bool) {
 	if !a.limitAt.IsZero() && (!ok || a.limitAt.Before(d)) {
 		d, ok = a.limitAt, true
 	}
+	if next := a.loops.next; !next.IsZero() && (!ok || next.Before(d)) {
+		d, ok = next, true
+	}
 	if !a.watchAt.IsZero() && (!ok || a.watchAt.Before(d)) {
 		d, ok = a.watchAt, true
 	}

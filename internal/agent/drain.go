@@ -29,7 +29,14 @@ type drain struct {
 	// Until is when it ends by itself, Fix what to do about it, where the daemon did it.
 	Until *time.Time `json:"until,omitempty"`
 	Fix   string     `json:"fix,omitempty"`
+	// Joined is the site whose LAN something else joins with this one's, Behind the port that it is
+	// heard behind: that ends when it is heard no more.
+	Joined string `json:"joined,omitempty"`
+	Behind string `json:"behind,omitempty"`
 }
+
+// byLoop says that the daemon did it, for a loop.
+func (d *drain) byLoop() bool { return d.Until != nil || d.Joined != "" }
 
 const (
 	kindSite       = "site"
@@ -48,7 +55,7 @@ func (d *drain) object() string { return d.Kind + " " + d.Name }
 // words say who did it and why.
 func (d *drain) words(now time.Time) string {
 	words := "drained by " + nonempty(d.By, "somebody")
-	if d.Until != nil {
+	if d.byLoop() {
 		words = "blocked"
 	}
 	words += " since " + clock(now, d.Since)
@@ -113,10 +120,10 @@ func (a *Agent) setDrains(all []drain) error {
 	a.drains = all
 	a.faults.set("what is drained", nil)
 	for _, w := range a.wires {
-		was := w.withheld != nil && w.withheld.Until != nil
+		was := w.withheld != nil && w.withheld.byLoop()
 		a.withhold(w)
 		if was && w.withheld == nil {
-			a.unblock(w)
+			a.setBlocked(w, false)
 		}
 		if w.several() {
 			a.undecided[w] = true
@@ -179,6 +186,7 @@ func (a *Agent) drainNames(r *api.DrainRequest) (targets []drain, err error) {
 		case r.Undo && i < 0:
 			return nil, &api.Error{Code: api.CodeNothingToDo, Title: "not drained", Detail: d.object() + " is not drained"}
 		case r.Undo:
+			a.releaseLoops(all[i])
 			all = slices.Delete(all, i, i+1)
 		default:
 			all = append(slices.DeleteFunc(all, same), d)

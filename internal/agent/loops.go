@@ -2,94 +2,350 @@ package agent
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/loop"
 	"github.com/pwd-project/pwd/pkg/bridge"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 )
 
-// A loop that a customer closes behind two sites shows at both: addresses move to and fro
-// between the pseudowire and a port of the LAN. The pseudowire is blocked then, for a time
-// that doubles as long as the loop is still there.
-const (
-	loopHold      = time.Minute
-	loopDoublings = 4
-	loopForgotten = time.Hour
-	// loopQuiet is for how long other loops of the bridge are not believed: what is on
-	// its way still runs around.
-	loopQuiet = time.Second
-)
-
-// looped is what is known of the loops of a pseudowire.
-type looped struct {
-	count int
-	last  time.Time
+// loops are what is known of loops that others close between the LANs of sites.
+type loops struct {
+	// guards are by network, of those where something was amiss; kept is the bridges' part in it,
+	// vlan where addresses moved last.
+	guards map[string]*watched
+	// ears are open while a guard listens.
+	ears *ears
+	// next is when guards are to be looked at, zero for never.
+	next time.Time
+	// announce are pseudowires that forward again, and when addresses are announced on them: their
+	// peers have to be told first that they do.
+	announce map[string]time.Time
 }
 
-// closeLoops blocks a pseudowire of each loop that was found.
+// announceAfter is how long it takes until a peer knows that a pseudowire forwards again.
+const announceAfter = time.Second
+
+// watched is a network where something was amiss.
+type watched struct {
+	*loop.Guard
+	vlan uint16
+	// kept is the pseudowire whose bridge keeps probes, empty for none.
+	kept string
+	// held are the pseudowires that do not forward for a moment.
+	held map[string]bool
+	// sides are where probes go and come from.
+	sides []bridge.Side
+}
+
+func randomBelow(limit time.Duration) time.Duration { return rand.N(limit) }
+
+// guard is that of a network.
+func (a *Agent) guard(network string) *watched {
+	g := a.loops.guards[network]
+	if g == nil {
+		g = &watched{Guard: loop.New(a.opt.Site, randomBelow), held: make(map[string]bool)}
+		a.loops.guards[network] = g
+	}
+	return g
+}
+
+// closeLoops has the guards know of each loop that was found.
 func (a *Agent) closeLoops(now time.Time) {
 	found := a.macs.found
 	a.macs.found = nil
 	for _, l := range found {
-		if now.Before(a.loopQuiet[l.Bridge]) {
-			continue
-		}
-		port, wire := a.bridges.Port(l.Port)
+		port, first := a.bridges.Port(l.Port)
 		another, second := a.bridges.Port(l.Another)
-		w, other := a.wires[wire], a.wires[second]
+		w, other := a.wires[first], a.wires[second]
 		if w == nil {
 			w, other = other, nil
 		}
 		if w == nil || port == "" || another == "" {
 			continue
 		}
-		if w.withheld != nil || other != nil && other.withheld != nil {
-			continue // it is open already: this is old news
+		peers := []string{w.Peer}
+		if other != nil && other.group() == w.group() {
+			peers = append(peers, other.Peer)
 		}
-		a.loopQuiet[l.Bridge] = now.Add(loopQuiet)
-		ends := [2]string{a.opt.Site, w.Peer}
-		if other != nil {
-			ends[0] = other.Peer // it is closed behind those two, not here
+		in := ""
+		if l.VLAN > 1 {
+			in = fmt.Sprintf(" in VLAN %d", l.VLAN)
 		}
-		a.block(now, w, l, [2]string{port, another}, ends)
+		g := a.guard(w.group())
+		g.vlan = l.VLAN
+		g.Suspect(now, fmt.Sprintf("%v moves to and fro between %s and %s%s", l.Address, port, another, in), peers...)
+		a.loops.next = now
 	}
 }
 
-// unblock lets the device forward again. The kernel does so by itself when its carrier
-// comes, so that an error matters little.
-func (a *Agent) unblock(w *wire) {
-	if err := a.bridges.SetBlocked(w.Name, false); err != nil {
-		a.log.Debug("cannot unblock the port", "pseudowire", w.Name, "err", err)
+// hearLoops takes what has been heard.
+func (a *Agent) hearLoops(now time.Time, e earful) {
+	for network, g := range a.loops.guards {
+		for _, s := range g.sides {
+			if s.Index != e.port || !slices.Contains(s.Tags, e.tag) {
+				continue
+			}
+			if p, is := e.probe.In(network, slices.Collect(maps.Keys(a.peersIn(network)))); is {
+				g.Heard(now, p, s.Name)
+				a.loops.next = now
+			}
+		}
 	}
 }
 
-// block blocks a pseudowire for a loop between two ports, that is closed behind two sites.
-func (a *Agent) block(now time.Time, w *wire, l bridge.Loop, ports, sites [2]string) {
-	seen := a.looped[w.Name]
-	if now.Sub(seen.last) > loopForgotten {
-		seen.count = 0
+// peersIn are the peers in a network, and whether this site gets through to each.
+func (a *Agent) peersIn(network string) map[string]bool {
+	peers := make(map[string]bool)
+	for _, w := range a.wires {
+		if w.group() == network {
+			peers[w.Peer] = a.getsThrough(w)
+		}
 	}
-	until := now.Add(loopHold << min(seen.count, loopDoublings))
-	seen.count, seen.last = seen.count+1, now
-	a.looped[w.Name] = seen
-	in := ""
-	if l.VLAN > 1 {
-		in = fmt.Sprintf(" in VLAN %d", l.VLAN)
+	return peers
+}
+
+// getsThrough says whether frames would get to the peer if nothing was blocked for a loop.
+func (a *Agent) getsThrough(w *wire) bool {
+	if w.fault != nil || w.attachFault != nil || w.circuit&l2tpv3.CircuitActive == 0 || w.withheld != nil && !w.withheld.byLoop() {
+		return false
 	}
-	d := drain{
-		Kind: kindPseudowire, Name: w.Name, Since: now, Until: &until,
-		Reason: fmt.Sprintf("a loop: %v moves to and fro between %s and %s%s", l.Address, ports[0], ports[1], in),
-		Fix:    fmt.Sprintf("find what else joins the LANs of %s and %s, and open it; then run pwctl undrain %s", sites[0], sites[1], w.Name),
+	return slices.ContainsFunc(w.rides, func(r *ride) bool {
+		return r.state == control.SessionEstablished && r.remote&l2tpv3.CircuitFaults == 0 && r.remote&(l2tpv3.CircuitActive|l2tpv3.CircuitStandby) != 0
+	})
+}
+
+// inNetwork is the pseudowire to a peer in a network.
+func (a *Agent) inNetwork(network, peer string) *wire {
+	for _, w := range a.wires {
+		if w.Peer == peer && w.group() == network {
+			return w
+		}
 	}
-	// At once: to signal it takes a while.
-	if err := a.bridges.SetBlocked(w.Name, true); err != nil {
-		a.log.Debug("cannot block the port", "pseudowire", w.Name, "err", err)
+	return nil
+}
+
+// watchLoops has the guards decide, if it is time.
+func (a *Agent) watchLoops(now time.Time) {
+	if a.loops.next.IsZero() || now.Before(a.loops.next) {
+		return
 	}
-	a.tell(api.Event{Severity: "error", Object: "pseudowire " + w.Name, Message: "blocked", Reason: d.Reason, Next: d.Fix})
-	all := slices.DeleteFunc(slices.Clone(a.drains), func(o drain) bool { return o.Kind == d.Kind && o.Name == d.Name })
-	if err := a.setDrains(append(all, d)); err != nil {
+	a.loops.next = time.Time{}
+	wanted, listens := map[string]drain{}, false
+	for _, network := range slices.Sorted(maps.Keys(a.loops.guards)) {
+		g, peers := a.loops.guards[network], a.peersIn(network)
+		v := g.Advance(now, peers)
+		for peer, b := range v.Blocked {
+			if w := a.inNetwork(network, peer); w != nil {
+				wanted[w.Name] = a.loopDrain(now, w, b)
+			}
+		}
+		a.hold(network, g, v)
+		a.listenForLoops(network, g, g.Listens(now))
+		listens = listens || g.Listens(now)
+		if v.Probe {
+			a.probeLoop(network, g, peers)
+		}
+		if !v.Next.IsZero() && (a.loops.next.IsZero() || v.Next.Before(a.loops.next)) {
+			a.loops.next = v.Next
+		}
+		if g.Idle(now) || len(peers) == 0 {
+			a.listenForLoops(network, g, false)
+			delete(a.loops.guards, network)
+		}
+	}
+	a.blockLoops(now, wanted)
+	a.announceLoops(now)
+	if !listens && a.loops.ears != nil {
+		a.loops.ears.close()
+		a.loops.ears = nil
+	}
+}
+
+// hold keeps pseudowires from forwarding for a moment, or lets them again. The kernel does that by
+// itself when a carrier comes, so that an error matters little.
+func (a *Agent) hold(network string, g *watched, v loop.Verdict) {
+	for name := range g.held {
+		w := a.wires[name]
+		if w != nil && v.Held[w.Peer] {
+			continue
+		}
+		delete(g.held, name)
+		if w != nil && w.withheld == nil {
+			a.setBlocked(w, false)
+		}
+	}
+	for peer := range v.Held {
+		if w := a.inNetwork(network, peer); w != nil && !g.held[w.Name] && w.withheld == nil {
+			g.held[w.Name] = true
+			a.setBlocked(w, true)
+		}
+	}
+}
+
+func (a *Agent) setBlocked(w *wire, blocked bool) {
+	if err := a.bridges.SetBlocked(w.Name, blocked); err != nil {
+		a.log.Debug("cannot change whether the port forwards", "pseudowire", w.Name, "blocked", blocked, "err", err)
+	}
+}
+
+// loopDrain is a block as it is told and kept. One that goes on is as it was.
+func (a *Agent) loopDrain(now time.Time, w *wire, b loop.Block) drain {
+	d := drain{Kind: kindPseudowire, Name: w.Name, Since: now, Joined: b.Joined, Behind: b.Port}
+	if old := w.withheld; old != nil && old.byLoop() {
+		d.Since = old.Since
+	}
+	switch {
+	case b.Joined == "":
+		until := b.Until
+		d.Until = &until
+		d.Reason = "a loop: " + b.What
+		d.Fix = fmt.Sprintf("find what else joins the LANs of %s and %s, and open it; then run pwctl undrain %s", a.opt.Site, w.Peer, w.Name)
+	case b.Joined == w.Peer:
+		d.Reason = fmt.Sprintf("a loop: something else joins the LANs of %s and %s; %[2]s is heard behind %s", a.opt.Site, b.Joined, b.Port)
+		d.Fix = fmt.Sprintf("open what joins the LANs of %s and %s; then it comes back by itself", a.opt.Site, b.Joined)
+	default:
+		d.Reason = fmt.Sprintf("a loop: something else joins the LANs of %s and %s, which forwards for both; it is heard behind %s", a.opt.Site, b.Joined, b.Port)
+		d.Fix = fmt.Sprintf("open what joins the LANs of %s and %s; then it comes back by itself", a.opt.Site, b.Joined)
+	}
+	return d
+}
+
+// blockLoops makes what is blocked for loops what is wanted, by pseudowire.
+func (a *Agent) blockLoops(now time.Time, wanted map[string]drain) {
+	var all []drain
+	changed := false
+	for _, d := range a.drains {
+		want, is := wanted[d.Name]
+		switch {
+		case d.Kind != kindPseudowire || !d.byLoop() && !is, d.Until != nil && !is:
+			all = append(all, d)
+		case !d.byLoop():
+			delete(wanted, d.Name) // somebody has drained it
+			all = append(all, d)
+		case !is:
+			changed = true
+			a.loops.announce[d.Name] = now.Add(announceAfter)
+			a.event("info", d.object(), "forwards again", "nothing else joins the LANs any more")
+		default:
+			same := d.Joined == want.Joined && d.Behind == want.Behind && (d.Until != nil) == (want.Until != nil)
+			if delete(wanted, d.Name); same {
+				all = append(all, d)
+				continue
+			}
+			changed, all = true, append(all, want)
+			a.tellLoop(want)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		changed, all = true, append(all, wanted[name])
+		a.setBlocked(a.wires[name], true) // at once: to signal it takes a while
+		a.tellLoop(wanted[name])
+	}
+	if !changed {
+		return
+	}
+	if err := a.setDrains(all); err != nil {
 		a.faults.set("what is drained", err)
-		a.unblock(w) // nothing would end it
+		for name := range wanted {
+			a.setBlocked(a.wires[name], false) // nothing would end it
+		}
+	}
+}
+
+// announceLoops tells peers which addresses are here: they may have them behind the site that
+// forwarded for this one.
+func (a *Agent) announceLoops(now time.Time) {
+	for name, at := range a.loops.announce {
+		if now.Before(at) {
+			if a.loops.next.IsZero() || at.Before(a.loops.next) {
+				a.loops.next = at
+			}
+			continue
+		}
+		delete(a.loops.announce, name)
+		if w := a.wires[name]; w != nil && w.ready {
+			if n, err := a.bridges.Announce(name); err != nil {
+				a.log.Debug("cannot announce addresses", "pseudowire", name, "err", err)
+			} else if n > 0 {
+				a.event("info", "pseudowire "+name, fmt.Sprintf("%d addresses announced", n), "it forwards again")
+			}
+		}
+	}
+}
+
+func (a *Agent) tellLoop(d drain) {
+	a.tell(api.Event{Severity: "error", Object: d.object(), Message: "blocked", Reason: d.Reason, Next: d.Fix})
+}
+
+// listenForLoops has probes of a network heard, and kept by the bridge.
+func (a *Agent) listenForLoops(network string, g *watched, listen bool) {
+	var at *wire
+	for _, w := range a.wires {
+		if listen && w.group() == network && w.attachFault == nil && (at == nil || w.Name == g.kept || at.Name != g.kept && w.Name < at.Name) {
+			at = w
+		}
+	}
+	if at == nil {
+		if g.kept != "" && a.wires[g.kept] != nil {
+			if err := a.bridges.SetKept(g.kept, loop.Destination, false); err != nil {
+				a.log.Debug("cannot undo that the bridge keeps probes", "network", network, "err", err)
+			}
+		}
+		g.kept, g.sides = "", nil
+		return
+	}
+	var err error
+	if a.loops.ears == nil {
+		a.loops.ears, err = openEars()
+		a.faults.set("listening for loops", err)
+	}
+	// Again each time: the device may have left the bridge and come back.
+	if err := a.bridges.SetKept(at.Name, loop.Destination, true); err != nil {
+		a.log.Debug("the bridge does not keep probes", "network", network, "err", err)
+	}
+	g.kept = at.Name
+	if g.sides, err = a.bridges.Sides(at.Name); err != nil {
+		a.log.Debug("cannot find the LAN", "network", network, "err", err)
+	}
+}
+
+// probeLoop sends a probe into the LAN.
+func (a *Agent) probeLoop(network string, g *watched, peers map[string]bool) {
+	p := loop.Probe{Network: network, Site: a.opt.Site, Reaches: peers}
+	for _, s := range g.sides {
+		tag := s.Tags[0]
+		if slices.Contains(s.Tags, g.vlan) {
+			tag = g.vlan
+		}
+		if err := a.loops.ears.send(s.Index, p.Frame(tag)); err != nil {
+			a.log.Debug("cannot send a probe for loops", "port", s.Name, "err", err)
+		}
+	}
+}
+
+// keepLoops takes up what an earlier daemon had blocked because LANs were joined.
+func (a *Agent) keepLoops(now time.Time) {
+	for _, d := range a.drains {
+		if w := a.wires[d.Name]; w != nil && d.Joined != "" {
+			a.guard(w.group()).Keep(now, w.Peer, loop.Block{Joined: d.Joined, Port: d.Behind})
+			a.loops.next = now
+		}
+	}
+}
+
+// releaseLoops forgets that something is blocked for a time, as somebody says so.
+func (a *Agent) releaseLoops(d drain) {
+	for network, g := range a.loops.guards {
+		for peer := range a.peersIn(network) {
+			if w := a.inNetwork(network, peer); d.Kind == kindPseudowire && (d.Name == w.Name || d.Name == w.Network) {
+				g.Release(peer)
+			}
+		}
 	}
 }

@@ -64,10 +64,15 @@ func (a *Agent) loop(ctx context.Context) error {
 			a.advance(time.Now())
 			a.expire(time.Now())
 			a.limitDue(time.Now())
+			a.watchLoops(time.Now())
 		case <-a.macs.wake():
 			a.faults.set("what bridges learn", a.macs.follow(a.bridges))
 			a.closeLoops(time.Now())
+			a.watchLoops(time.Now())
 			a.limitLater(time.Now())
+		case e := <-a.loops.ears.ready():
+			a.hearLoops(time.Now(), e)
+			a.watchLoops(time.Now())
 		case <-a.kernel.wake:
 			look.after(a.rest)
 		case <-look.C:

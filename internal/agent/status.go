@@ -93,7 +93,7 @@ func (a *Agent) status(fileHash string) *api.Status {
 		s.Topology = a.local.Topology
 	}
 	for _, d := range a.drains {
-		if d.Until == nil {
+		if !d.byLoop() {
 			s.Notes = append(s.Notes, fmt.Sprintf("%s is %s; `pwctl undrain %s` ends that", d.object(), d.words(time.Now()), d.Name))
 		}
 	}
@@ -131,7 +131,7 @@ func (a *Agent) problems(s *api.Status) []api.Problem {
 		}
 	}
 	for _, d := range a.drains {
-		if d.Until != nil {
+		if d.byLoop() {
 			ps = append(ps, api.Problem{Object: d.object(), What: d.words(time.Now()), Fix: d.Fix})
 		}
 	}

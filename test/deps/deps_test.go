@@ -85,6 +85,10 @@ var rules = []rule{
 		why: "the YAML library panics on some documents unless used with care, which is in one place",
 	},
 	{
+		of: []string{"internal/loop"}, only: []string{"std"},
+		never: []string{"net", "net/http", "os", "os/...", "syscall", "math/rand", "math/rand/..."},
+		why:   "sites have to decide the same: what they decide from is given to them",
+	}, {
 		of: []string{"internal/topology", "internal/plan"}, only: []string{"std", "pkg/l2tpv3", "pkg/steer", "pkg/vlan", "gopkg.in/yaml.v3", "internal/topology"},
 		never: []string{"net", "net/http", "os", "os/...", "syscall"},
 		why:   "what is wanted and the way there are pure values",

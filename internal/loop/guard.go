@@ -1,0 +1,243 @@
+// Package loop protects the networks of a site against loops that are closed behind it: something
+// else than a pseudowire joins its LAN with another site's.
+//
+// A loop shows in addresses that move to and fro between the ports of a bridge (Suspect). What moves
+// says that there is a loop, not where: frames that it brings around move addresses at sites that have
+// no part in it. So what moves only stops the frames for a moment, and has the site send probes into its
+// LAN. Bridges of sites let none into a pseudowire: a site that hears another's probe from its LAN is
+// joined with it. From who is joined with whom each site decides the same (Decide), and it takes
+// that back when it hears no more probes.
+//
+// Where nobody answers (a foreign site, a bridge that lets no probes through) what goes on moving has
+// a pseudowire blocked for a time, after a wait that is another at each site, so that one of
+// them acts and the others see that nothing moves any more.
+//
+// A Guard is a pure state machine: it is given the time and the randomness.
+package loop
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+const (
+	// Listen is for how long a pseudowire is held that addresses move to and fro on, so that
+	// probes get through. It is kept from forwarding, and nobody is told.
+	Listen = time.Second
+	// Silence without a probe says that a site is joined no more.
+	Silence = 4 * time.Second
+	// probeSoon is between probes while there is something to find out, probeLater when
+	// all is known.
+	probeSoon, probeLater = 200 * time.Millisecond, 500 * time.Millisecond
+	// maxWait is the longest wait before a pseudowire is blocked for something that goes on
+	// moving; what has not moved for calm after its end does not go on.
+	maxWait, calm = 3 * time.Second, time.Second
+	// maxHeard bounds what strangers can make a site remember.
+	maxHeard = 256
+	// patience is after how long without anything that moves all begins anew.
+	patience = 10 * time.Second
+	// settles is how long it takes after something was blocked until frames that are
+	// still on their way have arrived.
+	settles = time.Second
+	// Hold is for how long a pseudowire is blocked then, twice as long each further
+	// time within Forget, up to doublings times.
+	Hold      = time.Minute
+	doublings = 4
+	Forget    = time.Hour
+)
+
+// Guard is what a site knows of the loops of one network. It is one goroutine's.
+type Guard struct {
+	site   string
+	random func(limit time.Duration) time.Duration
+
+	heard    map[string]hearing
+	suspects map[string]*suspect
+	// kept are those that were blocked by an earlier daemon, until what is to be known has been heard.
+	kept map[string]Block
+	// blocked is what was decided last, settled when frames have arrived that were on their way then.
+	blocked map[string]Block
+	settled time.Time
+	// active is until when probes are sent at least, fresh until when they are sent often,
+	// next when the next one is.
+	active, fresh, next time.Time
+}
+
+// hearing is what was heard of a joined site.
+type hearing struct {
+	reaches map[string]bool
+	at      time.Time
+	port    string
+}
+
+// suspect is a pseudowire that addresses moved to and fro on.
+type suspect struct {
+	what   string
+	last   time.Time
+	strike int
+	// held is until when it is held, due the end of a wait, until when it is blocked.
+	held, due, until time.Time
+	count            int // of the times that it was blocked
+}
+
+// Block is why a pseudowire must not forward.
+type Block struct {
+	// Joined is a site whose LAN is this site's, heard behind Port: the pseudowire's peer, or
+	// the one that forwards for both.
+	Joined, Port string
+	// What moves, and Until, are set where nobody was heard.
+	What  string
+	Until time.Time
+}
+
+// Verdict is what is to be done.
+type Verdict struct {
+	// Blocked are those that must not forward, Held those that must not for a moment, by peer.
+	Blocked map[string]Block
+	Held    map[string]bool
+	// Probe says that one is to be sent now.
+	Probe bool
+	// Next is when Advance is to be called again, zero for never.
+	Next time.Time
+}
+
+// New makes the guard of a network of a site. random gives a duration below its argument.
+func New(site string, random func(time.Duration) time.Duration) *Guard {
+	return &Guard{site: site, random: random, heard: map[string]hearing{}, suspects: map[string]*suspect{}, kept: map[string]Block{}, blocked: map[string]Block{}}
+}
+
+// Keep takes up what an earlier daemon had blocked: it stays so while probes are listened for.
+func (g *Guard) Keep(now time.Time, peer string, b Block) {
+	g.kept[peer] = b
+	g.wake(now)
+}
+
+// wake has probes sent, often at first.
+func (g *Guard) wake(now time.Time) {
+	if now.After(g.active) {
+		g.fresh, g.next = now.Add(Silence), now
+	}
+	g.active = now.Add(Silence)
+}
+
+// Listens says whether probes are to be listened for.
+func (g *Guard) Listens(now time.Time) bool {
+	return !now.After(g.active) || len(g.heard) > 0 || len(g.kept) > 0
+}
+
+// Heard takes a probe of another site, from the LAN, behind the port of that name.
+func (g *Guard) Heard(now time.Time, p Probe, port string) {
+	if p.Site == g.site {
+		return
+	}
+	if _, known := g.heard[p.Site]; !known && len(g.heard) >= maxHeard {
+		return
+	} else if !known {
+		g.fresh, g.next = now.Add(Silence), now // it is to hear of us, and soon
+	}
+	g.heard[p.Site] = hearing{p.Reaches, now, port}
+}
+
+// Suspect takes that addresses move to and fro between the pseudowires to the given peers, or between
+// the LAN and the pseudowire of one peer. what says it in words.
+func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
+	g.wake(now)
+	if now.Before(g.settled) || slices.ContainsFunc(peers, func(p string) bool { _, is := g.blocked[p]; return is }) {
+		return // it is open already: this is old news
+	}
+	// One of two is enough to open it.
+	peer := slices.Max(peers)
+	s := g.suspects[peer]
+	if s == nil {
+		s = &suspect{}
+		g.suspects[peer] = s
+	}
+	if now.Sub(s.last) > Forget {
+		s.count = 0
+	}
+	if now.Sub(s.last) > patience {
+		s.strike = 0
+	}
+	s.what, s.last = what, now
+	switch {
+	case s.strike == 0:
+		s.strike, s.held = 1, now.Add(Listen)
+		if len(peers) > 1 {
+			s.held = time.Time{} // it is closed behind those two, who will see to it
+			s.due = now.Add(Listen)
+		}
+	case now.Before(s.held) || s.strike == 1 && now.Before(s.due):
+	case s.strike == 1 || now.After(s.due.Add(calm)):
+		s.strike, s.due = 2, now.Add(g.random(maxWait))
+	case !now.Before(s.due):
+		s.until = now.Add(Hold << min(s.count, doublings))
+		s.strike, s.count = 0, s.count+1
+	}
+}
+
+// Release forgets that pseudowires are blocked for a time.
+func (g *Guard) Release(peer string) {
+	delete(g.kept, peer)
+	if s := g.suspects[peer]; s != nil {
+		s.until = time.Time{}
+	}
+}
+
+// Advance decides, from what is known now. peers are those of the site in the network, and
+// whether it gets through to each.
+func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
+	maps.DeleteFunc(g.heard, func(_ string, h hearing) bool { return now.Sub(h.at) >= Silence })
+	maps.DeleteFunc(g.suspects, func(_ string, s *suspect) bool { return now.Sub(s.last) > Forget && now.After(s.until) })
+	if len(g.heard) > 0 {
+		g.active = now.Add(Silence)
+	}
+	if now.After(g.active) || len(g.heard) > 0 && now.After(g.fresh.Add(-Silence+Listen)) {
+		clear(g.kept) // what there is to hear has been heard
+	}
+	v := Verdict{Blocked: maps.Clone(g.kept), Held: map[string]bool{}}
+	joined := make(map[string]map[string]bool, len(g.heard))
+	for site, h := range g.heard {
+		joined[site] = h.reaches
+	}
+	for peer, other := range Decide(g.site, peers, joined) {
+		v.Blocked[peer] = Block{Joined: other, Port: g.heard[other].port}
+	}
+	var times []time.Time
+	for peer, s := range g.suspects {
+		if _, is := peers[peer]; !is {
+			continue
+		}
+		if _, is := v.Blocked[peer]; !is && now.Before(s.until) {
+			v.Blocked[peer] = Block{What: s.what, Until: s.until}
+		} else if !is && now.Before(s.held) {
+			v.Held[peer] = true
+		}
+		times = append(times, s.until, s.held)
+	}
+	if !maps.Equal(v.Blocked, g.blocked) {
+		g.settled = now.Add(settles)
+	}
+	g.blocked = v.Blocked
+	if g.Listens(now) {
+		if v.Probe = !now.Before(g.next); v.Probe {
+			every := probeLater
+			if now.Before(g.fresh) {
+				every = probeSoon
+			}
+			g.next = now.Add(every)
+		}
+		times = append(times, g.next)
+	}
+	for _, t := range times {
+		if t.After(now) && (v.Next.IsZero() || t.Before(v.Next)) {
+			v.Next = t
+		}
+	}
+	return v
+}
+
+// Idle says that there is nothing to know or do.
+func (g *Guard) Idle(now time.Time) bool {
+	return !g.Listens(now) && len(g.suspects) == 0 && len(g.blocked) == 0
+}
