@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
@@ -83,6 +85,36 @@ func TestManyPseudowires(t *testing.T) {
 	a.cleanup()
 	if got := state(t, a); got != before {
 		t.Errorf("after cleanup there are:\n%s\nnot:\n%s", got, before)
+	}
+}
+
+// Many pseudowires go at once: they and nothing else, whatever is in the group that their
+// devices are removed as; that one has gone already changes nothing.
+func TestManyPseudowiresGoAtOnce(t *testing.T) {
+	const n = removedAtOnce + 20 // in two requests
+	a, _ := newSites(t, setting{cookie: 8})
+	a.open()
+	a.do(func() {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.Group = "theirs", removalGroup
+		theirs := netlink.NewVeth(attrs)
+		theirs.PeerName = "theirs-too"
+		must(t, netlink.LinkAdd(theirs))
+		must(t, a.dp.SetTunnel(a.tunnel))
+	})
+	before := state(t, a)
+	names := []string{"unknown"}
+	a.do(func() {
+		for _, m := range newPseudowires(n) {
+			names = append(names, m.pw.Name)
+			must(t, a.dp.SetPseudowire(m.pw))
+			must(t, a.dp.SetSession(m.session))
+		}
+		must(t, netlink.LinkDel(linkOf(index(t, "pw-x7"))))
+		must(t, a.dp.RemovePseudowires(names...))
+	})
+	if got := state(t, a); got != before {
+		t.Errorf("there are:\n%s\nnot:\n%s", got, before)
 	}
 }
 
