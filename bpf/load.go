@@ -40,7 +40,7 @@ type Objects struct {
 	FragmentIDs Table[uint32, uint64]
 	// Held are frames that wait for their turn.
 	Held Table[TurnKey, HeldFrame]
-	// Waits is the ring buffer of Waiting; Keeper says until when it is read.
+	// Waits is the ring buffer of Waiting; Keeper has KeeperUntil and KeeperUntold.
 	Waits  *ebpf.Map
 	Keeper Table[uint32, uint64]
 	Counts CounterTable

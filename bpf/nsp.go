@@ -127,7 +127,7 @@ func (n *NSP) Put(device uint32, s *Service) error {
 	if err != nil {
 		return fmt.Errorf("count processors: %w", err)
 	}
-	err = n.refused.Update(&device, make([]Refusals, cpus), ebpf.UpdateNoExist)
+	err = write(func() error { return n.refused.Update(&device, make([]Refusals, cpus), ebpf.UpdateNoExist) })
 	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 		return writeError(n.refused, err)
 	}
@@ -161,7 +161,7 @@ func (n *NSP) know(device uint32, on bool) error {
 		return fmt.Errorf("make a table of stations: %w", err)
 	}
 	defer table.Close()
-	if err := n.stations.Put(&device, table); err != nil {
+	if err := write(func() error { return n.stations.Put(&device, table) }); err != nil {
 		return writeError(n.stations, err)
 	}
 	return nil

@@ -86,10 +86,13 @@ struct {
 	__uint(max_entries, 1 << 16);
 } waits SEC(".maps");
 
-/* Until when the agent says that it will do so, by bpf_ktime_get_ns. */
+#define KEEPER_UNTIL 0	/* until when the agent says that it will do so, by bpf_ktime_get_ns */
+#define KEEPER_UNTOLD 1 /* how often there was no room to tell it: it looks at all sessions then */
+#define KEEPER_VALUES 2
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, KEEPER_VALUES);
 	__type(key, __u32);
 	__type(value, __u64);
 } keeper SEC(".maps");
@@ -97,8 +100,14 @@ struct {
 static __always_inline void tell_waiting(__u32 session, __u64 since)
 {
 	struct waiting w = {.since = since, .session = session};
+	__u32 key = KEEPER_UNTOLD;
+	__u64 *untold;
 
-	bpf_ringbuf_output(&waits, &w, sizeof(w), 0);
+	if (!bpf_ringbuf_output(&waits, &w, sizeof(w), 0))
+		return;
+	untold = bpf_map_lookup_elem(&keeper, &key);
+	if (untold)
+		__sync_fetch_and_add(untold, 1);
 }
 
 /* What a packet's number makes of it. */
@@ -129,10 +138,10 @@ static __always_inline int is_held(struct order *o, __u32 number)
 static __noinline int turn_of(struct order *o, __u64 number, __u64 fits, __u64 in_lane)
 {
 	__u64 now = 0, *until, can_hold = 0, ahead, turn;
-	__u32 zero = 0;
+	__u32 key = KEEPER_UNTIL;
 
 	if (o->hold && (o->expected != number || o->count || o->busy)) {
-		until = bpf_map_lookup_elem(&keeper, &zero);
+		until = bpf_map_lookup_elem(&keeper, &key);
 		now = bpf_ktime_get_ns();
 		can_hold = fits && until && now < *until;
 	}

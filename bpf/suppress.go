@@ -30,10 +30,15 @@ func LoadSuppression(lifetime time.Duration) (*Suppression, error) {
 	if err != nil {
 		return nil, &LoadError{"read the programs", err}
 	}
+	return loadSuppressionSpec(spec, lifetime)
+}
+
+func loadSuppressionSpec(spec *ebpf.CollectionSpec, lifetime time.Duration) (*Suppression, error) {
 	if err := spec.Variables[suppressVarLifetime].Set(uint64(lifetime)); err != nil {
 		return nil, &LoadError{"set the lifetime of neighbours", err}
 	}
 	s := new(Suppression)
+	var err error
 	if s.collection, err = ebpf.NewCollection(spec); err != nil {
 		return nil, &LoadError{"load the suppression of address resolution", err}
 	}

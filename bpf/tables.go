@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -84,6 +85,12 @@ type Waiting struct {
 	Since   uint64
 	Session uint64
 }
+
+// Keys of Objects.Keeper.
+const (
+	KeeperUntil  uint32 = iota // until when Waits is read, by CLOCK_MONOTONIC
+	KeeperUntold               // how often it had no room
+)
 
 // Event is what the programs count besides frames carried: an index of
 // Counters.Events and of the global counters.
@@ -175,10 +182,22 @@ type Table[K comparable, V any] struct{ m *ebpf.Map }
 
 // Put sets the value of a key.
 func (t Table[K, V]) Put(key K, value *V) error {
-	if err := t.m.Put(&key, value); err != nil {
+	if err := write(func() error { return t.m.Put(&key, value) }); err != nil {
 		return writeError(t.m, err)
 	}
 	return nil
+}
+
+// write updates a map, again where the kernel had no memory at hand: it gets some meanwhile.
+func write(update func() error) error {
+	const tries = 100
+	for try := 1; ; try++ {
+		err := update()
+		if !errors.Is(err, unix.ENOMEM) || try == tries {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // ErrFull: a map has as many entries as it can.
@@ -239,7 +258,7 @@ func (t CounterTable) Create(session uint32) error {
 	if err != nil {
 		return fmt.Errorf("count processors: %w", err)
 	}
-	err = t.m.Update(&session, make([]Counters, cpus), ebpf.UpdateNoExist)
+	err = write(func() error { return t.m.Update(&session, make([]Counters, cpus), ebpf.UpdateNoExist) })
 	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 		return writeError(t.m, err)
 	}

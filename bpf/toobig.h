@@ -22,7 +22,7 @@
 /* When the answers sent so far would all have had their turn. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
+	__uint(max_entries, MAX_PSEUDOWIRES);
 	__type(key, __u32); /* as of pseudowires */
 	__type(value, __u64);
 } answers SEC(".maps");

@@ -257,7 +257,7 @@ func (d *Datapath) apply(w *wire) error {
 	}
 	w.group = w.Suppress
 	if err := g.Counts.Put(device, &bpf.Suppressions{}); err != nil {
-		return err
+		return errors.Join(err, d.leave(w))
 	}
 	return d.attach(link, g)
 }

@@ -186,7 +186,7 @@ func (d *Datapath) Abilities() pseudowire.Abilities {
 // SetPseudowire makes the pseudowire's veth pair.
 func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	fail := func(err error) error {
-		e := &Error{Op: "set up the devices of pseudowire", Object: p.Name, Err: err}
+		e := &Error{Op: "set up the devices of pseudowire", Object: p.Name, Hint: hintFull(err), Err: err}
 		if errors.Is(err, ErrForeignDevice) {
 			e.Hint = "remove or rename that device, or choose another name for the pseudowire"
 		}
@@ -318,7 +318,7 @@ func (d *Datapath) forget(dev *device) error {
 // SetTunnel takes the addresses of a control connection.
 func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 	fail := func(err error) error {
-		e := &Error{Op: "set tunnel", Object: t.Name, Err: err}
+		e := &Error{Op: "set tunnel", Object: t.Name, Hint: hintFull(err), Err: err}
 		if errors.Is(err, ErrUnderlay) {
 			e.Hint = "use the kernel's datapath for it, or route the peer over an Ethernet, WireGuard, PPP or tun link"
 		}

@@ -19,6 +19,9 @@ import (
 type keeper struct {
 	waits  *ringbuf.Reader
 	alive  bpf.Table[uint32, uint64]
+	orders bpf.Table[uint32, bpf.Order]
+	// untold is how many notices had been lost when all sessions were last looked at.
+	untold uint64
 	lane   int // ifindex of the lane's entry
 	socket int
 	hold   time.Duration
@@ -33,7 +36,7 @@ const (
 )
 
 func startKeeper(objs *bpf.Objects, lane int, hold time.Duration) (*keeper, error) {
-	k := &keeper{alive: objs.Keeper, lane: lane, hold: hold, end: make(chan struct{}), done: make(chan struct{})}
+	k := &keeper{alive: objs.Keeper, orders: objs.Orders, lane: lane, hold: hold, end: make(chan struct{}), done: make(chan struct{})}
 	var err error
 	if k.socket, err = openPacket(bpf.LaneRelease); err != nil {
 		return nil, err
@@ -61,14 +64,14 @@ func (k *keeper) stop() error {
 
 func (k *keeper) beat() error { return k.say(bpf.Now() + uint64(keeperTrust)) }
 
-func (k *keeper) say(until uint64) error { return k.alive.Put(0, &until) }
+func (k *keeper) say(until uint64) error { return k.alive.Put(bpf.KeeperUntil, &until) }
 
 func (k *keeper) run() {
 	defer close(k.done)
 	for {
 		k.waits.SetDeadline(time.Now().Add(keeperBeat))
 		record, err := k.waits.Read()
-		if errors.Is(err, ringbuf.ErrClosed) || k.beat() != nil {
+		if errors.Is(err, ringbuf.ErrClosed) || k.beat() != nil || k.catchUp() != nil {
 			return
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) || err != nil || len(record.RawSample) < 16 {
@@ -81,6 +84,26 @@ func (k *keeper) run() {
 		}
 		k.release(uint32(session))
 	}
+}
+
+// catchUp releases what sessions hold that there was no room to tell of. Those whose time is not
+// over are told of again.
+func (k *keeper) catchUp() error {
+	untold, err := k.alive.Get(bpf.KeeperUntold)
+	if err != nil || untold == k.untold {
+		return err
+	}
+	k.untold = untold
+	sessions, err := k.orders.Keys()
+	if err != nil {
+		return err
+	}
+	for _, session := range sessions {
+		if o, err := k.orders.Get(session); err == nil && o.Count > 0 {
+			k.release(session)
+		}
+	}
+	return nil
 }
 
 // wait waits until the time of what is held since then is over; false is the keeper's
@@ -97,7 +120,7 @@ func (k *keeper) wait(since uint64) bool {
 		case <-k.end:
 			return false
 		case <-beat.C:
-			if k.beat() != nil {
+			if k.beat() != nil || k.catchUp() != nil {
 				return false
 			}
 		}

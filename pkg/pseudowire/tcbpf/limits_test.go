@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/pwd-project/pwd/bpf"
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 // identification of a fragment, as the counter has it, and whether it is the first one.
@@ -74,42 +77,117 @@ func headerSum(ip []byte) (sum uint32) {
 	return sum
 }
 
-// Where the map of sessions is full, one more is an error that says so. What there is
-// goes on, and when there is room the session is installed.
+// Where a map is full, one more is an error that says so and what to do, or does without. What
+// there is goes on, nothing of it is left, and when there is room it can be done.
 func TestMapFull(t *testing.T) {
 	a, b := up(t, setting{cookie: 8})
 	portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
-	session := a.session
-	session.LocalID, session.RemoteID = 0xb0000001, 0xb0000002
-	a.do(func() {
-		var full error
-		n := uint32(0)
-		for ; full == nil; n++ {
-			full = a.dp.objs.Sessions.Put(n+1, &bpf.Receive{})
-		}
-		if !errors.Is(full, bpf.ErrFull) {
-			t.Fatal(full)
-		}
-		err := a.dp.SetSession(session)
-		var e *Error
-		if !errors.As(err, &e) || !errors.Is(err, bpf.ErrFull) || !strings.Contains(e.Hint, "datapath: kernel") {
-			t.Errorf("one more session: %v", err)
-		}
-		must(t, a.dp.RemoveSession(session.LocalID))
-		must(t, a.dp.SetSession(a.session))
-	})
-	frame := shapes[0].frame(newRand(), 100)
-	for _, way := range [][2]*port{{portA, portB}, {portB, portA}} {
-		way[0].send(frame)
-		if got := way[1].receive(); !bytes.Equal(got, frame) {
-			t.Errorf("while the map is full: %s", firstDifference(got, frame))
-		}
+	other := a.session
+	other.LocalID, other.RemoteID = 0xb0000001, 0xb0000002
+	ordered := other
+	ordered.ReceiveSublayer, ordered.TransmitSublayer = l2tpv3.SublayerDefault, l2tpv3.SublayerDefault
+	ordered.ReceiveSequencing, ordered.TransmitSequencing = l2tpv3.SequencingAll, l2tpv3.SequencingAll
+	second := pseudowire.Pseudowire{Name: "y", Device: "pw-y", MTU: 1500}
+	onSecond := other
+	onSecond.Pseudowire = second.Name
+	steered := second
+	steered.Several, steered.Steer = true, &pseudowire.Steer{Tunnels: []string{tunnelName}}
+	tunnel := a.tunnel
+	tunnel.Name, tunnel.Remote = "silver/peer", netip.AddrPortFrom(tunnel.Remote.Addr(), 1702)
+	crossed := second
+	crossed.Port, crossed.PortVLAN = "lan", 7
+
+	dp, objs := a.dp, a.dp.objs
+	sessions := func(s pseudowire.Session) func() error { return func() error { return dp.SetSession(s) } }
+	removeSession := func() error { return dp.RemoveSession(other.LocalID) }
+	set := func(p pseudowire.Pseudowire, s pseudowire.Session) func() error {
+		return func() error { return errors.Join(dp.SetPseudowire(p), dp.SetSession(s)) }
 	}
-	a.do(func() {
-		must(t, a.dp.objs.Sessions.Delete(1))
-		must(t, a.dp.SetSession(session))
-		if _, err := a.dp.objs.Sessions.Get(session.LocalID); err != nil {
-			t.Error("with room again:", err)
-		}
-	})
+	remove := func() error { return errors.Join(dp.RemoveSession(other.LocalID), dp.RemovePseudowire(second.Name)) }
+	const outOfTheWay = 1 << 20 // of the numbers of links
+	for _, c := range []struct {
+		name     string
+		fill     func(n uint32) error
+		free     func(n uint32) error
+		do, undo func() error
+		without  func() error // what is different where it is no error
+	}{
+		{name: "sessions",
+			fill: func(n uint32) error { return objs.Sessions.Put(n, &bpf.Receive{}) }, free: objs.Sessions.Delete,
+			do: sessions(other), undo: removeSession},
+		{name: "counts",
+			fill: objs.Counts.Create, free: objs.Counts.Delete,
+			do: sessions(other), undo: removeSession},
+		{name: "numbers",
+			fill: func(n uint32) error { return objs.Numbers.Put(n, new(uint64)) }, free: objs.Numbers.Delete,
+			do: sessions(ordered), undo: removeSession},
+		{name: "orders",
+			fill: func(n uint32) error { return objs.Orders.Put(n, &bpf.Order{}) }, free: objs.Orders.Delete,
+			do: sessions(ordered), undo: removeSession},
+		{name: "pseudowires",
+			fill: func(n uint32) error { return objs.Pseudowires.Put(outOfTheWay+n, &bpf.Transmit{}) },
+			free: func(n uint32) error { return objs.Pseudowires.Delete(outOfTheWay + n) },
+			do:   set(second, onSecond), undo: remove},
+		{name: "steers",
+			fill: func(n uint32) error { return objs.Steers.Put(outOfTheWay+n, &bpf.Steer{}) },
+			free: func(n uint32) error { return objs.Steers.Delete(outOfTheWay + n) },
+			do:   set(steered, onSecond), undo: remove},
+		{name: "tunnels",
+			fill: func(n uint32) error { return objs.Tunnels.Put(bpf.Flow{Ports: uint64(n)}, new(uint32)) },
+			free: func(n uint32) error { return objs.Tunnels.Delete(bpf.Flow{Ports: uint64(n)}) },
+			do:   func() error { return dp.SetTunnel(tunnel) }, undo: func() error { return dp.RemoveTunnel(tunnel.Name) }},
+		{name: "circuits",
+			fill: func(n uint32) error { return objs.Circuits.Put(bpf.CircuitKey{Port: outOfTheWay + n}, &bpf.Circuit{}) },
+			free: func(n uint32) error { return objs.Circuits.Delete(bpf.CircuitKey{Port: outOfTheWay + n}) },
+			do:   set(crossed, onSecond), undo: remove,
+			without: func() error {
+				if dp.CrossConnected(second.Name) {
+					return errors.New("it is cross-connected")
+				}
+				return nil
+			}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := uint32(0)
+			a.do(func() {
+				for full := error(nil); full == nil; {
+					if full = c.fill(n + 1); full == nil {
+						n++
+					} else if !errors.Is(full, bpf.ErrFull) {
+						t.Fatal(full)
+					}
+				}
+				err := c.do()
+				var e *Error
+				switch {
+				case c.without != nil:
+					must(t, errors.Join(err, c.without()))
+				case !errors.As(err, &e) || !errors.Is(err, bpf.ErrFull) || !strings.Contains(e.Hint, "datapath: kernel"):
+					t.Errorf("one more: %v", err)
+				}
+				must(t, c.undo())
+				must(t, dp.SetSession(a.session))
+				if more := c.fill(n + 1); !errors.Is(more, bpf.ErrFull) {
+					t.Errorf("there is room now: %v", more)
+				}
+			})
+			frame := shapes[0].frame(newRand(), 100)
+			for _, way := range [][2]*port{{portA, portB}, {portB, portA}} {
+				way[0].send(frame)
+				if got := way[1].receive(); !bytes.Equal(got, frame) {
+					t.Errorf("while the map is full: %s", firstDifference(got, frame))
+				}
+			}
+			a.do(func() {
+				for ; n > 0; n-- {
+					must(t, c.free(n))
+				}
+				must(t, c.do())
+				if c.without != nil && c.without() == nil {
+					t.Error("with room again it does without")
+				}
+				must(t, c.undo())
+			})
+		})
+	}
 }

@@ -216,6 +216,49 @@ func TestStoreFull(t *testing.T) {
 	a.counted(before, map[string]uint64{"error": 1})
 }
 
+// What is held is delivered when its time is over, also where the ring that tells of it had no
+// room, as it has none while many sessions wait.
+func TestNoticesFull(t *testing.T) {
+	a, far := upAgainstTap(t, setting{cookie: 8}, ordered(never))
+	out := openPort(t, a.host, "eth0")
+	untold := func() (n uint64) {
+		a.do(func() {
+			var err error
+			n, err = a.dp.objs.Keeper.Get(bpf.KeeperUntold)
+			must(t, err)
+		})
+		return n
+	}
+	// Each packet that comes late is one notice, of which the keeper has taken the first, to
+	// wait for that one's time to be over.
+	n := uint32(0)
+	for ; untold() == 0; n += 40 {
+		for i := uint32(0); i < 40; i += 2 {
+			for _, x := range []uint32{n + i + 1, n + i} {
+				far.send(far.inbound(a, false, numbered(int(x)), number(x)))
+			}
+			for _, x := range []uint32{n + i, n + i + 1} {
+				if got := out.receive(); !bytes.Equal(got, numbered(int(x))) {
+					t.Fatalf("%s, where number %d should be", firstDifference(got, numbered(int(x))), x)
+				}
+			}
+		}
+	}
+	a.do(func() {
+		o, err := a.dp.objs.Orders.Get(a.session.LocalID)
+		must(t, err)
+		o.Hold = uint64(soon)
+		must(t, a.dp.objs.Orders.Put(a.session.LocalID, &o))
+	})
+	far.send(far.inbound(a, false, numbered(int(n)+1), number(n+1)))
+	if got := out.receive(); !bytes.Equal(got, numbered(int(n)+1)) {
+		t.Errorf("%s, where number %d should be", firstDifference(got, numbered(int(n)+1)), n+1)
+	}
+	if left := a.held(); left != 0 {
+		t.Errorf("%d frames are still held", left)
+	}
+}
+
 // Where nobody ends the waiting, nothing is held.
 func TestNothingIsHeldWithoutKeeper(t *testing.T) {
 	a, far := upAgainstTap(t, setting{cookie: 8}, ordered(never))

@@ -111,10 +111,13 @@ func (d *Datapath) cross(dev *device) error {
 	if err != nil {
 		return err
 	}
-	if err := d.setCrossing(dev, next); err != nil || next.port == 0 {
+	err = d.setCrossing(dev, next)
+	if next.port == 0 || err != nil && !errors.Is(err, bpf.ErrFull) {
 		return err
 	}
-	err = d.enter(next.inner, d.outHook())
+	if err == nil {
+		err = d.enter(next.inner, d.outHook())
+	}
 	if err == nil {
 		err = d.enter(next.port, d.portHook())
 	}
@@ -154,24 +157,34 @@ func (d *Datapath) setCrossing(dev *device, next crossing) error {
 		return nil
 	}
 	last := dev.crossed
-	kept := map[bpf.CircuitKey]bool{}
 	for _, c := range next.circuits() {
-		kept[c.key] = true
 		if err := d.objs.Circuits.Put(c.key, &c.value); err != nil {
-			return err
+			return errors.Join(err, d.dropCircuits(next, last))
 		}
 	}
-	for _, c := range last.circuits() {
-		if !kept[c.key] {
-			if err := d.objs.Circuits.Delete(c.key); err != nil {
-				return err
-			}
-		}
+	if err := d.dropCircuits(last, next); err != nil {
+		return err
 	}
 	dev.crossed = next // now, so that what failed is done again
 	for _, link := range []int{last.port, last.inner} {
 		if err := d.leavePort(link); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// dropCircuits takes the entries of a crossing out of the map but for those of another one.
+func (d *Datapath) dropCircuits(x, but crossing) error {
+	kept := map[bpf.CircuitKey]bool{}
+	for _, c := range but.circuits() {
+		kept[c.key] = true
+	}
+	for _, c := range x.circuits() {
+		if !kept[c.key] {
+			if err := d.objs.Circuits.Delete(c.key); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -74,7 +74,8 @@ func (d *Datapath) activate() error {
 		if err == nil {
 			err = d.setCrossing(dev, next)
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, bpf.ErrFull) { // then the bridge carries the frames
+
 			return fmt.Errorf("pseudowire %s: %w", dev.Name, err)
 		}
 		if err := d.write(dev); err != nil {
