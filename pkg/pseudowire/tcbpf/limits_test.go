@@ -103,7 +103,7 @@ func TestMapFull(t *testing.T) {
 	set := func(p pseudowire.Pseudowire, s pseudowire.Session) func() error {
 		return func() error { return errors.Join(dp.SetPseudowire(p), dp.SetSession(s)) }
 	}
-	remove := func() error { return errors.Join(dp.RemoveSession(other.LocalID), dp.RemovePseudowire(second.Name)) }
+	remove := func() error { return errors.Join(dp.RemoveSession(other.LocalID), dp.RemovePseudowires(second.Name)) }
 	const outOfTheWay = 1 << 20 // of the numbers of links
 	for _, c := range []struct {
 		name     string
