@@ -345,13 +345,15 @@ func (a *Agent) watch(now time.Time) {
 	if a.watchAt.IsZero() || now.Before(a.watchAt) {
 		return
 	}
+	// Before anything else, however late it is: what has been received counts as heard now,
+	// and each moment later is one more until silence is noticed.
+	a.lastLook = now
+	a.listen(now)
 	if late := now.Sub(a.watchAt); late >= a.watchEvery && !a.watchLate {
 		a.watchLate = true
 		return
 	}
 	a.watchLate = false
-	a.lastLook = now
-	a.listen(now)
 	for w := range a.redundant {
 		a.undecided[w] = true
 	}

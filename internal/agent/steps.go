@@ -40,7 +40,25 @@ func (e *RollbackError) Unwrap() []error { return []error{e.Cause, e.Err} }
 // force yet.
 func (a *Agent) difference(to *topology.Local) []plan.Step {
 	a.fit(to)
-	return plan.Between(a.local, to)
+	steps := plan.Between(a.local, to)
+	for i := range steps {
+		a.priceDevice(&steps[i])
+	}
+	return steps
+}
+
+// priceDevice adds to a step what it costs on the datapath of this host: where a pseudowire of several
+// sessions has a device of its own, one that gets to have several, or only one, loses the frames meanwhile.
+func (a *Agent) priceDevice(s *plan.Step) {
+	was, _ := s.Before.(*topology.Pseudowire)
+	is, _ := s.After.(*topology.Pseudowire)
+	if s.Action != plan.Change || was == nil || is == nil || (len(was.Standby) > 0) == (len(is.Standby) > 0) {
+		return
+	}
+	if dp := a.datapaths[a.kindOf(is.Datapath)]; dp != nil && dp.Abilities().SeveralAnew {
+		s.Impact = plan.Recreates
+		s.Detail += ", its device is made anew"
+	}
 }
 
 // phases is the order of steps: pseudowires that go make room, bridges and

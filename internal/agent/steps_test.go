@@ -8,7 +8,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/plan"
 	"github.com/pwd-project/pwd/pkg/bridge"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 // The two topologies differ in every way that one can: things come, go, move and
@@ -119,3 +121,39 @@ func TestEveryCallCanFail(t *testing.T) {
 }
 
 func lines(s string) []string { return strings.Split(s, "\n") }
+
+// Where a pseudowire of several tunnels has a device of its own the change to it, and back, is told as
+// one that makes the device anew; elsewhere, and between several and several, frames go on.
+func TestSeveralIsPriced(t *testing.T) {
+	const one = "x: {tunnel: gold, attach: {dc1: {bridge: br-lan}, dc2: {bridge: br-lan}}}\n"
+	const two = "x: {redundancy: {active: gold, standby: silver}, attach: {dc1: {bridge: br-lan}, dc2: {bridge: br-lan}}}\n"
+	const other = "x: {redundancy: {active: silver, standby: gold}, attach: {dc1: {bridge: br-lan}, dc2: {bridge: br-lan}}}\n"
+	const tunnels = "gold: {sites: [dc1, dc2]}\nsilver: {sites: [dc1, dc2]}\n"
+	for _, anew := range []bool{false, true} {
+		v := newVirtual(t, newEther(), "dc1", "192.0.2.1", t.TempDir())
+		a := newAgent(v.opt)
+		a.host = v.openHost
+		if _, err := a.begun(); err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		for _, dp := range a.datapaths {
+			dp.(*fatedDatapath).can = func(can *pseudowire.Abilities) { can.SeveralAnew = anew }
+		}
+		for _, x := range []struct {
+			from, to string
+			changes  bool
+		}{{one, two, true}, {two, one, true}, {two, other, false}} {
+			a.local = mustParse(t, topo(tunnels, x.from)).local
+			a.fit(a.local)
+			steps := a.difference(mustParse(t, topo(tunnels, x.to)).local)
+			want := plan.Live
+			if anew && x.changes {
+				want = plan.Recreates
+			}
+			if len(steps) != 1 || steps[0].Impact != want || strings.Contains(steps[0].Detail, "made anew") != (want == plan.Recreates) {
+				t.Errorf("anew %v, from %sto %s%+v, want it to be %s", anew, x.from, x.to, steps, want)
+			}
+		}
+	}
+}

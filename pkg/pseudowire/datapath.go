@@ -174,6 +174,8 @@ type Abilities struct {
 	DeviceWithoutSession bool
 	// Several says that Pseudowire.Several is honoured.
 	Several bool
+	// SeveralAnew says that a pseudowire whose Several changes gets another device; its sessions stay.
+	SeveralAnew bool
 	// Steers says that Pseudowire.Steer is honoured, and that it is a Classifier.
 	Steers bool
 	// IP says that it carries L2TP directly over IP (protocol 115).

@@ -188,43 +188,52 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// attempts is how often a test is repeated that only means something while no daemon is kept from
+// running for so long that its silence is taken for a failure.
+const attempts = 3
+
+// promised is the longest gap at a failover, in intervals of hello.
+const promised = 3
+
 func (w *twoWays) failover() {
 	t := w.t
-	f := w.flows()
-	f.await(t, steady/2)
-	w.cut(0)
-	w.awaitUsed("silver")
-	f.await(t, steady/2)
-	for i := range f {
-		r, err := f[i].Stop()
-		if err != nil || r.Duplicated+r.Damaged > 0 {
-			t.Errorf("flow from host %d: %v, %v", i, r, err)
+	for n := 1; w.failsOver() > promised*hello && !inVM; n++ { // an emulated machine has other times
+		if n == attempts {
+			t.Fatalf("a gap of more than %d hello intervals %d times in succession", promised, n)
 		}
-		t.Logf("failover, flow from host %d: gap of %.2f hello intervals, %v", i, float64(r.LongestGap)/float64(hello), r)
-		// What is promised is 3; the machine may be busy.
-		if r.LongestGap > 15*hello {
-			t.Errorf("flow from host %d: a gap of %v", i, r.LongestGap)
-		}
+		t.Logf("again: the machine may have been busy")
+		w.mend(0)
+		w.awaitUsed("gold")
 	}
-	// A restart changes nothing about it, and loses nothing.
-	f = w.flows()
-	for _, s := range w.sites {
-		if err := s.Stop(within(t, 30*time.Second)); err != nil {
-			t.Fatal(err)
+	// A restart changes nothing about it, and neither that nor the return loses anything.
+	for n := 1; ; n++ {
+		f := w.flows()
+		for _, s := range w.sites {
+			if err := s.Stop(within(t, 30*time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Start(); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := s.Start(); err != nil {
-			t.Fatal(err)
+		w.awaitUsed("silver")
+		w.mend(0)
+		w.awaitUsed("gold")
+		f.await(t, steady/2)
+		if w.choices() == 1 { // since its restart
+			f.stop(t)
+			break
 		}
+		for i := range f {
+			_, _ = f[i].Stop()
+		}
+		if n == attempts {
+			t.Fatalf("%d times in succession a daemon's silence was taken for a failure", n)
+		}
+		t.Logf("again: the machine is so busy that a daemon's silence was taken for a failure")
+		w.cut(0)
+		w.awaitUsed("silver")
 	}
-	w.awaitUsed("silver")
-	w.mend(0)
-	w.awaitUsed("gold")
-	f.await(t, steady/2)
-	if n := w.choices(); n != 1 { // since its restart
-		t.Logf("%d choices: the machine is so busy that a daemon's silence was taken for a failure", n)
-		return
-	}
-	f.stop(t)
 	for i, want := range []string{"it has worked for ", "the peer has chosen it"} {
 		said, err := w.sites[i].Pwctl(within(t, 30*time.Second), "events")
 		if err != nil || !strings.Contains(said, "pseudowire trunk: uses tunnel gold ("+want) || strings.Contains(said, "pseudowire trunk: down") {
@@ -241,6 +250,28 @@ func (w *twoWays) failover() {
 	}
 }
 
+// failsOver cuts the first way under load, and gives the longest gap in either direction.
+func (w *twoWays) failsOver() (gap time.Duration) {
+	t := w.t
+	f := w.flows()
+	f.await(t, steady/2)
+	w.cut(0)
+	w.awaitUsed("silver")
+	f.await(t, steady/2)
+	for i := range f {
+		r, err := f[i].Stop()
+		if err != nil || r.Duplicated+r.Damaged > 0 {
+			t.Errorf("flow from host %d: %v, %v", i, r, err)
+		}
+		t.Logf("failover, flow from host %d: gap of %.2f hello intervals, %v", i, float64(r.LongestGap)/float64(hello), r)
+		gap = max(gap, r.LongestGap)
+	}
+	if gap > 15*hello {
+		t.Errorf("a gap of %v", gap)
+	}
+	return gap
+}
+
 // A way comes and goes: each time that it fails soon after it has come back it has to have
 // worked twice as long before it is taken again. In the meantime frames stay where they are,
 // and none is lost.
@@ -248,7 +279,23 @@ func TestFlapping(t *testing.T) {
 	if inVM {
 		t.Skip("the agent's affair, not the datapath's")
 	}
-	w := buildTwoWays(t, datapaths()[0], ", hold: 2s")
+	for n := 1; ; n++ {
+		undisturbed := false
+		t.Run(fmt.Sprint("attempt ", n), func(t *testing.T) {
+			undisturbed = buildTwoWays(t, datapaths()[0], ", hold: 2s").flaps()
+		})
+		switch {
+		case undisturbed || t.Failed():
+			return
+		case n == attempts:
+			t.Fatalf("%d times in succession a daemon's silence was taken for a failure", n)
+		}
+	}
+}
+
+// flaps reports whether nothing but the way failed.
+func (w *twoWays) flaps() (undisturbed bool) {
+	t := w.t
 	before := w.choices()
 	w.cut(0)
 	w.awaitUsed("silver")
@@ -272,12 +319,16 @@ func TestFlapping(t *testing.T) {
 	}
 	if strings.Contains(said, "(tunnel silver: nothing heard") || strings.Contains(said, "(the peer asks for it") {
 		t.Logf("the machine is so busy that a daemon's silence was taken for a failure:\n%s", said)
-		return
+		for i := range f {
+			_, _ = f[i].Stop()
+		}
+		return false
 	}
 	if n := w.choices() - before; n != 3 {
 		t.Errorf("%d changes of the tunnel, want 3:\n%s", n, said)
 	}
 	f.stop(t)
+	return true
 }
 
 // awaitGold waits until the first site has the pseudowire and its first tunnel so.

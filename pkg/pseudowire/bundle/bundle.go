@@ -102,10 +102,10 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 	}, nil
 }
 
-// Abilities are the datapath's, several sessions, and rules among them.
+// Abilities are the datapath's, several sessions, with a device of their own, and rules among them.
 func (d *Datapath) Abilities() pseudowire.Abilities {
 	can := d.Datapath.Abilities()
-	can.Several, can.Steers = true, true
+	can.Several, can.SeveralAnew, can.Steers = true, true, true
 	return can
 }
 
