@@ -79,7 +79,7 @@ func unoccupied(err error) error {
 		}
 		return errors.Join(rest...)
 	}
-	if errors.As(err, new(*qos.OccupiedError)) {
+	if errors.As(err, new(*qos.OccupiedError)) || errors.As(err, new(*qos.NotGivenBackError)) {
 		return nil
 	}
 	return err

@@ -129,19 +129,24 @@ func ours(q netlink.Qdisc) bool { return q != nil && q.Attrs().Handle == root &&
 
 // clear takes our qdisc off, and gives back what was there before; what waits is lost.
 func (m *Manager) clear(q netlink.Qdisc) error {
-	if restored, err := m.restore(q.Attrs().LinkIndex); restored || err != nil {
+	index := q.Attrs().LinkIndex
+	restored, err := m.restore(index)
+	if restored || m.replacedAt(index) >= 0 {
 		return err
 	}
 	if err := m.nl.QdiscDel(q); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
-		return &OpError{fmt.Sprintf("remove the qdisc of interface %d", q.Attrs().LinkIndex), err}
+		return &OpError{fmt.Sprintf("remove the qdisc of interface %d", index), err}
 	}
-	return nil
+	return err
 }
 
 // object is what is told of an interface.
 func object(l netlink.Link) string { return "interface " + l.Attrs().Name }
 
 func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
+	if err := m.follow(l, ours(q)); err != nil {
+		return err
+	}
 	switch {
 	case q != nil && !ours(q) && !i.Replace:
 		return &OccupiedError{l.Attrs().Name, q.Type(), ""}

@@ -33,6 +33,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -100,6 +101,20 @@ func (e *OccupiedError) Error() string {
 	return fmt.Sprintf("%s has a root qdisc already, %s, which is left alone: remove it (tc qdisc del dev %s root), have it replaced (qdisc: replace), or take rate and ceiling out of the classes",
 		e.Interface, e.Kind, e.Interface)
 }
+
+// NotGivenBackError says that the kernel does not take back a qdisc that ours replaced: the
+// interface, or the queue of it that is Parent, keeps what the kernel gives it by itself.
+type NotGivenBackError struct {
+	Interface, Kind string
+	Parent          uint32
+	Err             error
+}
+
+func (e *NotGivenBackError) Error() string {
+	return fmt.Sprintf("%s does not get its qdisc %s (parent %s) back: %v; set it by hand if it is needed", e.Interface, e.Kind, netlink.HandleStr(e.Parent), e.Err)
+}
+
+func (e *NotGivenBackError) Unwrap() error { return e.Err }
 
 // OpError says what could not be done.
 type OpError struct {

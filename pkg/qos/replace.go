@@ -135,32 +135,70 @@ func (m *Manager) replacedAt(index int) int {
 	return slices.IndexFunc(m.replaced, func(r Replaced) bool { return r.Index == index })
 }
 
-// restore gives an interface back what was there before ours. It is false if there was
-// nothing but what the kernel gives by itself.
+// forget drops the note of an interface.
+func (m *Manager) forget(index int) error {
+	return m.keep(slices.DeleteFunc(slices.Clone(m.replaced), func(r Replaced) bool { return r.Index == index }))
+}
+
+// follow keeps the note of an interface with the interface, whose name changes. What has no
+// qdisc of ours and another name is another one, which has got the number.
+func (m *Manager) follow(l netlink.Link, shaped bool) error {
+	at := m.replacedAt(l.Attrs().Index)
+	if at < 0 || m.replaced[at].Interface == l.Attrs().Name {
+		return nil
+	}
+	if !shaped {
+		return m.forget(l.Attrs().Index)
+	}
+	renamed := slices.Clone(m.replaced)
+	renamed[at].Interface = l.Attrs().Name
+	return m.keep(renamed)
+}
+
+// restore gives an interface, which has a qdisc of ours, back what was there before. It is
+// false if there was nothing but what the kernel gives by itself, or the kernel does not take
+// it back: a *NotGivenBackError, once.
 func (m *Manager) restore(index int) (bool, error) {
 	at := m.replacedAt(index)
 	if at < 0 {
 		return false, nil
 	}
 	r := m.replaced[at]
-	l, err := m.nl.LinkByIndex(index)
-	if err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) {
-		return false, &OpError{"find the interface that gets its qdisc back, " + r.Interface, err}
+	if _, err := m.nl.LinkByIndex(index); errors.As(err, new(netlink.LinkNotFoundError)) {
+		return false, m.forget(index)
 	}
-	if err != nil || l.Attrs().Name != r.Interface {
-		// Another one has got the number.
-		return false, m.keep(slices.Delete(slices.Clone(m.replaced), at, at+1))
-	}
-	for _, q := range r.Qdiscs {
-		req := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
-		req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index), Handle: q.Handle, Parent: q.Parent})
-		req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(q.Kind)))
-		if q.Options != nil {
-			req.AddData(nl.NewRtAttr(nl.TCA_OPTIONS, q.Options))
-		}
-		if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+	root := true
+	var lost []error
+	for i, q := range r.Qdiscs {
+		err := m.give(index, q)
+		switch {
+		case err == nil:
+			continue
+		case i == 0 && !refused(err):
 			return false, &OpError{fmt.Sprintf("give %s its qdisc %s %s back", r.Interface, q.Kind, netlink.HandleStr(q.Handle)), err}
 		}
+		lost = append(lost, &NotGivenBackError{r.Interface, q.Kind, q.Parent, err})
+		if i == 0 {
+			root = false
+			break
+		}
 	}
-	return true, m.keep(slices.Delete(slices.Clone(m.replaced), at, at+1))
+	return root, errors.Join(append(lost, m.forget(index))...)
+}
+
+// give sets a qdisc as it was.
+func (m *Manager) give(index int, q Qdisc) error {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index), Handle: q.Handle, Parent: q.Parent})
+	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(q.Kind)))
+	if q.Options != nil {
+		req.AddData(nl.NewRtAttr(nl.TCA_OPTIONS, q.Options))
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// refused says that the kernel would not take a qdisc however often it is asked.
+func refused(err error) bool {
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP)
 }
