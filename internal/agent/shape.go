@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
@@ -101,9 +102,13 @@ func (a *Agent) shapes() (interfaces []qos.Interface, lost error) {
 		at := slices.IndexFunc(interfaces, func(i qos.Interface) bool { return i.Index == index })
 		if at < 0 {
 			at = len(interfaces)
-			interfaces = append(interfaces, qos.Interface{Index: index})
+			interfaces = append(interfaces, qos.Interface{Index: index, EDT: t.EDT})
 		}
 		i := &interfaces[at]
+		if i.EDT != t.EDT {
+			errs = append(errs, fmt.Errorf("tunnel %s is not shaped: another on its interface has the other `shaper:` (htb, edt), and an interface has one", key))
+			continue
+		}
 		i.Replace = i.Replace || t.ReplaceQdisc
 		// What has no limit is a group all the same: so that one can come and go while
 		// packets wait.

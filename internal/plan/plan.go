@@ -223,6 +223,7 @@ func changedTunnel(a, b *topology.Tunnel) (Impact, []string) {
 		{"the link's rate", Live, a.LinkRate, b.LinkRate},
 		{"the pair's rate", Live, a.PairRate, b.PairRate},
 		{"replace others' qdiscs", Live, a.ReplaceQdisc, b.ReplaceQdisc},
+		{"departure times", Live, a.EDT, b.EDT},
 		{"underlay", Live, a.Underlay, b.Underlay},
 		{"ecn", ResetsSession, a.ECN, b.ECN},
 		{"udp-checksum", Live, onOff(a.Checksum), onOff(b.Checksum)},

@@ -74,6 +74,7 @@ const (
 	CodeOtherTags      Code = "PW0231"
 	CodeStatic         Code = "PW0232"
 	CodeSteer          Code = "PW0233"
+	CodeShaper         Code = "PW0234"
 
 	CodeUnusedSite   Code = "PW0301"
 	CodeUnusedTunnel Code = "PW0302"
@@ -159,6 +160,7 @@ var codes = []codeMeaning{
 	{CodeOtherTags, "the frames of a pseudowire have a tag on the way at one end and none at the other"},
 	{CodeStatic, "a static tunnel or pseudowire that lacks an end or says what only signalling can"},
 	{CodeSteer, "a rule of `steer` that no frame gets to or matches, that names another tunnel, or too many; or several tunnels without it"},
+	{CodeShaper, "a guarantee or a limit of several tunnels that departure times (`shaper: edt`) do not keep"},
 
 	{CodeUnusedSite, "no tunnel reaches the site"},
 	{CodeUnusedTunnel, "no pseudowire uses the tunnel"},

@@ -93,9 +93,9 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				}
 			}
 			if own.Shapes() {
-				own.LinkRate, own.ReplaceQdisc = tn.linkRate(s), s.replaceQdisc
+				own.LinkRate, own.ReplaceQdisc, own.EDT = tn.linkRate(s), s.replaceQdisc, s.edt
 				if u := tn.underlays[s]; u != nil {
-					own.ReplaceQdisc = u.replaceQdisc
+					own.ReplaceQdisc, own.EDT = u.replaceQdisc, u.edt
 				}
 			}
 			if own.Static != nil {

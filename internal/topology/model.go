@@ -106,6 +106,8 @@ type Tunnel struct {
 	LinkRate, PairRate uint64
 	// ReplaceQdisc says that a root qdisc that somebody else has set gives way to the shaping.
 	ReplaceQdisc bool
+	// EDT says that the site keeps ceilings by departure times, instead of HTB.
+	EDT bool
 	// Underlay is which of the site's it takes, empty where the site has but one address.
 	Underlay string
 	// ECN says that congestion marks are passed on where the datapaths can.

@@ -34,7 +34,8 @@ var siteObject = &object{
 		{key: "router-id", shape: routerID, standard: "from the tunnel's and the site's names", about: "The Router ID that the site signals on the only tunnel of a pair of sites. With several tunnels between the pair each has one of its own."},
 		{key: "rate", shape: rate, standard: "not known", about: "What the site's link to the others carries: all tunnels with a class that has a rate or a ceiling send no more than that together."},
 		{key: "qdisc", shape: qdisc, standard: "keep", about: "What becomes of a root qdisc that somebody else has set on the interface of tunnels that are shaped. `keep`: it is left alone, and nothing is shaped there. `replace`: it gives way, and comes back when nothing is shaped any more; where it could not come back it stays."},
-		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, about: "Several paths to the site, each with an address of its own; instead of `address`, `rate` and `qdisc`."},
+		{key: "shaper", shape: shaper, standard: "htb", about: "What shapes the site's tunnels. `htb` shares the link by guarantees and priorities. `edt` gives packets departure times, which `fq` keeps: each tunnel has its ceiling and nothing is shared, so that all ceilings have to fit into the link."},
+		{key: "underlays", shape: table{"UNDERLAY", nameOf("an underlay"), underlayObject}, about: "Several paths to the site, each with an address of its own; instead of `address`, `rate`, `qdisc` and `shaper`."},
 		{key: "managed", shape: boolean(), standard: "true", about: "Whether the site runs this daemon. `false`: it is a foreign one, a router of another make."},
 		{key: "host-name", shape: phrase("a host name"), standard: "any", about: "The Host Name that a foreign site signals (RFC 3931, Section 5.4.3)."},
 		{key: "numbers", shape: wordOf(choice{words: []string{"standard", "cisco"}}), standard: "standard", about: "Under which numbers a foreign site is called with attributes: RFC 3931's, or those that Cisco gave them before it. When it calls, its own are understood and used."},
@@ -43,6 +44,8 @@ var siteObject = &object{
 
 var qdisc = wordOf(choice{words: []string{"keep", "replace"}})
 
+var shaper = wordOf(choice{words: []string{"htb", "edt"}})
+
 var underlayObject = &object{
 	name: "underlay", where: "sites.SITE.underlays.UNDERLAY",
 	fields: []field{
@@ -50,6 +53,7 @@ var underlayObject = &object{
 		{key: "interface", shape: interfaceOf("an interface"), standard: "-", about: "The interface with that address, for the reader: packets leave by the host's routes."},
 		{key: "rate", shape: rate, standard: "not known", about: "What it carries, as `rate` of a site."},
 		{key: "qdisc", shape: qdisc, standard: "keep", about: "As `qdisc` of a site."},
+		{key: "shaper", shape: shaper, standard: "htb", about: "As `shaper` of a site."},
 	},
 }
 

@@ -62,6 +62,9 @@ func (b *builder) checkRates() {
 			if path.rate != 0 && !b.full() {
 				b.checkRate(s, path)
 			}
+			if path.edt && !b.full() {
+				b.checkEDT(s, path)
+			}
 		}
 	}
 }
@@ -76,15 +79,74 @@ func (b *builder) checkRate(s *site, path *underlay) {
 			terms = append(terms, fmt.Sprintf("%s %s", t.Key, bits(t.Rate)))
 		}
 	}
-	link := "the link of " + s.name
-	if path.name != "" {
-		link = "underlay " + path.name + " of " + s.name
-	}
+	link := linkOf(s, path)
 	if sum > path.rate {
 		b.fault(CodeRateSum, path.rateAt, fmt.Sprintf("%s carries %s, and more is guaranteed on it: %s = %s",
 			link, bits(path.rate), strings.Join(terms, " + "), bits(sum)), "lower the `rate:` of classes: each of their tunnels, at each of its ends, has it to itself")
 	}
 }
+
+func linkOf(s *site, path *underlay) string {
+	if path.name != "" {
+		return "underlay " + path.name + " of " + s.name
+	}
+	return "the link of " + s.name
+}
+
+// checkEDT finds what departure times cannot keep: each tunnel has its own, and knows nothing
+// of the others. So what is guaranteed, or limited for several, is kept only where all their
+// ceilings fit.
+func (b *builder) checkEDT(s *site, path *underlay) {
+	const help = "lower the `ceiling:` of classes, or have `shaper: htb`"
+	var all, guaranteed sumOf
+	pairs := map[string]*sumOf{}
+	for _, t := range b.t.localTunnels(s) {
+		if !t.Shapes() || t.Local != path.address && path.name != "" {
+			continue
+		}
+		if t.Ceiling == 0 {
+			b.fault(CodeShaper, path.edtAt, fmt.Sprintf("departure times (edt) keep ceilings alone, and tunnel %s is shaped and has none", t.Key),
+				"give it a class with a `ceiling:`, or have `shaper: htb`")
+			return
+		}
+		all.add(t.Key, t.Ceiling)
+		if t.Rate != 0 {
+			guaranteed.add(t.Key, t.Rate)
+		}
+		if t.PairRate != 0 {
+			if pairs[t.Peer] == nil {
+				pairs[t.Peer] = &sumOf{}
+			}
+			pairs[t.Peer].add(t.Key, t.Ceiling)
+			if pairs[t.Peer].sum > t.PairRate {
+				b.fault(CodeShaper, path.edtAt, fmt.Sprintf("departure times (edt) do not share what %s and %s may send each other, %s, and the ceilings are more: %s",
+					s.name, t.Peer, bits(t.PairRate), pairs[t.Peer]), help)
+				return
+			}
+		}
+	}
+	switch {
+	case path.rate != 0 && all.sum > path.rate:
+		b.fault(CodeShaper, path.edtAt, fmt.Sprintf("departure times (edt) do not share a link: %s carries %s, and the ceilings are more: %s",
+			linkOf(s, path), bits(path.rate), all), help)
+	case path.rate == 0 && guaranteed.sum != 0:
+		b.fault(CodeShaper, path.edtAt, fmt.Sprintf("departure times (edt) keep a guarantee only where all ceilings fit into the link, and it is not said what %s carries; guaranteed: %s",
+			linkOf(s, path), guaranteed), "add its `rate:`, or have `shaper: htb`")
+	}
+}
+
+// sumOf is a sum of rates, with how it came about.
+type sumOf struct {
+	sum   uint64
+	terms []string
+}
+
+func (s *sumOf) add(name string, rate uint64) {
+	s.sum += rate
+	s.terms = append(s.terms, name+" "+bits(rate))
+}
+
+func (s sumOf) String() string { return strings.Join(s.terms, " + ") + " = " + bits(s.sum) }
 
 // bits is a rate as it is written in the file.
 func bits(rate uint64) string {

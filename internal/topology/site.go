@@ -28,8 +28,11 @@ type site struct {
 	rateAt spot
 	// replaceQdisc says that others' root qdiscs give way.
 	replaceQdisc bool
-	bridges      []*bridge
-	bridgeNames  map[string]*bridge
+	// edt says that departure times keep ceilings, edtAt where.
+	edt         bool
+	edtAt       spot
+	bridges     []*bridge
+	bridgeNames map[string]*bridge
 	// noBridges is set where the bridges are there and could not be read.
 	noBridges bool
 }
@@ -42,8 +45,10 @@ type underlay struct {
 	addressAt spot
 	rate      uint64
 	rateAt    spot
-	// replaceQdisc is as a site's.
+	// replaceQdisc and edt are as a site's.
 	replaceQdisc bool
+	edt          bool
+	edtAt        spot
 }
 
 type bridge struct {
@@ -70,6 +75,7 @@ func (b *builder) site(r row) {
 	s.routerID, s.routerIDAt, _ = get[uint32](rec, "router-id")
 	s.rate, s.rateAt, _ = get[uint64](rec, "rate")
 	s.replaceQdisc = replacesQdisc(rec)
+	s.edt, s.edtAt = hasEDT(rec)
 	bridges, _, readable := get[[]row](rec, "bridges")
 	s.noBridges = !readable && rec.has("bridges")
 	for _, br := range bridges {
@@ -94,6 +100,8 @@ func (b *builder) foreign(s *site, rec *record) {
 		b.clash(CodeForeign, rec.values["rate"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
 	case s.foreign && rec.has("qdisc"):
 		b.clash(CodeForeign, rec.values["qdisc"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
+	case s.foreign && rec.has("shaper"):
+		b.clash(CodeForeign, rec.values["shaper"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
 	case s.foreign && rec.has("bridges"):
 		b.clash(CodeForeign, rec.values["bridges"].key, fmt.Sprintf("%s is foreign: nobody makes bridges there", s.name), managedAt, "foreign here", "remove the key")
 	case !s.foreign && rec.has("numbers") && (ok || !rec.has("managed")):

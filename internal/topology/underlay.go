@@ -11,7 +11,7 @@ import (
 func (b *builder) underlays(s *site, r row, rec *record) {
 	switch {
 	case rec.has("underlays"):
-		for _, key := range []string{"address", "rate", "qdisc"} {
+		for _, key := range []string{"address", "rate", "qdisc", "shaper"} {
 			if rec.has(key) {
 				b.clash(CodeExclusive, rec.values[key].key, fmt.Sprintf("%s and underlays are both there", key), rec.values["underlays"].key, "the other one is here",
 					fmt.Sprintf("give each underlay its `%s:`", key))
@@ -33,6 +33,7 @@ func (b *builder) underlays(s *site, r row, rec *record) {
 		u.address, u.addressAt, _ = get[netip.Addr](of, "address")
 		u.rate, u.rateAt, _ = get[uint64](of, "rate")
 		u.replaceQdisc = replacesQdisc(of)
+		u.edt, u.edtAt = hasEDT(of)
 		s.underlays = append(s.underlays, u)
 	}
 }
@@ -42,13 +43,18 @@ func replacesQdisc(rec *record) bool {
 	return word == "replace"
 }
 
+func hasEDT(rec *record) (is bool, at spot) {
+	word, at, _ := get[string](rec, "shaper")
+	return word == "edt", at
+}
+
 // ends are the places where tunnels can end at the site: its underlays, or one without
 // a name.
 func (s *site) ends() []*underlay {
 	if len(s.underlays) > 0 {
 		return s.underlays
 	}
-	return []*underlay{{address: s.address, addressAt: s.addressAt, rate: s.rate, rateAt: s.rateAt}}
+	return []*underlay{{address: s.address, addressAt: s.addressAt, rate: s.rate, rateAt: s.rateAt, edt: s.edt, edtAt: s.edtAt}}
 }
 
 // addresses are all of them, in words.

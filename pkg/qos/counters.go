@@ -35,6 +35,9 @@ func (c *Counters) Add(o Counters) {
 
 // Counters of an interface's classes, by number.
 func (m *Manager) Counters(index int) (map[uint16]Counters, error) {
+	if m.paced[index] != nil {
+		return m.departures(index)
+	}
 	l, err := m.nl.LinkByIndex(index)
 	if err != nil {
 		return nil, &OpError{fmt.Sprintf("find interface %d", index), err}

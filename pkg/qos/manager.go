@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -20,6 +21,10 @@ type Manager struct {
 	nl *netlink.Handle
 	// set is what the classes of interfaces were last set to, by handle.
 	set map[int]map[uint32]shaped
+	// pacing is loaded where it is wanted; paced is what the classes of interfaces were last
+	// set to there, by number.
+	pacing *bpf.Pacing
+	paced  map[int]map[uint16]bpf.Pace
 	// replaced are the qdiscs that ours took the place of, memory where that is kept.
 	replaced []Replaced
 	memory   Memory
@@ -32,7 +37,7 @@ func Open(memory Memory) (*Manager, error) {
 	if err != nil {
 		return nil, &OpError{"open netlink", err}
 	}
-	m := &Manager{nl: nl, set: make(map[int]map[uint32]shaped), memory: memory}
+	m := &Manager{nl: nl, set: make(map[int]map[uint32]shaped), paced: make(map[int]map[uint16]bpf.Pace), memory: memory}
 	if memory == nil {
 		return m, nil
 	}
@@ -44,7 +49,12 @@ func Open(memory Memory) (*Manager, error) {
 }
 
 // Close gives up handles; what is set stays.
-func (m *Manager) Close() { m.nl.Close() }
+func (m *Manager) Close() {
+	m.nl.Close()
+	if m.pacing != nil {
+		m.pacing.Close()
+	}
+}
 
 // Set shapes those interfaces, and no others any more. What it cannot do on one
 // does not keep it from the rest. Errors: *OccupiedError, *OpError; ErrNoHTB.
@@ -65,6 +75,7 @@ func (m *Manager) Set(interfaces []Interface) error {
 		errs = append(errs, m.shape(l, roots[interfaces[i].Index], &interfaces[i]))
 	}
 	maps.DeleteFunc(m.set, func(index int, _ map[uint32]shaped) bool { return !wanted[index] })
+	errs = append(errs, m.unpaceOthers(wanted))
 	for index, q := range roots {
 		if ours(q) && !wanted[index] {
 			errs = append(errs, m.clear(q))
@@ -74,7 +85,18 @@ func (m *Manager) Set(interfaces []Interface) error {
 }
 
 // Cleanup takes what is ours off all interfaces.
-func (m *Manager) Cleanup() error { return m.Set(nil) }
+func (m *Manager) Cleanup() error {
+	errs := []error{m.Set(nil)}
+	// Somebody may have taken away the qdisc alone, and left the program.
+	links, err := m.nl.LinkList()
+	if err != nil {
+		return errors.Join(append(errs, &OpError{"list the interfaces", err})...)
+	}
+	for _, l := range links {
+		errs = append(errs, m.unpace(l))
+	}
+	return errors.Join(errs...)
+}
 
 // Egress is the interface of packets from one address to another; local may be the
 // zero one. Without remote it is the interface that has local.
@@ -125,11 +147,18 @@ func (m *Manager) roots() (map[int]netlink.Qdisc, error) {
 	return roots, nil
 }
 
-func ours(q netlink.Qdisc) bool { return q != nil && q.Attrs().Handle == root && q.Type() == "htb" }
+func ours(q netlink.Qdisc) bool {
+	return q != nil && (q.Attrs().Handle == root && q.Type() == "htb" || q.Attrs().Handle == paced && q.Type() == "fq")
+}
 
 // clear takes our qdisc off, and gives back what was there before; what waits is lost.
 func (m *Manager) clear(q netlink.Qdisc) error {
 	index := q.Attrs().LinkIndex
+	if q.Attrs().Handle == paced {
+		if err := m.unpace(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}); err != nil {
+			return err
+		}
+	}
 	restored, err := m.restore(index)
 	if restored || m.replacedAt(index) >= 0 {
 		return err
@@ -159,7 +188,7 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 		}
 		return &OccupiedError{l.Attrs().Name, kind, ""}
 	case !ours(q):
-		_, known := m.set[i.Index]
+		known := m.set[i.Index] != nil || m.paced[i.Index] != nil
 		if known && m.Held(object(l)) {
 			return nil
 		}
@@ -168,22 +197,39 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 				return err
 			}
 		}
+	}
+	if i.EDT {
 		delete(m.set, i.Index)
-		htb := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: i.Index, Handle: root, Parent: netlink.HANDLE_ROOT})
-		// What is in no class, on an interface that would queue next to nothing by itself.
-		direct := uint32(max(l.Attrs().TxQLen, DefaultQueue))
-		htb.DirectQlen = &direct
-		err := m.nl.QdiscReplace(htb)
-		if known {
-			m.Add(object(l), "the qdisc that shapes it was removed", "made again", err)
-		}
-		if errors.Is(err, unix.ENOENT) {
-			return &OpError{"shape " + l.Attrs().Name, ErrNoHTB}
-		} else if err != nil {
-			return &OpError{"add a qdisc to " + l.Attrs().Name, err}
-		}
+		return m.pace(l, q, i)
+	}
+	if err := m.setHTB(l, q); err != nil {
+		return err
 	}
 	return m.classes(l, i)
+}
+
+// setHTB has an interface have HTB, if it does not have it.
+func (m *Manager) setHTB(l netlink.Link, q netlink.Qdisc) error {
+	index := l.Attrs().Index
+	if q != nil && q.Attrs().Handle == root {
+		return nil
+	}
+	_, known := m.set[index]
+	delete(m.set, index)
+	htb := netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: index, Handle: root, Parent: netlink.HANDLE_ROOT})
+	// What is in no class, on an interface that would queue next to nothing by itself.
+	direct := uint32(max(l.Attrs().TxQLen, DefaultQueue))
+	htb.DirectQlen = &direct
+	err := m.nl.QdiscReplace(htb)
+	if known {
+		m.Add(object(l), "the qdisc that shapes it was removed", "made again", err)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return &OpError{"shape " + l.Attrs().Name, ErrNoHTB}
+	} else if err != nil {
+		return &OpError{"add a qdisc to " + l.Attrs().Name, err}
+	}
+	return m.unpace(l)
 }
 
 // classes makes the classes what they are to be. Those that go leave first: none that

@@ -59,6 +59,9 @@ type Interface struct {
 	// Replace says that a root qdisc that somebody else set gives way, and comes back in the
 	// end, if the kernel takes it back.
 	Replace bool
+	// EDT says that classes keep their ceilings by earliest departure times and fq, instead of
+	// HTB. Each has to have a ceiling then; guarantees, priorities and groups are nothing there.
+	EDT bool
 	// Groups come after those that they are in.
 	Groups  []Group
 	Classes []Class

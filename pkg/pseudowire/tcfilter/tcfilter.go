@@ -6,14 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// handle is every filter's: there is one of a priority.
-const handle = 1
+// handle is every filter's: there is one of a priority. Where it took the clsact qdisc along
+// that is to go with it, it is handleOwner.
+const (
+	handle      = 1
+	handleOwner = 2
+)
 
 // Filter is a program's place: Parent is netlink.HANDLE_MIN_INGRESS or HANDLE_MIN_EGRESS,
 // and filters of a lower Priority come first.
@@ -26,12 +31,90 @@ type Filter struct {
 // Attach puts a program there, in the place of the one that is, without a moment in which
 // there is none. It adds the clsact qdisc, which stops a device that is up for a moment.
 func Attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program) error {
-	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+	if _, err := addClsact(nl, link); err != nil {
+		return err
+	}
+	return attach(nl, link, f, program, handle)
+}
+
+// AttachToOthers is Attach to a device that is not ours. DetachFromOthers takes the clsact
+// qdisc away, too, if it came with the program, or with another of ours, and nothing else is
+// in it.
+func AttachToOthers(nl *netlink.Handle, link netlink.Link, f Filter, program *ebpf.Program) error {
+	made, err := addClsact(nl, link.Attrs().Index)
+	if err != nil {
+		return err
+	}
+	own, err := list(nl, link, f)
+	if err != nil {
+		return err
+	}
+	with := uint32(handle)
+	if len(own) > 0 {
+		with = own[0].Attrs().Handle
+	} else if made {
+		with = handleOwner
+	} else if with, err = handleBeside(nl, link); err != nil {
+		return err
+	}
+	return attach(nl, link.Attrs().Index, f, program, with)
+}
+
+// handleBeside is that of a filter beside those which are there.
+func handleBeside(nl *netlink.Handle, link netlink.Link) (uint32, error) {
+	for _, parent := range hooks {
+		filters, err := nl.FilterList(link, parent)
+		if err != nil {
+			return 0, fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
+		}
+		for _, x := range filters {
+			if b, ok := x.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, "pwd_") {
+				return handleOwner, nil
+			}
+		}
+	}
+	return handle, nil
+}
+
+var hooks = []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
+
+// DetachFromOthers ends AttachToOthers.
+func DetachFromOthers(nl *netlink.Handle, link netlink.Link, f Filter) error {
+	own, err := list(nl, link, f)
+	if err != nil || len(own) == 0 {
+		return err
+	}
+	if err := Detach(nl, link, f); err != nil || own[0].Attrs().Handle != handleOwner {
+		return err
+	}
+	for _, parent := range hooks {
+		if rest, err := nl.FilterList(link, parent); err != nil || len(rest) > 0 {
+			return err
+		}
+	}
+	if err := nl.QdiscDel(clsact(link.Attrs().Index)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove the clsact qdisc of %s: %w", link.Attrs().Name, err)
+	}
+	return nil
+}
+
+func clsact(link int) *netlink.Clsact {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: link, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 	}}
-	if err := nl.QdiscAdd(clsact); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add the clsact qdisc to link %d: %w", link, err)
+}
+
+// addClsact has a device have a clsact qdisc, and says whether it had none.
+func addClsact(nl *netlink.Handle, link int) (made bool, err error) {
+	if err := nl.QdiscAdd(clsact(link)); errors.Is(err, unix.EEXIST) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("add the clsact qdisc to link %d: %w", link, err)
 	}
+	return true, nil
+}
+
+func attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program, handle uint32) error {
 	filter := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: link, Parent: f.Parent, Handle: handle, Protocol: unix.ETH_P_ALL, Priority: f.Priority},
 		Fd:          program.FD(), Name: f.Name, DirectAction: true,
