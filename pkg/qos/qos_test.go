@@ -1,9 +1,14 @@
 package qos_test
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -273,4 +278,46 @@ func TestDrops(t *testing.T) {
 		}
 	}
 	t.Errorf("of %d frames: %+v", frames, c)
+}
+
+// The queue of a class is fq_codel, which marks instead of dropping where it may, or a plain one
+// where the kernel does not have that; its limit changes in place.
+func TestQueue(t *testing.T) {
+	h := newHost(t)
+	for _, limit := range []uint32{10, 2000, 0} {
+		h.must(h.set(h.shaped(qos.Class{Number: 3, Rate: 1e6, Queue: limit})))
+		words := fmt.Sprintf(" parent 7064:30 limit %dp", cmp.Or(limit, qos.DefaultQueue))
+		got := h.qdiscs()
+		if h.managed() {
+			if !strings.Contains(got, "qdisc fq_codel 30:"+words) || !strings.Contains(got, " ecn ") {
+				t.Errorf("limit %d:\n%s", limit, got)
+			}
+		} else if !strings.Contains(got, "qdisc pfifo 30:"+words) {
+			t.Errorf("limit %d:\n%s", limit, got)
+		}
+	}
+}
+
+// managed says whether the kernel has fq_codel: Debian's, in the virtual machines.
+func (h *host) managed() bool { return os.Getenv("PWD_VM") != "" }
+
+// What fq_codel drops because it has waited for too long is told apart from what a full queue
+// drops.
+func TestWaitedTooLong(t *testing.T) {
+	h := newHost(t)
+	if !h.managed() {
+		return
+	}
+	// 100 ms a frame: all but the first wait for longer than 5 ms, for longer than 100 ms.
+	h.must(h.set(h.shaped(qos.Class{Number: 3, Rate: 80e3, Ceiling: 80e3})))
+	fill(h, qos.Handle(3))
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		c := h.count(3)
+		if c.Managed > 0 && c.Full == 0 && c.Frames+c.BacklogFrames+c.Drops() <= frames {
+			return
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("of %d frames: %+v", frames, c)
+		}
+	}
 }
