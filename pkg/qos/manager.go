@@ -25,6 +25,8 @@ type Manager struct {
 	// set to there, by number.
 	pacing *bpf.Pacing
 	paced  map[int]map[uint16]bpf.Pace
+	// brought says where the clsact qdisc came with the program.
+	brought map[int]bool
 	// replaced are the qdiscs that ours took the place of, memory where that is kept.
 	replaced []Replaced
 	memory   Memory
@@ -37,7 +39,7 @@ func Open(memory Memory) (*Manager, error) {
 	if err != nil {
 		return nil, &OpError{"open netlink", err}
 	}
-	m := &Manager{nl: nl, set: make(map[int]map[uint32]shaped), paced: make(map[int]map[uint16]bpf.Pace), memory: memory}
+	m := &Manager{nl: nl, set: make(map[int]map[uint32]shaped), paced: make(map[int]map[uint16]bpf.Pace), brought: make(map[int]bool), memory: memory}
 	if memory == nil {
 		return m, nil
 	}

@@ -112,7 +112,8 @@ func (m *Manager) attach(l netlink.Link, known bool) error {
 			return err
 		}
 	}
-	err := tcfilter.AttachToOthers(m.nl, l, departs, m.pacing.Program)
+	brought, err := tcfilter.AttachToOthers(m.nl, l, departs, m.pacing.Program, m.brought[l.Attrs().Index])
+	m.brought[l.Attrs().Index] = brought
 	if known {
 		m.Add(object(l), "the program that shapes it was removed", "attached again", err)
 	}
@@ -142,6 +143,7 @@ func (m *Manager) unpace(l netlink.Link) error {
 		}
 	}
 	delete(m.paced, l.Attrs().Index)
+	delete(m.brought, l.Attrs().Index)
 	if err := tcfilter.DetachFromOthers(m.nl, l, departs); err != nil {
 		return &OpError{"stop shaping " + l.Attrs().Name, err}
 	}

@@ -39,25 +39,25 @@ func Attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program) error
 
 // AttachToOthers is Attach to a device that is not ours. DetachFromOthers takes the clsact
 // qdisc away, too, if it came with the program, or with another of ours, and nothing else is
-// in it.
-func AttachToOthers(nl *netlink.Handle, link netlink.Link, f Filter, program *ebpf.Program) error {
+// in it. It came with the program if brought says so, which is the result of the time before.
+func AttachToOthers(nl *netlink.Handle, link netlink.Link, f Filter, program *ebpf.Program, brought bool) (bool, error) {
 	made, err := addClsact(nl, link.Attrs().Index)
 	if err != nil {
-		return err
+		return brought, err
 	}
 	own, err := list(nl, link, f)
 	if err != nil {
-		return err
+		return brought, err
 	}
 	with := uint32(handle)
 	if len(own) > 0 {
 		with = own[0].Attrs().Handle
-	} else if made {
+	} else if made || brought {
 		with = handleOwner
 	} else if with, err = handleBeside(nl, link); err != nil {
-		return err
+		return brought, err
 	}
-	return attach(nl, link.Attrs().Index, f, program, with)
+	return with == handleOwner, attach(nl, link.Attrs().Index, f, program, with)
 }
 
 // handleBeside is that of a filter beside those which are there.
