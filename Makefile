@@ -17,7 +17,7 @@ VERSION ?= 0.1.0
 KERNELS ?= host,6.1,6.12
 
 .DEFAULT_GOAL := build
-.PHONY: help build man install install-programs package demo bench bench-publish test test-short generate lint fuzz clean
+.PHONY: help build man install install-image install-programs package demo bench bench-publish test test-short generate lint fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -32,6 +32,9 @@ man: ## manual pages and completions, into out/man
 install-programs: build ## programs alone, below PREFIX
 	install -D -m 755 bin/pwctl $(DESTDIR)$(PREFIX)/bin/pwctl
 	install -D -m 755 bin/pwd $(DESTDIR)$(PREFIX)/libexec/pwd/pwd
+
+install-image: install-programs ## what a container image has, below DESTDIR
+	mkdir -p $(DESTDIR)/etc/pwd $(DESTDIR)/run/pwd $(DESTDIR)/var/lib/pwd
 
 install: install-programs man ## programs, service, manual, completions and examples, below PREFIX and /etc
 	install -d -m 755 $(DESTDIR)/etc/pwd $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/doc/pwd/examples
@@ -84,7 +87,7 @@ generate: ## compile bpf/ again (needs clang 14)
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:" $$unformatted >&2; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags vm ./...
+	$(GO) vet -tags vm,container ./...
 	@cd tools && $(GO) build -o ../out/ honnef.co/go/tools/cmd/staticcheck
 	out/staticcheck -tags vm ./...
 

@@ -188,6 +188,9 @@ func pinnedMaps(dir string, spec *ebpf.CollectionSpec, into map[string]*ebpf.Map
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
+		if errors.Is(err, os.ErrPermission) {
+			return &LoadError{"open the map " + path, err}
+		}
 		if err == nil && mapSpec.Compatible(m) == nil {
 			into[name] = m
 			continue

@@ -27,6 +27,10 @@ type Suite struct {
 	// Build are programs of this module that its tests start: main packages,
 	// built without cgo. The test finds them in the folder that PWD_BIN names.
 	Build []string
+	// Upgrade has them built once more, as version v9.9.9, in the folder upgrade there.
+	Upgrade bool
+	// Args are further arguments of the tests.
+	Args []string
 }
 
 // Suites are all tests that run in the machines, in this order.
@@ -48,7 +52,7 @@ var Suites = []Suite{
 	},
 	{
 		Package: "test/service", Limit: 5 * time.Minute, Run: "^TestKernelDatapath$",
-		Build: []string{"cmd/pwd", "cmd/pwctl"},
+		Build: []string{"cmd/pwd", "cmd/pwctl"}, Upgrade: true,
 	},
 }
 
@@ -72,14 +76,20 @@ func BuildSuite(ctx context.Context, s Suite, dir string, verbose bool, log io.W
 	}
 	if len(s.Build) > 0 {
 		programs := filepath.Join(dir, path.Base(s.Package)+".bin") + "/"
-		build := exec.CommandContext(ctx, "go", "build", "-o", programs)
-		for _, p := range s.Build {
-			build.Args = append(build.Args, "./"+p)
+		builds := map[string]string{programs: ""}
+		if s.Upgrade {
+			builds[programs+"upgrade/"] = "-X github.com/pwd-project/pwd/internal/build.version=v9.9.9"
 		}
-		build.Dir, build.Stdout, build.Stderr = root, log, log
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if err := build.Run(); err != nil {
-			return job.Step{}, fmt.Errorf("build %s for the tests of %s: %w", strings.Join(s.Build, ", "), s.Package, err)
+		for to, flags := range builds {
+			build := exec.CommandContext(ctx, "go", "build", "-ldflags", flags, "-o", to)
+			for _, p := range s.Build {
+				build.Args = append(build.Args, "./"+p)
+			}
+			build.Dir, build.Stdout, build.Stderr = root, log, log
+			build.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if err := build.Run(); err != nil {
+				return job.Step{}, fmt.Errorf("build %s for the tests of %s: %w", strings.Join(s.Build, ", "), s.Package, err)
+			}
 		}
 		step.Env = []string{"PWD_BIN=" + programs}
 	}
@@ -89,6 +99,7 @@ func BuildSuite(ctx context.Context, s Suite, dir string, verbose bool, log io.W
 	if verbose {
 		step.Args = append(step.Args, "-test.v")
 	}
+	step.Args = append(step.Args, s.Args...)
 	return step, nil
 }
 

@@ -27,7 +27,8 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "of the suites, only those whose package contains this")
 	flag.StringVar(&o.run, "run", "", "of their tests, only those that match this pattern")
 	flag.BoolVar(&o.verbose, "v", false, "name each test")
-	flag.DurationVar(&o.limit, "limit", 5*time.Minute, "time for one command")
+	flag.DurationVar(&o.limit, "limit", 0, "time for one command (default 5m), or for one suite (default its own)")
+	flag.StringVar(&o.args, "args", "", "further arguments of the tests, as '-kills 100'")
 	flag.IntVar(&o.machine.CPUs, "cpus", 0, "CPUs of a machine (default 2)")
 	flag.IntVar(&o.machine.Memory, "memory", 0, "MiB of memory of a machine (default 2048)")
 	flag.StringVar(&o.machine.Accel, "accel", "", "QEMU's accelerator (default tcg,thread=single)")
@@ -53,6 +54,7 @@ func main() {
 
 type options struct {
 	kernels, only, run      string
+	args                    string
 	suites, verbose, serial bool
 	limit                   time.Duration
 	machine                 vm.Machine
@@ -132,7 +134,11 @@ func (o options) command(args []string) ([]job.Step, error) {
 	if len(args) == 1 {
 		args = []string{"bash", "-c", args[0]}
 	}
-	return []job.Step{{Name: name, Args: args, Dir: dir, Limit: o.limit}}, nil
+	limit := o.limit
+	if limit == 0 {
+		limit = 5 * time.Minute
+	}
+	return []job.Step{{Name: name, Args: args, Dir: dir, Limit: limit}}, nil
 }
 
 func (o options) build(ctx context.Context, dir string) ([]job.Step, []vm.Tool, error) {
@@ -145,6 +151,10 @@ func (o options) build(ctx context.Context, dir string) ([]job.Step, []vm.Tool, 
 		if o.run != "" {
 			s.Run = o.run
 		}
+		if o.limit != 0 {
+			s.Limit = o.limit
+		}
+		s.Args = strings.Fields(o.args)
 		step, err := vm.BuildSuite(ctx, s, dir, o.verbose, os.Stderr)
 		if err != nil {
 			return nil, nil, err
