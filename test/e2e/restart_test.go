@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -113,6 +116,66 @@ func TestRebootedPeer(t *testing.T) {
 	w.awaitUp()
 	w.ping(w.a, netlab.PingOptions{})
 	w.ping(w.b, netlab.PingOptions{})
+}
+
+// reboot ends a site as a power failure does: nothing is left but its files, and the
+// machine that comes back is another to the kernel.
+func (w *world) reboot(i int, boot string) {
+	w.t.Helper()
+	s := w.sites[i]
+	s.Daemon.Kill()
+	if out, err := s.NS.Run(within(w.t, upWithin), "sh", "-c", `
+		for link in $(ls /sys/class/net); do
+			case " lo $0 " in *" $link "*) tc qdisc del dev "$link" clsact 2>/dev/null || true ;; *) ip link del "$link" 2>/dev/null || true ;; esac
+		done
+		rm -rf /sys/fs/bpf/pwd`, strings.Join(s.Links, " ")); err != nil {
+		w.t.Fatalf("%v\n%s", err, out)
+	}
+	if err := netlab.Poll(within(w.t, upWithin), "nothing is left by a reboot", s.Left); err != nil { // the kernel detaches what is not pinned soon after
+		w.t.Fatal(err)
+	}
+	dir := w.t.TempDir()
+	script := "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"' " + dir + "/boot_id " + bin + "/pwd \"$@\"\n"
+	for name, content := range map[string]string{"boot_id": boot + "\n", "pwd": script} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	s.Bin = dir
+}
+
+// After a reboot of one site, or of both, its connections are set up anew by themselves,
+// also where nobody says which topology: none of what was saved is of any use.
+func TestReboot(t *testing.T) {
+	w := build(t, network{}).start()
+	connection := func() uint32 {
+		list, err := w.sites[0].Client().Tunnels(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list[0].LocalControlConnectionID
+	}
+	was := connection()
+	for _, which := range [][]int{{0}, {0, 1}} {
+		boot := fmt.Sprintf("boot of %d", len(which))
+		for _, i := range which {
+			w.reboot(i, boot)
+		}
+		for _, i := range which {
+			w.sites[i].Topology = ""
+			if err := w.sites[i].Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.awaitUp()
+		w.ping(w.a, netlab.PingOptions{})
+		w.ping(w.b, netlab.PingOptions{})
+		is := connection()
+		if is == was {
+			t.Errorf("sites %d rebooted: the connection has the ID %d as before", which, is)
+		}
+		was = is
+	}
 }
 
 // Nothing is left of a daemon that cleaned up, and its peer waits for it.

@@ -1,4 +1,4 @@
-//go:build container
+//go:build packages
 
 package service
 
@@ -17,7 +17,7 @@ import (
 // host. The stage that compiles is not run, as its base is in a registry: what it makes
 // comes from the same make target here.
 //
-//	go test -tags container -run TestContainer ./test/service
+//	go test -tags packages -run TestContainer ./test/service
 func TestContainer(t *testing.T) {
 	context := t.TempDir()
 	if out, err := exec.Command("make", "-C", "../..", "install-image", "DESTDIR="+context+"/image").CombinedOutput(); err != nil {
