@@ -155,6 +155,23 @@ func TestKernelDatapath(t *testing.T) {
 				}
 			}
 		}},
+		{"a stop and a start with the store alone, where that can outlive a stop,", func() {
+			if m.systemd() < 254 {
+				return
+			}
+			m.run("mkdir", "-p", "/etc/systemd/system/pwd.service.d")
+			m.write("/etc/systemd/system/pwd.service.d/preserve.conf", "root", "644", []byte("[Service]\nFileDescriptorStorePreserve=yes\n"))
+			m.run("systemctl", "stop", "pwd-hold.service")
+			m.run("systemctl", "mask", "--runtime", "pwd-hold.service")
+			k.replaced(func() {
+				m.run("systemctl", "stop", "pwd.service")
+				if kept := m.property("NFileDescriptorStore"); kept != "1" {
+					t.Errorf("systemd keeps %s descriptors of the service that is stopped", kept)
+				}
+				m.run("systemctl", "start", "pwd.service")
+			})
+			m.run("systemctl", "unmask", "--runtime", "pwd-hold.service")
+		}},
 		{"secrets that rotate", func() {
 			for _, k.secrets = range []string{"[gold.secret, new.secret]", "new.secret"} {
 				k.apply()

@@ -1,11 +1,12 @@
 #!/bin/sh
 # Becomes systemd as process 1 of the namespaces that it is run in, on this host's root
-# with a layer over it that is gone afterwards. $1 is a folder for that.
+# with a layer over it that is gone afterwards. $1 is a folder for that; $2, if there is one,
+# a folder whose files go before the host's.
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
+mount -t overlay overlay -o "lowerdir=${2:+$2:}/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 cd "$1/root"
 mount -t proc proc proc
 mount -t sysfs sysfs sys

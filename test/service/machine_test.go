@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/pwd-project/pwd/internal/netlab"
 )
+
+var layerFlag = flag.String("layer", "", "a `folder` whose files go before this host's in machines, as those of another systemd")
 
 // patience is for one thing to happen on a busy machine.
 const patience = 2 * time.Minute
@@ -34,7 +37,7 @@ type machine struct {
 func boot(t *testing.T, ns *netlab.Namespace) *machine {
 	t.Helper()
 	p, err := ns.Start("machine", exec.Command("unshare", "--fork", "--kill-child", "--pid", "--mount", "--cgroup", "--ipc", "--uts",
-		"sh", "./machine.sh", t.TempDir()))
+		"sh", "./machine.sh", t.TempDir(), *layerFlag))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,6 +94,17 @@ func (m *machine) write(path, owner, mode string, content []byte) {
 	if out, err := m.tryWith(content, "sh", "-c", `cat >"$0" && chown "$1" "$0" && chmod "$2" "$0"`, path, owner, mode); err != nil {
 		m.t.Fatalf("write %s: %v\n%s", path, err, out)
 	}
+}
+
+// systemd is its version.
+func (m *machine) systemd() int {
+	m.t.Helper()
+	out := m.run("systemctl", "--version")
+	var version int
+	if _, err := fmt.Sscanf(out, "systemd %d", &version); err != nil {
+		m.t.Fatalf("%v: %s", err, out)
+	}
+	return version
 }
 
 // property is what systemd says of the service.
