@@ -21,7 +21,8 @@ import (
 // They are small, for the suite; 100, 50 and 10000 show that it was not luck. An emulated
 // machine keeps to no rate: what it did is in the log.
 var (
-	killsFlag  = flag.Int("kills", 2, "how often TestKernelDatapath kills the daemon")
+	longFlag   = flag.Bool("long", false, "have TestKernelDatapath do more of what takes its time")
+	killsFlag  = flag.Int("kills", 1, "how often TestKernelDatapath kills the daemon")
 	othersFlag = flag.Int("others", 3, "how many other pseudowires TestKernelDatapath adds, changes and removes")
 	idleFlag   = flag.Duration("idle", time.Second, "how long TestKernelDatapath sends while nothing happens")
 	rateFlag   = flag.Int("rate", 2000, "packets a second that TestKernelDatapath sends, if the machine can")
@@ -127,12 +128,11 @@ func TestKernelDatapath(t *testing.T) {
 		t.Errorf("systemd keeps %s descriptors", kept)
 	}
 
-	for _, c := range []struct {
+	cases := []struct {
 		name string
 		do   func()
 	}{
 		{"nothing", func() { time.Sleep(5 * time.Second) }},
-		{"a restart", func() { k.replaced(func() { m.run("systemctl", "restart", "pwd.service") }) }},
 		{"a crash, again and again", func() {
 			for range *killsFlag {
 				m.run("systemctl", "reset-failed", "pwd.service") // it gives a service up that crashes that often
@@ -145,32 +145,9 @@ func TestKernelDatapath(t *testing.T) {
 				m.run("systemctl", "start", "pwd.service")
 			})
 		}},
-		{"an upgrade with a holder that has nothing, and a downgrade", func() {
+		{"an upgrade with a holder that has nothing", func() {
 			m.run("systemctl", "stop", "pwd-hold.service")
-			for _, from := range []string{filepath.Join(k.bin, "upgrade"), k.bin} {
-				k.install(from)
-				k.replaced(func() { m.run("systemctl", "restart", "pwd.service") })
-				if out := m.run("pwctl", "status"); strings.Contains(out, "pwd v9.9.9") != (from != k.bin) {
-					t.Errorf("after the installation of %s:\n%s", from, out)
-				}
-			}
-		}},
-		{"a stop and a start with the store alone, where that can outlive a stop,", func() {
-			if m.systemd() < 254 {
-				return
-			}
-			m.run("mkdir", "-p", "/etc/systemd/system/pwd.service.d")
-			m.write("/etc/systemd/system/pwd.service.d/preserve.conf", "root", "644", []byte("[Service]\nFileDescriptorStorePreserve=yes\n"))
-			m.run("systemctl", "stop", "pwd-hold.service")
-			m.run("systemctl", "mask", "--runtime", "pwd-hold.service")
-			k.replaced(func() {
-				m.run("systemctl", "stop", "pwd.service")
-				if kept := m.property("NFileDescriptorStore"); kept != "1" {
-					t.Errorf("systemd keeps %s descriptors of the service that is stopped", kept)
-				}
-				m.run("systemctl", "start", "pwd.service")
-			})
-			m.run("systemctl", "unmask", "--runtime", "pwd-hold.service")
+			k.upgrade(filepath.Join(k.bin, "upgrade"), "pwd v9.9.9")
 		}},
 		{"secrets that rotate", func() {
 			for _, k.secrets = range []string{"[gold.secret, new.secret]", "new.secret"} {
@@ -185,7 +162,34 @@ func TestKernelDatapath(t *testing.T) {
 			k.others = 0
 			k.apply()
 		}},
-	} {
+	}
+	if *longFlag {
+		cases = append(cases, []struct {
+			name string
+			do   func()
+		}{
+			{"a downgrade", func() { k.upgrade(k.bin, "pwd devel") }},
+			{"a restart", func() { k.replaced(func() { m.run("systemctl", "restart", "pwd.service") }) }},
+			{"a stop and a start with the store alone, where that can outlive a stop,", func() {
+				if m.systemd() < 254 {
+					return
+				}
+				m.run("mkdir", "-p", "/etc/systemd/system/pwd.service.d")
+				m.write("/etc/systemd/system/pwd.service.d/preserve.conf", "root", "644", []byte("[Service]\nFileDescriptorStorePreserve=yes\n"))
+				m.run("systemctl", "stop", "pwd-hold.service")
+				m.run("systemctl", "mask", "--runtime", "pwd-hold.service")
+				k.replaced(func() {
+					m.run("systemctl", "stop", "pwd.service")
+					if kept := m.property("NFileDescriptorStore"); kept != "1" {
+						t.Errorf("systemd keeps %s descriptors of the service that is stopped", kept)
+					}
+					m.run("systemctl", "start", "pwd.service")
+				})
+				m.run("systemctl", "unmask", "--runtime", "pwd-hold.service")
+			}},
+		}...)
+	}
+	for _, c := range cases {
 		t.Run(c.name+" loses nothing", func(t *testing.T) {
 			flow, err := n.hosts[0].Flow(n.hosts[1], netip.MustParseAddr("198.51.100.2"), netlab.FlowOptions{Rate: *rateFlag, Size: 200})
 			if err != nil {
@@ -204,6 +208,16 @@ func TestKernelDatapath(t *testing.T) {
 	}
 	if log := m.run("journalctl", "--no-pager", "-u", "pwd"); strings.Contains(log, "no saved connection's") {
 		t.Errorf("sockets were closed:\n%s", log)
+	}
+}
+
+// upgrade installs the programs of a folder and starts them, as a package does.
+func (k *kernelSites) upgrade(from, version string) {
+	k.t.Helper()
+	k.install(from)
+	k.replaced(func() { k.m.run("systemctl", "restart", "pwd.service") })
+	if out := k.m.run("pwctl", "status"); !strings.Contains(out, version) {
+		k.t.Errorf("after the installation of %s:\n%s", version, out)
 	}
 }
 

@@ -30,4 +30,6 @@ export container=other
 mkdir old
 pivot_root . old
 umount -l /old
+# As systemd has it where it is no container: credentials are mounted that way.
+mount --make-rshared /
 exec /lib/systemd/systemd --system --unit=basic.target --show-status=0

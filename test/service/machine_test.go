@@ -127,9 +127,11 @@ func (m *machine) daemon() int {
 func (m *machine) awaitHealthy(before int) {
 	m.t.Helper()
 	if err := netlab.Poll(within(m.t), "a healthy daemon", func() error {
-		pid, err := m.try("systemctl", "show", "--value", "-p", "MainPID", "pwd.service")
-		if err != nil || strings.TrimSpace(pid) == strconv.Itoa(before) || strings.TrimSpace(pid) == "0" {
-			return fmt.Errorf("the daemon's process is %s", pid)
+		// pwctl is more to start, on an emulated machine.
+		out, err := m.try("systemctl", "show", "--value", "-p", "MainPID", "-p", "ActiveState", "pwd.service")
+		pid, state, _ := strings.Cut(strings.TrimSpace(out), "\n")
+		if err != nil || pid == strconv.Itoa(before) || pid == "0" || state != "active" {
+			return fmt.Errorf("the daemon's process is %s, %s, %w", pid, state, err)
 		}
 		if out, err := m.try("pwctl", "status"); err != nil {
 			return fmt.Errorf("%w: %s", err, out)

@@ -75,8 +75,13 @@ func TestService(t *testing.T) {
 	}
 	install(0)
 	m.write("/etc/pwd/pwd.yaml", "root:pwd", "640", []byte(configuration))
+	// The secret is root's, and systemd gives it to the daemon.
+	m.write("/etc/gold.secret", "root", "600", []byte("a secret of both\n"))
+	m.run("mkdir", "/etc/systemd/system/pwd.service.d")
+	m.write("/etc/systemd/system/pwd.service.d/secret.conf", "root", "644", []byte("[Service]\nLoadCredential=gold.secret:/etc/gold.secret\n"))
+	m.run("systemctl", "daemon-reload")
+	topology := strings.Replace(topology, "gold.secret", "/run/credentials/pwd.service/gold.secret", 1)
 	m.write("/etc/pwd/topology.yaml", "root:pwd", "640", []byte(topology))
-	m.write("/etc/pwd/gold.secret", "pwd:pwd", "600", []byte("a secret of both\n"))
 	m.run("systemctl", "start", "pwd.service")
 	m.awaitHealthy(0)
 	if err := peer.AwaitUp(within(t), 1, 1); err != nil {
