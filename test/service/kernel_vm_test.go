@@ -132,7 +132,7 @@ func TestKernelDatapath(t *testing.T) {
 		name string
 		do   func()
 	}{
-		{"nothing", func() { time.Sleep(5 * time.Second) }},
+		{"nothing", func() { time.Sleep(*idleFlag) }},
 		{"a crash, again and again", func() {
 			for range *killsFlag {
 				m.run("systemctl", "reset-failed", "pwd.service") // it gives a service up that crashes that often
