@@ -67,8 +67,9 @@ type Datapath struct {
 	pins string
 	// withoutTCX is set once the kernel was found to have none.
 	withoutTCX bool
-	// active is set once nothing is to be taken over any more (see Prune).
-	active bool
+	// active is set once what is set takes effect at once, taken once nothing is to be taken
+	// over any more (see Prune).
+	active, taken bool
 
 	// installed counts sessions, to know the newest.
 	installed uint64
@@ -164,7 +165,7 @@ func (d *Datapath) open(dir string) (err error) {
 	if err != nil {
 		return &Error{Op: "look for what is left over", Err: err}
 	}
-	d.active = !old
+	d.active, d.taken = !old, !old
 	if err := d.openLane(); err != nil {
 		return &Error{Op: "set up the slow lane", Err: err}
 	}

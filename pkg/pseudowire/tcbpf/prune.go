@@ -57,52 +57,72 @@ func (d *Datapath) Prune() error {
 	return nil
 }
 
+// activate goes on where something fails, with what that has nothing to do with: one pseudowire
+// does not keep others from being taken over. It is done again until nothing fails; what failed
+// goes on as an earlier process left it.
 func (d *Datapath) activate() error {
-	if d.active {
+	if d.taken {
 		return nil
 	}
+	var errs []error
+	failed := map[*device]bool{}
 	for _, t := range d.tunnels {
-		if err := d.findWay(t); err != nil {
-			return fmt.Errorf("tunnel %s: %w", t.Name, err)
-		}
-		if err := d.writeTunnel(t); err != nil {
-			return err
+		if err := d.takeTunnel(t); err != nil {
+			errs = append(errs, fmt.Errorf("tunnel %s: %w", t.Name, err))
 		}
 	}
 	for _, dev := range d.pseudowires {
-		next, err := d.findCrossing(dev)
-		if err == nil {
-			err = d.setCrossing(dev, next)
-		}
-		if err != nil && !errors.Is(err, bpf.ErrFull) { // then the bridge carries the frames
-
-			return fmt.Errorf("pseudowire %s: %w", dev.Name, err)
-		}
-		if err := d.write(dev); err != nil {
-			return fmt.Errorf("pseudowire %s: %w", dev.Name, err)
+		if err := d.takeMaps(dev); err != nil {
+			failed[dev] = true
+			errs = append(errs, fmt.Errorf("pseudowire %s: %w", dev.Name, err))
 		}
 	}
 	d.active = true
-	if err := d.attach(d.lane.outer, d.laneHook()); err != nil {
-		return err
-	}
+	errs = append(errs, d.attach(d.lane.outer, d.laneHook()))
 	for _, t := range d.tunnels {
-		if err := d.attachInputs(t); err != nil {
-			return err
-		}
+		errs = append(errs, d.attachInputs(t))
 	}
 	for _, dev := range d.pseudowires {
-		if err := d.attach(dev.pair.outer, d.encapHook()); err != nil {
-			return err
+		if failed[dev] {
+			continue
 		}
-		if err := d.replaceEnter(dev.pair); err != nil {
-			return err
-		}
-		if err := d.apply(dev); err != nil {
-			return fmt.Errorf("pseudowire %s: %w", dev.Name, err)
+		if err := d.takeHooks(dev); err != nil {
+			errs = append(errs, fmt.Errorf("pseudowire %s: %w", dev.Name, err))
 		}
 	}
-	return nil
+	err := errors.Join(errs...)
+	d.taken = err == nil
+	return err
+}
+
+func (d *Datapath) takeTunnel(t *tunnel) error {
+	if err := d.findWay(t); err != nil {
+		return err
+	}
+	return d.writeTunnel(t)
+}
+
+// takeMaps says in the maps what was set of a pseudowire.
+func (d *Datapath) takeMaps(dev *device) error {
+	next, err := d.findCrossing(dev)
+	if err != nil {
+		return err
+	}
+	if err := d.setCrossing(dev, next); err != nil && !errors.Is(err, bpf.ErrFull) {
+		return err // where the map is full the bridge carries the frames
+	}
+	return d.write(dev)
+}
+
+// takeHooks puts this process's programs in the places of the earlier one's.
+func (d *Datapath) takeHooks(dev *device) error {
+	if err := d.attach(dev.pair.outer, d.encapHook()); err != nil {
+		return err
+	}
+	if err := d.replaceEnter(dev.pair); err != nil {
+		return err
+	}
+	return d.apply(dev)
 }
 
 func (d *Datapath) prune() error {
@@ -236,7 +256,7 @@ func pruneTable[K comparable](t table[K], keep func(K) bool) error {
 // Cleanup removes every object of this datapath's, those of earlier processes
 // included, then closes.
 func (d *Datapath) Cleanup() error {
-	d.active = true
+	d.active, d.taken = true, true
 	clear(d.sessions)
 	clear(d.members)
 	clear(d.tunnels)

@@ -2,6 +2,7 @@ package tcbpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
@@ -171,6 +173,58 @@ func TestRestartLosesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What cannot be set of some pseudowires keeps no other from being taken over: those go on as
+// they were until it can.
+func TestTakeOverDespiteFaults(t *testing.T) {
+	a, b := up(t, setting{cookie: 8, bpfDir: bpffs(t)})
+	there := startStream(t, a.host, b.host, "10.0.0.2:9000")
+	more := newPseudowires(5)
+	entry := func() bpf.Transmit {
+		t.Helper()
+		tx, err := a.dp.objs.Pseudowires.Get(uint32(a.dp.pseudowires[pseudowireName].pair.outer))
+		must(t, err)
+		return tx
+	}
+	a.do(func() {
+		must(t, a.dp.Close())
+		dp, err := Open(a.opts)
+		must(t, err)
+		a.dp = dp
+		a.session.Priority = 0x10007
+		must(t, dp.SetTunnel(a.tunnel))
+		must(t, dp.SetPseudowire(a.pw))
+		must(t, dp.SetSession(a.session))
+		for _, m := range more {
+			must(t, dp.SetPseudowire(m.pw))
+			must(t, dp.SetSession(m.session))
+		}
+		const first = 0x100000
+		n := uint32(1)
+		for full := error(nil); full == nil; n++ {
+			full = dp.objs.Sessions.Put(first+n, &bpf.Receive{})
+		}
+		if err := dp.Prune(); !errors.Is(err, bpf.ErrFull) || !strings.Contains(err.Error(), "pseudowire x0") {
+			t.Errorf("take over: %v", err)
+		}
+		if tx := entry(); tx.Priority != a.session.Priority {
+			t.Errorf("it was not taken over: %+v", tx)
+		}
+		if _, err := dp.objs.Sessions.Get(first + 1); err != nil {
+			t.Errorf("what is not known was removed before all is taken over: %v", err)
+		}
+		for i := range n - 1 {
+			must(t, dp.objs.Sessions.Delete(first + i + 1))
+		}
+		must(t, dp.Prune())
+		for _, m := range more {
+			if _, err := dp.objs.Sessions.Get(m.session.LocalID); err != nil {
+				t.Errorf("with room again: %v", err)
+			}
+		}
+	})
+	there.end()
 }
 
 // A process whose maps have another layout takes over: nothing is lost, and once it
