@@ -1,11 +1,51 @@
 package bpf
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
 	"github.com/cilium/ebpf"
 )
+
+// A frame in the slow lane whose way has gone, or takes no frames any more, leaves over the one that
+// rules name by then.
+func TestLaneTakesAnotherWay(t *testing.T) {
+	o := load(t)
+	sessions(t, o)
+	ways := [2]uint32{}
+	for i := range ways {
+		ways[i], _ = SteerWay(device, i)
+	}
+	second := transmit(t, false, "")
+	second.Session = session6
+	head := transmit(t, false, "")
+	head.Flags |= TransmitSteered
+	s := Steer{Ways: 2, Was: 2, Only: ways[1], Up: 2}
+	s.Way[0].Key, s.Way[1].Key = ways[0], ways[1]
+	for key, tx := range map[uint32]*Transmit{device: &head, ways[1]: &second} {
+		if err := o.Pseudowires.Put(key, tx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.Steers.Put(device, &s); err != nil {
+		t.Fatal(err)
+	}
+	down := transmit(t, false, "")
+	down.Flags &^= TransmitEstablished
+	for i, first := range []*Transmit{nil, &down} {
+		if first != nil {
+			if err := o.Pseudowires.Put(ways[0], first); err != nil {
+				t.Fatal(err)
+			}
+		}
+		action, _, mark := run(t, o.Lane, bytes.Clone(frame), ways[0])
+		c, err := o.Counts.Sum(session6)
+		if err != nil || action != redirect || mark != 0 || c.Transmitted.Frames != uint64(i+1) {
+			t.Errorf("action %#x, mark %#x, %+v, %v", action, mark, c, err)
+		}
+	}
+}
 
 // What the choice of a way costs a frame that no rule matches: the worst case. The figures of
 // docs/qos.md are these.
