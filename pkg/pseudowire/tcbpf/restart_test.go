@@ -215,7 +215,7 @@ func TestTakeOverDespiteFaults(t *testing.T) {
 			t.Errorf("what is not known was removed before all is taken over: %v", err)
 		}
 		for i := range n - 1 {
-			must(t, dp.objs.Sessions.Delete(first + i + 1))
+			must(t, dp.objs.Sessions.Delete(first+i+1))
 		}
 		must(t, dp.Prune())
 		for _, m := range more {
