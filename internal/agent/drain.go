@@ -282,13 +282,13 @@ func (a *Agent) endDrains(now time.Time) {
 	if next.IsZero() || now.Before(next) {
 		return
 	}
-	var rest []drain
+	var rest, over []drain
 	for _, d := range a.drains {
 		if d.Until != nil && !now.Before(*d.Until) {
-			a.event("info", d.object(), "tried again", "its time is over")
-			continue
+			over = append(over, d)
+		} else {
+			rest = append(rest, d)
 		}
-		rest = append(rest, d)
 	}
 	err := a.setDrains(rest)
 	a.faults.set("what is drained", err)
@@ -299,5 +299,9 @@ func (a *Agent) endDrains(now time.Time) {
 				d.Until = &again
 			}
 		}
+		return
+	}
+	for _, d := range over {
+		a.event("info", d.object(), "tried again", "its time is over")
 	}
 }

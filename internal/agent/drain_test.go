@@ -234,7 +234,7 @@ func TestDrainIsToldOnceItIsKept(t *testing.T) {
 	told := func() (n int) {
 		events, _ := a.events.since(0)
 		for _, e := range events {
-			if e.Message == "drained" {
+			if e.Message == "drained" || e.Message == "tried again" {
 				n++
 			}
 		}
@@ -247,5 +247,15 @@ func TestDrainIsToldOnceItIsKept(t *testing.T) {
 	full = false
 	if _, err := a.drainNames(request); err != nil || told() != 1 || len(a.faults.objects()) > 0 {
 		t.Errorf("afterwards: %v, told %d times, faults %v", err, told(), a.faults.objects())
+	}
+	// So it is with the end of what ends by itself.
+	now := time.Now()
+	a.drains = []drain{{Kind: kindPseudowire, Name: "a", Since: now, Until: &now}}
+	for n, failing := range []bool{true, false} {
+		full = failing
+		a.endDrains(now.Add(time.Duration(n+1) * time.Hour))
+		if got := told(); got != 1+n {
+			t.Errorf("ended, with a full disk %v: told %d times", failing, got)
+		}
 	}
 }
