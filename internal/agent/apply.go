@@ -197,7 +197,12 @@ func (a *Agent) Apply(ctx context.Context, r api.ApplyRequest) (*api.ApplyResult
 			if r.Untrusted {
 				keepSecrets(d.local, a.local)
 			}
-			return &api.ApplyResult{Generation: a.number(), Changes: changes(a.difference(d.local)),
+			steps := a.difference(d.local)
+			var untouched []api.Object
+			for _, s := range plan.Untouched(d.local, steps) {
+				untouched = append(untouched, api.Object{Kind: string(s.Kind), Name: s.Name})
+			}
+			return &api.ApplyResult{Generation: a.number(), Changes: changes(steps), Untouched: untouched,
 				Warnings: api.DiagnosticsOf(d.warnings), Seconds: time.Since(begin).Seconds()}
 		})
 	}

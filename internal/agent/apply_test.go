@@ -133,6 +133,9 @@ func TestDisruptionIsConfirmed(t *testing.T) {
 	if err != nil || len(result.Changes) != 1 || result.Generation != 1 {
 		t.Errorf("dry run: %+v, %v", result, err)
 	}
+	if diff := cmp.Diff([]api.Object{{Kind: "bridge", Name: "br-lan"}, {Kind: "tunnel", Name: "gold/dc2"}}, result.Untouched); diff != "" {
+		t.Errorf("a dry run leaves untouched (-want +got):\n%s", diff)
+	}
 	if told := dc1.told("pseudowire a"); !cmp.Equal(told, []string{"info up"}) {
 		t.Errorf("a was told of: %q", told)
 	}

@@ -324,6 +324,8 @@ type ApplyRequest struct {
 type ApplyResult struct {
 	Generation int      `json:"generation"`
 	Changes    []Change `json:"changes"`
+	// Untouched are the objects that a dry run would leave as they are.
+	Untouched []Object `json:"untouched,omitempty"`
 	// Waiting lists new pseudowires that are not up, as "tenant-a: waiting for dc2".
 	Waiting []string `json:"waiting,omitempty"`
 	// Warnings do not stand in the way.
@@ -357,6 +359,12 @@ type Change struct {
 	// Impact is "live", "resets-session" or "recreates"; empty where nothing runs yet.
 	Impact string `json:"impact,omitempty"`
 	Detail string `json:"detail,omitempty"`
+}
+
+// Object is one of a site's.
+type Object struct {
+	Kind string `json:"kind"` // bridge, tunnel, pseudowire
+	Name string `json:"name"`
 }
 
 // Diagnostic is one fault of a topology, at its place.

@@ -250,8 +250,38 @@ func (a *app) showPlan(res *api.ApplyResult, format string) error {
 		return err
 	}
 	add, change, remove := countChanges(res.Changes)
-	_, err := fmt.Fprintf(a.Stdout, "%d to add, %d to change, %d to remove\n", add, change, remove)
+	_, err := fmt.Fprintf(a.Stdout, "%d to add, %d to change, %d to remove\n%s", add, change, remove, untouched(res.Untouched))
 	return err
+}
+
+// untouched is a line of the objects that stay as they are, some of each kind by name; nothing if
+// there are none.
+func untouched(objects []api.Object) string {
+	const named = 8
+	var kinds []string
+	for _, kind := range []string{"bridge", "tunnel", "pseudowire"} {
+		var names []string
+		n := 0
+		for _, o := range objects {
+			if o.Kind != kind {
+				continue
+			}
+			if n++; n <= named {
+				names = append(names, printable(o.Name))
+			}
+		}
+		switch {
+		case n == 0:
+			continue
+		case n > named:
+			names = append(names, fmt.Sprintf("%d more", n-named))
+		}
+		kinds = append(kinds, counted(n, kind)+" ("+strings.Join(names, ", ")+")")
+	}
+	if len(kinds) == 0 {
+		return ""
+	}
+	return "untouched: " + strings.Join(kinds, ", ") + "\n"
 }
 
 // showApplied shows what was changed.

@@ -55,6 +55,13 @@ func applied(t *testing.T) (socket string, requests *[]api.ApplyRequest) {
 		case !r.Disruptive:
 			return nil, &api.Error{Code: api.CodeNeedsConfirmation, Title: "the change interrupts traffic", Changes: plan}
 		}
+		if r.DryRun {
+			result := &api.ApplyResult{Generation: 5, Changes: plan, Untouched: []api.Object{{Kind: "tunnel", Name: "silver/dc2"}}}
+			for n := range 10 {
+				result.Untouched = append(result.Untouched, api.Object{Kind: "pseudowire", Name: fmt.Sprintf("x%d", n)})
+			}
+			return result, nil
+		}
 		return &api.ApplyResult{Generation: 5, Changes: plan, Seconds: 0.214, Waiting: []string{"tenant-a: waiting for dc2"}}, nil
 	}})
 	return socket, requests
@@ -71,7 +78,8 @@ func write(t *testing.T, document string) string {
 
 func TestApply(t *testing.T) {
 	const done = planTable + "applied as generation 5 in 0.21s: 1 added, 1 changed, 1 removed\nnot up yet: tenant-a: waiting for dc2\n"
-	const dry = planTable + "1 to add, 1 to change, 1 to remove\n"
+	const dry = planTable + "1 to add, 1 to change, 1 to remove\n" +
+		"untouched: 1 tunnel (silver/dc2), 10 pseudowires (x0, x1, x2, x3, x4, x5, x6, x7, 2 more)\n"
 	asked := api.ApplyRequest{Name: "<stdin>", Document: "new"}
 	allowed := api.ApplyRequest{Name: "<stdin>", Document: "new", Disruptive: true}
 	for _, tt := range []struct {

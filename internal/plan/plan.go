@@ -108,6 +108,34 @@ func Between(from, to *topology.Local) []Step {
 	return steps
 }
 
+// Untouched lists the objects of a topology that steps towards it are not about, as steps
+// without an action.
+func Untouched(to *topology.Local, steps []Step) (rest []Step) {
+	type object struct {
+		kind Kind
+		name string
+	}
+	touched := make(map[object]bool)
+	for _, s := range steps {
+		touched[object{s.Kind, s.Name}] = true
+	}
+	add := func(kind Kind, name string) {
+		if !touched[object{kind, name}] {
+			rest = append(rest, Step{Kind: kind, Name: name})
+		}
+	}
+	for _, b := range to.Bridges {
+		add(Bridge, b.Name)
+	}
+	for _, t := range to.Tunnels {
+		add(Tunnel, t.Key)
+	}
+	for _, p := range to.Pseudowires {
+		add(Pseudowire, p.Name)
+	}
+	return rest
+}
+
 func bridgeName(b topology.Bridge) string   { return b.Name }
 func tunnelName(t topology.Tunnel) string   { return t.Key }
 func wireName(p topology.Pseudowire) string { return p.Name }
