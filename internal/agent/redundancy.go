@@ -280,9 +280,10 @@ func (r *redundancy) choose(now time.Time, i int, why string) {
 // release puts what is left in standby once it is not needed any more: both ends have gone
 // over; a follower waits until the leader says so. What does not work is kept so long, too:
 // without a session out of standby the device would have no carrier, and bridges take up
-// to a second to notice that it has one again.
+// to a second to notice that it has one again. Nor is it left with the choice itself, where the peer has
+// gone over already: nothing may be sent over the other one before that is signalled.
 func (r *redundancy) release(now time.Time) {
-	if r.leaving < 0 {
+	if r.leaving < 0 || r.switched.Equal(now) {
 		return
 	}
 	s := &r.standings[r.leaving]

@@ -272,6 +272,25 @@ func (w *twoWays) failsOver() (gap time.Duration) {
 	return gap
 }
 
+// A tunnel is drained for planned work, and comes back: nothing is lost by either.
+func TestDrainLosesNothing(t *testing.T) {
+	kinds := datapaths()
+	if inVM {
+		kinds = kinds[:1] // the kernel's; a peer cannot tell
+	}
+	w := buildTwoWays(t, kinds[0], ", hold: 1s")
+	f := w.flows()
+	f.await(t, steady/2)
+	for _, x := range [][2]string{{"drain", "silver"}, {"undrain", "gold"}} {
+		if said, err := w.sites[1].Pwctl(within(t, 30*time.Second), x[0], "gold"); err != nil { // the site that follows
+			t.Fatalf("%v\n%s", err, said)
+		}
+		w.awaitUsed(x[1])
+		f.await(t, steady/2)
+	}
+	f.stop(t)
+}
+
 // A way comes and goes: each time that it fails soon after it has come back it has to have
 // worked twice as long before it is taken again. In the meantime frames stay where they are,
 // and none is lost.
