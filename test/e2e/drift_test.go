@@ -51,7 +51,7 @@ func TestDrift(t *testing.T) {
 			{"the device", words("ip link del pw-tenant-a"), "pseudowire tenant-a", "its device pw-tenant-a was removed"},
 			{"the slow lane", words("ip link del pwd-lane-in"), "slow lane", "its device pwd-lane-in was removed"},
 			// Nobody is told of that: the daemon looks by itself, and when anything else happens.
-			{"programs", []string{"sh", "-c", "find /sys/fs/bpf/pwd -path '*/links/*' -delete && ip link set pw-tenant-a mtu 1300"},
+			{"programs", []string{"sh", "-c", "tc filter del dev pwo-tenant-a ingress && find /sys/fs/bpf/pwd -path '*/links/*' -delete && ip link set pw-tenant-a mtu 1300"},
 				"pseudowire tenant-a", "the program pwd_encap was detached from pwo-tenant-a"},
 			{"programs of the underlay", words("true"), "interface eth0", "the program pwd_decap was detached from eth0"},
 			{"programs of ports", words("true"), "pseudowire tenant-b", "the program pwd_port was detached from eth2"},
