@@ -49,6 +49,23 @@ func invented() *result {
 	return &result{Commit: "abc", Kernels: []*kernelResult{k}}
 }
 
+// On a busy machine it is the CPU time that counts; what has none, as latency, stays.
+func TestByCPUTime(t *testing.T) {
+	k := &kernelResult{Kernel: "6.18"}
+	k.add(vxlan, udp64, 1, span{count: 600, took: 3 * time.Second, own: time.Second}.sample(2))
+	k.add(vxlan, "latency", 1, sample{Value: 7})
+	if got := k.Points[0].Samples[0].Value; got != 400 {
+		t.Errorf("600 things of 2 in 3 s are %v in a second", got)
+	}
+	k.byCPUTime()
+	if a, b := k.Points[0].Samples[0].Value, k.Points[1].Samples[0].Value; a != 1200 || b != 7 {
+		t.Errorf("by CPU time 600 things of 2 in one second of it are %v, a latency of 7 is %v", a, b)
+	}
+	if text := (&result{Kernels: []*kernelResult{k}}).markdown(); !strings.Contains(text, "not the clock's") {
+		t.Error("the table does not say what its seconds are")
+	}
+}
+
 // Ratios are of values of one round, and their median is what counts.
 func TestOutcomes(t *testing.T) {
 	var got []string

@@ -3,9 +3,11 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +37,41 @@ func busyTime() (time.Duration, error) {
 	}
 	return busy, nil
 }
+
+// ownTime is how long this process has had CPUs, and with it the kernel's threads that go on
+// with what it sends when it is too much for the sender's own time.
+func ownTime() (time.Duration, error) {
+	var r unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
+		return 0, fmt.Errorf("ask for the processor time: %w", err)
+	}
+	sum := time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	for _, dir := range softirqThreads() {
+		b, err := os.ReadFile(dir + "/schedstat")
+		if err != nil {
+			return 0, err
+		}
+		first, _, _ := strings.Cut(string(b), " ")
+		n, err := strconv.ParseInt(first, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s/schedstat: %w", dir, err)
+		}
+		sum += time.Duration(n)
+	}
+	return sum, nil
+}
+
+// softirqThreads are the folders of the kernel's ksoftirqd threads.
+var softirqThreads = sync.OnceValue(func() []string {
+	var dirs []string
+	all, _ := filepath.Glob("/proc/[0-9]*/schedstat") // not every kernel has it
+	for _, file := range all {
+		if b, _ := os.ReadFile(filepath.Dir(file) + "/comm"); strings.HasPrefix(string(b), "ksoftirqd/") {
+			dirs = append(dirs, filepath.Dir(file))
+		}
+	}
+	return dirs
+})
 
 // kernelRelease is what `uname -r` says.
 func kernelRelease() string {

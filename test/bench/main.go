@@ -31,7 +31,7 @@ type options struct {
 	bin, beside, out, only, what, cpus, kernels string
 	each                                        time.Duration
 	rounds                                      int
-	inside, verbose, publish, apart             bool
+	inside, verbose, publish, apart, busy       bool
 }
 
 func main() {
@@ -44,6 +44,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "only carriers that match one of these comma-separated patterns, as ebpf-*")
 	flag.StringVar(&o.what, "measure", "", "only what matches one of these, as tcp-*")
 	flag.BoolVar(&o.apart, "apart", false, "an underlay that does not put together what it receives (no GRO)")
+	flag.BoolVar(&o.busy, "busy", false, "this machine is busy with other things: count by the time that the traffic had a CPU, not by the clock")
 	flag.StringVar(&o.cpus, "cpus", "1,2", "numbers of CPUs to measure with")
 	flag.StringVar(&o.kernels, "kernels", "host", "comma-separated: host, and series of kernels of virtual machines, as 6.1,6.12")
 	flag.BoolVar(&o.inside, "inside", false, "this is a virtual machine: write bench.json alone")
@@ -115,10 +116,14 @@ func (o options) here(ctx context.Context) (*kernelResult, error) {
 		log = func(line string) { fmt.Println("  # " + line) }
 	}
 	k, err := measureAll(ctx, p, o.bin, say, log)
-	if err == nil {
-		k.Virtual = o.inside
+	if err != nil {
+		return nil, err
 	}
-	return k, err
+	k.Virtual = o.inside
+	if o.busy {
+		k.byCPUTime()
+	}
+	return k, nil
 }
 
 // matching says whether a name matches one of the patterns in a list; of none, all do.

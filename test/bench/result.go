@@ -21,9 +21,22 @@ type kernelResult struct {
 	// Load is the load average before: what else the machine was busy with.
 	Load     float64       `json:"load"`
 	Each     float64       `json:"secondsEach"`
+	Busy     bool          `json:"busy,omitempty"` // values are by CPU time, not by the clock
 	Rounds   int           `json:"rounds"`
 	Carriers []carrierInfo `json:"carriers"`
 	Points   []*point      `json:"points"`
+}
+
+// byCPUTime has values be by the time that the traffic had a CPU, where they are rates.
+func (k *kernelResult) byCPUTime() {
+	k.Busy = true
+	for _, p := range k.Points {
+		for i, s := range p.Samples {
+			if s.PerCPUSecond != 0 {
+				p.Samples[i].Value = s.PerCPUSecond
+			}
+		}
+	}
 }
 
 type carrierInfo struct {

@@ -13,9 +13,10 @@ func (r *result) markdown() string {
 	}
 	b.WriteString(r.caveat() + "### What has to be reached\n\n" + outcomeTable(r.outcomes()))
 	for _, k := range r.Kernels {
-		fmt.Fprintf(&b, "\n### Linux %s\n\n%s%s, %s; load average before %.2f. %d rounds of %.1f s for each value: the median, and the quartiles in brackets.\n",
+		fmt.Fprintf(&b, "\n### Linux %s\n\n%s%s, %s; load average before %.2f. %d rounds of %.1f s for each value: the median, and the quartiles in brackets.%s\n",
 			k.Kernel, k.Machine, map[bool]string{true: " (emulated by QEMU: ratios count, values do not)"}[k.Virtual],
-			k.date(), k.Load, k.Rounds, k.Each)
+			k.date(), k.Load, k.Rounds, k.Each,
+			map[bool]string{true: " Seconds are those that the traffic had a CPU, not the clock's."}[k.Busy])
 		for _, cpus := range k.cpuCounts() {
 			k.table(&b, cpus)
 		}

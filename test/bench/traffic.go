@@ -40,6 +40,9 @@ type sample struct {
 	Value float64 `json:"value"`
 	// CPU is the time that all CPUs of the machine were busy, in seconds for each gigabit; of TCP alone.
 	CPU float64 `json:"cpuPerGigabit,omitempty"`
+	// PerCPUSecond is Value for each second that the traffic had a CPU, not for each of the clock;
+	// of latency there is none.
+	PerCPUSecond float64 `json:"perCPUSecond,omitempty"`
 	// P99 is the 99th percentile of what Value is the median of; of latency alone.
 	P99 float64 `json:"p99,omitempty"`
 }
@@ -75,19 +78,41 @@ func (c *crew) end() error {
 	return c.err
 }
 
-// between counts what f counts during d, after the warm-up, and the busy CPU time.
-func between(d time.Duration, f *atomic.Uint64) (count float64, took, busy time.Duration, err error) {
+// span is what happened during a measurement.
+type span struct {
+	count float64
+	took  time.Duration
+	busy  time.Duration // how long the machine's CPUs were, in sum
+	own   time.Duration // see ownTime
+}
+
+// sample is what a span says of rates; scale is how much of the unit one counted thing is.
+func (s span) sample(scale float64) sample {
+	n := s.count * scale
+	return sample{Value: n / s.took.Seconds(), PerCPUSecond: n / max(s.own, tick).Seconds()}
+}
+
+// between counts what f counts during d, after the warm-up.
+func between(d time.Duration, f *atomic.Uint64) (span, error) {
 	time.Sleep(warmUp)
-	before, err := busyTime()
-	if err != nil {
-		return 0, 0, 0, err
+	busy, err := busyTime()
+	own, err2 := ownTime()
+	if err := errors.Join(err, err2); err != nil {
+		return span{}, err
 	}
 	began, first := time.Now(), f.Load()
 	time.Sleep(d)
-	last := f.Load()
-	took = time.Since(began)
-	after, err := busyTime()
-	return float64(last - first), took, after - before, err
+	s := span{count: float64(f.Load() - first), took: time.Since(began)}
+	ownAfter, err := ownTime()
+	busyAfter, err2 := busyTime()
+	s.own, s.busy = ownAfter-own, busyAfter-busy
+	if err := errors.Join(err, err2); err != nil {
+		return span{}, err
+	}
+	if s.count == 0 {
+		return span{}, errNothing
+	}
+	return s, nil
 }
 
 var errNothing = errors.New("nothing arrived")
@@ -127,14 +152,13 @@ func tcp(p route, streams int, on cpus, d time.Duration) (sample, error) {
 			return pour(fd, &c.stop)
 		})
 	}
-	n, took, busy, err := between(d, &octets)
+	seen, err := between(d, &octets)
 	if err := errors.Join(err, c.end()); err != nil {
 		return sample{}, err
 	}
-	if n == 0 {
-		return sample{}, errNothing
-	}
-	return sample{Value: n * 8 / took.Seconds(), CPU: busy.Seconds() / (n * 8 / 1e9)}, nil
+	s := seen.sample(8)
+	s.CPU = seen.busy.Seconds() / (seen.count * 8 / 1e9)
+	return s, nil
 }
 
 // drain reads to the end and counts.
@@ -209,14 +233,11 @@ func udp(p route, size int, on cpus, d time.Duration) (sample, error) {
 		}
 		return nil
 	})
-	n, took, _, err := between(d, &datagrams)
+	seen, err := between(d, &datagrams)
 	if err := errors.Join(err, c.end()); err != nil {
 		return sample{}, err
 	}
-	if n == 0 {
-		return sample{}, errNothing
-	}
-	return sample{Value: n / took.Seconds()}, nil
+	return seen.sample(1), nil
 }
 
 // requestLen is the length of requests and responses.
