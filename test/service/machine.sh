@@ -6,7 +6,8 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=${2:+$2:}/,upperdir=$1/upper,workdir=$1/work" "$1/root"
+[ -z "$2" ] || cp -a "$2" "$1/layer" # no layer may lie within another
+mount -t overlay overlay -o "lowerdir=${2:+$1/layer:}/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 cd "$1/root"
 mount -t proc proc proc
 mount -t sysfs sysfs sys
