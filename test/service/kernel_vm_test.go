@@ -176,6 +176,8 @@ func TestKernelDatapath(t *testing.T) {
 				}
 				m.run("mkdir", "-p", "/etc/systemd/system/pwd.service.d")
 				m.write("/etc/systemd/system/pwd.service.d/preserve.conf", "root", "644", []byte("[Service]\nFileDescriptorStorePreserve=yes\n"))
+				// Of a unit that nothing refers to systemd 254 keeps nothing.
+				m.run("systemctl", "add-wants", "basic.target", "pwd.service")
 				m.run("systemctl", "stop", "pwd-hold.service")
 				m.run("systemctl", "mask", "--runtime", "pwd-hold.service")
 				k.replaced(func() {
