@@ -51,8 +51,8 @@ type watcher struct {
 	news news
 }
 
-// watchKernel collects, from now on, what happens to links, addresses, routes,
-// neighbours, qdiscs and filters in the calling thread's network namespace.
+// watchKernel collects, from now on, what happens to links, addresses, routes, the
+// rules for them, neighbours, qdiscs and filters in the calling thread's network namespace.
 func watchKernel(log *slog.Logger) (*watcher, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
@@ -64,6 +64,7 @@ func watchKernel(log *slog.Logger) (*watcher, error) {
 		unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE,
 	} {
 		if err := conn.JoinGroup(group); err != nil {
 			conn.Close()

@@ -362,6 +362,7 @@ func TestNewsAreWhatConcernsUs(t *testing.T) {
 		{"a neighbour is resolved", []nl.Message{neighbour(unix.AF_INET)}, news{underlay: true}},
 		{"a bridge learns", []nl.Message{neighbour(unix.AF_BRIDGE)}, news{}},
 		{"a route", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWROUTE}, Data: make([]byte, 12)}}, news{underlay: true}},
+		{"a rule for routes", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWRULE}, Data: make([]byte, 12)}}, news{underlay: true}},
 		{"nonsense", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWLINK}, Data: []byte{1, 2}}, {Header: nl.Header{Type: unix.RTM_NEWLINK}}}, news{underlay: true}},
 	} {
 		var got news

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,6 +73,30 @@ func TestTrafficResumes(t *testing.T) {
 	defer c.end()
 	nothing := func() error { return nil }
 
+	for i, s := range w.sites {
+		w.run(s.NS, "route", "add", w.address[1-i].String()+"/32", "via", []string{"198.18.0.2", "198.18.0.1"}[i], "table", "100")
+	}
+	rules := func(action string) func() error {
+		return func() error {
+			for i, s := range w.sites {
+				w.run(s.NS, "rule", action, "from", w.address[i].String(), "lookup", "100")
+			}
+			return nil
+		}
+	}
+	before := w.sentOver(other)
+	c.resumes("a rule of policy routing sends it over another link", rules("add"))
+	if err := netlab.Poll(within(t, resumesWithin), "traffic over the other link", func() error {
+		for i, n := range w.sentOver(other) {
+			if n < before[i]+uint64(steady/5) {
+				return fmt.Errorf("%d packets left there", n-before[i])
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	c.resumes("and no more", rules("del"))
 	c.resumes("a route over another link", func() error {
 		for i, l := range other {
 			l.Route(w.address[1-i].String()+"/32", []string{"198.18.0.2", "198.18.0.1"}[i])
@@ -104,6 +129,19 @@ func TestTrafficResumes(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// sentOver is how many packets have left through links.
+func (w *world) sentOver(links [2]*netlab.Link) (sent [2]uint64) {
+	w.t.Helper()
+	for i, l := range links {
+		a, err := l.Attrs()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		sent[i] = a.Statistics.TxPackets
+	}
+	return sent
 }
 
 // otherWay is a second link between the sites, not in use.

@@ -3,6 +3,7 @@ package tcbpf
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"testing"
 
@@ -172,6 +173,59 @@ func TestRouteMoves(t *testing.T) {
 	}
 	if !passes(portA, portB) || !passes(portB, portA) {
 		t.Errorf("nothing passes over the other link: a %+v, b %+v", a.counters(), b.counters())
+	}
+}
+
+// The way to the peer is that of the local address, where rules say so (policy routing), and
+// follows them.
+func TestPolicyRouting(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		a, b := up(t, setting{cookie: 8, v6: v6})
+		portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
+		wire(t, a.space, "wan2", b.space, "wan2", 1500)
+		const table = 100
+		rules := map[*site]*netlink.Rule{}
+		gateways := map[*site]string{a: "198.51.100.2", b: "198.51.100.1"}
+		if v6 {
+			gateways = map[*site]string{a: "2001:db8:2::2", b: "2001:db8:2::1"}
+		}
+		address(t, a.space, "wan2", fmt.Sprintf("%s/%d", gateways[b], a.tunnel.Local.Addr().BitLen()*3/4))
+		address(t, b.space, "wan2", fmt.Sprintf("%s/%d", gateways[a], a.tunnel.Local.Addr().BitLen()*3/4))
+		for _, s := range []*site{a, b} {
+			from := s.tunnel.Local.Addr()
+			rule := netlink.NewRule()
+			rule.Table, rule.Family = table, netlink.FAMILY_V4
+			if v6 {
+				rule.Family = netlink.FAMILY_V6
+			}
+			var err error
+			rule.Src, err = netlink.ParseIPNet(fmt.Sprintf("%v/%d", from, from.BitLen()))
+			must(t, err)
+			rules[s] = rule
+			remote := s.tunnel.Remote.Addr()
+			s.do(func() {
+				dst, err := netlink.ParseIPNet(fmt.Sprintf("%v/%d", remote, remote.BitLen()))
+				must(t, err)
+				must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: index(t, "wan2"), Dst: dst, Table: table, Gw: net.ParseIP(gateways[s])}))
+			})
+		}
+		over := func(want string, change func(*netlink.Rule) error) {
+			t.Helper()
+			for s, rule := range rules {
+				s.do(func() { must(t, change(rule)) })
+			}
+			for s := range rules {
+				s.resolve()
+				if got := s.dp.tunnels[tunnelName].path.name; got != want {
+					t.Errorf("IPv6 %v: frames leave over %s, not %s", v6, got, want)
+				}
+			}
+			if !passes(portA, portB) || !passes(portB, portA) {
+				t.Errorf("IPv6 %v: nothing passes over %s: a %+v, b %+v", v6, want, a.counters(), b.counters())
+			}
+		}
+		over("wan2", netlink.RuleAdd)
+		over("wan", netlink.RuleDel)
 	}
 }
 
