@@ -60,6 +60,22 @@ func (w *world) run(ns *netlab.Namespace, args ...string) {
 	}
 }
 
+// knowsPath waits until the first site knows how long packets may be; the far one knows its link.
+func (w *world) knowsPath(mtu int) {
+	w.t.Helper()
+	if err := netlab.Poll(within(w.t, 3*upWithin), "the path is known", func() error {
+		tunnels, err := w.sites[0].Client().Tunnels(w.t.Context())
+		for _, v := range tunnels {
+			if v.PathMTU != mtu || !v.BlackHole {
+				return fmt.Errorf("tunnel %s: path MTU %d, black hole %v", v.Name, v.PathMTU, v.BlackHole)
+			}
+		}
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // A router that forwards no packet of more than 1400 octets, and does not say so: the
 // daemons find out, tell, and frames of all lengths go through, TCP's and others. Where
 // `mtu` says what fits nothing has to be found out.
@@ -74,18 +90,7 @@ func TestBlackHole(t *testing.T) {
 			t.Parallel() // most of the time is waiting for answers that do not come
 			w := build(t, network{ipv6: ipv6, hole: hole})
 			w.start()
-			// The far site knows its link.
-			if err := netlab.Poll(within(t, 3*upWithin), "the path is known", func() error {
-				tunnels, err := w.sites[0].Client().Tunnels(t.Context())
-				for _, v := range tunnels {
-					if v.PathMTU != hole || !v.BlackHole {
-						return fmt.Errorf("tunnel %s: path MTU %d, black hole %v", v.Name, v.PathMTU, v.BlackHole)
-					}
-				}
-				return err
-			}); err != nil {
-				t.Fatal(err)
-			}
+			w.knowsPath(hole)
 			if got := w.warnings(w.sites[0].Client(), "tunnel gold/dc2"); got != "packets of more than 1400 octets are lost on the way" {
 				t.Errorf("warned of %q", got)
 			}
@@ -109,6 +114,9 @@ func TestBlackHole(t *testing.T) {
 			w := build(t, network{ipv6: ipv6, hole: hole, lan: mtu})
 			w.write(w.text(fmt.Sprintf("mtu: %d", mtu)))
 			w.start()
+			if *big {
+				w.knowsPath(hole) // while it is looked for, what fits leaves in fragments, too
+			}
 			if fragments := w.watchFragments(func() {
 				w.ping(w.a, netlab.PingOptions{Count: 3, Size: mtu - 28, DontFragment: true})
 				w.transfer(w.a, 0, size)
