@@ -169,6 +169,7 @@ type setting struct {
 	router  int  // MTU of the far half of an underlay with a router; 0 is none
 	crossed bool // the hosts' ports are cross-connected
 	tun     bool // an underlay without Ethernet headers
+	arphrd  int  // its links' type, 0 is tun's
 }
 
 // site is one end.
@@ -252,7 +253,7 @@ func underlay(t testing.TB, set setting, a *space, addrA netip.Addr, b *space, a
 	t.Helper()
 	if set.router == 0 {
 		if set.tun {
-			wireTun(t, a, b, set.mtu)
+			wireTun(t, a, b, set.mtu, set.arphrd)
 		} else {
 			wire(t, a, "wan", b, "wan", set.mtu)
 		}

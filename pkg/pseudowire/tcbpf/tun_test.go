@@ -11,10 +11,10 @@ import (
 )
 
 // wireTun joins two namespaces by tun devices, each named wan, whose packets a goroutine
-// passes on.
-func wireTun(t testing.TB, a, b *space, mtu int) {
+// passes on. They are of a type of links (ARPHRD_…), 0 is tun's own.
+func wireTun(t testing.TB, a, b *space, mtu, arphrd int) {
 	t.Helper()
-	ends := [2]*os.File{openTun(t, a, mtu), openTun(t, b, mtu)}
+	ends := [2]*os.File{openTun(t, a, mtu, arphrd), openTun(t, b, mtu, arphrd)}
 	for i := range ends {
 		from, to := ends[i], ends[1-i]
 		done := make(chan struct{})
@@ -35,7 +35,7 @@ func wireTun(t testing.TB, a, b *space, mtu int) {
 	}
 }
 
-func openTun(t testing.TB, s *space, mtu int) (f *os.File) {
+func openTun(t testing.TB, s *space, mtu, arphrd int) (f *os.File) {
 	t.Helper()
 	s.do(func() {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -44,6 +44,9 @@ func openTun(t testing.TB, s *space, mtu int) (f *os.File) {
 		must(t, err)
 		request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
 		must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, request))
+		if arphrd != 0 {
+			must(t, unix.IoctlSetInt(fd, unix.TUNSETLINK, arphrd))
+		}
 		f = os.NewFile(uintptr(fd), "tun") // now: before, there was nothing to poll
 		link, err := netlink.LinkByName("wan")
 		must(t, err)
@@ -64,6 +67,8 @@ func TestUnderlayWithoutEthernet(t *testing.T) {
 		{"UDP over IPv6", setting{cookie: 4, v6: true}},
 		{"IPv4", setting{cookie: 8, ip: true}},
 		{"IPv6", setting{v6: true, ip: true}},
+		{"UDP over IPv4, PPP", setting{cookie: 8, arphrd: unix.ARPHRD_PPP}},
+		{"UDP over IPv6, RAWIP", setting{cookie: 8, v6: true, arphrd: unix.ARPHRD_RAWIP}},
 		{"UDP over IPv4, cross-connected", setting{cookie: 8, crossed: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
