@@ -23,8 +23,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short: "Look for what keeps this host's pseudowires from working",
 		Long: "Look for what keeps this host's pseudowires from working, and say what to do about it:\n" +
 			"the daemon and the problems it knows of, kernel and modules, filters on bridges, the\n" +
-			"firewall, MTUs, attached interfaces, the clock, and what a restart would mean. Nothing is\n" +
-			"changed. It helps also where no daemon answers; as root it sees more.\n\n" +
+			"firewall, MTUs, attached interfaces and their offloads, devices that are left over, the clock, and\n" +
+			"what a restart would mean. Nothing is changed. It helps also where no daemon answers; as root it sees more.\n\n" +
 			"The exit code is 9 if there is a fault, else 0.",
 		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

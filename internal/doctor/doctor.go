@@ -99,6 +99,8 @@ var checks = []struct {
 	{"firewall", firewall},
 	{"mtu", mtu},
 	{"attachments", attachments},
+	{"offloads", offloads},
+	{"leftovers", leftovers},
 	{"clock", clock},
 	{"restart", restart},
 }

@@ -172,6 +172,16 @@ func TestWhatIsWrong(t *testing.T) {
 				return []netip.Addr{netip.MustParseAddr("fe80::1"), netip.MustParseAddr("10.1.2.3")}, nil
 			}
 		}, "warning attachments: interface eth1 of pseudowire lan has the address 10.1.2.3", "", "ip addr del"},
+		{"segmentation is off", func(w *world) {
+			w.said["ethtool -k eth1"] = "Features for eth1:\ntcp-segmentation-offload: off\ngeneric-segmentation-offload: off [requested on]\nlarge-receive-offload: off [fixed]\n"
+		}, "note offloads: segmentation is off at eth1 of pseudowire lan", "small packets", "ethtool -K eth1 gso on"},
+		{"packets are joined", func(w *world) {
+			w.said["ethtool -k eth1"] = "generic-segmentation-offload: on\nlarge-receive-offload: on\n"
+		}, "warning offloads: large-receive-offload is on at eth1 of pseudowire lan", "", "ethtool -K eth1 lro off"},
+		{"a device of nobody's", func(w *world) {
+			set("sys/class/net/pw-old/ifalias", "pwd:pseudowire:old\n")(w)
+			set("sys/class/net/pw-lan/ifalias", "pwd:pseudowire:lan\n")(w)
+		}, "warning leftovers: devices of no pseudowire of this site: pw-old (pseudowire old)", "may forward", "systemctl restart pwd"},
 		{"a clock that runs free", func(w *world) { w.ClockSynchronised = func() (bool, error) { return false, nil } },
 			"warning clock: nothing keeps the clock", "", "chrony"},
 		{"the kernel's datapath", func(w *world) {

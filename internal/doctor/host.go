@@ -192,3 +192,33 @@ func clock(_ context.Context, x *examination) {
 		x.ok("the clock is kept")
 	}
 }
+
+// offloads are those of attached interfaces that cost much where they are off, or harm where they are on.
+// ethtool shows them; without it nothing is said.
+func offloads(ctx context.Context, x *examination) {
+	var seen []string
+	for _, a := range x.site.Attachments {
+		if a.Interface == "" || slices.Contains(seen, a.Interface) {
+			continue
+		}
+		seen = append(seen, a.Interface)
+		out, err := x.Run(ctx, "ethtool", "-k", a.Interface)
+		if err != nil {
+			continue
+		}
+		on := make(map[string]bool)
+		for line := range strings.Lines(string(out)) {
+			if name, state, is := strings.Cut(strings.TrimSpace(line), ": "); is {
+				on[name] = strings.HasPrefix(state, "on")
+			}
+		}
+		if segments, shown := on["generic-segmentation-offload"]; shown && !segments {
+			x.find(Note, fmt.Sprintf("segmentation is off at %s of pseudowire %s", a.Interface, a.Pseudowire),
+				"TCP goes through in many small packets, which costs several times as much", fmt.Sprintf("ethtool -K %s gso on", a.Interface))
+		}
+		if on["large-receive-offload"] {
+			x.find(Warning, fmt.Sprintf("large-receive-offload is on at %s of pseudowire %s", a.Interface, a.Pseudowire),
+				"it joins packets in a way that cannot be undone: frames leave too long for the other site", fmt.Sprintf("ethtool -K %s lro off", a.Interface))
+		}
+	}
+}

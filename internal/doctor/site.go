@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/pwd-project/pwd/internal/api"
 )
 
 // daemon says whether one answers; what one left behind forwards on without it.
@@ -95,6 +97,29 @@ func attachments(_ context.Context, x *examination) {
 				"frames that arrive there go to the other site, so this host cannot be reached by it, and may lose its way out",
 				"ip addr del it, or attach a bridge and give that the address")
 		}
+	}
+}
+
+// leftovers are devices of pseudowires that the daemon does not have. It removes them by itself
+// when it starts, and tries again where it could not.
+func leftovers(_ context.Context, x *examination) {
+	if !x.answers() {
+		return // told with the daemon
+	}
+	var strange []string
+	for _, device := range x.left() {
+		name, is := strings.CutPrefix(strings.TrimSpace(x.setting("sys/class/net/"+device+"/ifalias")), "pwd:pseudowire:")
+		known := slices.ContainsFunc(x.site.Status.Pseudowires, func(p api.Pseudowire) bool {
+			// Of a pseudowire of several tunnels each has a device, named after both.
+			return name == p.Name || strings.HasPrefix(name, strings.ReplaceAll(p.Name, "/", "+")+"+")
+		})
+		if is && !known {
+			strange = append(strange, fmt.Sprintf("%s (pseudowire %s)", device, name))
+		}
+	}
+	if len(strange) > 0 {
+		x.find(Warning, "devices of no pseudowire of this site: "+strings.Join(strange, ", "), "they may forward frames into the bridges that they are in",
+			"systemctl restart pwd, which removes what is not its own; ip link del removes one")
 	}
 }
 
