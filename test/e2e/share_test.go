@@ -82,12 +82,14 @@ type shared struct {
 	mixed bool
 	// frequency is how many datagrams a sender sends in a second in a virtual machine.
 	frequency int
-	lab       *netlab.Lab
-	sites     [2]*site.Site
-	router    *netlab.Namespace
-	hosts     [3][2]*netlab.Link
-	topology  string
-	meter     *meter
+	// tcp has it send TCP there all the same.
+	tcp      bool
+	lab      *netlab.Lab
+	sites    [2]*site.Site
+	router   *netlab.Namespace
+	hosts    [3][2]*netlab.Link
+	topology string
+	meter    *meter
 }
 
 var sharedAddress = [2]netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")}
@@ -244,7 +246,7 @@ type sender struct {
 func (s *shared) send(k int, rate uint64, buffer int) *sender {
 	s.t.Helper()
 	x := &sender{}
-	if inVM {
+	if inVM && !s.tcp {
 		// More than the link carries, and not more than that: it would have time for nothing else.
 		var err error
 		if x.flow, err = s.hosts[k][0].NS.Flow(s.hosts[k][1].NS, sharedAddress[1], netlab.FlowOptions{Rate: cmp.Or(s.frequency, 150), Size: size(rate)}); err != nil {
@@ -595,6 +597,33 @@ func TestDepartureTimes(t *testing.T) {
 	}
 	if now := s.qdisc(); now != theirs {
 		t.Errorf("the qdisc was\n%sand is\n%s", theirs, now)
+	}
+}
+
+// Departure times keep a ceiling at all rates that a virtual machine carries, with TCP, whose
+// segments leave as one. Not run unless asked for: -share-plot FILE.
+func TestCeilings(t *testing.T) {
+	if *sharePlot == "" || !inVM {
+		return
+	}
+	for _, datapath := range []string{"ebpf", "kernel"} {
+		s := newShared(t, datapath)
+		s.shaper, s.tcp = "edt", true
+		s.write(1e6, fitting)
+		s.start()
+		for _, rate := range []uint64{2e6, 20e6, 100e6, 400e6} {
+			s.write(rate, fitting)
+			s.apply()
+			x := s.send(1, 1e9, 0)
+			s.rates(t.Context(), fitting, 2*time.Second)
+			each, _ := s.rates(t.Context(), fitting, 3*time.Second)
+			x.stop()
+			want := float64(rate*fitting[1].want) / 100
+			t.Logf("%s: a ceiling of %.0f mbit/s has %.3f: %+.1f %%", datapath, want/1e6, each[1]/1e6, 100*(each[1]/want-1))
+			if each[1] > 1.05*want {
+				t.Errorf("%s: %.3f mbit/s are more than %.0f", datapath, each[1]/1e6, want/1e6)
+			}
+		}
 	}
 }
 
