@@ -25,9 +25,10 @@ var departs = tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: 0x706
 
 const (
 	fullPacket = 1514
-	// waits is how long packets wait at most where a class does not say it, leastWaiting how
-	// many full ones do in any case. longestWait stays below fq's own horizon, ten seconds.
-	waits        = 50e6
+	// waits is how long packets wait at most where a class does not say it: several of TCP's long
+	// segments, which leave, or are dropped, as one. leastWaiting is how many full packets do
+	// in any case. longestWait stays below fq's own horizon, ten seconds.
+	waits        = 200e6
 	leastWaiting = 10
 	longestWait  = 5e9
 	// fqLimit is how many packets wait in fq: those of classes are bounded by their times.

@@ -585,7 +585,8 @@ func TestDepartureTimes(t *testing.T) {
 	if m := regexp.MustCompile(`highprio (\d+)`).FindStringSubmatch(text); m != nil {
 		first, _ = strconv.Atoi(m[1])
 	}
-	if err != nil || first == 0 {
+	// Later kernels do not count them any more.
+	if err != nil || os.Getenv("PWD_VM") == "6.1" && first == 0 {
 		t.Errorf("control messages are not sent before all else: %v\n%s", err, text)
 	}
 	s.seen(fitting)
