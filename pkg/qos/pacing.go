@@ -109,7 +109,7 @@ func (m *Manager) pace(l netlink.Link, root netlink.Qdisc, i *Interface) error {
 func (m *Manager) attach(l netlink.Link, known bool) error {
 	if known {
 		there, err := tcfilter.Attached(m.nl, l, departs)
-		if err != nil || there {
+		if err != nil || there || m.Held(object(l)) {
 			return err
 		}
 	}
