@@ -15,6 +15,7 @@
 
 #define MAX_NEIGHBOURS 8192
 #define MAX_STATIONS 8192
+#define MAX_TOLD 16384
 #define MAX_DEVICES 2048
 
 /* The marks of frames that come to a device's ingress from a program: an answer of ours, and
@@ -43,6 +44,18 @@ struct station_key {
 	__u16 vlan;
 };
 
+/* An address on this side, and a device that its host has been heard through. */
+struct told_key {
+	struct neighbour_key address;
+	__u32 device;
+};
+
+struct told {
+	__u64 at;
+	__u8 mac[ETH_ALEN];
+	__u8 pad[2];
+};
+
 struct suppressions {
 	__u64 answered; /* and so kept from crossing */
 	__u64 withheld; /* as they are answered at another pseudowire's device */
@@ -54,6 +67,13 @@ struct {
 	__type(key, struct neighbour_key);
 	__type(value, struct neighbour);
 } neighbours SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_TOLD);
+	__type(key, struct told_key);
+	__type(value, struct told);
+} tellings SEC(".maps");
 
 /* The device that a MAC address is behind. */
 struct {
@@ -331,6 +351,23 @@ static __always_inline void forget_station(const struct frame *f, __u32 device)
 		bpf_map_delete_elem(&stations, &station);
 }
 
+/* Requests tell others whose the sender's address is (RFC 826; RFC 4861, Section 7.2.3). One that
+ * has told nobody there lately, or of another MAC address, crosses whatever is known of its target.
+ */
+static __always_inline int has_told(const struct neighbour_key *sender, const struct frame *f,
+				    __u32 device)
+{
+	struct told_key key = {.address = *sender, .device = device};
+	struct told now = {.at = bpf_ktime_get_ns()};
+	struct told *before = bpf_map_lookup_elem(&tellings, &key);
+
+	if (before && now.at - before->at <= lifetime && same_mac(before->mac, f->eth.h_source))
+		return 1;
+	copy_mac(now.mac, f->eth.h_source);
+	bpf_map_update_elem(&tellings, &key, &now, BPF_ANY);
+	return 0;
+}
+
 /* A neighbour that can be answered for to this frame's source, and the device that it is
  * behind.
  */
@@ -449,7 +486,7 @@ static __always_inline int into_arp(struct __sk_buff *skb, struct frame *f, __u3
 		return TC_ACT_UNSPEC; /* a probe (RFC 5227): it asks the owner itself */
 	forget(&key, f, device);
 	if (arp.op != bpf_htons(ARP_REQUEST) || !is_broadcast(f->eth.h_dest) ||
-	    !same_mac(arp.sha, f->eth.h_source))
+	    !same_mac(arp.sha, f->eth.h_source) || !has_told(&key, f, device))
 		return TC_ACT_UNSPEC;
 	key_of_ip4(&key, arp.tip, f->vlan);
 	n = find(&key, f, &behind);
@@ -484,7 +521,7 @@ static __always_inline int into_nd(struct __sk_buff *skb, struct frame *f, __u32
 		return TC_ACT_UNSPEC; /* duplicate address detection (RFC 4862, Section 5.4) */
 	forget(&key, f, device);
 	if (nd.option != ND_SOURCE || !(f->eth.h_dest[0] & 1) ||
-	    !same_mac(nd.mac, f->eth.h_source))
+	    !same_mac(nd.mac, f->eth.h_source) || !has_told(&key, f, device))
 		return TC_ACT_UNSPEC;
 	key_of_ip6(&key, nd.target, f->vlan);
 	n = find(&key, f, &behind);

@@ -39,6 +39,19 @@ type suppressSuppressions struct {
 	Withheld uint64
 }
 
+type suppressTold struct {
+	_   structs.HostLayout
+	At  uint64
+	Mac [6]uint8
+	Pad [2]uint8
+}
+
+type suppressToldKey struct {
+	_       structs.HostLayout
+	Address suppressNeighbourKey
+	Device  uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -46,6 +59,7 @@ const (
 	suppressMapCounts     = "counts"
 	suppressMapNeighbours = "neighbours"
 	suppressMapStations   = "stations"
+	suppressMapTellings   = "tellings"
 	suppressProgPwdAnswer = "pwd_answer"
 	suppressProgPwdLearn  = "pwd_learn"
 	suppressVarLifetime   = "lifetime"
@@ -104,6 +118,7 @@ type suppressMapSpecs struct {
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Neighbours *ebpf.MapSpec `ebpf:"neighbours"`
 	Stations   *ebpf.MapSpec `ebpf:"stations"`
+	Tellings   *ebpf.MapSpec `ebpf:"tellings"`
 }
 
 // suppressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -136,6 +151,7 @@ type suppressMaps struct {
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Neighbours *ebpf.Map `ebpf:"neighbours"`
 	Stations   *ebpf.Map `ebpf:"stations"`
+	Tellings   *ebpf.Map `ebpf:"tellings"`
 }
 
 func (m *suppressMaps) Close() error {
@@ -143,6 +159,7 @@ func (m *suppressMaps) Close() error {
 		m.Counts,
 		m.Neighbours,
 		m.Stations,
+		m.Tellings,
 	)
 }
 

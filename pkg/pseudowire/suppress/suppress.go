@@ -17,6 +17,9 @@
 //
 // # What is not answered
 //
+// Requests that tell others something: the first of an address within Lifetime, and the first from another
+// MAC address, so that those who knew the host by the old one find it.
+//
 // Requests that ask the host itself: unicast ones, probes for duplicates (RFC 5227; RFC 4862,
 // Section 5.4); solicitations with options besides the link-layer address; frames with a
 // service tag or with two tags.
