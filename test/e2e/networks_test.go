@@ -169,9 +169,6 @@ func TestTwentySites(t *testing.T) {
 // carrier, nothing is learned behind it any more, and the status says whose fault it is.
 // When the LAN is there again all comes back.
 func TestCircuitFails(t *testing.T) {
-	if inVM {
-		t.Skip("the circuit's affair, not the datapath's")
-	}
 	m := buildMesh(t, "", [3]int{2, 2, 2})
 	if _, err := m.hosts[0].NS.Ping(within(t, 30*time.Second), m.addr[1], netlab.PingOptions{Count: 1}); err != nil {
 		t.Fatal(err)
