@@ -68,14 +68,6 @@ static __always_inline __u64 no_ports(void)
 	return bpf_cpu_to_be64(IPPROTO_L2TP);
 }
 
-static __always_inline __u64 first_eight(const __u8 *octets)
-{
-	__u64 v;
-
-	__builtin_memcpy(&v, octets, sizeof(v));
-	return v;
-}
-
 /* What is behind the IP header, of len octets. */
 static __always_inline int parse_udp(struct __sk_buff *skb, const struct udp_data *h,
 				     struct packet *p, __u64 len)
@@ -101,7 +93,7 @@ static __always_inline int parse_ip(struct __sk_buff *skb, const struct ip_data 
 	if ((void *)(h + 1) > (void *)(long)skb->data_end)
 		return 0;
 	p->flow.ports = no_ports();
-	p->session = bpf_ntohl(h->session);
+	p->session = bpf_ntohl(first_four(h));
 	p->cookie = first_eight(h->cookie);
 	p->header += offsetof(struct ip_data, cookie);
 	same_value(p->session);
@@ -205,7 +197,7 @@ static __always_inline int strip(struct __sk_buff *skb, __u32 header, __u32 fram
 	eth = (void *)(long)skb->data;
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return bpf_skb_store_bytes(skb, 0, inner, sizeof(*inner), 0);
-	*eth = *inner;
+	copy_ethernet(eth, inner);
 	return 0;
 }
 
@@ -263,9 +255,37 @@ static __always_inline enum fit fit(struct __sk_buff *skb, const struct receive 
 struct content {
 	__u64 header;
 	__u64 frame;
+	__u32 pad;
 	__be32 sublayer; /* 0 if there is none; in front of inner as in the packet */
 	struct ethhdr inner;
+	__u16 end;
 };
+
+/* Reads the frame's Ethernet header in place, if that is where it is. */
+static __always_inline int read_ethernet(struct __sk_buff *skb, struct content *c, const __u32 at)
+{
+	const struct ethhdr *eth = (void *)(long)skb->data + at;
+
+	if (c->header != at || (void *)(eth + 1) > (void *)(long)skb->data_end)
+		return 0;
+	copy_ethernet(&c->inner, eth);
+	return 1;
+}
+
+/* Reads what the packet has in front of the frame's payload, where it begins being known. A
+ * function of its own for the verifier, who looks at it once.
+ */
+__noinline int read_content(struct __sk_buff *skb, struct content *c, __u32 has_sublayer)
+{
+	if (!c)
+		return -1;
+	if (has_sublayer)
+		return bpf_skb_load_bytes(skb, c->header - L2TP_SUBLAYER_LEN, &c->sublayer,
+					  L2TP_SUBLAYER_LEN + sizeof(c->inner));
+	if (read_ethernet(skb, c, OUTER_USUAL4) || read_ethernet(skb, c, OUTER_USUAL6))
+		return 0;
+	return bpf_skb_load_bytes(skb, c->header, &c->inner, sizeof(c->inner));
+}
 
 #define TAKEN_LIFTED 1
 #define NOT_TAKEN(event) (-1 - (event))
@@ -418,14 +438,9 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 {
 	__u32 session = p->session;
 	__u32 device = rx->device, lane = rx->lane, number = 0, hold = 0, first = 0;
-	struct content c;
+	struct content c = {.header = p->header};
 	int taken;
 
-	/* Each by itself: what a helper is to write to must not have been written to as a
-	 * word before, see struct scratch.
-	 */
-	c.header = p->header;
-	c.sublayer = 0;
 	/* Loaded here, lest the compiler share one load with two offsets below. */
 	same_value(device);
 	same_value(lane);
@@ -455,16 +470,11 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 	if (skb->len < c.header + ETH_HLEN)
 		return drop(session, ERROR);
 	c.frame = skb->len - c.header;
-	if (rx->flags & RX_SUBLAYER) {
-		if (bpf_skb_load_bytes(skb, c.header - L2TP_SUBLAYER_LEN, &c.sublayer,
-				       L2TP_SUBLAYER_LEN + sizeof(c.inner)))
-			return drop(session, ERROR);
-		/* RFC 5085, Section 3: VCCV that nobody asked for is discarded. */
-		if (c.sublayer & bpf_htonl(L2TP_SUBLAYER_V))
-			return drop(session, ERROR);
-	} else if (bpf_skb_load_bytes(skb, c.header, &c.inner, sizeof(c.inner))) {
+	if (read_content(skb, &c, rx->flags & RX_SUBLAYER))
 		return drop(session, ERROR);
-	}
+	/* RFC 5085, Section 3: VCCV that nobody asked for is discarded. */
+	if (c.sublayer & bpf_htonl(L2TP_SUBLAYER_V))
+		return drop(session, ERROR);
 	if (!(rx->flags & RX_UP))
 		return drop(session, NOT_ESTABLISHED);
 

@@ -33,6 +33,7 @@ struct inner {
 	__u64 tos;
 	__u8 addresses[2 * ETH_ALEN];
 	__be16 ethertype; /* right behind them, as in a frame without tags */
+	__u16 pad;
 };
 
 #define INNER_LEN (2 * ETH_ALEN + sizeof(__be16))
@@ -76,10 +77,23 @@ static __always_inline int take_tags(struct __sk_buff *skb, struct inner *inner)
 	return skb->vlan_present ? -1 : 0;
 }
 
-static __always_inline int load_inner(struct __sk_buff *skb, const struct transmit *tx,
-				      struct inner *inner)
+static __always_inline int read_inner(struct __sk_buff *skb, struct inner *inner)
 {
-	if (bpf_skb_load_bytes(skb, 0, inner->addresses, INNER_LEN))
+	const __u8 *frame = (const __u8 *)(long)skb->data;
+	__u64 *words = (__u64 *)inner->addresses;
+
+	/* As words, and what is behind them with them: see struct inner. */
+	if (frame + 2 * sizeof(*words) > (const __u8 *)(long)skb->data_end)
+		return bpf_skb_load_bytes(skb, 0, inner->addresses, INNER_LEN);
+	words[0] = first_eight(frame);
+	words[1] = first_eight(frame + sizeof(*words));
+	return 0;
+}
+
+/* This and store_headers are functions of their own for the verifier, who looks at them once. */
+__noinline int load_inner(struct __sk_buff *skb, const struct transmit *tx, struct inner *inner)
+{
+	if (!tx || !inner || read_inner(skb, inner))
 		return -1;
 	/* RFC 6040, Section 4.1, normal mode. */
 	if (tx->flags & (TX_ECN | TX_COPY_DSCP))
@@ -141,7 +155,26 @@ union outer {
 	} __attribute__((packed));
 };
 
-/* Writes the outer headers around ip_len octets of packet. */
+/* Writes what depends on the frame into the outer headers around ip_len octets of packet. */
+static __always_inline void finish_outer(union outer *outer, const struct transmit *tx,
+					 __u32 ip_len, __u32 tos)
+{
+	if (tx->flags & TX_IPV6) {
+		outer->ip6.priority |= tos >> 4;
+		outer->ip6.flow_lbl[0] |= tos << IP6_ECN_SHIFT;
+		outer->ip6.payload_len = bpf_htons(ip_len - sizeof(outer->ip6));
+		if (!(tx->flags & TX_IP))
+			outer->udp6.len = outer->ip6.payload_len;
+	} else {
+		outer->ip4.tos |= tos;
+		outer->ip4.tot_len = bpf_htons(ip_len);
+		outer->ip4.check = ~fold(tx->ip_sum + bpf_htons(tos) + outer->ip4.tot_len);
+		if (!(tx->flags & TX_IP))
+			outer->udp4.len = bpf_htons(ip_len - sizeof(outer->ip4));
+	}
+}
+
+/* Writes the outer headers. */
 static __always_inline int store_outer(struct __sk_buff *skb, const struct transmit *tx,
 				       __u32 ip_len, __u32 tos)
 {
@@ -151,25 +184,32 @@ static __always_inline int store_outer(struct __sk_buff *skb, const struct trans
 #pragma unroll
 	for (int i = 0; i < 11; i++)
 		outer.words[i] = tx->outer[i];
-	if (tx->flags & TX_IPV6) {
-		outer.ip6.priority |= tos >> 4;
-		outer.ip6.flow_lbl[0] |= tos << IP6_ECN_SHIFT;
-		outer.ip6.payload_len = bpf_htons(ip_len - sizeof(outer.ip6));
-		if (!(tx->flags & TX_IP))
-			outer.udp6.len = outer.ip6.payload_len;
-	} else {
-		outer.ip4.tos |= tos;
-		outer.ip4.tot_len = bpf_htons(ip_len);
-		outer.ip4.check = ~fold(tx->ip_sum + bpf_htons(tos) + outer.ip4.tot_len);
-		if (!(tx->flags & TX_IP))
-			outer.udp4.len = bpf_htons(ip_len - sizeof(outer.ip4));
-	}
+	finish_outer(&outer, tx, ip_len, tos);
 	if (len < OUTER_MIN)
 		return -1;
 	same_value(len);
 	if (len > OUTER_MAX)
 		return -1;
 	return bpf_skb_store_bytes(skb, 0, outer.words, len, 0);
+}
+
+/* Writes outer headers of that length and an inner Ethernet header without tags where they
+ * belong, if these are what the packet has: no helper is called and nothing copied twice.
+ */
+static __always_inline int write_headers(struct __sk_buff *skb, const struct transmit *tx,
+					 __u32 ip_len, const struct inner *inner, const __u32 len)
+{
+	union outer *outer = (void *)(long)skb->data;
+
+	if (tx->outer_len != len || inner->tags_len ||
+	    (void *)outer + len + INNER_LEN > (void *)(long)skb->data_end)
+		return 0;
+	__builtin_memcpy(outer, tx->outer, len);
+	finish_outer(outer, tx, ip_len, inner->tos);
+	copy_ethernet((void *)outer + len, inner->addresses);
+	/* Lest the compiler have one piece of code for two lengths: see pull. */
+	asm volatile("" : : "i"(len));
+	return 1;
 }
 
 /* RFC 3931, Section 5.4.4: of which frames the peer wants to know the order. */
@@ -198,10 +238,14 @@ static __always_inline int leave(struct __sk_buff *skb, const struct transmit *t
 }
 
 /* Writes all headers in front of what is behind the inner Ethernet header. */
-static __always_inline int store_headers(struct __sk_buff *skb, const struct transmit *tx,
-					 __u32 ip_len, const struct inner *inner)
+__noinline int store_headers(struct __sk_buff *skb, const struct transmit *tx, __u32 ip_len,
+			     const struct inner *inner)
 {
-	if (store_outer(skb, tx, ip_len, inner->tos) || store_inner(skb, tx->outer_len, inner))
+	if (!tx || !inner)
+		return -1;
+	if (!write_headers(skb, tx, ip_len, inner, OUTER_USUAL4) &&
+	    !write_headers(skb, tx, ip_len, inner, OUTER_USUAL6) &&
+	    (store_outer(skb, tx, ip_len, inner->tos) || store_inner(skb, tx->outer_len, inner)))
 		return -1;
 	if (!is_numbered(tx, inner->ethertype))
 		return 0;

@@ -280,7 +280,7 @@ __noinline int way_in_lane(struct __sk_buff *skb, __u32 key)
 /* Frames that come out of the lane, where nothing is left to the device any more. */
 __noinline int encap_apart(struct __sk_buff *skb, __u32 device)
 {
-	__u32 frame, ip_len, len, at;
+	__u64 frame, ip_len, len, at; /* see struct scratch */
 	struct transmit *tx = bpf_map_lookup_elem(&pseudowires, &device);
 	struct inner inner = {};
 

@@ -92,6 +92,37 @@ struct ip6_fragment {
 	(ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct udphdr) + sizeof(struct l2tphdr) + 8 +  \
 	 L2TP_SUBLAYER_LEN)
 
+/* What packets have over UDP with a cookie of 8 octets and no sublayer. */
+#define OUTER_USUAL4                                                                               \
+	(ETH_HLEN + sizeof(struct iphdr) + sizeof(struct udphdr) + sizeof(struct l2tphdr) + 8)
+#define OUTER_USUAL6                                                                               \
+	(ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct udphdr) + sizeof(struct l2tphdr) + 8)
+
+/* Octets of packets that are read and written together wherever they are: what the compiler
+ * knows no alignment of it takes one by one. No kernel that insists on alignment takes the
+ * programs anyway.
+ */
+typedef __u64 __attribute__((may_alias)) eight_octets;
+typedef __u32 __attribute__((may_alias)) four_octets;
+typedef __u16 __attribute__((may_alias)) two_octets;
+
+static __always_inline __u64 first_eight(const void *octets)
+{
+	return *(const eight_octets *)octets;
+}
+
+static __always_inline __u32 first_four(const void *octets)
+{
+	return *(const four_octets *)octets;
+}
+
+static __always_inline void copy_ethernet(void *to, const void *from)
+{
+	*(eight_octets *)to = *(const eight_octets *)from;
+	*(four_octets *)(to + 8) = *(const four_octets *)(from + 8);
+	*(two_octets *)(to + 12) = *(const two_octets *)(from + 12);
+}
+
 static __always_inline int is_ip(__be16 ethertype)
 {
 	return ethertype == bpf_htons(ETH_P_IP) || ethertype == bpf_htons(ETH_P_IPV6);
