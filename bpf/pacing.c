@@ -91,6 +91,11 @@ static __always_inline int is_control(struct __sk_buff *skb)
 	return 0;
 }
 
+static __always_inline void count(__u64 *counter, __u64 more)
+{
+	__sync_fetch_and_add(counter, more);
+}
+
 SEC("tc")
 int pwd_depart(struct __sk_buff *skb)
 {
@@ -115,20 +120,20 @@ int pwd_depart(struct __sk_buff *skb)
 		/* Of several CPUs one sets it, and all add to it. */
 		__sync_val_compare_and_swap(&d->next, next, now);
 	} else if (next - now > p->horizon) {
-		__sync_fetch_and_add(&d->full, 1);
+		count(&d->full, 1);
 		return TC_ACT_SHOT;
 	}
 	next = __sync_fetch_and_add(&d->next, skb->wire_len * SECOND_OCTETS / p->rate);
 	if (next < now)
 		next = now;
-	__sync_fetch_and_add(&d->frames, 1);
-	__sync_fetch_and_add(&d->octets, skb->wire_len);
+	count(&d->frames, 1);
+	count(&d->octets, skb->wire_len);
 	skb->tstamp = next;
 	/* A queue of its own in fq: nobody else's packets wait with these. */
 	bpf_set_hash(skb, class);
 	/* RFC 3168, Section 5: only where the outer header says that its ends know of it. */
 	if (next - now > p->mark && bpf_skb_ecn_set_ce(skb))
-		__sync_fetch_and_add(&d->marked, 1);
+		count(&d->marked, 1);
 	return TC_ACT_UNSPEC;
 }
 

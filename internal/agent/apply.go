@@ -155,10 +155,9 @@ func (a *Agent) endTrial() {
 // restoreLocal carries out steps that lead to what is in force, and then sets all
 // of that.
 func (a *Agent) restoreLocal(steps []plan.Step) error {
-	steps = inOrder(steps)
-	a.perform(steps, func(i int, err error) bool {
+	a.perform(inOrder(steps), func(_ int, s plan.Step, err error) bool {
 		if err != nil {
-			a.log.Warn("cannot take back", "kind", steps[i].Kind, "name", steps[i].Name, "err", err)
+			a.log.Warn("cannot take back", "kind", s.Kind, "name", s.Name, "err", err)
 			a.unclean = true
 		}
 		return true

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pwd-project/pwd/internal/plan"
@@ -97,10 +98,10 @@ func (a *Agent) execute(steps []plan.Step) error {
 	steps = inOrder(steps)
 	a.endContests()
 	var failed error
-	a.perform(steps, func(i int, err error) bool {
+	a.perform(steps, func(begun int, s plan.Step, err error) bool {
 		switch {
 		case err != nil:
-			failed = a.undo(steps[:i+1], &StepError{steps[i], err})
+			failed = a.undo(steps[:begun], &StepError{s, err})
 		case a.quitting():
 			failed = errStopping
 		}
@@ -119,23 +120,40 @@ func (a *Agent) execute(steps []plan.Step) error {
 	return nil
 }
 
-// perform carries steps out, one after the other, and tells done of each until that says that it
-// is enough. Pseudowires that go one after the other go at once; if that fails it is tried one by
-// one, which tells what fails.
-func (a *Agent) perform(steps []plan.Step, done func(i int, err error) (goOn bool)) {
+// perform carries steps out, one after the other, and tells done of each, with how many have begun,
+// until that says that it is enough. Pseudowires that go one after the other go at once, as one
+// step; if that fails, and done goes on nevertheless, they are tried one by one.
+func (a *Agent) perform(steps []plan.Step, done func(begun int, s plan.Step, err error) (goOn bool)) {
 	for i := 0; i < len(steps); {
 		names := removed(steps[i:])
-		if len(names) > 1 && a.removePseudowires(names...) == nil {
-			i += len(names)
-			continue
-		}
-		for range max(1, len(names)) {
-			if !done(i, a.step(steps[i])) {
+		if len(names) > 1 {
+			err := a.removePseudowires(names...)
+			if !done(i+len(names), together(names), err) {
 				return
 			}
+			if err == nil {
+				i += len(names)
+				continue
+			}
+		}
+		for range max(1, len(names)) {
+			s := steps[i]
 			i++
+			if !done(i, s, a.step(s)) {
+				return
+			}
 		}
 	}
+}
+
+// together is the step that removes several pseudowires, named for people.
+func together(names []string) plan.Step {
+	const most = 3
+	name := strings.Join(names[:min(most, len(names))], ", ")
+	if more := len(names) - most; more > 0 {
+		name += fmt.Sprintf(" and %d more", more)
+	}
+	return plan.Step{Action: plan.Remove, Kind: plan.Pseudowire, Name: name}
 }
 
 // removed are the pseudowires that steps remove before they do anything else.
@@ -156,9 +174,9 @@ func (a *Agent) undo(steps []plan.Step, cause error) error {
 	for _, s := range slices.Backward(steps) {
 		back = append(back, s.Undo())
 	}
-	a.perform(back, func(i int, err error) bool {
+	a.perform(back, func(_ int, s plan.Step, err error) bool {
 		if err != nil {
-			a.log.Warn("step cannot be undone by itself", "kind", back[i].Kind, "name", back[i].Name, "err", err)
+			a.log.Warn("step cannot be undone by itself", "kind", s.Kind, "name", s.Name, "err", err)
 			a.unclean = true
 		}
 		return true
@@ -249,7 +267,7 @@ func (a *Agent) removeUnwanted(local *topology.Local) error {
 		}
 	}
 	var errs []error
-	a.perform(steps, func(_ int, err error) bool {
+	a.perform(steps, func(_ int, _ plan.Step, err error) bool {
 		errs = append(errs, err)
 		return true
 	})
