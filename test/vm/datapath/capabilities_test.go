@@ -21,6 +21,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
 	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/nsp"
+	"github.com/pwd-project/pwd/pkg/pseudowire/suppress"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
 )
 
@@ -99,6 +100,9 @@ func tryDatapath(kind pseudowire.Kind) (err error) {
 	if err == nil {
 		dp, err = nsp.Wrap(dp, nsp.Options{BPFDir: "/sys/fs/bpf/pwd"})
 	}
+	if err == nil {
+		dp, err = suppress.Wrap(dp, suppress.Options{})
+	}
 	if err != nil {
 		return err
 	}
@@ -116,7 +120,7 @@ func tryDatapath(kind pseudowire.Kind) (err error) {
 	for _, set := range []func() error{
 		func() error {
 			limits := pseudowire.Limits{UnknownUnicast: 1000}
-			return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: pwDevice, Several: true, Service: pseudowire.Service{Limits: limits}})
+			return dp.SetPseudowire(pseudowire.Pseudowire{Name: pwName, Device: pwDevice, Several: true, Suppress: "office", Service: pseudowire.Service{Limits: limits}})
 		},
 		func() error {
 			return dp.SetTunnel(pseudowire.Tunnel{
