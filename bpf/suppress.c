@@ -132,10 +132,13 @@ struct nd {
 #define ND_OVERRIDE 0x20
 #define ND_HOP_LIMIT 255
 
+/* What is written apart has eight octets of its own: where the compiler writes two fields at once, the
+ * verifier of 6.1 takes a later write to one of them for a corrupted pointer.
+ */
 struct frame {
 	struct ethhdr eth;
-	__u32 l3;
-	__u32 vlan;
+	__u64 l3;
+	__u64 vlan;
 	__be16 type;
 };
 
@@ -245,9 +248,12 @@ static __always_inline int read_nd(struct __sk_buff *skb, const struct frame *f,
 
 static __always_inline void learn(const struct neighbour_key *key, const __u8 *mac, __u8 router)
 {
-	struct neighbour n = {.seen = bpf_ktime_get_ns(), .router = router};
+	struct neighbour n;
 
+	n.seen = bpf_ktime_get_ns();
 	copy_mac(n.mac, mac);
+	n.router = router;
+	n.pad = 0;
 	bpf_map_update_elem(&neighbours, key, &n, BPF_ANY);
 }
 
@@ -358,12 +364,14 @@ static __always_inline int has_told(const struct neighbour_key *sender, const st
 				    __u32 device)
 {
 	struct told_key key = {.address = *sender, .device = device};
-	struct told now = {.at = bpf_ktime_get_ns()};
 	struct told *before = bpf_map_lookup_elem(&tellings, &key);
+	struct told now;
 
+	now.at = bpf_ktime_get_ns();
 	if (before && now.at - before->at <= lifetime && same_mac(before->mac, f->eth.h_source))
 		return 1;
 	copy_mac(now.mac, f->eth.h_source);
+	now.pad[0] = now.pad[1] = 0;
 	bpf_map_update_elem(&tellings, &key, &now, BPF_ANY);
 	return 0;
 }
