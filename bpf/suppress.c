@@ -28,15 +28,14 @@
 volatile const __u64 lifetime = 120000000000;
 
 struct neighbour_key {
-	__u32 ip[4]; /* that of IPv4 is IPv4-mapped (RFC 4291, Section 2.5.5.2) */
-	__u32 vlan;
+	__u64 ip[2]; /* that of IPv4 is IPv4-mapped (RFC 4291, Section 2.5.5.2) */
+	__u64 vlan;
 };
 
 struct neighbour {
 	__u64 seen;
 	__u8 mac[ETH_ALEN];
-	__u8 router; /* the R bit of its advertisement (RFC 4861, Section 4.4) */
-	__u8 pad;
+	__u16 router; /* the R bit of its advertisement (RFC 4861, Section 4.4) */
 };
 
 struct station_key {
@@ -47,13 +46,13 @@ struct station_key {
 /* An address on this side, and a device that its host has been heard through. */
 struct told_key {
 	struct neighbour_key address;
-	__u32 device;
+	__u64 device;
 };
 
 struct told {
 	__u64 at;
 	__u8 mac[ETH_ALEN];
-	__u8 pad[2];
+	__u16 pad;
 };
 
 struct suppressions {
@@ -132,14 +131,55 @@ struct nd {
 #define ND_OVERRIDE 0x20
 #define ND_HOP_LIMIT 255
 
-/* What is written apart has eight octets of its own: where the compiler writes two fields at once, the
- * verifier of 6.1 takes a later write to one of them for a corrupted pointer.
+/* What is written to the stack is written by words of eight octets, which are put together in
+ * registers: the verifier of 6.1 takes a write to a part of a word for one that corrupts a
+ * pointer, if another part was written before. WORD and HALF put their first part first in memory.
  */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define WORD(first, second) ((__u64)(__u32)(first) | (__u64)(__u32)(second) << 32)
+#define HALF(first, second) ((__u32)(__u16)(first) | (__u32)(__u16)(second) << 16)
+#else
+#define WORD(first, second) ((__u64)(__u32)(first) << 32 | (__u32)(second))
+#define HALF(first, second) ((__u32)(__u16)(first) << 16 | (__u16)(second))
+#endif
+
+#define ALIGNED __attribute__((aligned(8)))
+
+static __always_inline __u64 get64(const void *from)
+{
+	__u64 v;
+
+	__builtin_memcpy(&v, from, sizeof(v));
+	return v;
+}
+
+static __always_inline __u32 get32(const void *from)
+{
+	__u32 v;
+
+	__builtin_memcpy(&v, from, sizeof(v));
+	return v;
+}
+
+static __always_inline __u16 get16(const void *from)
+{
+	__u16 v;
+
+	__builtin_memcpy(&v, from, sizeof(v));
+	return v;
+}
+
+/* A MAC address, and what is beside it. */
+static __always_inline __u64 word_of(const __u8 *mac, __u16 beside)
+{
+	return WORD(get32(mac), HALF(get16(mac + 4), beside));
+}
+
 struct frame {
 	struct ethhdr eth;
 	__u64 l3;
 	__u64 vlan;
-	__be16 type;
+	__u64 type; /* in network order */
 };
 
 /* Reads the frame's Ethernet header, and one tag. Frames with more, or with a service tag,
@@ -177,35 +217,29 @@ static __always_inline int same_mac(const __u8 *a, const __u8 *b)
 	       a[5] == b[5];
 }
 
-static __always_inline void copy_mac(__u8 *to, const __u8 *from)
+static __always_inline void key_of_ip4(struct neighbour_key *key, const __u8 *ip, __u64 vlan)
 {
-	__builtin_memcpy(to, from, ETH_ALEN);
-}
-
-static __always_inline void key_of_ip4(struct neighbour_key *key, const __u8 *ip, __u32 vlan)
-{
-	key->ip[0] = key->ip[1] = 0;
-	key->ip[2] = bpf_htonl(0xffff);
-	__builtin_memcpy(&key->ip[3], ip, 4);
+	key->ip[0] = 0;
+	key->ip[1] = WORD(bpf_htonl(0xffff), get32(ip));
 	key->vlan = vlan;
 }
 
-static __always_inline void key_of_ip6(struct neighbour_key *key, const void *ip, __u32 vlan)
+static __always_inline void key_of_ip6(struct neighbour_key *key, const void *ip, __u64 vlan)
 {
-	__builtin_memcpy(key->ip, ip, sizeof(key->ip));
+	key->ip[0] = get64(ip);
+	key->ip[1] = get64(ip + 8);
 	key->vlan = vlan;
 }
 
 static __always_inline int is_unspecified(const struct neighbour_key *key)
 {
-	return !key->ip[0] && !key->ip[1] && !key->ip[3] &&
-	       (!key->ip[2] || key->ip[2] == bpf_htonl(0xffff));
+	return !key->ip[0] && (!key->ip[1] || key->ip[1] == WORD(bpf_htonl(0xffff), 0));
 }
 
-static __always_inline void station_of(struct station_key *key, const __u8 *mac, __u32 vlan)
+/* A struct station_key as a word. */
+static __always_inline __u64 station_of(const __u8 *mac, __u64 vlan)
 {
-	copy_mac(key->mac, mac);
-	key->vlan = vlan;
+	return word_of(mac, vlan);
 }
 
 /* Reads an ARP message that is a request or a reply. */
@@ -220,12 +254,15 @@ static __always_inline int read_arp(struct __sk_buff *skb, const struct frame *f
 }
 
 /* Reads a solicitation or advertisement; what is behind extension headers is none (RFC 4861,
- * Section 7.1). Other options than a link-layer address, or none, make option 0.
+ * Section 7.1). The result is the type of the only option, 0 where there are others or none
+ * or it is longer than an address, and negative if it is no such message.
  */
 static __always_inline int read_nd(struct __sk_buff *skb, const struct frame *f,
 				   struct ipv6hdr *ip, struct nd *nd)
 {
 	const __u32 least = offsetof(struct nd, option);
+	int has_option;
+	__u32 at;
 
 	if (bpf_skb_load_bytes(skb, f->l3, ip, sizeof(*ip)) || ip->version != 6 ||
 	    ip->nexthdr != IPPROTO_ICMPV6 || ip->hop_limit != ND_HOP_LIMIT)
@@ -235,26 +272,22 @@ static __always_inline int read_nd(struct __sk_buff *skb, const struct frame *f,
 	if ((nd->type != ND_SOLICITATION && nd->type != ND_ADVERTISEMENT) || nd->code ||
 	    nd->target[0] == 0xff)
 		return -1;
-	nd->option = 0;
-	if (ip->payload_len != bpf_htons(sizeof(*nd)))
-		return 0;
-	if (bpf_skb_load_bytes(skb, f->l3 + sizeof(*ip) + least, &nd->option,
-			       sizeof(*nd) - least))
+	has_option = ip->payload_len == bpf_htons(sizeof(*nd));
+	/* Where there is none, something is read nevertheless: the verifier follows the branches
+	 * that a processor may take by mistake, too.
+	 */
+	at = has_option ? f->l3 + sizeof(*ip) + least : 0;
+	if (bpf_skb_load_bytes(skb, at, &nd->option, sizeof(*nd) - least))
 		return -1;
-	if (nd->length != 1)
-		nd->option = 0;
-	return 0;
+	return has_option && nd->length == 1 ? nd->option : 0;
 }
 
 static __always_inline void learn(const struct neighbour_key *key, const __u8 *mac, __u8 router)
 {
-	struct neighbour n;
+	/* A struct neighbour. */
+	__u64 n[] = {bpf_ktime_get_ns(), word_of(mac, router)};
 
-	n.seen = bpf_ktime_get_ns();
-	copy_mac(n.mac, mac);
-	n.router = router;
-	n.pad = 0;
-	bpf_map_update_elem(&neighbours, key, &n, BPF_ANY);
+	bpf_map_update_elem(&neighbours, key, n, BPF_ANY);
 }
 
 /* What is said of an address behind a pseudowire. The switch's table has the frame's source:
@@ -274,7 +307,7 @@ static __always_inline void learn_arp(const struct frame *f, const struct arp *a
 }
 
 static __always_inline void learn_nd(const struct frame *f, const struct ipv6hdr *ip,
-				     const struct nd *nd)
+				     const struct nd *nd, int option)
 {
 	struct neighbour_key key;
 	struct neighbour *n;
@@ -282,7 +315,7 @@ static __always_inline void learn_nd(const struct frame *f, const struct ipv6hdr
 	if (nd->type == ND_ADVERTISEMENT) {
 		key_of_ip6(&key, nd->target, f->vlan);
 		/* Without the override flag it may not be the only one that answers. */
-		if (nd->option == ND_TARGET && nd->flags & ND_OVERRIDE &&
+		if (option == ND_TARGET && nd->flags & ND_OVERRIDE &&
 		    same_mac(nd->mac, f->eth.h_source))
 			learn(&key, nd->mac, nd->flags & ND_ROUTER);
 		else
@@ -301,11 +334,12 @@ SEC("tc")
 int pwd_learn(struct __sk_buff *skb)
 {
 	__u32 device = skb->ifindex;
-	struct station_key station;
-	struct ipv6hdr ip;
+	struct ipv6hdr ip ALIGNED;
+	struct arp arp ALIGNED;
+	struct nd nd ALIGNED;
 	struct frame f;
-	struct arp arp;
-	struct nd nd;
+	__u64 station;
+	int option;
 
 	if (skb->mark == ANSWER) {
 		skb->mark = 0;
@@ -317,13 +351,14 @@ int pwd_learn(struct __sk_buff *skb)
 		if (!read_arp(skb, &f, &arp))
 			learn_arp(&f, &arp);
 	} else if (f.type == bpf_htons(ETH_P_IPV6)) {
-		if (read_nd(skb, &f, &ip, &nd))
+		option = read_nd(skb, &f, &ip, &nd);
+		if (option < 0)
 			return TC_ACT_UNSPEC;
-		learn_nd(&f, &ip, &nd);
+		learn_nd(&f, &ip, &nd, option);
 	} else if (f.type != bpf_htons(ETH_P_RARP)) {
 		return TC_ACT_UNSPEC;
 	}
-	station_of(&station, f.eth.h_source, f.vlan);
+	station = station_of(f.eth.h_source, f.vlan);
 	bpf_map_update_elem(&stations, &station, &device, BPF_ANY);
 	return TC_ACT_UNSPEC;
 }
@@ -335,12 +370,12 @@ static __always_inline void forget(const struct neighbour_key *key, const struct
 				   __u32 device)
 {
 	struct neighbour *n = bpf_map_lookup_elem(&neighbours, key);
-	struct station_key station;
 	__u32 *behind;
+	__u64 station;
 
 	if (!n)
 		return;
-	station_of(&station, n->mac, f->vlan);
+	station = station_of(n->mac, f->vlan);
 	behind = bpf_map_lookup_elem(&stations, &station);
 	if (!behind || *behind == device || !same_mac(n->mac, f->eth.h_source))
 		bpf_map_delete_elem(&neighbours, key);
@@ -348,10 +383,9 @@ static __always_inline void forget(const struct neighbour_key *key, const struct
 
 static __always_inline void forget_station(const struct frame *f, __u32 device)
 {
-	struct station_key station;
+	__u64 station = station_of(f->eth.h_source, f->vlan);
 	__u32 *behind;
 
-	station_of(&station, f->eth.h_source, f->vlan);
 	behind = bpf_map_lookup_elem(&stations, &station);
 	if (behind && *behind == device)
 		bpf_map_delete_elem(&stations, &station);
@@ -365,14 +399,12 @@ static __always_inline int has_told(const struct neighbour_key *sender, const st
 {
 	struct told_key key = {.address = *sender, .device = device};
 	struct told *before = bpf_map_lookup_elem(&tellings, &key);
-	struct told now;
+	/* A struct told. */
+	__u64 now[] = {bpf_ktime_get_ns(), word_of(f->eth.h_source, 0)};
 
-	now.at = bpf_ktime_get_ns();
-	if (before && now.at - before->at <= lifetime && same_mac(before->mac, f->eth.h_source))
+	if (before && now[0] - before->at <= lifetime && same_mac(before->mac, f->eth.h_source))
 		return 1;
-	copy_mac(now.mac, f->eth.h_source);
-	now.pad[0] = now.pad[1] = 0;
-	bpf_map_update_elem(&tellings, &key, &now, BPF_ANY);
+	bpf_map_update_elem(&tellings, &key, now, BPF_ANY);
 	return 0;
 }
 
@@ -383,12 +415,12 @@ static __always_inline struct neighbour *find(const struct neighbour_key *key,
 					      const struct frame *f, __u32 *behind)
 {
 	struct neighbour *n = bpf_map_lookup_elem(&neighbours, key);
-	struct station_key station;
+	__u64 station;
 	__u32 *device;
 
 	if (!n || bpf_ktime_get_ns() - n->seen > lifetime || same_mac(n->mac, f->eth.h_source))
 		return 0;
-	station_of(&station, n->mac, f->vlan);
+	station = station_of(n->mac, f->vlan);
 	device = bpf_map_lookup_elem(&stations, &station);
 	if (!device)
 		return 0;
@@ -404,59 +436,62 @@ static __always_inline int is_broadcast(const __u8 *mac)
 static __always_inline int turn_round(struct __sk_buff *skb, const struct frame *f,
 				      const __u8 *source)
 {
-	__u8 addresses[2 * ETH_ALEN];
+	const __u8 *to = f->eth.h_source;
+	__u64 addresses[] = {word_of(to, get16(source)), WORD(get32(source + 2), 0)};
 
-	copy_mac(addresses, f->eth.h_source);
-	copy_mac(addresses + ETH_ALEN, source);
-	return bpf_skb_store_bytes(skb, 0, addresses, sizeof(addresses), BPF_F_RECOMPUTE_CSUM);
+	return bpf_skb_store_bytes(skb, 0, addresses, 2 * ETH_ALEN, BPF_F_RECOMPUTE_CSUM);
 }
 
 static __always_inline int answer_arp(struct __sk_buff *skb, const struct frame *f,
-				      struct arp *arp, const __u8 *mac)
+				      const struct arp *arp, const __u8 *mac)
 {
-	__u8 ip[4];
+	/* A struct arp. */
+	__u64 answer[] = {
+		WORD(HALF(bpf_htons(ARP_ETHERNET), bpf_htons(ETH_P_IP)),
+		     HALF(bpf_htons(ETH_ALEN << 8 | sizeof(arp->sip)), bpf_htons(ARP_REPLY))),
+		word_of(mac, get16(arp->tip)),
+		WORD(HALF(get16(arp->tip + 2), get16(arp->sha)), get32(arp->sha + 2)),
+		WORD(get32(arp->sip), 0),
+	};
 
-	arp->op = bpf_htons(ARP_REPLY);
-	copy_mac(arp->tha, arp->sha);
-	copy_mac(arp->sha, mac);
-	__builtin_memcpy(ip, arp->sip, sizeof(ip));
-	__builtin_memcpy(arp->sip, arp->tip, sizeof(ip));
-	__builtin_memcpy(arp->tip, ip, sizeof(ip));
-	return bpf_skb_store_bytes(skb, f->l3, arp, sizeof(*arp), BPF_F_RECOMPUTE_CSUM);
+	return bpf_skb_store_bytes(skb, f->l3, answer, sizeof(*arp), BPF_F_RECOMPUTE_CSUM);
 }
 
 static __always_inline int answer_nd(struct __sk_buff *skb, const struct frame *f,
-				     struct ipv6hdr *ip, struct nd *nd, const struct neighbour *n)
+				     const struct ipv6hdr *ip, const struct nd *nd,
+				     const struct neighbour *n)
 {
-	struct {
-		__be32 length;
-		__be32 nexthdr;
-	} pseudo = {bpf_htonl(sizeof(*nd)), bpf_htonl(IPPROTO_ICMPV6)};
+	const __be16 type = bpf_htons(ND_ADVERTISEMENT << 8);
+	const __u32 flags = ND_SOLICITED | ND_OVERRIDE | (n->router & ND_ROUTER);
+	__u64 addresses[] = {get64(nd->target), get64(nd->target + 8), get64(&ip->saddr),
+			     get64((void *)&ip->saddr + 8)};
+	__u64 pseudo[] = {WORD(bpf_htonl(sizeof(*nd)), bpf_htonl(IPPROTO_ICMPV6))};
+	/* A struct nd. */
+	__u64 answer[] = {
+		WORD(HALF(type, 0), bpf_htonl(flags << 24)),
+		addresses[0],
+		addresses[1],
+		WORD(HALF(bpf_htons(ND_TARGET << 8 | 1), get16(n->mac)), get32(n->mac + 2)),
+	};
 	__s64 sum;
 
-	ip->daddr = ip->saddr;
-	__builtin_memcpy(&ip->saddr, nd->target, sizeof(ip->saddr));
-	nd->type = ND_ADVERTISEMENT;
-	nd->flags = ND_SOLICITED | ND_OVERRIDE | (n->router & ND_ROUTER);
-	nd->reserved[0] = nd->reserved[1] = nd->reserved[2] = 0;
-	nd->option = ND_TARGET;
-	copy_mac(nd->mac, n->mac);
-	nd->check = 0;
-	sum = bpf_csum_diff(0, 0, (__be32 *)&ip->saddr, 2 * sizeof(ip->saddr), 0);
+	sum = bpf_csum_diff(0, 0, (__be32 *)addresses, sizeof(addresses), 0);
 	if (sum < 0)
 		return -1;
-	sum = bpf_csum_diff(0, 0, (__be32 *)&pseudo, sizeof(pseudo), sum);
+	sum = bpf_csum_diff(0, 0, (__be32 *)pseudo, sizeof(pseudo), sum);
 	if (sum < 0)
 		return -1;
-	sum = bpf_csum_diff(0, 0, (__be32 *)nd, sizeof(*nd), sum);
+	sum = bpf_csum_diff(0, 0, (__be32 *)answer, sizeof(answer), sum);
 	if (sum < 0)
 		return -1;
 	sum = (sum & 0xffff) + ((__u32)sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
-	nd->check = ~sum;
-	if (bpf_skb_store_bytes(skb, f->l3, ip, sizeof(*ip), BPF_F_RECOMPUTE_CSUM))
+	answer[0] = WORD(HALF(type, ~sum), bpf_htonl(flags << 24));
+	if (bpf_skb_store_bytes(skb, f->l3 + offsetof(struct ipv6hdr, saddr), addresses,
+				sizeof(addresses), BPF_F_RECOMPUTE_CSUM))
 		return -1;
-	return bpf_skb_store_bytes(skb, f->l3 + sizeof(*ip), nd, sizeof(*nd), BPF_F_RECOMPUTE_CSUM);
+	return bpf_skb_store_bytes(skb, f->l3 + sizeof(*ip), answer, sizeof(answer),
+				   BPF_F_RECOMPUTE_CSUM);
 }
 
 /* The answer comes out of the pseudowire, as the host's own would. */
@@ -481,10 +516,9 @@ static __always_inline int withhold(__u32 device)
 
 static __always_inline int into_arp(struct __sk_buff *skb, struct frame *f, __u32 device)
 {
-	struct neighbour_key key;
-	struct neighbour *n;
-	__u8 mac[ETH_ALEN];
-	struct arp arp;
+	struct neighbour_key key, target;
+	struct neighbour *n, copy;
+	struct arp arp ALIGNED;
 	__u32 behind;
 
 	if (read_arp(skb, f, &arp))
@@ -496,27 +530,29 @@ static __always_inline int into_arp(struct __sk_buff *skb, struct frame *f, __u3
 	if (arp.op != bpf_htons(ARP_REQUEST) || !is_broadcast(f->eth.h_dest) ||
 	    !same_mac(arp.sha, f->eth.h_source) || !has_told(&key, f, device))
 		return TC_ACT_UNSPEC;
-	key_of_ip4(&key, arp.tip, f->vlan);
-	n = find(&key, f, &behind);
+	key_of_ip4(&target, arp.tip, f->vlan);
+	n = find(&target, f, &behind);
 	if (!n)
 		return TC_ACT_UNSPEC; /* an announcement's own address is not behind any */
 	if (behind != device)
 		return withhold(device);
-	copy_mac(mac, n->mac);
-	if (turn_round(skb, f, mac) || answer_arp(skb, f, &arp, mac))
+	copy = *n;
+	if (turn_round(skb, f, copy.mac) || answer_arp(skb, f, &arp, copy.mac))
 		return withhold(device); /* half an answer is no request any more */
 	return send_answer(skb, device);
 }
 
 static __always_inline int into_nd(struct __sk_buff *skb, struct frame *f, __u32 device)
 {
-	struct neighbour_key key;
+	struct neighbour_key key, target;
 	struct neighbour *n, copy;
-	struct ipv6hdr ip;
+	struct ipv6hdr ip ALIGNED;
+	struct nd nd ALIGNED;
 	__u32 behind;
-	struct nd nd;
+	int option;
 
-	if (read_nd(skb, f, &ip, &nd))
+	option = read_nd(skb, f, &ip, &nd);
+	if (option < 0)
 		return TC_ACT_UNSPEC;
 	forget_station(f, device);
 	if (nd.type == ND_ADVERTISEMENT) {
@@ -528,11 +564,11 @@ static __always_inline int into_nd(struct __sk_buff *skb, struct frame *f, __u32
 	if (is_unspecified(&key))
 		return TC_ACT_UNSPEC; /* duplicate address detection (RFC 4862, Section 5.4) */
 	forget(&key, f, device);
-	if (nd.option != ND_SOURCE || !(f->eth.h_dest[0] & 1) ||
+	if (option != ND_SOURCE || !(f->eth.h_dest[0] & 1) ||
 	    !same_mac(nd.mac, f->eth.h_source) || !has_told(&key, f, device))
 		return TC_ACT_UNSPEC;
-	key_of_ip6(&key, nd.target, f->vlan);
-	n = find(&key, f, &behind);
+	key_of_ip6(&target, nd.target, f->vlan);
+	n = find(&target, f, &behind);
 	if (!n)
 		return TC_ACT_UNSPEC;
 	if (behind != device)

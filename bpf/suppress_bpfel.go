@@ -17,14 +17,13 @@ type suppressNeighbour struct {
 	_      structs.HostLayout
 	Seen   uint64
 	Mac    [6]uint8
-	Router uint8
-	Pad    uint8
+	Router uint16
 }
 
 type suppressNeighbourKey struct {
 	_    structs.HostLayout
-	Ip   [4]uint32
-	Vlan uint32
+	Ip   [2]uint64
+	Vlan uint64
 }
 
 type suppressStationKey struct {
@@ -43,13 +42,13 @@ type suppressTold struct {
 	_   structs.HostLayout
 	At  uint64
 	Mac [6]uint8
-	Pad [2]uint8
+	Pad uint16
 }
 
 type suppressToldKey struct {
 	_       structs.HostLayout
 	Address suppressNeighbourKey
-	Device  uint32
+	Device  uint64
 }
 
 // Names of all BPF objects in the ELF.
