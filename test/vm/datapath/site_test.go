@@ -247,6 +247,12 @@ func (s *site) connect(t *pseudowire.Tunnel, peer *site, e l2tpv3.Encapsulation,
 	if e == l2tpv3.UDP {
 		local, remote = netip.AddrPortFrom(s.addr, port), netip.AddrPortFrom(peer.addr, l2tpv3.Port)
 	}
+	s.connectTo(t, e, local, remote)
+}
+
+// connectTo gives a tunnel a socket between two addresses.
+func (s *site) connectTo(t *pseudowire.Tunnel, e l2tpv3.Encapsulation, local, remote netip.AddrPort) {
+	s.t.Helper()
 	t.Encapsulation = e
 	err := s.lcce.Do(func() (err error) {
 		err = s.tr.Restore(transport.State{Connections: []transport.ConnectionState{{
