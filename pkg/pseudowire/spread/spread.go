@@ -89,14 +89,18 @@ func (t *Table) Write(p Pair, s *pseudowire.Steer, up uint32, put func(*bpf.Stee
 	next := compile(p, s, terms, up)
 	if last := t.rules; last != nil {
 		known := slices.Equal(terms, t.terms) && slices.Equal(s.Tunnels, t.tunnels)
-		if known && sameWays(last, next) && (last.Until == 0 || now < last.Until) {
+		same := sameWays(last, next)
+		if known && same && last.Up == up && (last.Until == 0 || now < last.Until) {
 			return nil
 		}
-		if known && !sameWays(last, next) && goOver(last, next, up, now) {
+		if known && goOver(last, next, up, now) {
 			next.Until = now + uint64(takeOver)
 			next.Change = next.Until
 			if last.Until > now {
 				next.Change = last.Change
+				if same {
+					next.Until = last.Until
+				}
 			}
 		}
 	}
