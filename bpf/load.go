@@ -120,6 +120,25 @@ func loadSpec(spec *ebpf.CollectionSpec, dir string) (*Objects, error) {
 	return &o, nil
 }
 
+// RemoveMaps unpins the maps of Load in a directory. What others have beside them stays.
+func RemoveMaps(dir string) error {
+	dir = filepath.Join(dir, mapsDir)
+	all, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("look for pinned maps: %w", err)
+	}
+	for _, e := range all {
+		if e.IsDir() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("unpin maps: %w", err)
+		}
+	}
+	_ = os.Remove(dir)
+	return nil
+}
+
 // RemoveOtherLayouts unpins maps of another Layout in a directory: of a version before, or
 // of a later one that was taken back. Programs that are still attached keep theirs.
 func RemoveOtherLayouts(dir string) error {

@@ -72,11 +72,11 @@ type NSP struct {
 }
 
 // nspDir is where maps are pinned, below the directory that LoadNSP is given.
-var nspDir = filepath.Join(mapsDir, "nsp")
+func nspDir(dir, datapath string) string { return filepath.Join(dir, mapsDir, "nsp-"+datapath) }
 
-// RemoveNSP unpins the maps of LoadNSP in a directory.
-func RemoveNSP(dir string) error {
-	if err := os.RemoveAll(filepath.Join(dir, nspDir)); err != nil {
+// RemoveNSP unpins the maps of LoadNSP in a directory, those for one datapath.
+func RemoveNSP(dir, datapath string) error {
+	if err := os.RemoveAll(nspDir(dir, datapath)); err != nil {
 		return fmt.Errorf("unpin maps: %w", err)
 	}
 	// Others may be beside them.
@@ -85,14 +85,15 @@ func RemoveNSP(dir string) error {
 }
 
 // LoadNSP puts the programs into the kernel. With a directory, which has to be on a bpffs,
-// maps are pinned under it and used again, as by Load; what is attached keeps the programs.
-func LoadNSP(dir string) (*NSP, error) {
+// maps are pinned under it and used again, as by Load, apart for each datapath; what is
+// attached keeps the programs.
+func LoadNSP(dir, datapath string) (*NSP, error) {
 	spec, err := loadNsp()
 	if err != nil {
 		return nil, &LoadError{"read the programs", err}
 	}
 	if dir != "" {
-		dir = filepath.Join(dir, nspDir)
+		dir = nspDir(dir, datapath)
 	}
 	return loadNSPSpec(spec, dir)
 }
@@ -149,12 +150,16 @@ func (n *NSP) Put(device uint32, s *Service) error {
 
 // know has a device's table of stations be there or not.
 func (n *NSP) know(device uint32, on bool) error {
-	if !on {
-		return Table[uint32, uint32]{n.stations}.Delete(device)
-	}
+	// Before Linux 6.8 a deletion waits for an RCU grace period, also of what is not there.
 	var id uint32
-	if n.stations.Lookup(&device, &id) == nil {
+	err := n.stations.Lookup(&device, &id)
+	switch there := err == nil; {
+	case err != nil && !errors.Is(err, ebpf.ErrKeyNotExist):
+		return fmt.Errorf("read map %s: %w", n.stations, err)
+	case on == there:
 		return nil
+	case !on:
+		return Table[uint32, uint32]{n.stations}.Delete(device)
 	}
 	table, err := ebpf.NewMap(n.table)
 	if err != nil {

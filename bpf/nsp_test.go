@@ -10,7 +10,7 @@ import (
 
 func TestNSPLoads(t *testing.T) {
 	load(t).Close()
-	n, err := LoadNSP("")
+	n, err := LoadNSP("", "")
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
@@ -20,7 +20,7 @@ func TestNSPLoads(t *testing.T) {
 // The daemon's three capabilities are enough for the native service processing, too.
 func TestNSPLoadsWithFewCapabilities(t *testing.T) {
 	withFewCapabilities(t, func() error {
-		n, err := LoadNSP("")
+		n, err := LoadNSP("", "")
 		if err == nil {
 			n.Close()
 		}
@@ -60,5 +60,31 @@ func withFewCapabilities(t *testing.T, f func() error) {
 	}()
 	if err := <-done; err != nil {
 		t.Errorf("%+v", err)
+	}
+}
+
+// The kernel is not asked to delete a table of stations that is not there, for which it would
+// wait: it could not delete anything from this map.
+func TestDeletesNoTableThatIsNotThere(t *testing.T) {
+	load(t).Close()
+	n, err := LoadNSP("", "")
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer n.Close()
+	if err := n.Put(1, &Service{Interval: [3]uint64{1, 1, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.stations.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Put(2, &Service{}); err != nil {
+		t.Error(err)
+	}
+	if err := n.Delete(2); err != nil {
+		t.Error(err)
+	}
+	if n.Delete(1) == nil {
+		t.Error("a table was deleted from a map that is not to be written")
 	}
 }

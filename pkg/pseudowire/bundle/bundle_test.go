@@ -25,6 +25,8 @@ type kernel struct {
 	sessions    map[uint32]pseudowire.Session
 }
 
+func (*kernel) Kind() pseudowire.Kind { return pseudowire.Kernel }
+
 func (*kernel) Abilities() pseudowire.Abilities   { return pseudowire.Abilities{} }
 func (*kernel) SetTunnel(pseudowire.Tunnel) error { return nil }
 func (*kernel) Prune() error                      { return nil }

@@ -75,7 +75,7 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink for native service processing: %w", err)
 	}
-	programs, err := bpf.LoadNSP(pins)
+	programs, err := bpf.LoadNSP(pins, string(dp.Kind()))
 	if err != nil {
 		nl.Close()
 		return nil, err
@@ -230,7 +230,7 @@ func (d *Datapath) removePins() error {
 	if d.pins == "" {
 		return nil
 	}
-	if err := bpf.RemoveNSP(d.pins); err != nil {
+	if err := bpf.RemoveNSP(d.pins, string(d.Kind())); err != nil {
 		return err
 	}
 	// Where that leaves the directory of the options empty, it goes, too.

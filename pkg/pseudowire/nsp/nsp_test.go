@@ -19,9 +19,13 @@ import (
 )
 
 // bare is a datapath whose devices are there already.
-type bare struct{ pseudowire.Datapath }
+type bare struct {
+	pseudowire.Datapath
+	kind pseudowire.Kind
+}
 
 func (bare) Abilities() pseudowire.Abilities           { return pseudowire.Abilities{} }
+func (b bare) Kind() pseudowire.Kind                   { return b.kind }
 func (bare) SetPseudowire(pseudowire.Pseudowire) error { return nil }
 func (bare) RemovePseudowires(...string) error         { return nil }
 func (bare) SetSession(pseudowire.Session) error       { return nil }
@@ -83,7 +87,10 @@ func (b *bench) second() *netlab.Link {
 // open is a new process.
 func (b *bench) open() {
 	b.t.Helper()
-	if err := b.ns.Do(func() (err error) { b.d, err = Wrap(bare{}, Options{BPFDir: b.bpfDir}); return err }); err != nil {
+	if err := b.ns.Do(func() (err error) {
+		b.d, err = Wrap(bare{kind: pseudowire.EBPF}, Options{BPFDir: b.bpfDir})
+		return err
+	}); err != nil {
 		b.t.Fatal(err)
 	}
 	d := b.d
@@ -389,6 +396,37 @@ func TestStaleState(t *testing.T) {
 	}
 	if n := b.known(all); n > 5 {
 		t.Errorf("%d of %d stations are known that the device's programs have not heard", n, len(all))
+	}
+	b.do(b.d.Cleanup)
+	if left, err := os.ReadDir(b.bpfDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("pins are left: %v, %v", left, err)
+	}
+}
+
+// What is known and counted is a datapath's own: it stays where another kind, which is not used
+// any more, is cleared.
+func TestAnotherDatapathGoes(t *testing.T) {
+	b := newBench(t)
+	limited := pseudowire.Service{Limits: pseudowire.Limits{UnknownUnicast: 1}}
+	b.set(limited)
+	all := stations(0, 100)
+	speak(t, b.far, all)
+	b.known(stations(200, 100))
+	drops := b.drops()[pseudowire.DropUnknownUnicast]
+	b.do(func() error {
+		other, err := Wrap(bare{kind: pseudowire.Kernel}, Options{BPFDir: b.bpfDir})
+		if err != nil {
+			return err
+		}
+		return other.Cleanup()
+	})
+	b.open()
+	b.set(limited)
+	if n := b.drops()[pseudowire.DropUnknownUnicast]; drops == 0 || n != drops {
+		t.Errorf("%d drops were counted, %d after the other datapath went", drops, n)
+	}
+	if n := b.known(all); n != len(all) {
+		t.Errorf("%d of %d stations are known", n, len(all))
 	}
 	b.do(b.d.Cleanup)
 	if left, err := os.ReadDir(b.bpfDir); !errors.Is(err, os.ErrNotExist) {
