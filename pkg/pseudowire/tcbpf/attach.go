@@ -11,17 +11,16 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 )
 
-// Filters of ours are told from others' by priority and name. The handle says
-// who made the qdisc that they are in.
+// Filters of ours are told from others' by priority and name.
 const (
 	filterPriority = 0x7064
 	// At the egress of a device native service processing (package nsp) and the suppression of
 	// address resolution (package suppress) come first: nothing comes behind.
 	enterPriority = 0x7070
-	handleForeign = 1 // the qdisc was there
-	handleOwn     = 2 // we made the qdisc
 
 	clsactMajor  = 0xffff
 	ingressMinor = 0xfff2
@@ -233,27 +232,17 @@ func (d *Datapath) pinnedLinks() ([]int, error) {
 	return links, nil
 }
 
-func clsact(index int) *netlink.Clsact {
-	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: index,
-		Handle:    netlink.MakeHandle(clsactMajor, 0),
-		Parent:    netlink.HANDLE_CLSACT,
-	}}
-}
-
 // attachFilter uses a classifier of the clsact qdisc, which stays until removed.
 func (d *Datapath) attachFilter(index int, h hook) error {
-	handle := uint32(handleForeign)
 	old, err := d.ownFilters(index, h)
 	if err != nil {
 		return err
 	}
+	var handle uint32
 	if len(old) > 0 {
 		handle = old[0].Handle
-	} else if err := d.nl.QdiscAdd(clsact(index)); err == nil {
-		handle = handleOwn
-	} else if !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add the clsact qdisc to link %d: %w", index, err)
+	} else if handle, err = tcfilter.Claim(d.nl, index); err != nil {
+		return err
 	}
 	filter := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
@@ -285,19 +274,7 @@ func (d *Datapath) detachFilter(index int) error {
 			return fmt.Errorf("detach %s from link %d: %w", f.Name, index, err)
 		}
 	}
-	if own[0].Handle != handleOwn {
-		return nil
-	}
-	for _, minor := range []uint16{ingressMinor, egressMinor} {
-		rest, err := d.nl.FilterList(linkOf(index), netlink.MakeHandle(clsactMajor, minor))
-		if err != nil || len(rest) > 0 {
-			return err
-		}
-	}
-	if err := d.nl.QdiscDel(clsact(index)); err != nil && !gone(err) {
-		return fmt.Errorf("remove the clsact qdisc of link %d: %w", index, err)
-	}
-	return nil
+	return tcfilter.Release(d.nl, index, own[0].Handle)
 }
 
 // ownFilters are our filters at a link, at the same side as a hook.

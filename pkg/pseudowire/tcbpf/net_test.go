@@ -121,6 +121,14 @@ func setUp(name string) error {
 	return netlink.LinkSetUp(link)
 }
 
+func clsact(index int) *netlink.Clsact {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index,
+		Handle:    netlink.MakeHandle(clsactMajor, 0),
+		Parent:    netlink.HANDLE_CLSACT,
+	}}
+}
+
 // neighbour gives a link a neighbour.
 func neighbour(t testing.TB, link string, addr netip.Addr, hardware [6]byte) {
 	t.Helper()

@@ -49,7 +49,10 @@ func (g *groupSocket) remove(group uint32) error {
 // removeLinks removes devices; that some have gone is no error. The kernel waits several times
 // for each request, until nobody uses what it removes, and not for each link: many go as a group.
 func (d *Datapath) removeLinks(links []int) error {
-	if len(links) == 1 {
+	switch len(links) {
+	case 0:
+		return nil
+	case 1:
 		return d.removeLink(links[0])
 	}
 	group, err := d.freeGroup()

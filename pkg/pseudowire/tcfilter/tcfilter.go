@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handle is every filter's: there is one of a priority. Where it took the clsact qdisc along
-// that is to go with it, it is handleOwner.
+// The handles of filters: there is one of a priority. It says whether the clsact qdisc is ours, who
+// made it: all of our filters at a device say the same.
 const (
-	handle      = 1
-	handleOwner = 2
+	handleForeign = 1
+	handleOwn     = 2
 )
 
 // Filter is a program's place: Parent is netlink.HANDLE_MIN_INGRESS or HANDLE_MIN_EGRESS,
@@ -34,14 +34,14 @@ func Attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program) error
 	if _, err := addClsact(nl, link); err != nil {
 		return err
 	}
-	return attach(nl, link, f, program, handle)
+	return attach(nl, link, f, program, handleForeign)
 }
 
 // AttachToOthers is Attach to a device that is not ours. DetachFromOthers takes the clsact
 // qdisc away, too, if it came with the program, or with another of ours, and nothing else is
 // in it. It came with the program if brought says so, which is the result of the time before.
 func AttachToOthers(nl *netlink.Handle, link netlink.Link, f Filter, program *ebpf.Program, brought bool) (bool, error) {
-	made, err := addClsact(nl, link.Attrs().Index)
+	with, err := Claim(nl, link.Attrs().Index)
 	if err != nil {
 		return brought, err
 	}
@@ -49,34 +49,13 @@ func AttachToOthers(nl *netlink.Handle, link netlink.Link, f Filter, program *eb
 	if err != nil {
 		return brought, err
 	}
-	with := uint32(handle)
 	if len(own) > 0 {
 		with = own[0].Attrs().Handle
-	} else if made || brought {
-		with = handleOwner
-	} else if with, err = handleBeside(nl, link); err != nil {
-		return brought, err
+	} else if brought {
+		with = handleOwn
 	}
-	return with == handleOwner, attach(nl, link.Attrs().Index, f, program, with)
+	return with == handleOwn, attach(nl, link.Attrs().Index, f, program, with)
 }
-
-// handleBeside is that of a filter beside those which are there.
-func handleBeside(nl *netlink.Handle, link netlink.Link) (uint32, error) {
-	for _, parent := range hooks {
-		filters, err := nl.FilterList(link, parent)
-		if err != nil {
-			return 0, fmt.Errorf("list the filters of %s: %w", link.Attrs().Name, err)
-		}
-		for _, x := range filters {
-			if b, ok := x.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, "pwd_") {
-				return handleOwner, nil
-			}
-		}
-	}
-	return handle, nil
-}
-
-var hooks = []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
 
 // DetachFromOthers ends AttachToOthers.
 func DetachFromOthers(nl *netlink.Handle, link netlink.Link, f Filter) error {
@@ -84,18 +63,57 @@ func DetachFromOthers(nl *netlink.Handle, link netlink.Link, f Filter) error {
 	if err != nil || len(own) == 0 {
 		return err
 	}
-	if err := Detach(nl, link, f); err != nil || own[0].Attrs().Handle != handleOwner {
+	if err := Detach(nl, link, f); err != nil {
 		return err
 	}
+	return Release(nl, link.Attrs().Index, own[0].Attrs().Handle)
+}
+
+// Claim has a device have a clsact qdisc. It returns the handle of a further filter in it: that
+// of those which are ours and there, by which the qdisc is ours or not.
+func Claim(nl *netlink.Handle, link int) (handle uint32, err error) {
+	made, err := addClsact(nl, link)
+	if err != nil {
+		return 0, err
+	}
+	if made {
+		return handleOwn, nil
+	}
 	for _, parent := range hooks {
-		if rest, err := nl.FilterList(link, parent); err != nil || len(rest) > 0 {
+		filters, err := nl.FilterList(numbered(link), parent)
+		if err != nil {
+			return 0, fmt.Errorf("list the filters of link %d: %w", link, err)
+		}
+		for _, x := range filters {
+			if b, ok := x.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, "pwd_") && b.Handle == handleOwn {
+				return handleOwn, nil
+			}
+		}
+	}
+	return handleForeign, nil
+}
+
+// Release takes the clsact qdisc away if it is ours by the handle of a filter that has gone, and
+// nothing is in it.
+func Release(nl *netlink.Handle, link int, handle uint32) error {
+	if handle != handleOwn {
+		return nil
+	}
+	for _, parent := range hooks {
+		if rest, err := nl.FilterList(numbered(link), parent); err != nil || len(rest) > 0 {
 			return err
 		}
 	}
-	if err := nl.QdiscDel(clsact(link.Attrs().Index)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("remove the clsact qdisc of %s: %w", link.Attrs().Name, err)
+	if err := nl.QdiscDel(clsact(link)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove the clsact qdisc of link %d: %w", link, err)
 	}
 	return nil
+}
+
+var hooks = []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
+
+func numbered(link int) netlink.Link {
+	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: link}}
 }
 
 func clsact(link int) *netlink.Clsact {
