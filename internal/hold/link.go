@@ -101,6 +101,14 @@ func (l *link) dial() *net.UnixConn {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	select {
+	case <-l.ended: // finish has seen no connection to close
+		if err == nil {
+			conn.Close()
+		}
+		return nil
+	default:
+	}
 	switch {
 	case absent(err):
 		l.failure = nil // that there is none is nothing wrong
