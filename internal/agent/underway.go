@@ -40,7 +40,7 @@ func (a *Agent) setOut(steps []plan.Step) error {
 	}
 	slices.Sort(u.Devices)
 	u.Devices = slices.Compact(u.Devices)
-	return a.store.write(underwayFile, &u)
+	return a.store.replace(underwayFile, &u, true)
 }
 
 // arrive ends that. A note that stays makes the next start interrupt those pseudowires, no more.
@@ -54,9 +54,12 @@ func (a *Agent) arrive() {
 // of their attachment circuits.
 func (a *Agent) clearPlaces() error {
 	var u underway
-	if err := a.store.read(underwayFile, &u); errors.Is(err, fs.ErrNotExist) {
+	switch err := a.store.read(underwayFile, &u); {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	} else if err != nil {
+	case errors.As(err, new(*DamagedError)): // by a loss of power: no device is left
+		a.log.Warn("the note of an apply that was not finished is damaged, going on without it", "err", err)
+	case err != nil:
 		return err
 	}
 	if u.Boot == a.boot {
