@@ -98,33 +98,45 @@ const (
 
 // SetBlocked keeps a pseudowire's device from forwarding, learning included, or
 // lets it again. It holds until the device leaves its bridge or its carrier
-// comes back.
+// comes back. What is blocked forgets what it has learned; what is not is left as it is.
 func (m *Manager) SetBlocked(pseudowire string, blocked bool) error {
-	state := uint8(stateForwarding)
 	if blocked {
-		state = stateDisabled
+		return m.onPort(pseudowire, "block", attr(unix.IFLA_BRPORT_STATE, nl.Uint8Attr(stateDisabled)), attr(unix.IFLA_BRPORT_FLUSH, nil))
 	}
-	return m.onPort(pseudowire, "block", attr(unix.IFLA_BRPORT_STATE, nl.Uint8Attr(state)), attr(unix.IFLA_BRPORT_FLUSH, nil))
+	l, err := m.port(pseudowire)
+	if err != nil || l.portState != stateDisabled {
+		return err
+	}
+	return failed("unblock", l.name, m.nl.setPort(l.index, attr(unix.IFLA_BRPORT_STATE, nl.Uint8Attr(stateForwarding))))
 }
 
-// onPort changes the port that a pseudowire's device is. One that is not in its
+// port finds the port that a pseudowire's device is. One that is not in its
 // bridge is a *NotPresentError.
-func (m *Manager) onPort(pseudowire, op string, change ...*nl.RtAttr) error {
+func (m *Manager) port(pseudowire string) (*link, error) {
 	if m.nl == nil {
-		return ErrClosed
+		return nil, ErrClosed
 	}
 	p, known := m.attachments[pseudowire]
 	if !known {
-		return &InvalidError{"pseudowire " + pseudowire, "it is not attached"}
+		return nil, &InvalidError{"pseudowire " + pseudowire, "it is not attached"}
 	}
 	l, err := m.nl.link(p.Device)
 	switch {
 	case err != nil:
-		return failed("find", p.Device, err)
+		return nil, failed("find", p.Device, err)
 	case l == nil || l.master == 0 || l.master != p.target.index:
-		return &NotPresentError{Interface: p.Device, For: "pseudowire " + pseudowire}
+		return nil, &NotPresentError{Interface: p.Device, For: "pseudowire " + pseudowire}
 	}
-	return failed(op, p.Device, m.nl.setPort(l.index, change...))
+	return l, nil
+}
+
+// onPort changes a pseudowire's port.
+func (m *Manager) onPort(pseudowire, op string, change ...*nl.RtAttr) error {
+	l, err := m.port(pseudowire)
+	if err != nil {
+		return err
+	}
+	return failed(op, l.name, m.nl.setPort(l.index, change...))
 }
 
 // learnedEntry is an entry of a bridge's forwarding table that it learned.

@@ -81,6 +81,7 @@ type link struct {
 	learning         bool
 	isolated         bool
 	portGroupForward uint16
+	portState        uint8
 
 	// Of a VLAN device.
 	vlan uint16
@@ -257,6 +258,8 @@ func (l *link) parseBridge(kind uint16, v []byte) error {
 
 func (l *link) parsePort(kind uint16, v []byte) error {
 	switch kind {
+	case unix.IFLA_BRPORT_STATE:
+		l.portState = u8(v)
 	case unix.IFLA_BRPORT_LEARNING:
 		l.learning = u8(v) != 0
 	case unix.IFLA_BRPORT_ISOLATED:
