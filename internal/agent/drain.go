@@ -79,14 +79,38 @@ func (s *store) drains() ([]drain, error) {
 	if err := s.read("drains.json", &f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return f.Drains, nil
+	var blocked drainFile
+	if err := s.read(loopsFile, &blocked); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return append(f.Drains, blocked.Drains...), nil
 }
+
+// loopsFile has what the daemon blocked for loops, apart from what it was asked for: a daemon of
+// another version that knows nothing of loops starts without it.
+const loopsFile = "loops.json"
 
 func (s *store) setDrains(all []drain) error {
-	return s.replace("drains.json", &drainFile{stateVersion, all}, true)
+	asked, blocked := drainFile{Version: stateVersion, Drains: []drain{}}, drainFile{Version: stateVersion}
+	for _, d := range all {
+		if d.byLoop() {
+			blocked.Drains = append(blocked.Drains, d)
+		} else {
+			asked.Drains = append(asked.Drains, d)
+		}
+	}
+	if len(blocked.Drains) == 0 {
+		if err := s.remove(loopsFile); err != nil {
+			return err
+		}
+	} else if err := s.replace(loopsFile, &blocked, true); err != nil {
+		return err
+	}
+	return s.replace("drains.json", &asked, true)
 }
 
-// withhold finds what of a pseudowire is drained.
+// withhold finds what of a pseudowire is drained. What somebody drained goes before what is blocked for
+// a loop: the site does not get through to the peer, whatever becomes of the loop.
 func (a *Agent) withhold(w *wire) {
 	w.withheld = nil
 	for _, r := range w.rides {
@@ -97,7 +121,9 @@ func (a *Agent) withhold(w *wire) {
 		switch {
 		case d.Kind == kindSite && (d.Name == w.Peer || d.Name == a.opt.Site),
 			d.Kind == kindPseudowire && (d.Name == w.Name || d.Name == w.Network):
-			w.withheld = d
+			if w.withheld == nil || w.withheld.byLoop() {
+				w.withheld = d
+			}
 		case d.Kind == kindTunnel:
 			for _, r := range w.rides {
 				if d.Name == tunnelName(r.Tunnel) {
@@ -107,7 +133,7 @@ func (a *Agent) withhold(w *wire) {
 		}
 	}
 	left := slices.ContainsFunc(w.rides, func(r *ride) bool { return r.drained == nil })
-	if w.redundancy == nil && w.withheld == nil && len(w.rides) > 0 && !left {
+	if w.redundancy == nil && (w.withheld == nil || w.withheld.byLoop()) && len(w.rides) > 0 && !left {
 		w.withheld = w.rides[0].drained // nothing stands in for it
 	}
 }
@@ -117,10 +143,17 @@ func (a *Agent) setDrains(all []drain) error {
 	if err := a.store.setDrains(all); err != nil {
 		return err
 	}
-	a.drains = all
+	a.loops.unkept = false
 	a.faults.set("what is drained", nil)
+	a.enforceDrains(all)
+	return nil
+}
+
+// enforceDrains is setDrains without keeping it.
+func (a *Agent) enforceDrains(all []drain) {
+	a.drains = all
 	for _, w := range a.wires {
-		was := w.withheld != nil && w.withheld.byLoop()
+		was := w.withheld != nil // somebody's drain may have hidden a loop's
 		a.withhold(w)
 		if was && w.withheld == nil {
 			a.setBlocked(w, false)
@@ -131,7 +164,6 @@ func (a *Agent) setDrains(all []drain) error {
 	}
 	a.resignal = true
 	a.settle(time.Now())
-	return nil
 }
 
 // Drain implements api.Backend.

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -131,6 +132,11 @@ type land struct {
 	bridges     map[string]bridge.Bridge
 	attachments map[string]bridge.Attachment
 	shaped      []qos.Interface
+	// blocked are the ports that do not forward, blocks all that was said of that; kept counts how
+	// often a bridge was told to keep an address.
+	blocked map[string]bool
+	blocks  []string
+	kept    int
 }
 
 // fatedCircuits are attachment circuits in memory whose steps are counted. Interfaces
@@ -144,6 +150,24 @@ type fatedCircuits struct {
 	device func(name string) bool
 
 	named, attached map[string]bool
+}
+
+func (c *fatedCircuits) SetBlocked(name string, blocked bool) error {
+	c.land.mu.Lock()
+	defer c.land.mu.Unlock()
+	if c.land.blocked == nil {
+		c.land.blocked = map[string]bool{}
+	}
+	c.land.blocked[name] = blocked
+	c.land.blocks = append(c.land.blocks, fmt.Sprint(name, " ", blocked))
+	return nil
+}
+
+func (c *fatedCircuits) SetKept(string, bridge.Address, bool) error {
+	c.land.mu.Lock()
+	defer c.land.mu.Unlock()
+	c.land.kept++
+	return nil
 }
 
 func there(name string) bool { return strings.HasPrefix(name, "eth") && name != "eth9" }

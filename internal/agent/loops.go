@@ -26,6 +26,18 @@ type loops struct {
 	// announce are pseudowires that forward again, and when addresses are announced on them: their
 	// peers have to be told first that they do.
 	announce map[string]time.Time
+	// unkept says that what is blocked for loops could not be written.
+	unkept bool
+}
+
+// releasePorts has all pseudowires forward that no loop has blocked: a hold is only a moment's, and is
+// not to outlive the daemon.
+func (a *Agent) releasePorts() {
+	for _, w := range a.wires {
+		if w.attachFault == nil && (w.withheld == nil || !w.withheld.byLoop()) {
+			a.setBlocked(w, false)
+		}
+	}
 }
 
 // announceAfter is how long it takes until a peer knows that a pseudowire forwards again.
@@ -92,8 +104,9 @@ func (a *Agent) hearLoops(now time.Time, e earful) {
 				continue
 			}
 			if p, is := e.probe.In(network, slices.Collect(maps.Keys(a.peersIn(network)))); is {
-				g.Heard(now, p, s.Name)
-				a.loops.next = now
+				if g.Heard(now, p, s.Name) {
+					a.loops.next = now
+				}
 			}
 		}
 	}
@@ -130,11 +143,24 @@ func (a *Agent) inNetwork(network, peer string) *wire {
 	return nil
 }
 
+// hearAll takes all that has been heard and waits.
+func (a *Agent) hearAll(now time.Time) {
+	for {
+		select {
+		case e := <-a.loops.ears.ready():
+			a.hearLoops(now, e)
+		default:
+			return
+		}
+	}
+}
+
 // watchLoops has the guards decide, if it is time.
 func (a *Agent) watchLoops(now time.Time) {
 	if a.loops.next.IsZero() || now.Before(a.loops.next) {
 		return
 	}
+	a.hearAll(now)
 	a.loops.next = time.Time{}
 	wanted, listens := map[string]drain{}, false
 	for _, network := range slices.Sorted(maps.Keys(a.loops.guards)) {
@@ -145,8 +171,10 @@ func (a *Agent) watchLoops(now time.Time) {
 				wanted[w.Name] = a.loopDrain(now, w, b)
 			}
 		}
-		a.hold(network, g, v)
-		a.listenForLoops(network, g, g.Listens(now))
+		a.hold(network, g, v, wanted)
+		if !g.Listens(now) || v.Probe || g.kept == "" || a.wires[g.kept] == nil {
+			a.listenForLoops(network, g, g.Listens(now))
+		}
 		listens = listens || g.Listens(now)
 		if v.Probe {
 			a.probeLoop(network, g, peers)
@@ -167,16 +195,17 @@ func (a *Agent) watchLoops(now time.Time) {
 	}
 }
 
-// hold keeps pseudowires from forwarding for a moment, or lets them again. The kernel does that by
+// hold keeps pseudowires from forwarding for a moment, or lets them again, but for those that are to
+// be blocked now. The kernel does that by
 // itself when a carrier comes, so that an error matters little.
-func (a *Agent) hold(network string, g *watched, v loop.Verdict) {
+func (a *Agent) hold(network string, g *watched, v loop.Verdict, blocked map[string]drain) {
 	for name := range g.held {
 		w := a.wires[name]
 		if w != nil && v.Held[w.Peer] {
 			continue
 		}
 		delete(g.held, name)
-		if w != nil && w.withheld == nil {
+		if _, is := blocked[name]; w != nil && w.withheld == nil && !is {
 			a.setBlocked(w, false)
 		}
 	}
@@ -250,11 +279,19 @@ func (a *Agent) blockLoops(now time.Time, wanted map[string]drain) {
 	if !changed {
 		return
 	}
-	if err := a.setDrains(all); err != nil {
+	if err := a.setDrains(all); err != nil { // it is not kept, and holds all the same
 		a.faults.set("what is drained", err)
-		for name := range wanted {
-			a.setBlocked(a.wires[name], false) // nothing would end it
-		}
+		a.loops.unkept = true
+		a.enforceDrains(all)
+	}
+}
+
+// keepBlocks writes what could not be written before.
+func (a *Agent) keepBlocks() {
+	if a.loops.unkept {
+		err := a.store.setDrains(a.drains)
+		a.faults.set("what is drained", err)
+		a.loops.unkept = err != nil
 	}
 }
 

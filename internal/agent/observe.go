@@ -63,6 +63,7 @@ func (a *Agent) retry() {
 	if a.unkept != nil {
 		a.remember(a.unkept)
 	}
+	a.keepBlocks()
 	a.refile()
 	if a.lacking() {
 		a.rereadSecrets()

@@ -36,7 +36,7 @@ func (a *Agent) resume() error {
 		a.unclean = true
 		a.log.Error("not everything that was left over can be removed, trying again", "err", err)
 	}
-	a.keepLoops(now)
+	a.releasePorts()
 	a.resumed = true
 	return nil
 }

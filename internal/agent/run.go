@@ -38,6 +38,7 @@ func (a *Agent) live(ctx context.Context, ready func()) error {
 		return err
 	}
 	a.settle(time.Now())
+	a.keepLoops(time.Now())
 	if !a.quitting() {
 		ready()
 	}
@@ -141,6 +142,7 @@ func (a *Agent) leave() error {
 	if a.trial != nil {
 		a.event("warning", "topology", "stopped before the new topology was verified", "the one before is in force again at the next start")
 	}
+	a.releasePorts()
 	now := time.Now()
 	a.control.HalfOpenClose(now)
 	a.settle(now)

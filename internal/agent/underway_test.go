@@ -1,6 +1,10 @@
 package agent
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
@@ -49,4 +53,33 @@ func TestPlacesAreClearedAfterACrash(t *testing.T) {
 			t.Errorf("%d crashes: it shows nothing", crashes)
 		}
 	})
+}
+
+// A loss of power leaves a note that is empty, which keeps no daemon from starting.
+func TestDamagedNote(t *testing.T) {
+	v := newVirtual(t, newEther(), "dc1", "192.0.2.1", t.TempDir())
+	if err := os.MkdirAll(v.opt.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	note := filepath.Join(v.opt.StateDir, underwayFile)
+	if err := os.WriteFile(note, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v.begun(nil)
+	if _, err := os.Stat(note); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the note: %v", err)
+	}
+}
+
+// The note is on the disk before the first device moves.
+func TestNoteIsDurable(t *testing.T) {
+	v := newVirtual(t, newEther(), "dc1", "192.0.2.1", t.TempDir())
+	synced := false
+	a := v.begun(func(what string, do func() error) error {
+		synced = synced || what == "sync "+underwayFile
+		return do()
+	})
+	if _, err := a.change(mustParse(t, topo(gold, wireTo("a", "gold", 7)))); err != nil || !synced {
+		t.Errorf("synced %v, %v", synced, err)
+	}
 }

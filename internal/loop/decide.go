@@ -16,8 +16,8 @@ func Decide(site string, peers map[string]bool, joined map[string]map[string]boo
 		return nil
 	}
 	others := func(of string, reaches map[string]bool) (n int) {
-		for peer, is := range reaches {
-			if _, together := joined[peer]; is && !together && peer != site && peer != of {
+		for _, peer := range told(reaches) { // of itself a site counts what the others know, too
+			if _, together := joined[peer]; !together && peer != site && peer != of {
 				n++
 			}
 		}

@@ -62,6 +62,8 @@ type Guard struct {
 	// active is until when probes are sent at least, fresh until when they are sent often,
 	// next when the next one is.
 	active, fresh, next time.Time
+	// due is when Advance was to be called.
+	due time.Time
 }
 
 // hearing is what was heard of a joined site.
@@ -126,17 +128,20 @@ func (g *Guard) Listens(now time.Time) bool {
 	return !now.After(g.active) || len(g.heard) > 0 || len(g.kept) > 0
 }
 
-// Heard takes a probe of another site, from the LAN, behind the port of that name.
-func (g *Guard) Heard(now time.Time, p Probe, port string) {
+// Heard takes a probe of another site, from the LAN, behind the port of that name. It reports whether
+// Advance is to be called at once: for a site that was not heard before.
+func (g *Guard) Heard(now time.Time, p Probe, port string) bool {
 	if p.Site == g.site {
-		return
+		return false
 	}
-	if _, known := g.heard[p.Site]; !known && len(g.heard) >= maxHeard {
-		return
+	_, known := g.heard[p.Site]
+	if !known && len(g.heard) >= maxHeard {
+		return false
 	} else if !known {
 		g.fresh, g.next = now.Add(Silence), now // it is to hear of us, and soon
 	}
 	g.heard[p.Site] = hearing{p.Reaches, now, port}
+	return !known
 }
 
 // Suspect takes that addresses move to and fro between the pseudowires to the given peers, or between
@@ -179,14 +184,35 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 // Release forgets that pseudowires are blocked for a time.
 func (g *Guard) Release(peer string) {
 	delete(g.kept, peer)
+	delete(g.blocked, peer)
 	if s := g.suspects[peer]; s != nil {
 		s.until = time.Time{}
 	}
 }
 
+// excuse makes up for a call of Advance that is late: what could not be heard meanwhile is not silence.
+func (g *Guard) excuse(now time.Time) {
+	if g.due.IsZero() || !now.After(g.due) {
+		return
+	}
+	late := now.Sub(g.due)
+	shift := func(t, latest time.Time) time.Time {
+		if t = t.Add(late); t.After(latest) {
+			return latest
+		}
+		return t
+	}
+	for site, h := range g.heard {
+		h.at = shift(h.at, now)
+		g.heard[site] = h
+	}
+	g.active, g.fresh = shift(g.active, now.Add(Silence)), shift(g.fresh, now.Add(Silence))
+}
+
 // Advance decides, from what is known now. peers are those of the site in the network, and
 // whether it gets through to each.
 func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
+	g.excuse(now)
 	maps.DeleteFunc(g.heard, func(_ string, h hearing) bool { return now.Sub(h.at) >= Silence })
 	maps.DeleteFunc(g.suspects, func(_ string, s *suspect) bool { return now.Sub(s.last) > Forget && now.After(s.until) })
 	if len(g.heard) > 0 {
@@ -204,6 +230,15 @@ func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
 		v.Blocked[peer] = Block{Joined: other, Port: g.heard[other].port}
 	}
 	var times []time.Time
+	if now.Before(g.settled) {
+		// More is blocked at once, but nothing else changes before: probes cannot make it flap.
+		for peer, b := range g.blocked {
+			if _, is := peers[peer]; is && b.Joined != "" {
+				v.Blocked[peer] = b
+			}
+		}
+		times = append(times, g.settled)
+	}
 	for peer, s := range g.suspects {
 		if _, is := peers[peer]; !is {
 			continue
@@ -234,6 +269,7 @@ func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
 			v.Next = t
 		}
 	}
+	g.due = v.Next
 	return v
 }
 

@@ -56,7 +56,13 @@ type transcript struct {
 	peers map[string]bool
 }
 
-func (x *transcript) after(d time.Duration) *transcript { x.now = x.now.Add(d); return x }
+// after lets time pass in which the guard was looked at when it was due, stall in which it was not.
+func (x *transcript) after(d time.Duration) *transcript {
+	x.g.due = time.Time{}
+	return x.stall(d)
+}
+
+func (x *transcript) stall(d time.Duration) *transcript { x.now = x.now.Add(d); return x }
 
 func (x *transcript) expect(want string) {
 	x.t.Helper()
@@ -139,6 +145,63 @@ func TestUnheard(t *testing.T) {
 	moves()
 	if v := x.g.Advance(x.now, x.peers); len(v.Blocked)+len(v.Held) > 0 {
 		t.Errorf("after a calm: %+v", v)
+	}
+}
+
+// A site that was stopped has heard nothing meanwhile, which is not silence: nothing opens for that.
+func TestStalled(t *testing.T) {
+	x := newTranscript(t)
+	x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true, "c": true}}, "eth1")
+	x.expect("a joined a, c joined a, probe")
+	x.stall(time.Hour).expect("a joined a, c joined a, probe")
+	x.after(Silence).expect("probe")
+}
+
+// Only a site that was not heard before is looked at at once; and what probes say changes what is
+// blocked at once only to more of it.
+func TestProbesDoNotFlap(t *testing.T) {
+	x := newTranscript(t)
+	hears := func(at bool, port string, reaches ...string) {
+		t.Helper()
+		p := Probe{Network: "n", Site: "a", Reaches: map[string]bool{}}
+		for _, r := range reaches {
+			p.Reaches[r] = true
+		}
+		if got := x.g.Heard(x.now, p, port); got != at {
+			t.Errorf("after %v: at once %v, want %v", x.now.Sub(time.Unix(0, 0)), got, at)
+		}
+	}
+	hears(true, "eth1")
+	x.expect("a joined a, probe")
+	hears(false, "eth1", "b", "c")
+	x.expect("a joined a, c joined a")
+	for range 3 {
+		hears(false, "eth2")
+		x.after(settles / 4).expect("a joined a, c joined a, probe")
+		hears(false, "eth1", "b", "c")
+		x.expect("a joined a, c joined a")
+	}
+	hears(false, "eth2")
+	x.after(settles / 4).expect("a joined a, probe")
+	if g := x.g.Heard(x.now, Probe{Network: "n", Site: "b"}, "eth1"); g {
+		t.Error("its own probe is news")
+	}
+}
+
+// A site counts of itself what its probe has room for: two that get through to the same many peers agree.
+func TestDecideInALargeNetwork(t *testing.T) {
+	all := map[string]bool{}
+	for i := range maxReaches + 50 {
+		all[fmt.Sprintf("s%03d", i)] = true
+	}
+	heard := map[string]bool{}
+	for _, peer := range told(all) {
+		heard[peer] = true
+	}
+	a := Decide("a", all, map[string]map[string]bool{"b": heard})
+	b := Decide("b", all, map[string]map[string]bool{"a": heard})
+	if len(a) != 0 || len(b) != len(all) {
+		t.Errorf("a blocks %d, b %d; want 0 and %d", len(a), len(b), len(all))
 	}
 }
 

@@ -28,6 +28,12 @@ const magic = "pwd loop\x01"
 // maxReaches is how many peers a probe has room for.
 const maxReaches = 150
 
+// told are the peers that a probe tells of: as many of them as it has room for, the first by name.
+func told(reaches map[string]bool) []string {
+	peers := slices.DeleteFunc(slices.Sorted(maps.Keys(reaches)), func(peer string) bool { return !reaches[peer] })
+	return peers[:min(len(peers), maxReaches)]
+}
+
 var errNotAProbe = errors.New("not a probe of a loop")
 
 // mark is what stands for a name.
@@ -60,8 +66,7 @@ func (p Probe) Frame(vlan uint16) []byte {
 	network := markOf(p.Network)
 	b = append(b, network[:]...)
 	b = append(append(b, byte(len(p.Site))), p.Site...)
-	reaches := slices.DeleteFunc(slices.Sorted(maps.Keys(p.Reaches)), func(peer string) bool { return !p.Reaches[peer] })
-	reaches = reaches[:min(len(reaches), maxReaches)]
+	reaches := told(p.Reaches)
 	b = append(b, byte(len(reaches)))
 	for _, peer := range reaches {
 		m := markOf(peer)

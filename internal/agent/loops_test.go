@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/pkg/bridge"
+)
+
+// begun is a daemon of the site that does not run.
+func (v *virtual) begun(disk func(what string, do func() error) error) *Agent {
+	v.t.Helper()
+	a := newAgent(v.opt)
+	a.host, a.disk = v.openHost, disk
+	if _, err := a.begun(); err != nil {
+		v.t.Fatal(err)
+	}
+	v.t.Cleanup(func() { a.Close() })
+	return a
+}
+
+// loopy is a daemon with the pseudowire a, which hears what is put into its ears.
+func loopy(t *testing.T, disk func(what string, do func() error) error) (*virtual, *Agent) {
+	t.Helper()
+	v := newVirtual(t, newEther(), "dc1", "192.0.2.1", t.TempDir())
+	a := v.begun(disk)
+	if _, err := a.change(mustParse(t, topo(gold, wireTo("a", "gold", 7)))); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.store.setGeneration(a.generation); err != nil {
+		t.Fatal(err)
+	}
+	a.arrive()
+	none, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.loops.ears = &ears{file: none, done: make(chan struct{}), heard: make(chan earful, 1)}
+	close(a.loops.ears.done)
+	a.guard("a").sides = []bridge.Side{{Name: "eth1", Index: 3, Tags: []uint16{7}}}
+	return v, a
+}
+
+// A hold is a moment's: neither a daemon that is stopped within it nor one that is killed leaves a port that
+// does not forward. What is blocked for a loop stays so.
+func TestHoldDoesNotOutliveTheDaemon(t *testing.T) {
+	for _, stopped := range []bool{true, false} {
+		v, a := loopy(t, nil)
+		a.setBlocked(a.wires["a"], true)
+		if stopped {
+			if err := a.leave(); err != nil {
+				t.Error(err)
+			}
+		} else {
+			a.Close()
+			v.begun(nil)
+		}
+		if blocked, told := v.land.blocked["a"]; blocked || !told {
+			t.Errorf("stopped %v: it does not forward", stopped)
+		}
+	}
+	v, a := loopy(t, nil)
+	a.blockLoops(time.Now(), map[string]drain{"a": {Kind: kindPseudowire, Name: "a", Joined: "dc2"}})
+	a.Close()
+	v.begun(nil)
+	if !v.land.blocked["a"] {
+		t.Error("what a loop has blocked forwards after a restart")
+	}
+}
+
+// What has been heard and waits is taken before anything is decided; and what it turns from held
+// into blocked does not forward in between. Bridges are told again with each probe only.
+func TestHeardBeforeDecided(t *testing.T) {
+	v, a := loopy(t, nil)
+	now := time.Now()
+	g := a.guard("a")
+	g.Suspect(now, "it moves", "dc2")
+	a.loops.next = now
+	a.watchLoops(now)
+	v.land.mu.Lock()
+	kept := v.land.kept
+	v.land.mu.Unlock()
+	if !g.held["a"] || kept != 1 {
+		t.Fatalf("held %v, kept %d times", g.held, kept)
+	}
+	g.sides = []bridge.Side{{Name: "eth1", Index: 3, Tags: []uint16{7}}}
+	now = now.Add(time.Millisecond)
+	a.loops.next = now
+	a.watchLoops(now)
+	if v.land.kept != 1 {
+		t.Errorf("without a probe to send the bridge was told %d times", v.land.kept)
+	}
+	a.loops.ears.heard <- heardProbe(t, "a", 3, 7)
+	a.loops.next = now
+	v.land.blocks = nil
+	a.watchLoops(now)
+	if len(a.drains) != 1 || slices.Contains(v.land.blocks, "a false") || !v.land.blocked["a"] {
+		t.Errorf("drained %+v, ports %v", a.drains, v.land.blocks)
+	}
+}
+
+// What somebody drained goes before what is blocked for a loop, whichever came first: the site does
+// not get through there, and so another one forwards.
+func TestDrainsBeforeLoops(t *testing.T) {
+	_, a := loopy(t, nil)
+	blocked := drain{Kind: kindPseudowire, Name: "a", Joined: "dc2"}
+	for _, asked := range []drain{{Kind: kindSite, Name: "dc1"}, {Kind: kindSite, Name: "dc2"}, {Kind: kindTunnel, Name: "gold"}} {
+		for _, all := range [][]drain{{asked, blocked}, {blocked, asked}} {
+			if err := a.setDrains(all); err != nil {
+				t.Fatal(err)
+			}
+			if w := a.wires["a"].withheld; w == nil || w.byLoop() {
+				t.Errorf("%+v: withheld by %+v", all, w)
+			}
+		}
+	}
+}
+
+// A block that cannot be written holds all the same; the fault is told, and over once it is written.
+func TestBlockThatCannotBeKept(t *testing.T) {
+	full := true
+	v, a := loopy(t, func(what string, do func() error) error {
+		if full && strings.HasPrefix(what, "write loops") {
+			return errFate
+		}
+		return do()
+	})
+	a.blockLoops(time.Now(), map[string]drain{"a": {Kind: kindPseudowire, Name: "a", Joined: "dc2"}})
+	if len(a.drains) != 1 || a.wires["a"].withheld == nil || !v.land.blocked["a"] || len(a.faults.objects()) != 1 {
+		t.Errorf("drained %+v, ports %v, faults %v", a.drains, v.land.blocks, a.faults.objects())
+	}
+	full = false
+	a.keepBlocks()
+	if kept, err := a.store.drains(); err != nil || len(kept) != 1 || len(a.faults.objects()) != 0 {
+		t.Errorf("afterwards: kept %+v, %v, faults %v", kept, err, a.faults.objects())
+	}
+}
+
+// What is blocked for loops is in a file of its own, which a daemon that does not know of it does not read.
+func TestBlocksAreKeptApart(t *testing.T) {
+	_, a := loopy(t, nil)
+	all := []drain{{Kind: kindPseudowire, Name: "b"}, {Kind: kindPseudowire, Name: "a", Joined: "dc2", Behind: "eth1"}}
+	if err := a.store.setDrains(all); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(a.opt.StateDir, "drains.json")
+	if b, err := os.ReadFile(file); err != nil || strings.Contains(string(b), "joined") || !strings.Contains(string(b), `"b"`) {
+		t.Errorf("drains: %s, %v", b, err)
+	}
+	if got, err := a.store.drains(); err != nil || !slices.Equal(got, all) {
+		t.Errorf("read %+v, %v", got, err)
+	}
+	if err := a.store.setDrains(all[:1]); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.store.drains(); err != nil || !slices.Equal(got, all[:1]) {
+		t.Errorf("read %+v, %v", got, err)
+	}
+}
