@@ -16,12 +16,20 @@
 #define CLASS_SHIFT 4 /* of a class's number in skb->priority (package qos) */
 #define CLASS_MAJOR 0x70640000
 #define CLASS_MASK 0xffff0000
-#define CLASSES 4096
+#define CLASSES 8192 /* 4096, and as many that go from one interface to another */
 
 #define SECOND_OCTETS 8000000000ULL /* nanoseconds that an octet takes at 1 bit/s */
 
 /* DSCP CS6 (RFC 2474, Section 4.2.2), what L2TP's control messages have. */
 #define TOS_CONTROL 0xc0
+
+/* A class of one interface: a packet may leave through several, one over the other, and
+ * its tunnel is in the class of one of them.
+ */
+struct pace_key {
+	__u32 ifindex;
+	__u32 number; /* the class's */
+};
 
 struct pace {
 	__u64 rate;    /* bits a second */
@@ -41,7 +49,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, CLASSES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32); /* a class's number */
+	__type(key, struct pace_key);
 	__type(value, struct pace);
 } paces SEC(".maps");
 
@@ -49,7 +57,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, CLASSES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u32); /* a class's number */
+	__type(key, struct pace_key);
 	__type(value, struct departures);
 } clocks SEC(".maps");
 
@@ -99,18 +107,23 @@ static __always_inline void count(__u64 *counter, __u64 more)
 SEC("tc")
 int pwd_depart(struct __sk_buff *skb)
 {
-	__u32 class = skb->priority, number = (class & ~CLASS_MASK) >> CLASS_SHIFT;
+	__u32 class = skb->priority;
+	struct pace_key key = {
+		.ifindex = skb->ifindex,
+		.number = (class & ~CLASS_MASK) >> CLASS_SHIFT,
+	};
 	struct departures *d;
 	struct pace *p;
 	__u64 now, next;
 
 	if ((class & CLASS_MASK) != CLASS_MAJOR) {
-		if (is_control(skb))
+		/* They are sockets' of this host: what others send through it only looks so. */
+		if (skb->sk && is_control(skb))
 			skb->priority = TC_PRIO_CONTROL; /* fq sends these first, at once */
 		return TC_ACT_UNSPEC;
 	}
-	p = bpf_map_lookup_elem(&paces, &number);
-	d = bpf_map_lookup_elem(&clocks, &number);
+	p = bpf_map_lookup_elem(&paces, &key);
+	d = bpf_map_lookup_elem(&clocks, &key);
 	if (!p || !d || !p->rate)
 		return TC_ACT_UNSPEC;
 

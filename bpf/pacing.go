@@ -1,12 +1,17 @@
 package bpf
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/cilium/ebpf"
 )
 
 type (
+	// PaceKey is a class of an interface.
+	PaceKey = pacingPaceKey
 	// Pace is how the packets of a class leave: Rate in bits a second, Horizon and Mark in
 	// nanoseconds (pacing.c).
 	Pace = pacingPace
@@ -20,54 +25,85 @@ type Pacing struct {
 	// Program is for the egress of an underlay.
 	Program *ebpf.Program
 
-	paces      Table[uint32, Pace]
-	clocks     Table[uint32, Departures]
+	paces      Table[PaceKey, Pace]
+	clocks     Table[PaceKey, Departures]
 	collection *ebpf.Collection
 }
 
-// LoadPacing puts the program into the kernel. Nothing is pinned: where it is attached it
-// keeps its maps.
-func LoadPacing() (*Pacing, error) {
+// pacingDir is where maps are pinned, below the directory that LoadPacing is given.
+var pacingDir = filepath.Join(mapsDir, "pacing")
+
+// RemovePacing unpins the maps of LoadPacing in a directory.
+func RemovePacing(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, pacingDir)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := os.RemoveAll(filepath.Join(dir, pacingDir)); err != nil {
+		return fmt.Errorf("unpin maps: %w", err)
+	}
+	// Others may be beside them.
+	if os.Remove(filepath.Join(dir, mapsDir)) == nil && os.Remove(dir) == nil {
+		_ = os.Remove(filepath.Dir(dir))
+	}
+	return nil
+}
+
+// LoadPacing puts the program into the kernel. With a directory, which has to be on a bpffs,
+// maps are pinned under it and used again, as by Load: clocks go on, and packets that wait
+// in fq with the times of a process before leave before those that come. Without, what is
+// attached keeps its maps, and clocks begin anew.
+func LoadPacing(dir string) (*Pacing, error) {
 	spec, err := loadPacing()
 	if err != nil {
 		return nil, &LoadError{"read the programs", err}
 	}
+	if dir != "" {
+		dir = filepath.Join(dir, pacingDir)
+	}
 	p := new(Pacing)
-	if p.collection, err = ebpf.NewCollection(spec); err != nil {
-		return nil, &LoadError{"load the pacing of classes", err}
+	var tookOver map[string]bool
+	if p.collection, tookOver, err = loadOver(spec, dir, "the pacing of classes"); err != nil {
+		return nil, err
+	}
+	if err := pin(p.collection, dir, tookOver); err != nil {
+		p.collection.Close()
+		return nil, err
 	}
 	p.Program = p.collection.Programs[pacingProgPwdDepart]
 	p.paces.m, p.clocks.m = p.collection.Maps[pacingMapPaces], p.collection.Maps[pacingMapClocks]
 	return p, nil
 }
 
-// Close gives up the handles. What is attached stays.
+// Close gives up the handles. What is attached or pinned stays.
 func (p *Pacing) Close() error {
 	p.collection.Close()
 	return nil
 }
 
 // Put sets how the packets of a class leave. What has its time already keeps it.
-func (p *Pacing) Put(class uint16, pace *Pace) error {
-	if err := p.clocks.Create(uint32(class), new(Departures)); err != nil {
+func (p *Pacing) Put(class PaceKey, pace *Pace) error {
+	if err := p.clocks.Create(class, new(Departures)); err != nil {
 		return err
 	}
-	return p.paces.Put(uint32(class), pace)
+	return p.paces.Put(class, pace)
 }
 
 // Delete has the packets of a class leave at once, and forgets what was counted.
-func (p *Pacing) Delete(class uint16) error {
-	if err := p.paces.Delete(uint32(class)); err != nil {
+func (p *Pacing) Delete(class PaceKey) error {
+	if err := p.paces.Delete(class); err != nil {
 		return err
 	}
-	return p.clocks.Delete(uint32(class))
+	return p.clocks.Delete(class)
 }
 
+// Classes are those that were put, by an earlier process too if it pinned them.
+func (p *Pacing) Classes() ([]PaceKey, error) { return p.clocks.Keys() }
+
 // Departures are those of a class that was put.
-func (p *Pacing) Departures(class uint16) (Departures, error) {
-	d, err := p.clocks.Get(uint32(class))
+func (p *Pacing) Departures(class PaceKey) (Departures, error) {
+	d, err := p.clocks.Get(class)
 	if err != nil {
-		return d, fmt.Errorf("class %d: %w", class, err)
+		return d, fmt.Errorf("class %d of interface %d: %w", class.Number, class.Ifindex, err)
 	}
 	return d, nil
 }

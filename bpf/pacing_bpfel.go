@@ -29,6 +29,12 @@ type pacingPace struct {
 	Mark    uint64
 }
 
+type pacingPaceKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Number  uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.

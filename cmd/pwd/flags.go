@@ -136,7 +136,7 @@ func (s *settings) readConfig(given map[string]bool) error {
 // agent is what the agent is to be made of.
 func (s *settings) agent(log *slog.Logger) agent.Options {
 	o := agent.Options{
-		Site: s.site, TopologyFile: s.topology, StateDir: s.stateDir, Version: build.Version(),
+		Site: s.site, TopologyFile: s.topology, StateDir: s.stateDir, Version: build.Version(), BPFDir: s.bpfDir,
 		Datapaths: []agent.Opener{
 			{Kind: pseudowire.EBPF, Open: func() (pseudowire.Datapath, error) { return openEBPF(s.bpfDir, log) }},
 			{Kind: pseudowire.Kernel, Open: func() (pseudowire.Datapath, error) { return openKernel(s.bpfDir, log) }},

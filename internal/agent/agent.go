@@ -66,6 +66,8 @@ type Options struct {
 	Timers control.Timers
 	// OnStopTeardown closes connections and removes everything at a stop.
 	OnStopTeardown bool
+	// BPFDir is where shaping pins maps, below a bpffs; empty is nowhere.
+	BPFDir string
 	// Keeper keeps the sockets of the kernel's tunnels beyond the end of the process; nil is none.
 	Keeper Keeper
 	// Reloaded, if set, is called by Run's goroutine each time a Reload has been carried out.
@@ -390,7 +392,7 @@ func (a *Agent) openHost() error {
 	if a.macs, err = a.watchMACs(bridges); err != nil {
 		return err
 	}
-	q, err := qos.Open(replacedQdiscs{a.store})
+	q, err := qos.Open(replacedQdiscs{a.store}, a.opt.BPFDir)
 	if err != nil {
 		return fmt.Errorf("open shaping: %w", err)
 	}

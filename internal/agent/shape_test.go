@@ -42,7 +42,7 @@ tunnels:
 	}
 	local, _ := file.Local("dc1")
 	a := newAgent(Options{})
-	if err := dc1.Do(func() (err error) { a.shaper, err = qos.Open(nil); return err }); err != nil {
+	if err := dc1.Do(func() (err error) { a.shaper, err = qos.Open(nil, ""); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer a.shaper.Close()

@@ -25,6 +25,10 @@ type Manager struct {
 	// set to there, by number.
 	pacing *bpf.Pacing
 	paced  map[int]map[uint16]bpf.Pace
+	// limits are what fq of an interface was last set to; pins is where maps are pinned, empty
+	// without a bpffs.
+	limits map[int]limits
+	pins   string
 	// brought says where the clsact qdisc came with the program.
 	brought map[int]bool
 	// replaced are the qdiscs that ours took the place of, memory where that is kept.
@@ -33,13 +37,18 @@ type Manager struct {
 }
 
 // Open makes a Manager of the calling thread's network namespace. Without a memory what
-// was replaced is known to this process alone.
-func Open(memory Memory) (*Manager, error) {
+// was replaced is known to this process alone. bpfDir is where the clocks of departure times
+// are pinned, and go on with the next process; if it is not on a bpffs, or empty, they do not.
+func Open(memory Memory, bpfDir string) (*Manager, error) {
+	pins, err := bpf.PinDir(bpfDir)
+	if err != nil {
+		return nil, &OpError{"look for pinned maps", err}
+	}
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, &OpError{"open netlink", err}
 	}
-	m := &Manager{nl: nl, set: make(map[int]map[uint32]shaped), paced: make(map[int]map[uint16]bpf.Pace), brought: make(map[int]bool), memory: memory}
+	m := &Manager{nl: nl, set: make(map[int]map[uint32]shaped), paced: make(map[int]map[uint16]bpf.Pace), limits: make(map[int]limits), pins: pins, brought: make(map[int]bool), memory: memory}
 	if memory == nil {
 		return m, nil
 	}
@@ -77,7 +86,7 @@ func (m *Manager) Set(interfaces []Interface) error {
 		errs = append(errs, m.shape(l, roots[interfaces[i].Index], &interfaces[i]))
 	}
 	maps.DeleteFunc(m.set, func(index int, _ map[uint32]shaped) bool { return !wanted[index] })
-	errs = append(errs, m.unpaceOthers(wanted))
+	errs = append(errs, m.unpaceOthers(wanted, slices.ContainsFunc(interfaces, func(i Interface) bool { return i.EDT })))
 	for index, q := range roots {
 		if ours(q) && !wanted[index] {
 			errs = append(errs, m.clear(q))
@@ -150,7 +159,7 @@ func (m *Manager) roots() (map[int]netlink.Qdisc, error) {
 }
 
 func ours(q netlink.Qdisc) bool {
-	return q != nil && (q.Attrs().Handle == root && q.Type() == "htb" || q.Attrs().Handle == paced && q.Type() == "fq")
+	return q != nil && (q.Attrs().Handle == root && q.Type() == "htb" || q.Attrs().Handle == paced && q.Type() == holder)
 }
 
 // clear takes our qdisc off, and gives back what was there before; what waits is lost.
@@ -180,7 +189,7 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 	}
 	switch {
 	case q != nil && !ours(q) && !i.Replace:
-		return &OccupiedError{l.Attrs().Name, q.Type(), ""}
+		return m.leave(l, &OccupiedError{l.Attrs().Name, q.Type(), ""})
 	case ours(q) && !i.Replace && m.replacedAt(i.Index) >= 0:
 		// What was there is to be left alone from now on.
 		delete(m.set, i.Index)
@@ -188,18 +197,30 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 		if err := m.clear(q); err != nil {
 			return err
 		}
-		return &OccupiedError{l.Attrs().Name, kind, ""}
+		return m.leave(l, &OccupiedError{l.Attrs().Name, kind, ""})
 	case !ours(q):
 		known := m.set[i.Index] != nil || m.paced[i.Index] != nil
 		if known && m.Held(object(l)) {
 			return nil
 		}
-		if q != nil {
-			if err := m.replace(l, q.Type()); err != nil {
-				return err
-			}
+		if q == nil {
+			break
 		}
+		if err := m.replace(l, q.Type()); errors.As(err, new(*OccupiedError)) {
+			return m.leave(l, err)
+		} else if err != nil {
+			return err
+		}
+		if err := m.put(l, q, i); err != nil {
+			return errors.Join(err, m.forgetUnlessOurs(i.Index))
+		}
+		return nil
 	}
+	return m.put(l, q, i)
+}
+
+// put has an interface, whose root qdisc may be replaced, be shaped.
+func (m *Manager) put(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 	if i.EDT {
 		delete(m.set, i.Index)
 		return m.pace(l, q, i)
@@ -208,6 +229,12 @@ func (m *Manager) shape(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 		return err
 	}
 	return m.classes(l, i)
+}
+
+// leave is for an interface that is not shaped for that reason: nothing is dropped for the
+// ceilings of classes there either.
+func (m *Manager) leave(l netlink.Link, why error) error {
+	return errors.Join(why, m.unpace(l))
 }
 
 // setHTB has an interface have HTB, if it does not have it.

@@ -31,9 +31,32 @@ const (
 	waits        = 200e6
 	leastWaiting = 10
 	longestWait  = 5e9
-	// fqLimit is how many packets wait in fq: those of classes are bounded by their times.
-	fqLimit = 1 << 20
+	// smallPacket is the least that a tunnel's has, about: octets of outer headers and a frame.
+	smallPacket = 100
+	// othersLimit is fq's own limit, for packets of no class beside those of classes, and
+	// otherFlow its limit of a flow. mostLimit bounds what memory fq may take.
+	othersLimit = 10_000
+	otherFlow   = 100
+	mostLimit   = 1 << 20
 )
+
+// holder is the kind of qdisc that keeps times.
+var holder = "fq"
+
+// limits are how many packets wait in fq, and in one flow of it, at most.
+type limits struct{ all, flow uint32 }
+
+// limitsOf has room in fq for what may wait in those classes, so that it is their times that
+// bound it, be it of small packets, and for about as much of others as fq has by itself.
+func limitsOf(classes map[uint16]bpf.Pace) limits {
+	all, flow := uint64(othersLimit), uint64(otherFlow)
+	for _, p := range classes {
+		packets := min(p.Rate/8*(p.Horizon/1e3)/1e6/smallPacket+leastWaiting, mostLimit)
+		all += packets
+		flow = max(flow, packets)
+	}
+	return limits{uint32(min(all, mostLimit)), uint32(flow)}
+}
 
 // paceOf is how the packets of a class get their times.
 func paceOf(ceiling uint64, queue uint32) bpf.Pace {
@@ -49,17 +72,13 @@ func paceOf(ceiling uint64, queue uint32) bpf.Pace {
 // pace has the classes of an interface keep their ceilings by departure times.
 func (m *Manager) pace(l netlink.Link, root netlink.Qdisc, i *Interface) error {
 	if m.pacing == nil {
-		p, err := bpf.LoadPacing()
+		p, err := bpf.LoadPacing(m.pins)
 		if err != nil {
 			return &OpError{"shape " + l.Attrs().Name + " by departure times", err}
 		}
 		m.pacing = p
 	}
 	index := l.Attrs().Index
-	set := m.paced[index]
-	if set == nil {
-		set = make(map[uint16]bpf.Pace)
-	}
 	want := make(map[uint16]bpf.Pace)
 	for _, c := range i.Classes {
 		if _, twice := want[c.Number]; c.Number == 0 || c.Number > MaxNumber || twice || c.Ceiling == 0 {
@@ -67,40 +86,90 @@ func (m *Manager) pace(l netlink.Link, root netlink.Qdisc, i *Interface) error {
 		}
 		want[c.Number] = paceOf(c.Ceiling, c.Queue)
 	}
-	for number := range set {
-		if _, stays := want[number]; !stays {
-			if err := m.pacing.Delete(number); err != nil {
-				return &OpError{fmt.Sprintf("forget class %d", number), err}
-			}
-			delete(set, number)
-		}
+	known := m.paced[index] != nil
+	if err := m.putClasses(index, want); err != nil {
+		return err
 	}
+	if err := m.attach(l, known); err != nil {
+		return err
+	}
+	return m.hold(l, root, limitsOf(want), known)
+}
+
+// putClasses has the program pace those classes of an interface, and no others of it.
+func (m *Manager) putClasses(index int, want map[uint16]bpf.Pace) error {
+	set := m.paced[index]
+	if set != nil && maps.Equal(set, want) {
+		return nil
+	}
+	if err := m.forgetClasses(func(c bpf.PaceKey) bool {
+		_, stays := want[uint16(c.Number)]
+		return int(c.Ifindex) == index && !stays
+	}); err != nil {
+		return err
+	}
+	if set == nil {
+		set = make(map[uint16]bpf.Pace)
+		m.paced[index] = set
+	}
+	maps.DeleteFunc(set, func(number uint16, _ bpf.Pace) bool { _, stays := want[number]; return !stays })
 	for number, p := range want {
 		if set[number] == p {
 			continue
 		}
-		if err := m.pacing.Put(number, &p); err != nil {
-			return &OpError{fmt.Sprintf("pace class %d", number), err}
+		if err := m.pacing.Put(classOf(index, number), &p); err != nil {
+			return &OpError{fmt.Sprintf("pace class %d of interface %d", number, index), err}
 		}
 		set[number] = p
 	}
-	known := m.paced[index] != nil
-	m.paced[index] = set
-	if err := m.attach(l, known); err != nil {
-		return err
-	}
-	if root != nil && root.Attrs().Handle == paced {
+	return nil
+}
+
+// hold has an interface have fq with those limits.
+func (m *Manager) hold(l netlink.Link, root netlink.Qdisc, want limits, known bool) error {
+	index := l.Attrs().Index
+	there := ours(root) && root.Attrs().Handle == paced
+	if there && m.limits[index] == want {
 		return nil
 	}
-	err := setFQ(index)
-	if known {
+	err := setFQ(index, want)
+	if known && !there {
 		m.Add(object(l), "the qdisc that shapes it was removed", "made again", err)
+	}
+	if err == nil {
+		m.limits[index] = want
+		return nil
 	}
 	if errors.Is(err, unix.ENOENT) {
 		err = ErrNoFQ
 	}
+	err = &OpError{"shape " + l.Attrs().Name, err}
+	if there {
+		return err
+	}
+	return errors.Join(err, m.unpace(l))
+}
+
+func classOf(index int, number uint16) bpf.PaceKey {
+	return bpf.PaceKey{Ifindex: uint32(index), Number: uint32(number)}
+}
+
+// forgetClasses has the program forget classes, those of a process before ours too.
+func (m *Manager) forgetClasses(which func(bpf.PaceKey) bool) error {
+	if m.pacing == nil {
+		return nil
+	}
+	all, err := m.pacing.Classes()
 	if err != nil {
-		return errors.Join(&OpError{"shape " + l.Attrs().Name, err}, m.unpace(l))
+		return &OpError{"list classes with departure times", err}
+	}
+	for _, c := range all {
+		if !which(c) {
+			continue
+		}
+		if err := m.pacing.Delete(c); err != nil {
+			return &OpError{fmt.Sprintf("forget class %d of interface %d", c.Number, c.Ifindex), err}
+		}
 	}
 	return nil
 }
@@ -124,8 +193,9 @@ func (m *Manager) attach(l netlink.Link, known bool) error {
 	return nil
 }
 
-// unpaceOthers is unpace of all interfaces but those.
-func (m *Manager) unpaceOthers(wanted map[int]bool) error {
+// unpaceOthers is unpace of all interfaces but those. Where none is to have departure times
+// nothing stays pinned.
+func (m *Manager) unpaceOthers(wanted map[int]bool, any bool) error {
 	var errs []error
 	for _, index := range slices.Sorted(maps.Keys(m.paced)) {
 		if !wanted[index] {
@@ -133,37 +203,45 @@ func (m *Manager) unpaceOthers(wanted map[int]bool) error {
 			errs = append(errs, m.unpace(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}))
 		}
 	}
+	errs = append(errs, m.forgetClasses(func(c bpf.PaceKey) bool { return !wanted[int(c.Ifindex)] }))
+	if !any && m.pins != "" {
+		errs = append(errs, bpf.RemovePacing(m.pins))
+	}
+	if !any && m.pacing != nil {
+		errs = append(errs, m.pacing.Close())
+		m.pacing = nil
+	}
 	return errors.Join(errs...)
 }
 
 // unpace takes the program off, if it is there.
 func (m *Manager) unpace(l netlink.Link) error {
-	for number := range m.paced[l.Attrs().Index] {
-		if err := m.pacing.Delete(number); err != nil {
-			return &OpError{fmt.Sprintf("forget class %d", number), err}
-		}
-	}
-	delete(m.paced, l.Attrs().Index)
-	delete(m.brought, l.Attrs().Index)
+	index := l.Attrs().Index
 	if err := tcfilter.DetachFromOthers(m.nl, l, departs); err != nil {
 		return &OpError{"stop shaping " + l.Attrs().Name, err}
 	}
-	return nil
+	delete(m.paced, index)
+	delete(m.brought, index)
+	delete(m.limits, index)
+	return m.forgetClasses(func(c bpf.PaceKey) bool { return int(c.Ifindex) == index })
 }
 
 // setFQ makes fq the root qdisc. It keeps the times that packets have, and nothing else: the
 // rates that sockets pace themselves by are theirs to keep, as under any other qdisc.
-func setFQ(index int) error {
+func setFQ(index int, l limits) error {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
 	req.AddData(&nl.TcMsg{Family: nl.FAMILY_ALL, Ifindex: int32(index), Handle: paced, Parent: netlink.HANDLE_ROOT})
-	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated("fq")))
+	req.AddData(nl.NewRtAttr(nl.TCA_KIND, nl.ZeroTerminated(holder)))
 	options := nl.NewRtAttr(nl.TCA_OPTIONS, nil)
-	for _, o := range []struct{ attribute, value int }{
-		{nl.TCA_FQ_PLIMIT, fqLimit}, {nl.TCA_FQ_FLOW_PLIMIT, fqLimit}, {nl.TCA_FQ_RATE_ENABLE, 0},
+	for _, o := range []struct {
+		attribute int
+		value     uint32
+	}{
+		{nl.TCA_FQ_PLIMIT, l.all}, {nl.TCA_FQ_FLOW_PLIMIT, l.flow}, {nl.TCA_FQ_RATE_ENABLE, 0},
 		// Packets of no socket are told apart by all of their hash: that of a class is nobody else's.
-		{nl.TCA_FQ_ORPHAN_MASK, -1},
+		{nl.TCA_FQ_ORPHAN_MASK, 1<<32 - 1},
 	} {
-		options.AddRtAttr(o.attribute, nl.Uint32Attr(uint32(o.value)))
+		options.AddRtAttr(o.attribute, nl.Uint32Attr(o.value))
 	}
 	req.AddData(options)
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
@@ -175,7 +253,7 @@ func (m *Manager) departures(index int) (map[uint16]Counters, error) {
 	now := monotonic()
 	all := make(map[uint16]Counters)
 	for number, p := range m.paced[index] {
-		d, err := m.pacing.Departures(number)
+		d, err := m.pacing.Departures(classOf(index, number))
 		if err != nil {
 			return nil, &OpError{"read what classes have sent", err}
 		}

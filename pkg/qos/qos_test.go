@@ -25,6 +25,8 @@ type host struct {
 	index int
 	// memory is what outlives a Manager.
 	memory qos.Memory
+	// bpfDir is on a bpffs, or empty.
+	bpfDir string
 }
 
 // memory keeps what was replaced.
@@ -56,7 +58,7 @@ func newHost(t *testing.T) *host {
 // open starts with a new Manager, as after a restart.
 func (h *host) open() {
 	h.t.Helper()
-	h.must(h.ns.Do(func() (err error) { h.Manager, err = qos.Open(h.memory); return err }))
+	h.must(h.ns.Do(func() (err error) { h.Manager, err = qos.Open(h.memory, h.bpfDir); return err }))
 	h.t.Cleanup(h.Close)
 }
 

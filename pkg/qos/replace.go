@@ -140,6 +140,15 @@ func (m *Manager) forget(index int) error {
 	return m.keep(slices.DeleteFunc(slices.Clone(m.replaced), func(r Replaced) bool { return r.Index == index }))
 }
 
+// forgetUnlessOurs drops the note of an interface whose qdisc ours did not replace after all.
+func (m *Manager) forgetUnlessOurs(index int) error {
+	roots, err := m.roots()
+	if err != nil || ours(roots[index]) {
+		return err
+	}
+	return m.forget(index)
+}
+
 // follow keeps the note of an interface with the interface, whose name changes. What has no
 // qdisc of ours and another name is another one, which has got the number.
 func (m *Manager) follow(l netlink.Link, shaped bool) error {

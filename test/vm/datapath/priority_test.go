@@ -36,7 +36,7 @@ func TestKernelPriority(t *testing.T) {
 					return c, err
 				}
 				if err := a.lcce.Do(func() (err error) {
-					if shaper, err = qos.Open(nil); err != nil {
+					if shaper, err = qos.Open(nil, ""); err != nil {
 						return err
 					}
 					return shaper.Set([]qos.Interface{{Index: a.wan.Index, Classes: []qos.Class{{Number: 5, Rate: 100e6}, {Number: 6, Rate: 100e6}}}})

@@ -44,7 +44,7 @@ func TestKernelSteering(t *testing.T) {
 	}
 	var shaper *qos.Manager
 	if err := a.lcce.Do(func() (err error) {
-		if shaper, err = qos.Open(nil); err != nil {
+		if shaper, err = qos.Open(nil, ""); err != nil {
 			return err
 		}
 		classes := []qos.Class{{Number: 5, Rate: 100e6}, {Number: 6, Rate: 100e6}, {Number: 7, Rate: 100e6}}

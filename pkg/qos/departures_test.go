@@ -1,0 +1,185 @@
+package qos_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/qos"
+)
+
+// What is not about packets that wait: a qdisc that every kernel has stands for fq here.
+func newHeldHost(t *testing.T) *host {
+	t.Helper()
+	t.Cleanup(qos.HoldBy("pfifo"))
+	h := newHost(t)
+	h.ns.Sysctl("net.ipv6.conf.eth0.disable_ipv6", "1") // no frames of the host's own
+	return h
+}
+
+// macvlan adds one over eth0.
+func (h *host) macvlan() netlink.Link {
+	h.t.Helper()
+	nl := h.ns.Netlink()
+	l := &netlink.Macvlan{LinkAttrs: netlink.LinkAttrs{Name: "mac0", ParentIndex: h.index}, Mode: netlink.MACVLAN_MODE_BRIDGE}
+	h.must(errors.Join(nl.LinkAdd(l), nl.LinkSetUp(l)))
+	h.ns.Sysctl("net.ipv6.conf.mac0.disable_ipv6", "1")
+	return l
+}
+
+// at is the class's counters on an interface.
+func (h *host) at(index int, class uint16) qos.Counters {
+	h.t.Helper()
+	all, err := h.Counters(index)
+	h.must(err)
+	return all[class]
+}
+
+var slow = qos.Class{Number: 3, Ceiling: 80e3, Queue: 1000}
+
+// A class that goes from one interface to another has its ceiling there, and one whose
+// packets leave through two interfaces, one over the other, has it once.
+func TestDeparturesOfInterfaces(t *testing.T) {
+	h := newHeldHost(t)
+	over := h.macvlan()
+	upper, lower := h.paced(slow), h.paced(qos.Class{Number: 4, Ceiling: 1e6})
+	upper.Index = over.Attrs().Index
+	under := h.index
+	send := func(index int, class uint16) {
+		h.index = index
+		fill(h, qos.Handle(class))
+		h.index = under
+	}
+	want := func(index int, class uint16, frames uint64) {
+		t.Helper()
+		if c := h.at(index, class); c.Frames != frames || c.Octets != frames*1000 {
+			t.Errorf("class %d of interface %d: %+v, want %d frames", class, index, c, frames)
+		}
+	}
+	h.must(h.set(h.paced(slow)))
+	send(under, 3)
+	want(under, 3, frames)
+	h.must(h.set(upper))
+	send(upper.Index, 3)
+	want(upper.Index, 3, frames)
+	h.must(h.set(upper, lower))
+	send(upper.Index, 3)
+	want(upper.Index, 3, 2*frames)
+	send(under, 4)
+	want(under, 4, frames)
+	if c := h.at(under, 3); c.Frames != 0 {
+		t.Errorf("the interface below has it, too: %+v", c)
+	}
+	h.must(h.ns.Do(h.Cleanup))
+}
+
+// Where somebody's qdisc is left alone nothing is dropped for ceilings either.
+func TestDeparturesLeaveOthers(t *testing.T) {
+	for name, replaced := range map[string]bool{"theirs came": false, "theirs is not to be replaced any more": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHeldHost(t)
+			theirs := func() {
+				if _, err := h.tc("qdisc", "replace", "dev", "eth0", "root", "handle", "8:", "pfifo", "limit", "123"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			i := h.paced(slow)
+			if replaced {
+				theirs()
+				i.Replace = true
+			}
+			h.must(h.set(i))
+			if !replaced {
+				theirs()
+			}
+			i.Replace = false
+			for range 2 {
+				if err := h.set(i); !errors.As(err, new(*qos.OccupiedError)) {
+					t.Fatal(err)
+				}
+				there, err := h.ns.Netlink().FilterList(h.link, netlink.HANDLE_MIN_EGRESS)
+				if len(there) != 0 || (err != nil && !errors.Is(err, unix.EINVAL)) {
+					t.Errorf("%d programs are there: %v", len(there), err)
+				}
+			}
+		})
+	}
+}
+
+// fq has room for what may wait by its time, and bounds everybody else's about as it always does.
+func TestDeparturesLimits(t *testing.T) {
+	for _, c := range []struct {
+		queue     uint32
+		ceilings  []uint64
+		all, flow uint32
+	}{
+		{0, nil, 10_000, 100},
+		{0, []uint64{100e6}, 35_010, 25_010}, // 200 ms are 2.5 MB, of packets of 100 octets
+		{0, []uint64{10e6, 1e6}, 10_000 + 2_510 + 260, 2_510},
+		{1000, []uint64{100e6}, 10_000 + 15_150, 15_150},
+		{0, []uint64{100e9, 100e9}, 1 << 20, 1 << 20},
+	} {
+		if all, flow := qos.Limits(c.queue, c.ceilings...); all != c.all || flow != c.flow {
+			t.Errorf("queue %d, ceilings %v: %d packets, %d of a flow, want %d, %d", c.queue, c.ceilings, all, flow, c.all, c.flow)
+		}
+	}
+}
+
+// Clocks go on with the next process: what comes leaves behind what waits. In the end nothing
+// is pinned.
+func TestDeparturesGoOn(t *testing.T) {
+	h := newHeldHost(t)
+	bpffs := t.TempDir()
+	h.must(unix.Mount("bpf", bpffs, "bpf", 0, ""))
+	t.Cleanup(func() { h.must(unix.Unmount(bpffs, unix.MNT_DETACH)) })
+	h.bpfDir = filepath.Join(bpffs, "pwd")
+	h.open()
+	h.must(h.set(h.paced(slow)))
+	fill(h, qos.Handle(3))
+	before := time.Now()
+	h.open()
+	h.must(h.set(h.paced(slow)))
+	fill(h, qos.Handle(3))
+	c := h.count(3)
+	if c.Frames != 2*frames {
+		t.Errorf("%d frames have their times: %+v", 2*frames, c)
+	}
+	if gone := time.Since(before).Milliseconds() / 100; int64(c.BacklogOctets) < (2*frames-2-gone)*1000 {
+		t.Errorf("after %d frames' time %+v waits", gone, c)
+	}
+	// What is not wanted any more is forgotten, by another process too.
+	h.open()
+	h.must(h.set(h.paced(qos.Class{Number: 4, Ceiling: 1e6})))
+	h.must(h.set(h.paced(slow)))
+	if c := h.count(3); c.Frames != 0 {
+		t.Errorf("it was removed, and is %+v", c)
+	}
+	h.open()
+	h.must(h.ns.Do(h.Cleanup))
+	if _, err := os.Stat(h.bpfDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+}
+
+// Where ours does not come no note is kept of what it would have replaced.
+func TestNotReplacedWithoutFQ(t *testing.T) {
+	h := newHeldHost(t)
+	if _, err := h.tc("qdisc", "replace", "dev", "eth0", "root", "handle", "8:", "pfifo", "limit", "123"); err != nil {
+		t.Fatal(err)
+	}
+	before := h.qdiscs()
+	t.Cleanup(qos.HoldBy("nothing"))
+	i := h.paced(slow)
+	i.Replace = true
+	if err := h.set(i); !errors.Is(err, qos.ErrNoFQ) || h.qdiscs() != before {
+		t.Errorf("%v\n%s", err, h.qdiscs())
+	}
+	if list, _ := h.memory.Replaced(); len(list) > 0 {
+		t.Errorf("in memory: %v", list)
+	}
+}
