@@ -18,7 +18,7 @@ func TestOwnerOfQdisc(t *testing.T) {
 	a.open()
 	defer a.cleanup()
 	a.do(func() {
-		pacing, err := bpf.LoadPacing()
+		pacing, err := bpf.LoadPacing("")
 		must(t, err)
 		defer pacing.Close()
 		wan, err := netlink.LinkByName("wan")
