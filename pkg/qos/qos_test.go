@@ -21,6 +21,7 @@ type host struct {
 	*qos.Manager
 	t     *testing.T
 	ns    *netlab.Namespace
+	far   *netlab.Namespace
 	link  netlink.Link
 	index int
 	// memory is what outlives a Manager.
@@ -39,14 +40,15 @@ func newHost(t *testing.T) *host {
 	t.Helper()
 	lab := netlab.New(t)
 	ns := lab.Namespace("host")
-	eth0, far := lab.Veth(ns, "eth0", lab.Namespace("far"), "eth0")
+	beyond := lab.Namespace("far")
+	eth0, far := lab.Veth(ns, "eth0", beyond, "eth0")
 	eth0.Addr("192.0.2.1/24").Up()
 	far.Up()
 	l, err := ns.Netlink().LinkByName("eth0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, ns: ns, link: l, index: l.Attrs().Index, memory: &memory{}}
+	h := &host{t: t, ns: ns, far: beyond, link: l, index: l.Attrs().Index, memory: &memory{}}
 	h.open()
 	if err := h.set(h.shaped()); errors.Is(err, qos.ErrNoHTB) {
 		netlab.Missing(t, "htb", err)

@@ -1,0 +1,121 @@
+package qos_test
+
+import (
+	"errors"
+	"net"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
+	"github.com/pwd-project/pwd/pkg/qos"
+)
+
+// priorities counts the packets of a host's eth0 behind the program that gives times: all, and
+// those that fq would send first.
+type priorities struct{ counts *ebpf.Map }
+
+func (h *host) priorities() priorities {
+	h.t.Helper()
+	counts, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 16, MaxEntries: 1})
+	h.must(err)
+	h.t.Cleanup(func() { counts.Close() })
+	const skbPriority = 32 // in struct __sk_buff
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R6, asm.R1, skbPriority, asm.Word),
+			asm.LoadMapValue(asm.R7, counts.FD(), 0),
+			asm.Mov.Imm(asm.R1, 1),
+			asm.StoreXAdd(asm.R7, asm.R1, asm.DWord),
+			asm.JNE.Imm(asm.R6, 7, "out"), // TC_PRIO_CONTROL
+			asm.LoadMapValue(asm.R7, counts.FD(), 8),
+			asm.StoreXAdd(asm.R7, asm.R1, asm.DWord),
+			asm.Mov.Imm(asm.R0, -1).WithSymbol("out"), // TC_ACT_UNSPEC
+			asm.Return(),
+		},
+	})
+	h.must(err)
+	h.t.Cleanup(func() { program.Close() })
+	f := tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: 0x7070, Name: "counts"}
+	h.must(tcfilter.Attach(h.ns.Netlink(), h.index, f, program))
+	return priorities{counts}
+}
+
+func (p priorities) is(t *testing.T, what string, all, first uint64) {
+	t.Helper()
+	var got [2]uint64
+	if err := p.counts.Lookup(uint32(0), &got); err != nil || got != [2]uint64{all, first} {
+		t.Errorf("%s: %d packets, want %d first of %d: %v", what, got, first, all, err)
+	}
+}
+
+// Control messages come from sockets of the host: what it forwards is not believed to be one.
+func TestDeparturesOfControlMessages(t *testing.T) {
+	h := newHeldHost(t)
+	h.must(h.set(h.paced(qos.Class{Number: 3, Ceiling: 1e6})))
+	counted := h.priorities()
+	for name, value := range map[string]string{"ip_forward": "1", "conf.all.send_redirects": "0", "conf.eth0.send_redirects": "0", "conf.all.rp_filter": "0", "conf.eth0.rp_filter": "0"} {
+		h.ns.Sysctl("net.ipv4."+name, value)
+	}
+	far := net.ParseIP("192.0.2.9")
+	nl := h.ns.Netlink()
+	h.must(nl.NeighSet(&netlink.Neigh{LinkIndex: h.index, State: netlink.NUD_PERMANENT, IP: far, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}}))
+	const control = "\xc8\x03\x00\x0c\x00\x00\x00\x01\x00\x00\x00\x00"
+	send := func() {
+		t.Helper()
+		h.must(h.ns.Do(func() error {
+			c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: far, Port: 1701})
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			raw, err := c.SyscallConn()
+			if err != nil {
+				return err
+			}
+			var set error
+			err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, 0xc0) })
+			_, sent := c.Write([]byte(control))
+			return errors.Join(err, set, sent)
+		}))
+	}
+	send()
+	counted.is(t, "of the host's own", 1, 1)
+
+	forwarded := append([]byte{
+		0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 7, 8, 0,
+		0x45, 0xc0, 0, 40, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 7, 192, 0, 2, 9,
+		6, 0xa5, 6, 0xa5, 0, 20, 0, 0,
+	}, control...)
+	copy(forwarded, h.link.Attrs().HardwareAddr)
+	var sum uint32
+	for i := 14; i < 34; i += 2 {
+		sum += uint32(forwarded[i])<<8 | uint32(forwarded[i+1])
+	}
+	sum = ^(sum>>16 + sum&0xffff)
+	forwarded[24], forwarded[25] = byte(sum>>8), byte(sum)
+	start := h.sent()
+	h.must(h.arrive(forwarded))
+	h.awaitSent(start + 1)
+	counted.is(t, "with what was forwarded", 2, 1)
+}
+
+// arrive has a frame come in at eth0.
+func (h *host) arrive(frame []byte) error {
+	return h.far.Do(func() error {
+		l, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.Index, Halen: 6})
+	})
+}
