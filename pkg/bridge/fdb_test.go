@@ -223,6 +223,23 @@ func TestBlocked(t *testing.T) {
 	if got := strings.Join(texts(t, a), ", "); got != "later" {
 		t.Errorf("out of a came %q", got)
 	}
+	// One that forwards is left as it is, with all that it has learned.
+	s.send(s.outer("a"), frame("end"))
+	behind := func() (n int) {
+		var all []bridge.MAC
+		s.do(func() (err error) { all, err = s.MACs(); return err })
+		for _, m := range all {
+			if m.Pseudowire == "a" {
+				n++
+			}
+		}
+		return n
+	}
+	before := behind()
+	s.do(func() error { return s.SetBlocked("a", false) })
+	if after := behind(); before == 0 || after != before {
+		t.Errorf("%d addresses behind a, %d before", after, before)
+	}
 	if err := s.in(func() error { return s.SetBlocked("nobody", true) }); err == nil {
 		t.Error("a pseudowire that is not attached was blocked")
 	}
