@@ -78,20 +78,11 @@ func (t vlanTable) tagsOf(vlans vlanTable) (tags []uint16) {
 // pseudowire's VLANs they are the bridge's own, and leave it by no port. It holds while
 // the pseudowire's device is in the bridge.
 func (m *Manager) SetKept(pseudowire string, to Address, kept bool) error {
-	if m.nl == nil {
-		return ErrClosed
+	l, err := m.port(pseudowire)
+	if err != nil {
+		return err
 	}
-	p, known := m.attachments[pseudowire]
-	if !known {
-		return &InvalidError{"pseudowire " + pseudowire, "it is not attached"}
-	}
-	l, err := m.nl.link(p.Device)
-	switch {
-	case err != nil:
-		return failed("find", p.Device, err)
-	case l == nil || l.master == 0 || l.master != p.target.index:
-		return &NotPresentError{Interface: p.Device, For: "pseudowire " + pseudowire}
-	}
+	p := m.attachments[pseudowire]
 	vlans := []uint16{0}
 	if p.target.shape.aware {
 		vlans = slices.Sorted(maps.Keys(deviceVLANs(p.Attachment, p.target.shape)))
