@@ -132,7 +132,7 @@ type land struct {
 	bridges     map[string]bridge.Bridge
 	attachments map[string]bridge.Attachment
 	shaped      []qos.Interface
-	// blocked are the ports that do not forward, blocks all that was said of that; kept counts how
+	// blocked are the ports that do not forward, blocks all that is said of that unless it is nil; kept counts how
 	// often a bridge was told to keep an address.
 	blocked map[string]bool
 	blocks  []string
@@ -159,7 +159,9 @@ func (c *fatedCircuits) SetBlocked(name string, blocked bool) error {
 		c.land.blocked = map[string]bool{}
 	}
 	c.land.blocked[name] = blocked
-	c.land.blocks = append(c.land.blocks, fmt.Sprint(name, " ", blocked))
+	if c.land.blocks != nil {
+		c.land.blocks = append(c.land.blocks, fmt.Sprint(name, " ", blocked))
+	}
 	return nil
 }
 

@@ -96,7 +96,7 @@ func TestHeardBeforeDecided(t *testing.T) {
 	}
 	a.loops.ears.heard <- heardProbe(t, "a", 3, 7)
 	a.loops.next = now
-	v.land.blocks = nil
+	v.land.blocks = []string{}
 	a.watchLoops(now)
 	if len(a.drains) != 1 || slices.Contains(v.land.blocks, "a false") || !v.land.blocked["a"] {
 		t.Errorf("drained %+v, ports %v", a.drains, v.land.blocks)
@@ -131,7 +131,7 @@ func TestBlockThatCannotBeKept(t *testing.T) {
 	})
 	a.blockLoops(time.Now(), map[string]drain{"a": {Kind: kindPseudowire, Name: "a", Joined: "dc2"}})
 	if len(a.drains) != 1 || a.wires["a"].withheld == nil || !v.land.blocked["a"] || len(a.faults.objects()) != 1 {
-		t.Errorf("drained %+v, ports %v, faults %v", a.drains, v.land.blocks, a.faults.objects())
+		t.Errorf("drained %+v, ports %v, faults %v", a.drains, v.land.blocked, a.faults.objects())
 	}
 	full = false
 	a.keepBlocks()
