@@ -87,8 +87,8 @@ func TestCarry(t *testing.T) {
 					step("segments that fit, over IP", tunnelled, segmentsFit)
 				}
 				for _, v := range variants {
-					if !a.can(v) || !b.can(v) {
-						continue
+					if !a.can(v) || !b.can(v) || pair == [2]pseudowire.Kind{ebpf, static} {
+						continue // those two have all cells in a test of their own
 					}
 					s := s
 					s.encapsulation, s.cookie, s.sublayer, s.sequencing = v.encapsulation, v.cookie, v.sublayer, v.sequencing
