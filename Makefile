@@ -75,10 +75,9 @@ test: ## everything that can be tested, virtual machines included (as root)
 	@$(MAKE) --no-print-directory test-short
 	$(GO) run ./test/vm/run -suites
 
-# The longest package comes first, so that others run beside it.
 test-short: ## the tests that run on this host, without virtual machines
 	@$(BUILD) -o out/ ./test/report
-	@out/report -again 3 $(GO) test -json -count=1 -timeout 10m ./test/e2e ./...
+	@out/report -again 3 $(GO) test -json -count=1 -timeout 10m ./...
 
 generate: ## compile bpf/ again (needs clang 14)
 	test/setup.sh generate
