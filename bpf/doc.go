@@ -20,6 +20,7 @@ package bpf
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package bpf -target bpfel,bpfeb -cc clang -strip llvm-strip -cflags "-O2 -mcpu=v3 -mllvm -no-stack-slot-sharing -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu" -type exit spread spread.c
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -go-package bpf -target bpfel,bpfeb -cc clang -strip llvm-strip -cflags "-O2 -mcpu=v3 -mllvm -no-stack-slot-sharing -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu" -type pace -type pace_key -type departures pacing pacing.c
 
-// Layout is the version of the maps' layouts (maps.h). It is part of the name
-// under which they are pinned: maps of another layout are not taken over.
+// Layout is the version of the layouts of pinned maps (maps.h, service.h, steer.h, storm.h,
+// pacing.c). It is part of the name under which they are pinned: maps of another layout are
+// not taken over.
 const Layout = 8

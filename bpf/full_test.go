@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 )
 
 // Maps with less room than they have, so that they are full at once. What the agent writes and
@@ -51,11 +50,7 @@ func TestMoreFlowsThanRemembered(t *testing.T) {
 	const flows = 2000
 	o := loadLittle(t, objectMapPauses, 64)
 	sessions(t, o)
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		t.Fatal(err)
-	}
-	steer := Steer{Until: uint64(now.Nano()) + uint64(time.Minute), Ways: 2, Was: 1}
+	steer := Steer{Until: Now() + uint64(time.Minute), Ways: 2, Was: 1}
 	for i := range 2 {
 		way, _ := SteerWay(device, i)
 		tx := transmit(t, false, "0102030405060708")

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/qos"
 )
 
@@ -181,5 +182,79 @@ func TestNotReplacedWithoutFQ(t *testing.T) {
 	}
 	if list, _ := h.memory.Replaced(); len(list) > 0 {
 		t.Errorf("in memory: %v", list)
+	}
+}
+
+// HTB takes the place of departure times to the end where the time before, or another process,
+// came no further than to the qdisc.
+func TestDeparturesEndLater(t *testing.T) {
+	for name, restarts := range map[string]bool{"with the same process": false, "with another": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHeldHost(t)
+			h.must(h.set(h.paced(slow)))
+			if _, err := h.tc("qdisc", "replace", "dev", "eth0", "root", "handle", "7064:", "htb"); err != nil {
+				t.Fatal(err)
+			}
+			if restarts {
+				h.open()
+			}
+			h.must(h.set(h.shaped(slow)))
+			if there, err := h.ns.Netlink().FilterList(h.link, netlink.HANDLE_MIN_EGRESS); len(there) != 0 || err != nil && !errors.Is(err, unix.EINVAL) {
+				t.Errorf("%d programs are there: %v", len(there), err)
+			}
+			fill(h, qos.Handle(3))
+			if c := h.count(3); c.Frames+c.BacklogFrames < frames {
+				t.Errorf("HTB has %+v", c)
+			}
+		})
+	}
+}
+
+// What could not be done the first time was not taken away by others: no repair is told of, and
+// nothing is dropped meanwhile.
+func TestDeparturesFailAtFirst(t *testing.T) {
+	for name, c := range map[string]struct{ wrong, right func(*host) }{
+		"the program": {
+			wrong: func(h *host) {
+				if _, err := h.tc("qdisc", "add", "dev", "eth0", "clsact"); err != nil {
+					h.t.Fatal(err)
+				}
+				// Filters of two kinds have no priority in common.
+				if _, err := h.tc("filter", "add", "dev", "eth0", "egress", "prio", "28774", "protocol", "all", "u32", "match", "u32", "0", "0"); err != nil {
+					netlab.Missing(h.t, "cls_u32", err)
+				}
+			},
+			right: func(h *host) {
+				if _, err := h.tc("filter", "del", "dev", "eth0", "egress"); err != nil {
+					h.t.Fatal(err)
+				}
+			},
+		},
+		"the qdisc": {
+			wrong: func(h *host) { h.t.Cleanup(qos.HoldBy("nothing")) },
+			right: func(*host) { qos.HoldBy("pfifo") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHeldHost(t)
+			c.wrong(h)
+			for range 2 {
+				if err := h.set(h.paced(slow)); !errors.As(err, new(*qos.OpError)) {
+					t.Fatal(err)
+				}
+				if got := h.root(); got == "pfifo" {
+					t.Error("it has the qdisc alone")
+				}
+			}
+			c.right(h)
+			h.must(h.set(h.paced(slow)))
+			fill(h, qos.Handle(3))
+			if n := h.count(3); n.Frames != frames {
+				t.Errorf("%d frames have their times: %+v", frames, n)
+			}
+			if r := h.Repairs(); len(r) > 0 {
+				t.Errorf("repaired: %+v", r)
+			}
+		})
 	}
 }

@@ -21,16 +21,13 @@ type Manager struct {
 	nl *netlink.Handle
 	// set is what the classes of interfaces were last set to, by handle.
 	set map[int]map[uint32]shaped
-	// pacing is loaded where it is wanted; paced is what the classes of interfaces were last
-	// set to there, by number.
-	pacing *bpf.Pacing
-	paced  map[int]map[uint16]bpf.Pace
-	// limits are what fq of an interface was last set to; pins is where maps are pinned, empty
-	// without a bpffs.
-	limits map[int]limits
-	pins   string
-	// brought says where the clsact qdisc came with the program.
-	brought map[int]bool
+	// pacing is loaded while an interface is in paced, or is to be: those whose classes have
+	// departure times. inherited says that there may be classes of a process before, of
+	// interfaces that are not among them. pins is where maps are pinned, empty without a bpffs.
+	pacing    *bpf.Pacing
+	paced     map[int]*pacing
+	inherited bool
+	pins      string
 	// replaced are the qdiscs that ours took the place of, memory where that is kept.
 	replaced []Replaced
 	memory   Memory
@@ -48,7 +45,7 @@ func Open(memory Memory, bpfDir string) (*Manager, error) {
 	if err != nil {
 		return nil, &OpError{"open netlink", err}
 	}
-	m := &Manager{nl: nl, set: make(map[int]map[uint32]shaped), paced: make(map[int]map[uint16]bpf.Pace), limits: make(map[int]limits), pins: pins, brought: make(map[int]bool), memory: memory}
+	m := &Manager{nl: nl, set: make(map[int]map[uint32]shaped), paced: make(map[int]*pacing), pins: pins, memory: memory}
 	if memory == nil {
 		return m, nil
 	}
@@ -68,7 +65,8 @@ func (m *Manager) Close() {
 }
 
 // Set shapes those interfaces, and no others any more. What it cannot do on one
-// does not keep it from the rest. Errors: *OccupiedError, *OpError; ErrNoHTB.
+// does not keep it from the rest. Errors: *OccupiedError; *NotGivenBackError of one that
+// is shaped no more; *OpError, in which ErrNoHTB and ErrNoFQ are.
 func (m *Manager) Set(interfaces []Interface) error {
 	roots, err := m.roots()
 	if err != nil {
@@ -228,6 +226,13 @@ func (m *Manager) put(l netlink.Link, q netlink.Qdisc, i *Interface) error {
 	if err := m.setHTB(l, q); err != nil {
 		return err
 	}
+	// It may be left from before: from departure times that HTB took the place of, or from
+	// a time when this failed.
+	if m.set[i.Index] == nil {
+		if err := m.unpace(l); err != nil {
+			return err
+		}
+	}
 	return m.classes(l, i)
 }
 
@@ -258,7 +263,7 @@ func (m *Manager) setHTB(l netlink.Link, q netlink.Qdisc) error {
 	} else if err != nil {
 		return &OpError{"add a qdisc to " + l.Attrs().Name, err}
 	}
-	return m.unpace(l)
+	return nil
 }
 
 // classes makes the classes what they are to be. Those that go leave first: none that

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -28,9 +29,9 @@ const (
 	// waits is how long packets wait at most where a class does not say it: several of TCP's long
 	// segments, which leave, or are dropped, as one. leastWaiting is how many full packets do
 	// in any case. longestWait stays below fq's own horizon, ten seconds.
-	waits        = 200e6
+	waits        = 200 * time.Millisecond
 	leastWaiting = 10
-	longestWait  = 5e9
+	longestWait  = 5 * time.Second
 	// smallPacket is the least that a tunnel's has, about: octets of outer headers and a frame.
 	smallPacket = 100
 	// othersLimit is fq's own limit, for packets of no class beside those of classes, and
@@ -42,6 +43,16 @@ const (
 
 // holder is the kind of qdisc that keeps times.
 var holder = "fq"
+
+// pacing is what an interface with departure times was last set to.
+type pacing struct {
+	// classes are those of the program, by number.
+	classes map[uint16]bpf.Pace
+	// limits are those of fq, zero while it is not set.
+	limits limits
+	// brought says that the clsact qdisc came with the program.
+	brought bool
+}
 
 // limits are how many packets wait in fq, and in one flow of it, at most.
 type limits struct{ all, flow uint32 }
@@ -65,7 +76,7 @@ func paceOf(ceiling uint64, queue uint32) bpf.Pace {
 	if queue != 0 {
 		horizon, packets = 0, uint64(queue)
 	}
-	horizon = min(max(horizon, packets*fullPacket*8*1e9/ceiling), longestWait)
+	horizon = min(max(horizon, packets*fullPacket*8*uint64(time.Second)/ceiling), uint64(longestWait))
 	return bpf.Pace{Rate: ceiling, Horizon: horizon, Mark: horizon / 2}
 }
 
@@ -76,7 +87,7 @@ func (m *Manager) pace(l netlink.Link, root netlink.Qdisc, i *Interface) error {
 		if err != nil {
 			return &OpError{"shape " + l.Attrs().Name + " by departure times", err}
 		}
-		m.pacing = p
+		m.pacing, m.inherited = p, true
 	}
 	index := l.Attrs().Index
 	want := make(map[uint16]bpf.Pace)
@@ -87,19 +98,28 @@ func (m *Manager) pace(l netlink.Link, root netlink.Qdisc, i *Interface) error {
 		want[c.Number] = paceOf(c.Ceiling, c.Queue)
 	}
 	known := m.paced[index] != nil
-	if err := m.putClasses(index, want); err != nil {
+	there := ours(root) && root.Attrs().Handle == paced
+	err := m.putClasses(index, want)
+	if err == nil {
+		err = m.attach(l, known)
+	}
+	if err == nil {
+		err = m.hold(l, limitsOf(want), known, there)
+	}
+	switch {
+	case err == nil || known && there:
+		return err
+	case there: // what a process before has set goes on
+		delete(m.paced, index)
 		return err
 	}
-	if err := m.attach(l, known); err != nil {
-		return err
-	}
-	return m.hold(l, root, limitsOf(want), known)
+	return errors.Join(err, m.unpace(l))
 }
 
 // putClasses has the program pace those classes of an interface, and no others of it.
 func (m *Manager) putClasses(index int, want map[uint16]bpf.Pace) error {
-	set := m.paced[index]
-	if set != nil && maps.Equal(set, want) {
+	p := m.paced[index]
+	if p != nil && maps.Equal(p.classes, want) {
 		return nil
 	}
 	if err := m.forgetClasses(func(c bpf.PaceKey) bool {
@@ -108,10 +128,11 @@ func (m *Manager) putClasses(index int, want map[uint16]bpf.Pace) error {
 	}); err != nil {
 		return err
 	}
-	if set == nil {
-		set = make(map[uint16]bpf.Pace)
-		m.paced[index] = set
+	if p == nil {
+		p = &pacing{classes: make(map[uint16]bpf.Pace)}
+		m.paced[index] = p
 	}
+	set := p.classes
 	maps.DeleteFunc(set, func(number uint16, _ bpf.Pace) bool { _, stays := want[number]; return !stays })
 	for number, p := range want {
 		if set[number] == p {
@@ -125,29 +146,24 @@ func (m *Manager) putClasses(index int, want map[uint16]bpf.Pace) error {
 	return nil
 }
 
-// hold has an interface have fq with those limits.
-func (m *Manager) hold(l netlink.Link, root netlink.Qdisc, want limits, known bool) error {
+// hold has an interface have fq with those limits; there says that it has one, known that it had.
+func (m *Manager) hold(l netlink.Link, want limits, known, there bool) error {
 	index := l.Attrs().Index
-	there := ours(root) && root.Attrs().Handle == paced
-	if there && m.limits[index] == want {
+	if there && m.paced[index].limits == want {
 		return nil
 	}
 	err := setFQ(index, want)
 	if known && !there {
 		m.Add(object(l), "the qdisc that shapes it was removed", "made again", err)
 	}
-	if err == nil {
-		m.limits[index] = want
-		return nil
-	}
 	if errors.Is(err, unix.ENOENT) {
 		err = ErrNoFQ
 	}
-	err = &OpError{"shape " + l.Attrs().Name, err}
-	if there {
-		return err
+	if err != nil {
+		return &OpError{"shape " + l.Attrs().Name, err}
 	}
-	return errors.Join(err, m.unpace(l))
+	m.paced[index].limits = want
+	return nil
 }
 
 func classOf(index int, number uint16) bpf.PaceKey {
@@ -182,8 +198,9 @@ func (m *Manager) attach(l netlink.Link, known bool) error {
 			return err
 		}
 	}
-	brought, err := tcfilter.AttachToOthers(m.nl, l, departs, m.pacing.Program, m.brought[l.Attrs().Index])
-	m.brought[l.Attrs().Index] = brought
+	p := m.paced[l.Attrs().Index]
+	var err error
+	p.brought, err = tcfilter.AttachToOthers(m.nl, l, departs, m.pacing.Program, p.brought)
 	if known {
 		m.Add(object(l), "the program that shapes it was removed", "attached again", err)
 	}
@@ -203,13 +220,20 @@ func (m *Manager) unpaceOthers(wanted map[int]bool, any bool) error {
 			errs = append(errs, m.unpace(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}))
 		}
 	}
-	errs = append(errs, m.forgetClasses(func(c bpf.PaceKey) bool { return !wanted[int(c.Ifindex)] }))
-	if !any && m.pins != "" {
+	if m.inherited {
+		err := m.forgetClasses(func(c bpf.PaceKey) bool { return !wanted[int(c.Ifindex)] })
+		m.inherited = err != nil
+		errs = append(errs, err)
+	}
+	if any || len(m.paced) > 0 {
+		return errors.Join(errs...)
+	}
+	if m.pins != "" {
 		errs = append(errs, bpf.RemovePacing(m.pins))
 	}
-	if !any && m.pacing != nil {
+	if m.pacing != nil {
 		errs = append(errs, m.pacing.Close())
-		m.pacing = nil
+		m.pacing, m.inherited = nil, false
 	}
 	return errors.Join(errs...)
 }
@@ -221,8 +245,6 @@ func (m *Manager) unpace(l netlink.Link) error {
 		return &OpError{"stop shaping " + l.Attrs().Name, err}
 	}
 	delete(m.paced, index)
-	delete(m.brought, index)
-	delete(m.limits, index)
 	return m.forgetClasses(func(c bpf.PaceKey) bool { return int(c.Ifindex) == index })
 }
 
@@ -250,9 +272,9 @@ func setFQ(index int, l limits) error {
 
 // departures are the counters of an interface's classes that have departure times.
 func (m *Manager) departures(index int) (map[uint16]Counters, error) {
-	now := monotonic()
+	now := bpf.Now()
 	all := make(map[uint16]Counters)
-	for number, p := range m.paced[index] {
+	for number, p := range m.paced[index].classes {
 		d, err := m.pacing.Departures(classOf(index, number))
 		if err != nil {
 			return nil, &OpError{"read what classes have sent", err}
@@ -264,13 +286,4 @@ func (m *Manager) departures(index int) (map[uint16]Counters, error) {
 		all[number] = c
 	}
 	return all, nil
-}
-
-// monotonic is the programs' clock.
-func monotonic() uint64 {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		return 0
-	}
-	return uint64(t.Nano())
 }

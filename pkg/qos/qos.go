@@ -1,11 +1,12 @@
-// Package qos shapes what tunnels send: HTB on the interfaces of the underlay, a
-// class for each tunnel, in groups that have a limit together.
+// Package qos shapes what tunnels send, on the interfaces of the underlay, with a class for
+// each tunnel: by HTB, in groups that have a limit together, or by departure times, which the
+// qdisc fq keeps (Interface.EDT).
 //
 // # Classes
 //
 // A packet is in the class whose Handle is its skb->priority, which the datapath
 // sets. All else, the host's other traffic and control messages among it, is in no
-// class: HTB sends it at once, before what waits in classes.
+// class, and sent at once, before what waits in classes. HTB has a tree of them:
 //
 //	7064:             HTB; what is in no class is not delayed
 //	└ 7064:11         an underlay: group 1
@@ -16,10 +17,16 @@
 // A group has no guarantee of its own, so that what its classes leave goes by priority
 // over all of the underlay.
 //
+// With departure times a program at the egress of the interface (bpf/pacing.c) has a clock for
+// each class, at the rate of its ceiling, and no class knows of another:
+//
+//	7065:             fq; a flow for each class, and those of the host
+//
 // # Ownership
 //
-// A root qdisc of ours has the handle 7064:, and outlives the process. Those that the
-// kernel gives to an interface by itself are replaced, and it gives them back when ours goes.
+// A root qdisc of ours has the handle 7064: or 7065:, and outlives the process, as the program
+// of departure times does. Those that the kernel gives to an interface by itself are replaced,
+// and it gives them back when ours goes.
 // Others are replaced where that is asked for (Interface.Replace); they are noted before, and
 // set again when ours goes.
 //

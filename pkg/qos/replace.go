@@ -106,7 +106,7 @@ func (m *Manager) restorable(l netlink.Link, all []Qdisc) string {
 	return ""
 }
 
-// replace notes what is on an interface, for HTB to take its place.
+// replace notes what is on an interface, for ours to take its place.
 func (m *Manager) replace(l netlink.Link, kind string) error {
 	all, err := m.existing(l.Attrs().Index)
 	if err != nil {
