@@ -19,7 +19,8 @@ type macWatch struct {
 	since map[macKey]sighting
 	// behind counts the addresses behind each port.
 	behind map[int]int
-	// loops looks for them in the news; found are those that nothing was done about yet.
+	// loops looks for them in the news; found are those that nothing was done about yet, one for
+	// each place: a storm shows thousands by thousands of addresses.
 	loops bridge.Loops
 	found []bridge.Loop
 	// moved, if set, is told of all news, missed of news that were lost.
@@ -64,14 +65,24 @@ func (m *macWatch) wake() <-chan struct{} {
 // follow takes in what has happened.
 func (m *macWatch) follow(c circuits) error {
 	moves, lost := m.news.Take()
-	now := time.Now()
-	var errs []error
+	errs := m.take(time.Now(), moves)
+	if lost {
+		if m.missed != nil {
+			errs = append(errs, m.missed())
+		}
+		errs = append(errs, m.list(c))
+	}
+	return errors.Join(errs...)
+}
+
+// take notes the news.
+func (m *macWatch) take(now time.Time, moves []bridge.Move) (errs []error) {
 	for _, v := range moves {
 		if m.moved != nil {
 			errs = append(errs, m.moved(v))
 		}
 		key := macKey{v.Address, v.VLAN, v.Bridge}
-		if l, is := m.loops.Moved(now, v); is {
+		if l, is := m.loops.Moved(now, v); is && !slices.ContainsFunc(m.found, l.SamePlace) {
 			m.found = append(m.found, l)
 		}
 		switch old, known := m.since[key]; {
@@ -81,13 +92,7 @@ func (m *macWatch) follow(c circuits) error {
 			m.forget(key, old)
 		}
 	}
-	if lost {
-		if m.missed != nil {
-			errs = append(errs, m.missed())
-		}
-		errs = append(errs, m.list(c))
-	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // see notes that an address is behind a port, if that is news.

@@ -33,6 +33,9 @@ const (
 	// maxWait is the longest wait before a pseudowire is blocked for something that goes on
 	// moving; what has not moved for calm after its end does not go on.
 	maxWait, calm = 3 * time.Second, time.Second
+	// aside is for how much longer a site waits that a loop is not closed behind: those that it is
+	// closed behind see to it first.
+	aside = 3 * time.Second
 	// maxHeard bounds what strangers can make a site remember.
 	maxHeard = 256
 	// patience is after how long without anything that moves all begins anew.
@@ -170,7 +173,7 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 		s.strike, s.held = 1, now.Add(Listen)
 		if len(peers) > 1 {
 			s.held = time.Time{} // it is closed behind those two, who will see to it
-			s.due = now.Add(Listen)
+			s.due = now.Add(Listen + aside)
 		}
 	case now.Before(s.held) || s.strike == 1 && now.Before(s.due):
 	case s.strike == 1 || now.After(s.due.Add(calm)):

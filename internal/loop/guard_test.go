@@ -205,7 +205,25 @@ func TestDecideInALargeNetwork(t *testing.T) {
 	}
 }
 
-// A loop behind two other sites is theirs to see to: here nothing is held for it.
+// A loop behind two other sites is theirs to see to: here nothing is held for it, and something is blocked
+// only when they had time to.
+func TestBystander(t *testing.T) {
+	x := newTranscript(t)
+	moves := func() { x.g.Suspect(x.now, "it moves", "a", "c") }
+	moves()
+	x.after(Listen + aside - time.Millisecond)
+	moves()
+	x.after(time.Millisecond)
+	moves() // it waits half of maxWait
+	x.after(maxWait/2 - time.Millisecond)
+	moves()
+	x.expect("probe")
+	x.after(time.Millisecond)
+	moves()
+	x.expect("c blocked 1m0s")
+}
+
+// Here nothing is held for a loop behind two other sites.
 func TestBehindOthers(t *testing.T) {
 	x := newTranscript(t)
 	x.g.Suspect(x.now, "it moves", "a", "c")

@@ -52,6 +52,13 @@ type Loop struct {
 	Port, Another int
 }
 
+// SamePlace says whether another loop is between the same two ports, in the same VLAN: by whichever
+// address it shows, it is one.
+func (l Loop) SamePlace(o Loop) bool {
+	return l.Bridge == o.Bridge && l.VLAN == o.VLAN &&
+		(l.Port == o.Port && l.Another == o.Another || l.Port == o.Another && l.Another == o.Port)
+}
+
 // Moved takes one move and says whether it shows a loop. After that the address
 // is watched anew.
 func (l *Loops) Moved(now time.Time, m Move) (Loop, bool) {
