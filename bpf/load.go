@@ -3,11 +3,6 @@ package bpf
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/cilium/ebpf"
 )
@@ -66,9 +61,6 @@ type LoadError struct {
 func (e *LoadError) Error() string { return e.Step + ": " + e.Err.Error() }
 func (e *LoadError) Unwrap() error { return e.Err }
 
-// mapsDir is where maps are pinned, below the directory that Load is given.
-var mapsDir = fmt.Sprintf("maps-%d", Layout)
-
 // Load puts programs and maps into the kernel. With a directory, which has to be
 // on a bpffs, maps are pinned under it, and those pinned there before by a
 // process with the same Layout are used again.
@@ -78,10 +70,7 @@ func Load(dir string) (*Objects, error) {
 		return nil, &LoadError{"read the programs", err}
 	}
 	withoutClamp(spec)
-	if dir != "" {
-		dir = filepath.Join(dir, mapsDir)
-	}
-	return loadSpec(spec, dir)
+	return loadSpec(spec, pinned(dir, PartDatapath))
 }
 
 func loadSpec(spec *ebpf.CollectionSpec, dir string) (*Objects, error) {
@@ -118,110 +107,6 @@ func loadSpec(spec *ebpf.CollectionSpec, dir string) (*Objects, error) {
 	o.Waits, o.Keeper.m = maps[objectMapWaits], maps[objectMapKeeper]
 	o.Counts.m, o.Global.m = maps[objectMapCounts], maps[objectMapGlobalCounts]
 	return &o, nil
-}
-
-// RemoveMaps unpins the maps of Load in a directory. What others have beside them stays.
-func RemoveMaps(dir string) error {
-	dir = filepath.Join(dir, mapsDir)
-	all, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("look for pinned maps: %w", err)
-	}
-	for _, e := range all {
-		if e.IsDir() {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			return fmt.Errorf("unpin maps: %w", err)
-		}
-	}
-	_ = os.Remove(dir)
-	return nil
-}
-
-// RemoveOtherLayouts unpins maps of another Layout in a directory: of a version before, or
-// of a later one that was taken back. Programs that are still attached keep theirs.
-func RemoveOtherLayouts(dir string) error {
-	all, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("look for maps of another layout: %w", err)
-	}
-	for _, e := range all {
-		if !strings.HasPrefix(e.Name(), "maps-") || e.Name() == mapsDir {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-			return fmt.Errorf("unpin maps of another layout: %w", err)
-		}
-	}
-	return nil
-}
-
-// loadOver puts a collection into the kernel. Maps that are pinned in a directory, unless its
-// name is empty, are taken over if they fit: it returns their names.
-func loadOver(spec *ebpf.CollectionSpec, dir, what string) (*ebpf.Collection, map[string]bool, error) {
-	replaced := map[string]*ebpf.Map{}
-	defer func() {
-		for _, m := range replaced {
-			m.Close()
-		}
-	}()
-	if dir != "" {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, nil, &LoadError{"make a directory for maps", err}
-		}
-		if err := pinnedMaps(dir, spec, replaced); err != nil {
-			return nil, nil, err
-		}
-	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replaced})
-	if err != nil {
-		return nil, nil, &LoadError{"load " + what, err}
-	}
-	tookOver := map[string]bool{}
-	for name := range replaced {
-		tookOver[name] = true
-	}
-	return c, tookOver, nil
-}
-
-// pin pins the maps that were not taken over in a directory, unless its name is empty.
-func pin(c *ebpf.Collection, dir string, tookOver map[string]bool) error {
-	for name, m := range c.Maps {
-		if dir == "" || tookOver[name] {
-			continue
-		}
-		if err := m.Pin(filepath.Join(dir, name)); err != nil {
-			return &LoadError{"pin map " + name, err}
-		}
-	}
-	return nil
-}
-
-// pinnedMaps opens what maps of spec are pinned in dir. One that does not fit is
-// unpinned: a map of its name is made anew.
-func pinnedMaps(dir string, spec *ebpf.CollectionSpec, into map[string]*ebpf.Map) error {
-	for name, mapSpec := range spec.Maps {
-		path := filepath.Join(dir, name)
-		m, err := ebpf.LoadPinnedMap(path, nil)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if errors.Is(err, os.ErrPermission) {
-			return &LoadError{"open the map " + path, err}
-		}
-		if err == nil && mapSpec.Compatible(m) == nil {
-			into[name] = m
-			continue
-		}
-		if err == nil {
-			m.Close()
-		}
-		if err := os.Remove(path); err != nil {
-			return &LoadError{"unpin a map that does not fit, " + path, err}
-		}
-	}
-	return nil
 }
 
 // seed starts the identifications of fragments anywhere: nobody is to foresee

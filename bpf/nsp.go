@@ -3,8 +3,6 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/cilium/ebpf"
 )
@@ -71,19 +69,6 @@ type NSP struct {
 	collection *ebpf.Collection
 }
 
-// nspDir is where maps are pinned, below the directory that LoadNSP is given.
-func nspDir(dir, datapath string) string { return filepath.Join(dir, mapsDir, "nsp-"+datapath) }
-
-// RemoveNSP unpins the maps of LoadNSP in a directory, those for one datapath.
-func RemoveNSP(dir, datapath string) error {
-	if err := os.RemoveAll(nspDir(dir, datapath)); err != nil {
-		return fmt.Errorf("unpin maps: %w", err)
-	}
-	// Others may be beside them.
-	_ = os.Remove(filepath.Join(dir, mapsDir))
-	return nil
-}
-
 // LoadNSP puts the programs into the kernel. With a directory, which has to be on a bpffs,
 // maps are pinned under it and used again, as by Load, apart for each datapath; what is
 // attached keeps the programs.
@@ -92,10 +77,7 @@ func LoadNSP(dir, datapath string) (*NSP, error) {
 	if err != nil {
 		return nil, &LoadError{"read the programs", err}
 	}
-	if dir != "" {
-		dir = nspDir(dir, datapath)
-	}
-	return loadNSPSpec(spec, dir)
+	return loadNSPSpec(spec, pinned(dir, PartNSP(datapath)))
 }
 
 func loadNSPSpec(spec *ebpf.CollectionSpec, dir string) (*NSP, error) {
@@ -128,9 +110,8 @@ func (n *NSP) Put(device uint32, s *Service) error {
 	if err != nil {
 		return fmt.Errorf("count processors: %w", err)
 	}
-	err = write(func() error { return n.refused.Update(&device, make([]Refusals, cpus), ebpf.UpdateNoExist) })
-	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return writeError(n.refused, err)
+	if err := create(n.refused, &device, make([]Refusals, cpus)); err != nil {
+		return err
 	}
 	for kind := range uint32(kinds) {
 		for _, way := range []Way{Into, Out} {
@@ -166,10 +147,7 @@ func (n *NSP) know(device uint32, on bool) error {
 		return fmt.Errorf("make a table of stations: %w", err)
 	}
 	defer table.Close()
-	if err := write(func() error { return n.stations.Put(&device, table) }); err != nil {
-		return writeError(n.stations, err)
-	}
-	return nil
+	return update(n.stations, &device, table, ebpf.UpdateAny)
 }
 
 // limit has a limit's state be there or not.
@@ -193,17 +171,7 @@ func (n *NSP) Delete(device uint32) error {
 
 // Devices are those that something is kept for.
 func (n *NSP) Devices() ([]uint32, error) {
-	var devices []uint32
-	var device uint32
-	var perCPU []Refusals
-	it := n.refused.Iterate()
-	for it.Next(&device, &perCPU) {
-		devices = append(devices, device)
-	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("list map %s: %w", n.refused, err)
-	}
-	return devices, nil
+	return Table[uint32, []Refusals]{n.refused}.Keys()
 }
 
 // Refused are how many frames of a device were dropped, by reason, both ways together.

@@ -1,10 +1,7 @@
 package bpf
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/cilium/ebpf"
 )
@@ -30,24 +27,6 @@ type Pacing struct {
 	collection *ebpf.Collection
 }
 
-// pacingDir is where maps are pinned, below the directory that LoadPacing is given.
-var pacingDir = filepath.Join(mapsDir, "pacing")
-
-// RemovePacing unpins the maps of LoadPacing in a directory.
-func RemovePacing(dir string) error {
-	if _, err := os.Stat(filepath.Join(dir, pacingDir)); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err := os.RemoveAll(filepath.Join(dir, pacingDir)); err != nil {
-		return fmt.Errorf("unpin maps: %w", err)
-	}
-	// Others may be beside them.
-	if os.Remove(filepath.Join(dir, mapsDir)) == nil && os.Remove(dir) == nil {
-		_ = os.Remove(filepath.Dir(dir))
-	}
-	return nil
-}
-
 // LoadPacing puts the program into the kernel. With a directory, which has to be on a bpffs,
 // maps are pinned under it and used again, as by Load: clocks go on, and packets that wait
 // in fq with the times of a process before leave before those that come. Without, what is
@@ -57,9 +36,7 @@ func LoadPacing(dir string) (*Pacing, error) {
 	if err != nil {
 		return nil, &LoadError{"read the programs", err}
 	}
-	if dir != "" {
-		dir = filepath.Join(dir, pacingDir)
-	}
+	dir = pinned(dir, PartPacing)
 	p := new(Pacing)
 	var tookOver map[string]bool
 	if p.collection, tookOver, err = loadOver(spec, dir, "the pacing of classes"); err != nil {

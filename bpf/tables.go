@@ -182,38 +182,44 @@ type Table[K comparable, V any] struct{ m *ebpf.Map }
 
 // Put sets the value of a key.
 func (t Table[K, V]) Put(key K, value *V) error {
-	if err := write(func() error { return t.m.Put(&key, value) }); err != nil {
-		return writeError(t.m, err)
-	}
-	return nil
+	return update(t.m, &key, value, ebpf.UpdateAny)
 }
 
-// write updates a map, again where the kernel had no memory at hand: it gets some meanwhile.
-func write(update func() error) error {
-	const tries = 100
-	for try := 1; ; try++ {
-		err := update()
-		if !errors.Is(err, unix.ENOMEM) || try == tries {
-			return err
-		}
-		time.Sleep(time.Millisecond)
-	}
+// Create sets the value of a key that has none yet.
+func (t Table[K, V]) Create(key K, value *V) error {
+	return create(t.m, &key, value)
 }
 
 // ErrFull: a map has as many entries as it can.
 var ErrFull = errors.New("full")
 
-func writeError(m *ebpf.Map, err error) error {
-	if errors.Is(err, unix.E2BIG) {
-		return fmt.Errorf("write map %s: %w: it has %d entries: %w", m, ErrFull, m.MaxEntries(), err)
-	}
-	return fmt.Errorf("write map %s: %w", m, err)
+// updated is a map, for tests without one.
+type updated interface {
+	Update(key, value any, flags ebpf.MapUpdateFlags) error
+	MaxEntries() uint32
 }
 
-// Create sets the value of a key that has none yet.
-func (t Table[K, V]) Create(key K, value *V) error {
-	if err := t.m.Update(&key, value, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return writeError(t.m, err)
+// create is update of a key that may have a value, which stays.
+func create(m updated, key, value any) error {
+	if err := update(m, key, value, ebpf.UpdateNoExist); !errors.Is(err, ebpf.ErrKeyExist) {
+		return err
+	}
+	return nil
+}
+
+// update sets the value of a key, again where the kernel had no memory at hand: it gets some meanwhile.
+func update(m updated, key, value any, flags ebpf.MapUpdateFlags) error {
+	const tries = 100
+	err := m.Update(key, value, flags)
+	for try := 1; errors.Is(err, unix.ENOMEM) && try < tries; try++ {
+		time.Sleep(time.Millisecond)
+		err = m.Update(key, value, flags)
+	}
+	switch {
+	case errors.Is(err, unix.E2BIG):
+		return fmt.Errorf("write map %v: %w: it has %d entries: %w", m, ErrFull, m.MaxEntries(), err)
+	case err != nil:
+		return fmt.Errorf("write map %v: %w", m, err)
 	}
 	return nil
 }
@@ -258,11 +264,7 @@ func (t CounterTable) Create(session uint32) error {
 	if err != nil {
 		return fmt.Errorf("count processors: %w", err)
 	}
-	err = write(func() error { return t.m.Update(&session, make([]Counters, cpus), ebpf.UpdateNoExist) })
-	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return writeError(t.m, err)
-	}
-	return nil
+	return create(t.m, &session, make([]Counters, cpus))
 }
 
 // Delete forgets a session's counters.
@@ -272,17 +274,7 @@ func (t CounterTable) Delete(session uint32) error {
 
 // Keys are the sessions that have counters.
 func (t CounterTable) Keys() ([]uint32, error) {
-	var keys []uint32
-	var key uint32
-	var values []Counters
-	it := t.m.Iterate()
-	for it.Next(&key, &values) {
-		keys = append(keys, key)
-	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("list map %s: %w", t.m, err)
-	}
-	return keys, nil
+	return Table[uint32, []Counters](t).Keys()
 }
 
 // Sum is a session's counters over all CPUs; of an unknown session, 0.

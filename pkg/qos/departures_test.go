@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -132,7 +133,7 @@ func TestDeparturesLimits(t *testing.T) {
 }
 
 // Clocks go on with the next process: what comes leaves behind what waits. In the end nothing
-// is pinned.
+// is pinned, nor what a process with another layout of maps has pinned.
 func TestDeparturesGoOn(t *testing.T) {
 	h := newHeldHost(t)
 	bpffs := t.TempDir()
@@ -142,9 +143,25 @@ func TestDeparturesGoOn(t *testing.T) {
 	h.open()
 	h.must(h.set(h.paced(slow)))
 	fill(h, qos.Handle(3))
+	pinned, err := filepath.Glob(filepath.Join(h.bpfDir, "*", "maps-*", "pacing", "clocks"))
+	if err != nil || len(pinned) != 1 {
+		t.Fatalf("pinned are %q (%v)", pinned, err)
+	}
+	other := filepath.Join(filepath.Dir(pinned[0]), "../../maps-1/pacing")
+	h.must(os.MkdirAll(other, 0o700))
+	clocks, err := ebpf.LoadPinnedMap(pinned[0], nil)
+	h.must(err)
+	defer clocks.Close()
+	again, err := clocks.Clone()
+	h.must(err)
+	defer again.Close()
+	h.must(again.Pin(filepath.Join(other, "clocks")))
 	before := time.Now()
 	h.open()
 	h.must(h.set(h.paced(slow)))
+	if _, err := os.Stat(filepath.Dir(other)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("maps of another layout are left: %v", err)
+	}
 	fill(h, qos.Handle(3))
 	c := h.count(3)
 	if c.Frames != 2*frames {

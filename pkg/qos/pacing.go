@@ -88,6 +88,9 @@ func (m *Manager) pace(l netlink.Link, root netlink.Qdisc, i *Interface) error {
 			return &OpError{"shape " + l.Attrs().Name + " by departure times", err}
 		}
 		m.pacing, m.inherited = p, true
+		if err := bpf.RemoveOtherLayouts(m.pins, bpf.PartPacing); err != nil {
+			return &OpError{"shape " + l.Attrs().Name + " by departure times", err}
+		}
 	}
 	index := l.Attrs().Index
 	want := make(map[uint16]bpf.Pace)
@@ -228,9 +231,7 @@ func (m *Manager) unpaceOthers(wanted map[int]bool, any bool) error {
 	if any || len(m.paced) > 0 {
 		return errors.Join(errs...)
 	}
-	if m.pins != "" {
-		errs = append(errs, bpf.RemovePacing(m.pins))
-	}
+	errs = append(errs, bpf.RemovePins(m.pins, bpf.PartPacing))
 	if m.pacing != nil {
 		errs = append(errs, m.pacing.Close())
 		m.pacing, m.inherited = nil, false

@@ -12,8 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -223,45 +221,57 @@ func (d *Datapath) Close() error { return errors.Join(d.Datapath.Close(), d.clos
 
 // Cleanup is the datapath's, and removes pins; the programs go with the devices.
 func (d *Datapath) Cleanup() error {
-	return errors.Join(d.Datapath.Cleanup(), d.removePins(), d.close())
+	return errors.Join(d.Datapath.Cleanup(), bpf.RemovePins(d.pins, d.part()), d.close())
 }
 
-func (d *Datapath) removePins() error {
-	if d.pins == "" {
-		return nil
-	}
-	if err := bpf.RemoveNSP(d.pins, string(d.Kind())); err != nil {
+// part is whose maps ours are: each datapath's are apart.
+func (d *Datapath) part() bpf.Part { return bpf.PartNSP(string(d.Kind())) }
+
+// Prune is the datapath's, and then forgets devices that have no service.
+func (d *Datapath) Prune() error {
+	if err := d.Datapath.Prune(); err != nil {
 		return err
 	}
-	// Where that leaves the directory of the options empty, it goes, too.
-	if os.Remove(d.pins) == nil {
-		_ = os.Remove(filepath.Dir(d.pins))
-	}
-	return nil
-}
-
-// Prune is the datapath's, and forgets devices that are not there any more.
-func (d *Datapath) Prune() error {
-	return errors.Join(d.Datapath.Prune(), d.prune())
+	return errors.Join(d.prune(), bpf.RemoveOtherLayouts(d.pins, d.part()))
 }
 
 func (d *Datapath) prune() error {
-	if d.pins == "" {
-		return nil
+	served, err := d.served()
+	if err != nil {
+		return err
 	}
 	devices, err := d.programs.Devices()
 	if err != nil {
 		return err
 	}
-	errs := []error{bpf.RemoveOtherLayouts(d.pins)}
+	var errs []error
 	for _, device := range devices {
-		_, err := d.nl.LinkByIndex(int(device))
-		if errors.As(err, new(netlink.LinkNotFoundError)) {
-			err = d.programs.Delete(device)
+		if !served[device] {
+			errs = append(errs, d.programs.Delete(device))
 		}
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// served are the devices that have a service, or are to have one: what could not be done yet may
+// go on as an earlier process left it.
+func (d *Datapath) served() (map[uint32]bool, error) {
+	served := map[uint32]bool{}
+	for _, w := range d.wires {
+		if w.Service == (pseudowire.Service{}) && w.service == (pseudowire.Service{}) {
+			continue
+		}
+		served[w.device] = true
+		link, err := d.nl.LinkByName(w.Device)
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find the device %s: %w", w.Device, err)
+		}
+		served[uint32(link.Attrs().Index)] = true
+	}
+	return served, nil
 }
 
 func (d *Datapath) close() error {
@@ -289,21 +299,22 @@ func (d *Datapath) apply(w *wire) error {
 			return err
 		}
 	}
+	fresh := device != w.device || w.service == none
 	switch {
 	case w.Service != none:
-		if device != w.device || w.service == none {
+		if fresh {
 			if err := d.begin(device, link); err != nil {
 				return err
 			}
 		}
 		value := valueOf(&w.Service)
 		if err := d.programs.Put(device, &value); err != nil {
-			if device != w.device || w.service == none {
+			if fresh {
 				err = errors.Join(err, d.programs.Delete(device))
 			}
 			return err
 		}
-		if device != w.device || w.service == none {
+		if fresh {
 			// Those of an earlier process give way.
 			err = d.attach(link)
 		}

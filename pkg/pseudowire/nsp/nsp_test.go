@@ -22,6 +22,8 @@ import (
 type bare struct {
 	pseudowire.Datapath
 	kind pseudowire.Kind
+	// stuck is the error of Prune.
+	stuck error
 }
 
 func (bare) Abilities() pseudowire.Abilities           { return pseudowire.Abilities{} }
@@ -31,7 +33,7 @@ func (bare) RemovePseudowires(...string) error         { return nil }
 func (bare) SetSession(pseudowire.Session) error       { return nil }
 func (bare) RemoveSession(uint32) error                { return nil }
 func (bare) Close() error                              { return nil }
-func (bare) Prune() error                              { return nil }
+func (b bare) Prune() error                            { return b.stuck }
 func (bare) Cleanup() error                            { return nil }
 func (bare) Counters() (map[uint32]pseudowire.Counters, error) {
 	return map[uint32]pseudowire.Counters{7: {TransmittedFrames: 1}, 8: {}}, nil
@@ -349,6 +351,97 @@ func TestStationsStayKnown(t *testing.T) {
 	}
 }
 
+// kept are the devices that something is kept for.
+func (b *bench) kept() []uint32 {
+	b.t.Helper()
+	devices, err := b.d.programs.Devices()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return devices
+}
+
+// A service that went, or came with another device, while there was no process leaves nothing
+// behind; what a pseudowire with a service has stays, though its device cannot be served now.
+func TestServicesGoWithoutProcess(t *testing.T) {
+	b := newBench(t)
+	limited := pseudowire.Service{Limits: pseudowire.Limits{UnknownUnicast: 1}}
+	two := func(s pseudowire.Service) {
+		b.do(func() error {
+			return b.d.SetPseudowire(pseudowire.Pseudowire{Name: "two", Device: "pw-two", Service: s})
+		})
+	}
+	b.set(limited)
+	b.second()
+	two(limited)
+	if n := len(b.kept()); n != 2 {
+		t.Fatalf("something is kept for %d devices, want 2", n)
+	}
+	b.open()
+	b.set(pseudowire.Service{})
+	two(limited)
+	b.do(b.d.Prune)
+	if got, want := b.kept(), []uint32{uint32(b.ns.Link("pw-two").Index)}; !slices.Equal(got, want) {
+		t.Errorf("something is kept for the devices %v, want %v", got, want)
+	}
+	b.open()
+	b.d.wires["two"] = &wire{Pseudowire: pseudowire.Pseudowire{Name: "two", Device: "pw-two", Service: limited}}
+	b.do(b.d.Prune)
+	if n := len(b.kept()); n != 1 {
+		t.Errorf("a device that is to have a service lost what it had: %d devices are kept", n)
+	}
+	b.open()
+	b.do(b.d.Prune)
+	if got := b.kept(); len(got) != 0 {
+		t.Errorf("something is kept for the devices %v where no pseudowire is set", got)
+	}
+}
+
+// Maps of another layout go once the datapath is pruned, and only those of this datapath's
+// services.
+func TestOtherLayoutsGo(t *testing.T) {
+	b := newBench(t)
+	b.set(pseudowire.Service{Limits: pseudowire.Limits{UnknownUnicast: 1}})
+	other := filepath.Join(b.d.pins, "maps-1")
+	of := func(part string) string { return filepath.Join(other, part, "services") }
+	parts := []string{"nsp-ebpf", "nsp-kernel", "pacing", ""}
+	for _, part := range parts {
+		if err := os.MkdirAll(filepath.Dir(of(part)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		// What is pinned there matters not.
+		pin, err := b.d.programs.Into.Clone()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pin.Close()
+		if err := pin.Pin(of(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() (all []string) {
+		for _, part := range parts {
+			if _, err := os.Stat(of(part)); err == nil {
+				all = append(all, part)
+			}
+		}
+		return all
+	}
+	stuck := errors.New("stuck")
+	b.d.Above.Datapath = bare{kind: pseudowire.EBPF, stuck: stuck}
+	if err := b.ns.Do(b.d.Prune); !errors.Is(err, stuck) {
+		t.Errorf("prune: %v", err)
+	}
+	if got := left(); !slices.Equal(got, parts) {
+		t.Errorf("before the datapath is pruned there are %q of %q", got, parts)
+	}
+	b.d.Above.Datapath = bare{kind: pseudowire.EBPF}
+	b.do(b.d.Prune)
+	if got := left(); !slices.Equal(got, parts[1:]) {
+		t.Errorf("pinned are %q, want %q", got, parts[1:])
+	}
+}
+
 // What maps have is of use for as long as the device and its programs are there.
 func TestStaleState(t *testing.T) {
 	b := newBench(t)
@@ -361,14 +454,7 @@ func TestStaleState(t *testing.T) {
 	all := stations(0, 100)
 	speak(t, b.far, all)
 	b.known(stations(200, 100))
-	kept := func() []uint32 {
-		devices, err := b.d.programs.Devices()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return devices
-	}
-	if n := len(kept()); n != 2 {
+	if n := len(b.kept()); n != 2 {
 		t.Errorf("something is kept for %d devices, want 2", n)
 	}
 	two, err := b.ns.Netlink().LinkByName("pw-two")
@@ -388,7 +474,7 @@ func TestStaleState(t *testing.T) {
 	b.open()
 	b.set(limited)
 	b.do(b.d.Prune)
-	if got := kept(); !slices.Equal(got, []uint32{uint32(one.Attrs().Index)}) {
+	if got := b.kept(); !slices.Equal(got, []uint32{uint32(one.Attrs().Index)}) {
 		t.Errorf("something is kept for the devices %v, want %d", got, one.Attrs().Index)
 	}
 	if drops := b.drops(); len(drops) != 0 {

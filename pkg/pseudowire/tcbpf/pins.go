@@ -3,7 +3,6 @@ package tcbpf
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/pwd-project/pwd/bpf"
 )
@@ -17,14 +16,5 @@ func (d *Datapath) removePins() error {
 	if err := os.RemoveAll(d.pinned()); err != nil {
 		return fmt.Errorf("remove pinned attachments: %w", err)
 	}
-	if err := bpf.RemoveMaps(d.pins); err != nil {
-		return err
-	}
-	for _, dir := range []string{d.pins, filepath.Dir(d.pins)} {
-		if err := os.Remove(dir); err != nil {
-			d.log.Debug("a directory for pins stays", "err", err) // a mount, or not empty
-			break
-		}
-	}
-	return nil
+	return bpf.RemovePins(d.pins, bpf.PartDatapath)
 }

@@ -135,10 +135,7 @@ func (d *Datapath) prune() error {
 	if err := d.pruneAttachments(); err != nil {
 		return err
 	}
-	if d.pins == "" {
-		return nil
-	}
-	return bpf.RemoveOtherLayouts(d.pins)
+	return bpf.RemoveOtherLayouts(d.pins, bpf.PartDatapath)
 }
 
 // pruneLinks removes devices of pseudowires that are not known.
