@@ -302,13 +302,7 @@ func TestDrift(t *testing.T) {
 	b.do(b.d.Refresh)
 	w := b.d.wires["x"]
 	for _, device := range []string{"pwo-x", w.below("gold").Device} {
-		l, err := b.ns.Netlink().LinkByName(device)
-		b.must(err)
-		filters, err := b.ns.Netlink().FilterList(l, netlink.HANDLE_MIN_INGRESS)
-		b.must(err)
-		for _, f := range filters {
-			b.must(b.ns.Netlink().FilterDel(f))
-		}
+		b.detach(device)
 	}
 	b.do(b.d.Refresh)
 	b.passes(1)
@@ -338,6 +332,36 @@ func TestDrift(t *testing.T) {
 	b.pseudowire(true)
 	b.do(b.d.Prune)
 	b.carrier(false)
+}
+
+// detach takes what is attached off a device.
+func (b *bench) detach(device string) {
+	b.t.Helper()
+	l, err := b.ns.Netlink().LinkByName(device)
+	b.must(err)
+	filters, err := b.ns.Netlink().FilterList(l, netlink.HANDLE_MIN_INGRESS)
+	b.must(err)
+	for _, f := range filters {
+		b.must(b.ns.Netlink().FilterDel(f))
+	}
+}
+
+// That the program was put back is told where it was: not while nothing carries.
+func TestDriftWithoutCarrier(t *testing.T) {
+	b := newBench(t)
+	b.pseudowire(true)
+	b.attach()
+	b.session(1, "gold", true)
+	b.do(b.d.Prune)
+	b.session(1, "gold", false)
+	b.carrier(false)
+	b.detach("pwo-x")
+	b.do(b.d.Refresh)
+	if r := b.d.Repairs(); len(r) != 0 {
+		t.Errorf("repairs %+v", r)
+	}
+	b.session(1, "gold", true)
+	b.passes(1)
 }
 
 // While frames go from one session to the other, and back, none is lost or doubled.

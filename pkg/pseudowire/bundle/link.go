@@ -117,7 +117,9 @@ func (d *Datapath) keep(w *wire) error {
 	if w.attached && !d.redirects(outer) {
 		w.attached = false
 		err := d.steer(w)
-		d.strays.Add("pseudowire "+w.Name, "the program "+spreads+" was detached from "+outer.Attrs().Name, "attached again", err)
+		if w.attached || err != nil { // where nothing carries, it comes back with what does
+			d.strays.Add("pseudowire "+w.Name, "the program "+spreads+" was detached from "+outer.Attrs().Name, "attached again", err)
+		}
 		return err
 	}
 	if w.carries() && outer.Attrs().RawFlags&unix.IFF_UP == 0 {
