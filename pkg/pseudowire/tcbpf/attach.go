@@ -21,10 +21,6 @@ const (
 	// At the egress of a device native service processing (package nsp) and the suppression of
 	// address resolution (package suppress) come first: nothing comes behind.
 	enterPriority = 0x7070
-
-	clsactMajor  = 0xffff
-	ingressMinor = 0xfff2
-	egressMinor  = 0xfff3
 )
 
 // hook is a program and the name of its attachments.
@@ -36,19 +32,12 @@ type hook struct {
 	others bool
 }
 
-// minor is the hook's handle in the clsact qdisc.
-func (h hook) minor() uint16 {
+// filter is the hook's place where it is one.
+func (h hook) filter() tcfilter.Filter {
 	if h.egress {
-		return egressMinor
+		return tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: enterPriority, Name: h.name}
 	}
-	return ingressMinor
-}
-
-func (h hook) priority() uint16 {
-	if h.egress {
-		return enterPriority
-	}
-	return filterPriority
+	return tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: filterPriority, Name: h.name}
 }
 
 func (d *Datapath) encapHook() hook { return hook{name: "pwd_encap", program: d.objs.Encap} }
@@ -244,22 +233,7 @@ func (d *Datapath) attachFilter(index int, h hook) error {
 	} else if handle, err = tcfilter.Claim(d.nl, index); err != nil {
 		return err
 	}
-	filter := &netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: index,
-			Parent:    netlink.MakeHandle(clsactMajor, h.minor()),
-			Handle:    handle,
-			Protocol:  unix.ETH_P_ALL,
-			Priority:  h.priority(),
-		},
-		Fd:           h.program.FD(),
-		Name:         h.name,
-		DirectAction: true,
-	}
-	if err := d.nl.FilterReplace(filter); err != nil {
-		return fmt.Errorf("attach %s to link %d: %w", h.name, index, err)
-	}
-	return nil
+	return tcfilter.Put(d.nl, index, h.filter(), h.program, handle)
 }
 
 // detachFilter removes our filter, and the qdisc with it if we made it and
@@ -279,7 +253,8 @@ func (d *Datapath) detachFilter(index int) error {
 
 // ownFilters are our filters at a link, at the same side as a hook.
 func (d *Datapath) ownFilters(index int, at hook) ([]*netlink.BpfFilter, error) {
-	filters, err := d.nl.FilterList(linkOf(index), netlink.MakeHandle(clsactMajor, at.minor()))
+	place := at.filter()
+	filters, err := d.nl.FilterList(linkOf(index), place.Parent)
 	if err != nil {
 		if gone(err) {
 			return nil, nil
@@ -288,7 +263,7 @@ func (d *Datapath) ownFilters(index int, at hook) ([]*netlink.BpfFilter, error) 
 	}
 	var own []*netlink.BpfFilter
 	for _, f := range filters {
-		if b, ok := f.(*netlink.BpfFilter); ok && b.Priority == at.priority() && ownHook(b.Name) {
+		if b, ok := f.(*netlink.BpfFilter); ok && b.Priority == place.Priority && ownHook(b.Name) {
 			own = append(own, b)
 		}
 	}

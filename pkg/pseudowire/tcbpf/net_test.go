@@ -124,7 +124,7 @@ func setUp(name string) error {
 func clsact(index int) *netlink.Clsact {
 	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: index,
-		Handle:    netlink.MakeHandle(clsactMajor, 0),
+		Handle:    netlink.MakeHandle(0xffff, 0),
 		Parent:    netlink.HANDLE_CLSACT,
 	}}
 }

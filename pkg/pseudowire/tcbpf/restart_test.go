@@ -310,7 +310,7 @@ func state(t testing.TB, s *site) string {
 					lines = append(lines, "clsact "+a.Name)
 				}
 			}
-			filters, err := netlink.FilterList(l, netlink.MakeHandle(clsactMajor, ingressMinor))
+			filters, err := netlink.FilterList(l, netlink.HANDLE_MIN_INGRESS)
 			if err == nil {
 				for _, f := range filters {
 					lines = append(lines, fmt.Sprintf("filter %s %v", a.Name, f.Attrs().Handle))

@@ -13,28 +13,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The handles of filters: there is one of a priority. It says whether the clsact qdisc is ours, who
-// made it: all of our filters at a device say the same.
+// A filter of ours has one of two handles, by which the next process knows whether we have made
+// the clsact qdisc. All of ours at a device have the same.
 const (
-	handleForeign = 1
-	handleOwn     = 2
+	handleForeign = 1 // it was there
+	handleOwn     = 2 // it came with ours
 )
 
+// namePrefix is that of the names of all our filters.
+const namePrefix = "pwd_"
+
 // Filter is a program's place: Parent is netlink.HANDLE_MIN_INGRESS or HANDLE_MIN_EGRESS,
-// and filters of a lower Priority come first.
+// and filters of a lower Priority come first. Name begins with pwd_: by it and by Priority ours
+// are told from others'.
 type Filter struct {
 	Parent   uint32
 	Priority uint16
 	Name     string
 }
 
-// Attach puts a program there, in the place of the one that is, without a moment in which
+// Attach puts a program there, in the place of the one of ours that is, without a moment in which
 // there is none. It adds the clsact qdisc, which stops a device that is up for a moment.
 func Attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program) error {
 	if _, err := addClsact(nl, link); err != nil {
 		return err
 	}
-	return attach(nl, link, f, program, handleForeign)
+	return Put(nl, link, f, program, handleForeign)
 }
 
 // AttachToOthers is Attach to a device that is not ours. DetachFromOthers takes the clsact
@@ -45,16 +49,10 @@ func AttachToOthers(nl *netlink.Handle, link netlink.Link, f Filter, program *eb
 	if err != nil {
 		return brought, err
 	}
-	own, err := list(nl, link, f)
-	if err != nil {
-		return brought, err
-	}
-	if len(own) > 0 {
-		with = own[0].Attrs().Handle
-	} else if brought {
+	if brought {
 		with = handleOwn
 	}
-	return with == handleOwn, attach(nl, link.Attrs().Index, f, program, with)
+	return with == handleOwn, Put(nl, link.Attrs().Index, f, program, with)
 }
 
 // DetachFromOthers ends AttachToOthers.
@@ -85,7 +83,7 @@ func Claim(nl *netlink.Handle, link int) (handle uint32, err error) {
 			return 0, fmt.Errorf("list the filters of link %d: %w", link, err)
 		}
 		for _, x := range filters {
-			if b, ok := x.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, "pwd_") && b.Handle == handleOwn {
+			if b, ok := x.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, namePrefix) && b.Handle == handleOwn {
 				return handleOwn, nil
 			}
 		}
@@ -132,7 +130,8 @@ func addClsact(nl *netlink.Handle, link int) (made bool, err error) {
 	return true, nil
 }
 
-func attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program, handle uint32) error {
+// Put puts a program there under a handle from Claim, or the one that the filter in its place has.
+func Put(nl *netlink.Handle, link int, f Filter, program *ebpf.Program, handle uint32) error {
 	filter := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: link, Parent: f.Parent, Handle: handle, Protocol: unix.ETH_P_ALL, Priority: f.Priority},
 		Fd:          program.FD(), Name: f.Name, DirectAction: true,
@@ -143,13 +142,13 @@ func attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program, handl
 	return nil
 }
 
-// Attached says whether something is there.
+// Attached says whether one of ours is there.
 func Attached(nl *netlink.Handle, link netlink.Link, f Filter) (bool, error) {
 	own, err := list(nl, link, f)
 	return len(own) > 0, err
 }
 
-// Detach takes away what is there.
+// Detach takes away the one of ours that is there.
 func Detach(nl *netlink.Handle, link netlink.Link, f Filter) error {
 	own, err := list(nl, link, f)
 	if err != nil {
@@ -173,6 +172,6 @@ func list(nl *netlink.Handle, link netlink.Link, f Filter) ([]netlink.Filter, er
 	}
 	return slices.DeleteFunc(filters, func(x netlink.Filter) bool {
 		b, ok := x.(*netlink.BpfFilter)
-		return !ok || b.Priority != f.Priority
+		return !ok || b.Priority != f.Priority || !strings.HasPrefix(b.Name, namePrefix)
 	}), nil
 }

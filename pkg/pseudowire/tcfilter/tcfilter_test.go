@@ -1,0 +1,63 @@
+package tcfilter
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+
+	"github.com/pwd-project/pwd/internal/netlab"
+)
+
+// A filter of somebody else's at the priority of ours is not ours: it is neither there for us,
+// nor detached.
+func TestOthersAtOurPriority(t *testing.T) {
+	lab := netlab.New(t)
+	ns := lab.Namespace("one")
+	device, _ := lab.Veth(ns, "wan", lab.Namespace("two"), "far")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	must(err)
+	defer program.Close()
+	nl, link := ns.Netlink(), numbered(device.Index)
+	ours := Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: 0x7066, Name: "pwd_x"}
+	theirs := ours
+	theirs.Name = "count"
+	there := func() (names []string) {
+		t.Helper()
+		all, err := nl.FilterList(link, ours.Parent)
+		must(err)
+		for _, f := range all {
+			names = append(names, f.(*netlink.BpfFilter).Name)
+		}
+		return names
+	}
+
+	_, err = addClsact(nl, device.Index)
+	must(err)
+	const number = 9
+	must(Put(nl, device.Index, theirs, program, number))
+	if is, err := Attached(nl, link, ours); is || err != nil {
+		t.Errorf("it is ours: %v (%v)", is, err)
+	}
+	brought, err := AttachToOthers(nl, link, ours, program, false)
+	if must(err); brought {
+		t.Error("the clsact qdisc is told to be ours")
+	}
+	if is, err := Attached(nl, link, ours); !is || err != nil {
+		t.Errorf("ours is there: %v (%v)", is, err)
+	}
+	must(DetachFromOthers(nl, link, ours))
+	if names := there(); len(names) != 1 || names[0] != theirs.Name {
+		t.Errorf("there are the filters %q, want %s", names, theirs.Name)
+	}
+}
