@@ -3,6 +3,7 @@ package hold
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/internal/systemd"
 )
 
 // run starts a holder that ends with the function returned, or with the test.
@@ -348,6 +351,78 @@ func TestTakeLosesADescriptor(t *testing.T) {
 	}
 }
 
+// What is not kept is told until it is kept after all, or is not to be: what becomes of others
+// says nothing of it.
+func TestWhatIsNotKeptIsTold(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	run(t, dir)
+	k := keeper(t, dir)
+	awaitHolder(t, k)
+	fd := int(file(t, "").Fd())
+	long := strings.Repeat("a", longest+1)
+	told := func(names ...string) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("of %q it is told", names), func() bool {
+			k.Keep("another", fd) // has an answer behind those before
+			_ = taken(t, k)
+			_, err := k.Fault()
+			unkept, is := errors.AsType[*systemd.UnkeptError](err)
+			return is == (len(names) > 0) && (!is || unkept.Name == names[0] && unkept.Others == len(names)-1)
+		})
+	}
+	told()
+	k.Keep(long, fd)
+	told(long)
+	k.Keep("closed", -1)
+	told(long, "closed")
+	k.Forget(long)
+	told("closed")
+	k.Keep("closed", fd)
+	told()
+}
+
+// A descriptor that the service manager could not be sent is told of until it is stored, and stored
+// as soon as that takes anything again.
+func TestWhatIsNotStoredIsTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	t.Setenv("NOTIFY_SOCKET", path)
+	manager, err := systemd.FromEnv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := Open(Options{RunDir: filepath.Join(t.TempDir(), "run"), Manager: manager, Logger: slog.New(slog.DiscardHandler)})
+	t.Cleanup(k.Close)
+	fd := int(file(t, "").Fd())
+	k.Keep("a", fd) // nobody is there
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	k.Keep("b", fd)
+	told := func(want bool) {
+		t.Helper()
+		_, err := k.Fault()
+		if unkept, is := errors.AsType[*systemd.UnkeptError](err); is != want || is && unkept.Name != "a" || !is && err != nil {
+			t.Errorf("it is told: %v", err)
+		}
+	}
+	if told(true); k.Renewed() {
+		t.Error("a socket that was stored says that others may be")
+	}
+	if err := manager.Alive(); err != nil {
+		t.Fatal(err)
+	}
+	if told(true); !k.Renewed() || k.Renewed() {
+		t.Error("all is to be stored again, once")
+	}
+	k.Keep("a", fd)
+	told(false)
+	if err := manager.Alive(); err != nil || k.Renewed() {
+		t.Errorf("nothing is amiss: %v", err)
+	}
+}
+
 // Root cleans up after a daemon of another user, but gives sockets to no holder but its own.
 func TestHolderOfAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -390,6 +465,14 @@ func TestHolderOfAnotherUser(t *testing.T) {
 	cleaner := Open(Options{RunDir: dir, AnyUser: true, Logger: slog.New(slog.DiscardHandler)})
 	defer cleaner.Close()
 	awaitHolder(t, cleaner)
-	cleaner.Keep("a", int(file(t, "a").Fd()))
+	root := dial(t, Path(dir)) // which trusts root, whoever it is
+	for _, name := range []string{"a", "b"} {
+		if answer := ask(t, root, "keep "+name, int(file(t, name).Fd())); answer != "ok" {
+			t.Fatal(answer)
+		}
+	}
+	cleaner.Keep("root's", int(file(t, "root's").Fd()))
+	want(t, cleaner, map[string]string{"a": "a", "b": "b"})
+	cleaner.Forget("b")
 	want(t, cleaner, map[string]string{"a": "a"})
 }

@@ -1,6 +1,7 @@
 package hold
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net"
@@ -17,6 +18,8 @@ type Keeper struct {
 	manager *systemd.Notifier
 	passed  []systemd.Descriptor
 	holder  *link
+	// takesOnly says that nothing is to be kept.
+	takesOnly bool
 	// told is the holder's last failure that was told.
 	told string
 }
@@ -31,7 +34,7 @@ type Options struct {
 	// owns them until Take.
 	Passed []systemd.Descriptor
 	// AnyUser has a holder of another user trusted. Root wants that to clean up after a
-	// daemon of another user: it takes, and gives nothing away.
+	// daemon of another user: the Keeper takes and forgets, and keeps nothing.
 	AnyUser bool
 	// Logger is where failures go.
 	Logger *slog.Logger
@@ -43,7 +46,7 @@ func Open(o Options) *Keeper {
 	if o.AnyUser {
 		ours = func(*net.UnixConn) error { return nil }
 	}
-	return &Keeper{log: o.Logger, manager: o.Manager, passed: o.Passed, holder: newLink(Path(o.RunDir), ours)}
+	return &Keeper{log: o.Logger, manager: o.Manager, passed: o.Passed, holder: newLink(Path(o.RunDir), ours), takesOnly: o.AnyUser}
 }
 
 // Places says which there are: the service manager's store (for a restart), the holder
@@ -56,7 +59,7 @@ func (k *Keeper) Places() (store, holder bool) {
 // Fault is what keeps a place from keeping, nil if nothing does, and next what mends it. A
 // place that is not there is no fault.
 func (k *Keeper) Fault() (next string, err error) {
-	if err := k.manager.Stuck(); err != nil && k.manager.Stores() {
+	if err := cmp.Or(k.manager.Stuck(), k.manager.Unstored()); err != nil && k.manager.Stores() {
 		return "systemctl daemon-reexec; see its journal", &PlaceError{"the service manager's file descriptor store", err}
 	}
 	if _, err := k.holder.state(time.Now()); err != nil {
@@ -89,6 +92,9 @@ func (k *Keeper) Take(each func(name string, fd int)) {
 
 // Keep takes a duplicate of a descriptor.
 func (k *Keeper) Keep(name string, fd int) {
+	if k.takesOnly {
+		return
+	}
 	if k.manager.Stores() {
 		if err := k.manager.Store(name, fd); err != nil {
 			k.log.Warn("a socket is not in the file descriptor store: a restart interrupts what hangs on it", "name", name, "err", err)
@@ -108,10 +114,11 @@ func (k *Keeper) Forget(name string) {
 }
 
 // Renewed reports that there is a holder that was not there at the last look: it has
-// nothing of what was kept.
+// nothing of what was kept. Or that the service manager's store, which has not got all of it, may take it now.
 func (k *Keeper) Renewed() bool {
 	k.tell()
-	return k.holder.takeRenewed()
+	holder, manager := k.holder.takeRenewed(), k.manager.TakeRecovered()
+	return holder || manager
 }
 
 // Close gives up the connection to the holder, which keeps what it has.

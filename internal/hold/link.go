@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/internal/systemd"
 )
 
 const (
@@ -25,7 +27,8 @@ const (
 
 // request is one of a daemon to its holder.
 type request struct {
-	text string
+	// what is asked for; name is that of a descriptor to keep or to forget.
+	what, name string
 	// fd is the request's own descriptor, or -1.
 	fd int
 	// each takes the messages before the last; nil if there are to be none.
@@ -33,8 +36,13 @@ type request struct {
 	// done, if set, is closed once it is answered, or has no answer to wait for.
 	done chan struct{}
 	sent time.Time
-	// lost is what was lost of the answers.
-	lost error
+}
+
+func (r *request) text() string {
+	if r.name == "" {
+		return r.what
+	}
+	return r.what + " " + r.name
 }
 
 func (r *request) end() {
@@ -61,8 +69,10 @@ type link struct {
 	// nothing yet of what it is to keep.
 	ready, renewed bool
 	queue, asked   []*request
-	// failure is what went wrong last; nil once something went right.
+	// failure is what went wrong last with the holder; nil once something went right. unkept is of
+	// descriptors, each until it is kept after all, or not to be.
 	failure       error
+	unkept        systemd.Unkept
 	once          sync.Once
 	ended, tended chan struct{}
 }
@@ -119,7 +129,7 @@ func (l *link) dial() *net.UnixConn {
 		return nil
 	}
 	l.conn, l.ready = conn, false
-	l.queue = slices.Insert(l.queue, 0, &request{text: "hello", fd: -1})
+	l.queue = slices.Insert(l.queue, 0, &request{what: "hello", fd: -1})
 	l.pump()
 	return conn
 }
@@ -153,14 +163,14 @@ func (l *link) listen(conn *net.UnixConn) {
 	conn.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.conn, l.ready = nil, false
+	l.conn, l.ready, l.unkept = nil, false, nil
 	if !ended(err) {
 		l.failure = err
 	}
 	// It may live on without what it was not told to forget; what it is to keep it is given anew.
 	l.queue = append(l.asked, l.queue...)
 	l.asked = nil
-	l.drop(func(r *request) bool { return !strings.HasPrefix(r.text, "forget ") })
+	l.drop(func(r *request) bool { return r.what != "forget" })
 }
 
 // drop gives up requests that wait.
@@ -185,16 +195,25 @@ func (l *link) answered(text string, fds []int, lost error) error {
 	last := true
 	switch {
 	case lost == nil && text == "ok" && len(fds) == 0:
-		l.failure = r.lost
+		l.failure = nil
+		if r.name != "" {
+			l.unkept.Note(r.name, nil)
+		}
 	case lost == nil && strings.HasPrefix(text, "error ") && len(fds) == 0:
-		if r.text != "hello" { // which holders of earlier versions do not know
-			l.failure = &RefusedError{text[len("error "):]}
+		refused := &RefusedError{text[len("error "):]}
+		switch r.what {
+		case "hello": // which holders of earlier versions do not know
+		case "keep":
+			l.unkept.Note(r.name, refused)
+		default:
+			l.failure = refused
 		}
 	case r.each == nil:
 		closeAll(fds)
-		return fmt.Errorf("answer %.80q to %.80q is not understood", text, r.text)
+		return fmt.Errorf("answer %.80q to %.80q is not understood", text, r.text())
 	case lost != nil:
-		r.lost, last = lost, false
+		l.unkept.Note(text, lost) // it begins with the name
+		last = false
 	default:
 		r.each(text, fds)
 		last = false
@@ -222,7 +241,7 @@ func (l *link) pump() {
 		if r.fd >= 0 {
 			fds = []int{r.fd}
 		}
-		err := sendNow(l.conn, r.text, fds...)
+		err := sendNow(l.conn, r.text(), fds...)
 		if errors.Is(err, unix.EAGAIN) {
 			return // the next answer makes room
 		}
@@ -251,22 +270,22 @@ func (l *link) keep(name string, fd int) {
 	}
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		l.failure = fmt.Errorf("duplicate the descriptor %s: %w", name, err)
+		l.unkept.Note(name, fmt.Errorf("duplicate the descriptor: %w", err))
 		return
 	}
-	l.put(name, &request{text: "keep " + name, fd: own})
+	l.put(&request{what: "keep", name: name, fd: own})
 }
 
 // forget has the holder close what it keeps under a name.
 func (l *link) forget(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.put(name, &request{text: "forget " + name, fd: -1})
+	l.put(&request{what: "forget", name: name, fd: -1})
 }
 
 // put adds a request that makes those void which wait for the same name.
-func (l *link) put(name string, r *request) {
-	l.drop(func(old *request) bool { return old.text == "keep "+name || old.text == "forget "+name })
+func (l *link) put(r *request) {
+	l.drop(func(old *request) bool { return old.name == r.name })
 	l.queue = append(l.queue, r)
 	l.pump()
 }
@@ -279,7 +298,7 @@ func (l *link) take(each func(name string, fd int)) {
 	}
 	var all []kept
 	over := false
-	r := &request{text: "take", fd: -1, done: make(chan struct{}), each: func(name string, fds []int) {
+	r := &request{what: "take", fd: -1, done: make(chan struct{}), each: func(name string, fds []int) {
 		if over || len(fds) != 1 {
 			closeAll(fds)
 			return
@@ -326,7 +345,10 @@ func (l *link) state(now time.Time) (works bool, failure error) {
 			return false, &SilentError{silent}
 		}
 	}
-	return l.ready, l.failure
+	if l.failure != nil {
+		return l.ready, l.failure
+	}
+	return l.ready, l.unkept.Err()
 }
 
 // takeRenewed reports, once, that there is a holder that has nothing.
@@ -343,7 +365,7 @@ func (l *link) close() { l.once.Do(l.finish) }
 
 func (l *link) finish() {
 	l.mu.Lock()
-	last := &request{text: "hello", fd: -1, done: make(chan struct{})}
+	last := &request{what: "hello", fd: -1, done: make(chan struct{})}
 	if l.conn != nil && (len(l.queue) > 0 || len(l.asked) > 0) {
 		l.queue = append(l.queue, last)
 		l.pump()

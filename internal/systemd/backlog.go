@@ -20,6 +20,8 @@ const longest = 8192
 // message is one datagram.
 type message struct {
 	subject, text string
+	// stores and drops are the name of what is to be stored, or stored no more; empty for others.
+	stores, drops string
 	// fd is -1 for none. It is the message's own once that waits in the backlog.
 	fd int
 }
@@ -54,7 +56,11 @@ type backlog struct {
 	mu      sync.Mutex
 	waiting []*message
 	since   time.Time
-	failure error
+	// failure is what became of the last message, unstored of descriptors.
+	failure  error
+	unstored Unkept
+	// recovered says that something was taken while unstored had any.
+	recovered bool
 }
 
 // behind has a message wait behind others, if any wait.
@@ -101,10 +107,22 @@ func (b *backlog) append(m *message) error {
 }
 
 // note keeps what became of a message.
-func (b *backlog) note(err error) {
+func (b *backlog) note(m *message, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.noteLocked(m, err)
+}
+
+func (b *backlog) noteLocked(m *message, err error) {
 	b.failure = err
+	switch {
+	case m.stores != "":
+		b.unstored.Note(m.stores, err)
+	case m.drops != "":
+		b.unstored.Note(m.drops, nil)
+	case err == nil && len(b.unstored) > 0:
+		b.recovered = true
+	}
 }
 
 // drain sends what waits, and ends when nothing does.
@@ -122,7 +140,7 @@ func (b *backlog) drain(socket string) {
 		if m.fd >= 0 {
 			unix.Close(m.fd)
 		}
-		b.failure = err
+		b.noteLocked(m, err)
 		b.since = time.Now()
 		b.waiting = b.waiting[1:]
 		ended := len(b.waiting) == 0
@@ -149,4 +167,27 @@ func (n *Notifier) Stuck() error {
 		return fmt.Errorf("%d messages wait, and it has taken none for %v", len(b.waiting), since.Round(time.Second))
 	}
 	return b.failure
+}
+
+// Unstored says which descriptors could not be sent to the store, nil if there are none.
+func (n *Notifier) Unstored() error {
+	if n == nil {
+		return nil
+	}
+	n.backlog.mu.Lock()
+	defer n.backlog.mu.Unlock()
+	return n.backlog.unstored.Err()
+}
+
+// TakeRecovered reports, once, that the service manager has taken something else since descriptors
+// could not be sent to the store: they may be stored again.
+func (n *Notifier) TakeRecovered() bool {
+	if n == nil {
+		return false
+	}
+	n.backlog.mu.Lock()
+	defer n.backlog.mu.Unlock()
+	was := n.backlog.recovered
+	n.backlog.recovered = false
+	return was
 }

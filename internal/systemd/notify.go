@@ -86,21 +86,24 @@ func (n *Notifier) Status(line string) error {
 }
 
 // send is one datagram of assignments. One that cannot be sent is of no consequence to the traffic.
-func (n *Notifier) send(assignments ...string) error { return n.sendWith(-1, assignments...) }
+func (n *Notifier) send(assignments ...string) error {
+	return n.deliver(&message{fd: -1}, assignments...)
+}
 
-// sendWith is send with a descriptor, of which a duplicate is sent; -1 is none.
-func (n *Notifier) sendWith(fd int, assignments ...string) error {
+// deliver sends a message, or has it wait.
+func (n *Notifier) deliver(m *message, assignments ...string) error {
 	if n == nil || n.socket == "" {
 		return nil
 	}
-	m := &message{subject: assignments[0], text: strings.Join(assignments, "\n"), fd: fd}
-	if sent, err := n.backlog.behind(m); sent || err != nil {
-		return err
+	m.subject, m.text = assignments[0], strings.Join(assignments, "\n")
+	waits, err := n.backlog.behind(m)
+	if !waits {
+		if err = m.send(n.socket); errors.Is(err, unix.EAGAIN) {
+			waits, err = true, n.backlog.add(n.socket, m)
+		}
 	}
-	err := m.send(n.socket)
-	if errors.Is(err, unix.EAGAIN) {
-		return n.backlog.add(n.socket, m)
+	if !waits || err != nil {
+		n.backlog.note(m, err)
 	}
-	n.backlog.note(err)
 	return err
 }

@@ -13,12 +13,12 @@ import (
 // unit has to allow it with FileDescriptorStoreMax=. The same descriptor again changes nothing.
 func (n *Notifier) Store(name string, fd int) error {
 	// Without FDPOLL=0 an ICMP error on a socket would end its keeping.
-	return n.sendWith(fd, "FDSTORE=1", "FDNAME="+name, "FDPOLL=0")
+	return n.deliver(&message{stores: name, fd: fd}, "FDSTORE=1", "FDNAME="+name, "FDPOLL=0")
 }
 
 // Unstore has the service manager close what it keeps under a name.
 func (n *Notifier) Unstore(name string) error {
-	return n.send("FDSTOREREMOVE=1", "FDNAME="+name)
+	return n.deliver(&message{drops: name, fd: -1}, "FDSTOREREMOVE=1", "FDNAME="+name)
 }
 
 // Stores says whether there is a service manager that may keep descriptors. Only since
