@@ -358,6 +358,9 @@ func (a *Agent) open() error {
 	if g := a.generation; g != nil && g.Site != a.opt.Site {
 		return &SiteError{Dir: a.opt.StateDir, Got: g.Site, Want: a.opt.Site}
 	}
+	if err := a.mendDatapaths(); err != nil {
+		return err
+	}
 	if a.drains, err = a.store.drains(); err != nil {
 		return err
 	}

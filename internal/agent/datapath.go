@@ -80,6 +80,20 @@ func (a *Agent) kindOf(asked string) pseudowire.Kind {
 	return pseudowire.Kind(asked)
 }
 
+// mendDatapaths makes of a damaged list of datapaths one of all kinds: each may have left something.
+func (a *Agent) mendDatapaths() error {
+	_, err := a.store.datapaths()
+	if !errors.As(err, new(*DamagedError)) {
+		return err
+	}
+	a.log.Warn("the list of datapaths that were used is damaged: what any of them left is looked for", "err", err)
+	var all []pseudowire.Kind
+	for _, o := range a.opt.Datapaths {
+		all = append(all, o.Kind)
+	}
+	return a.store.setDatapaths(all)
+}
+
 // clearDatapaths removes what an earlier daemon left in datapaths that are not
 // used any more.
 func (a *Agent) clearDatapaths() error {

@@ -288,7 +288,7 @@ func (s *store) noteDatapath(kind pseudowire.Kind) error {
 	if err != nil || slices.Contains(kinds, kind) {
 		return err
 	}
-	return s.write("datapaths.json", &datapathList{stateVersion, append(kinds, kind)})
+	return s.setDatapaths(append(kinds, kind))
 }
 
 func (s *store) forgetDatapath(kind pseudowire.Kind) error {
@@ -297,7 +297,11 @@ func (s *store) forgetDatapath(kind pseudowire.Kind) error {
 		return err
 	}
 	kinds = slices.DeleteFunc(kinds, func(k pseudowire.Kind) bool { return k == kind })
-	return s.write("datapaths.json", &datapathList{stateVersion, kinds})
+	return s.setDatapaths(kinds)
+}
+
+func (s *store) setDatapaths(kinds []pseudowire.Kind) error {
+	return s.replace("datapaths.json", &datapathList{stateVersion, kinds}, true)
 }
 
 // A tunnel's name has a slash, which a file's cannot.

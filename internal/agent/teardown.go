@@ -48,6 +48,9 @@ func (a *Agent) openForCleanup() error {
 	if err != nil {
 		a.log.Warn("the applied topology cannot be read, removing it", "err", err)
 	}
+	if err := a.mendDatapaths(); err != nil {
+		return err
+	}
 	a.generation = g
 	if g != nil && g.Site != a.opt.Site {
 		return &SiteError{Dir: a.opt.StateDir, Got: g.Site, Want: a.opt.Site}

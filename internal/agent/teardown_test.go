@@ -115,6 +115,7 @@ func TestCleanupWithoutReadableState(t *testing.T) {
 		{"tunnel of another version", "tunnels/gold%2Fdc2.json", `{"version": 99}`},
 		{"damaged tunnel", "tunnels/gold%2Fdc2.json", ``},
 		{"datapaths forgotten", "datapaths.json", `{"version": 1}`},
+		{"damaged datapaths", "datapaths.json", ``},
 		{"all gone", "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
