@@ -22,17 +22,18 @@ type underway struct {
 
 const underwayFile = "underway.json"
 
-// setOut notes the devices of the pseudowires that steps are about.
+// setOut notes the devices that steps put where they were not before. Of those that stay, or go, none
+// can be where the topology before has another.
 func (a *Agent) setOut(steps []plan.Step) error {
 	u := underway{Version: stateVersion, Boot: a.boot}
 	for _, s := range steps {
 		if s.Kind != plan.Pseudowire {
 			continue
 		}
-		for _, p := range []any{s.Before, s.After} {
-			if p, ok := p.(*topology.Pseudowire); ok && p != nil {
-				u.Devices = append(u.Devices, p.Device)
-			}
+		was, _ := s.Before.(*topology.Pseudowire)
+		is, _ := s.After.(*topology.Pseudowire)
+		if is != nil && (was == nil || was.Device != is.Device || was.Attachment != is.Attachment || was.Isolated != is.Isolated) {
+			u.Devices = append(u.Devices, is.Device)
 		}
 	}
 	if len(u.Devices) == 0 {

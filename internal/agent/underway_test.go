@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"testing/cryptotest"
 	"testing/synctest"
@@ -68,6 +70,27 @@ func TestDamagedNote(t *testing.T) {
 	v.begun(nil)
 	if _, err := os.Stat(note); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the note: %v", err)
+	}
+}
+
+// A device that stays where it is is not in the note: a daemon that dies costs it nothing.
+func TestOnlyWhatMovesIsNoted(t *testing.T) {
+	v := newVirtual(t, newEther(), "dc1", "192.0.2.1", t.TempDir())
+	a := v.begun(nil)
+	if _, err := a.change(mustParse(t, topo(gold, wireTo("stays", "gold", 7)+wireTo("moves", "gold", 8)+wireTo("goes", "gold", 9)))); err != nil {
+		t.Fatal(err)
+	}
+	to := mustParse(t, topo(gold, strings.Replace(wireTo("stays", "gold", 7), "tunnel: gold,", "tunnel: gold, mtu: 1400,", 1)+wireTo("moves", "gold", 9)+wireTo("comes", "gold", 8)))
+	steps := a.difference(to.local)
+	if len(steps) != 4 {
+		t.Fatalf("steps: %+v", steps)
+	}
+	if err := a.setOut(steps); err != nil {
+		t.Fatal(err)
+	}
+	var u underway
+	if err := a.store.read(underwayFile, &u); err != nil || !slices.Equal(u.Devices, []string{"pw-comes", "pw-moves"}) {
+		t.Errorf("%q, %v", u.Devices, err)
 	}
 }
 
