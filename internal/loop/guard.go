@@ -34,7 +34,7 @@ const (
 	// moving; what has not moved for calm after its end does not go on.
 	maxWait, calm = 3 * time.Second, time.Second
 	// aside is for how much longer a site waits that a loop is not closed behind: those that it is
-	// closed behind see to it first.
+	// closed behind see to it first. What has not moved for as long they have seen to.
 	aside = 3 * time.Second
 	// maxHeard bounds what strangers can make a site remember.
 	maxHeard = 256
@@ -164,14 +164,15 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 	if now.Sub(s.last) > Forget {
 		s.count = 0
 	}
-	if now.Sub(s.last) > patience {
+	bystander := len(peers) > 1
+	if gap := now.Sub(s.last); gap > patience || bystander && gap > aside {
 		s.strike = 0
 	}
 	s.what, s.last = what, now
 	switch {
 	case s.strike == 0:
 		s.strike, s.held = 1, now.Add(Listen)
-		if len(peers) > 1 {
+		if bystander {
 			s.held = time.Time{} // it is closed behind those two, who will see to it
 			s.due = now.Add(Listen + aside)
 		}
@@ -245,6 +246,9 @@ func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
 	for peer, s := range g.suspects {
 		if _, is := peers[peer]; !is {
 			continue
+		}
+		if v.Blocked[peer].Joined != "" {
+			s.strike = 0 // who was heard is why it moved: the next time is another loop
 		}
 		if _, is := v.Blocked[peer]; !is && now.Before(s.until) {
 			v.Blocked[peer] = Block{What: s.what, Until: s.until}

@@ -106,6 +106,9 @@ func TestJoined(t *testing.T) {
 	x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true}}, "eth1")
 	x.expect("a joined a")
 	x.after(Silence).expect("probe")
+	x.after(settles)
+	x.g.Suspect(x.now, "it moves again", "c")
+	x.expect("c held, probe")
 	x.after(Silence + time.Millisecond).expect("")
 	if !x.g.Listens(x.now) == x.g.Idle(x.now.Add(Forget)) {
 		t.Error("it listens for nothing")
@@ -210,8 +213,12 @@ func TestDecideInALargeNetwork(t *testing.T) {
 func TestBystander(t *testing.T) {
 	x := newTranscript(t)
 	moves := func() { x.g.Suspect(x.now, "it moves", "a", "c") }
+	for range 3 {
+		moves()
+		x.after(Listen)
+	}
 	moves()
-	x.after(Listen + aside - time.Millisecond)
+	x.after(aside - 2*Listen - time.Millisecond)
 	moves()
 	x.after(time.Millisecond)
 	moves() // it waits half of maxWait
@@ -221,6 +228,23 @@ func TestBystander(t *testing.T) {
 	x.after(time.Millisecond)
 	moves()
 	x.expect("c blocked 1m0s")
+}
+
+// A loop that others have opened, and that is closed again, gives them the same time again.
+func TestBystanderOfTwo(t *testing.T) {
+	x := newTranscript(t)
+	moves := func() { x.g.Suspect(x.now, "it moves", "a", "c") }
+	moves()
+	x.after(Listen)
+	moves()
+	x.after(aside + time.Millisecond)
+	for range 4 {
+		moves()
+		x.after((Listen + aside) / 4)
+	}
+	if v := x.g.Advance(x.now, x.peers); len(v.Blocked) > 0 {
+		t.Errorf("%+v", v)
+	}
 }
 
 // Here nothing is held for a loop behind two other sites.

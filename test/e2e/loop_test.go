@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -20,13 +21,24 @@ const loopEnds = 20 * time.Second
 // the third site. Both sites find it, and one of them forwards for both LANs; the network goes on, and
 // the status tells. When the cable has gone, after two seconds or later, all comes back by itself.
 func TestLoop(t *testing.T) {
-	if inVM {
-		t.Skip("one machine's processors, and frames that run around as fast as they can")
+	d := drawing{sites: 3, datapath: "ebpf"}
+	switch os.Getenv("PWD_VM") {
+	case "":
+	case "6.1":
+		t.Skip("bridges learn and keep probes on this kernel as on the others, and an emulated machine takes long")
+	default:
+		d.datapath, d.vlans = "kernel", true
 	}
-	m := buildMesh(t, "", [3]int{2, 2, 2})
+	m := d.draw(t)
+	m.start()
+	for _, s := range m.sites {
+		if err := s.AwaitUp(within(t, 2*upWithin), 2, 2); err != nil {
+			t.Fatal(err)
+		}
+	}
 	m.hearEachOther("at first")
 
-	unplug := m.cable(0, 1)
+	unplug := d.cable(m, 0, 1)
 	m.speak()
 	time.Sleep(2 * time.Second) // what is tested is a cable for two seconds
 	unplug()
@@ -37,7 +49,7 @@ func TestLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	unplug = m.cable(0, 1)
+	unplug = d.cable(m, 0, 1)
 	begin := time.Now()
 	m.speak()
 	m.awaitForwarding("with the cable", "office/dc1-dc3")
@@ -76,12 +88,31 @@ func loopsTold(st *api.Status) string {
 	return strings.Join(words, "\n")
 }
 
-// cable joins the LANs of two sites.
-func (m *mesh) cable(i, k int) (unplug func()) {
-	one, another := m.lab.Veth(m.sites[i].NS, "cable", m.sites[k].NS, "cable")
-	one.Silent().Master(m.sites[i].NS.Link("br-lan")).Up()
-	another.Silent().Master(m.sites[k].NS.Link("br-lan")).Up()
-	return func() { one.Delete() }
+// cable joins the LANs of two sites. In an emulated machine it is a slow one: its processor is not to have
+// nothing else to do than to send frames around.
+func (d drawing) cable(m *mesh, i, k int) (unplug func()) {
+	m.t.Helper()
+	var ends [2]*netlab.Link
+	ends[0], ends[1] = m.lab.Veth(m.sites[i].NS, "cable", m.sites[k].NS, "cable")
+	for n, end := range ends {
+		end.Silent().Master(end.NS.Link("br-lan"))
+		var commands []string
+		if d.vlans {
+			vid := d.vlan([2]int{i, k}[n])
+			commands = append(commands, "bridge vlan del dev cable vid 1", fmt.Sprintf("bridge vlan add dev cable vid %d pvid untagged", vid))
+		}
+		if inVM {
+			commands = append(commands, "tc qdisc add dev cable root tbf rate 2mbit burst 2kb limit 8kb")
+		}
+		for _, c := range commands {
+			words := strings.Fields(c)
+			if said, err := end.NS.Run(m.t.Context(), words[0], words[1:]...); err != nil {
+				m.t.Fatalf("%s: %v\n%s", c, err, said)
+			}
+		}
+		end.Up()
+	}
+	return func() { ends[0].Delete() }
 }
 
 // speak has a host say something to all.
