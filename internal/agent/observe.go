@@ -83,7 +83,9 @@ func (a *Agent) lookAtPaths() {
 		if t.pathMTU != 0 {
 			a.event("info", "tunnel "+t.Key, fmt.Sprintf("path MTU is %d", mtu), fmt.Sprintf("it was %d", t.pathMTU))
 		}
-		t.pathMTU = mtu
+		if t.pathMTU = mtu; mtu != t.probe.believed {
+			t.probe.next = time.Time{}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
@@ -49,6 +50,8 @@ type pathProbe struct {
 	cap int
 	// told is the last cap that people were told of.
 	told int
+	// given says that nothing is to be found out, see fits.
+	given bool
 	// next is when there is something to do.
 	next time.Time
 }
@@ -107,6 +110,10 @@ func (a *Agent) probePath(now time.Time, t *tunnel, carrier pseudowire.Tunnel) {
 		p.next = now.Add(wait)
 		return
 	}
+	if a.fits(t, carrier) {
+		a.trust(now, t)
+		return
+	}
 	if p.look(now, wait, a.control.ProbeState(p.connection)) {
 		a.believe(t)
 	}
@@ -119,6 +126,52 @@ func (a *Agent) probePath(now time.Time, t *tunnel, carrier pseudowire.Tunnel) {
 		p.tries, p.asked, p.next = p.tries+1, now, now.Add(wait)
 	default:
 		p.next = now.Add(probeBusy)
+	}
+}
+
+// fits says that the topology gives the MTU of every pseudowire in a tunnel, and that their packets
+// are no longer than the path is taken to carry: who set it knows the path.
+func (a *Agent) fits(t *tunnel, carrier pseudowire.Tunnel) bool {
+	known := false
+	for _, w := range a.wires {
+		r := w.on(t.Key)
+		if r == nil {
+			continue
+		}
+		session := pseudowire.Session{RemoteCookie: make([]byte, w.CookieLength)}
+		if s := r.session; s != nil {
+			session.RemoteCookie, session.TransmitSublayer = s.RemoteCookie, s.TransmitSublayer
+		}
+		if w.MTU == 0 || w.MTU+pseudowire.Overhead(&carrier, &session) > t.probe.believed {
+			return false
+		}
+		known = true
+	}
+	return known
+}
+
+// trust has a path taken for what the host knows of it, and nothing asked.
+func (a *Agent) trust(now time.Time, t *tunnel) {
+	p := &t.probe
+	capped, told := p.cap != 0, p.told != 0
+	*p = pathProbe{connection: p.connection, believed: p.believed, given: true, next: now.Add(probeAgain)}
+	if capped {
+		a.unsaved[t.Key] = true
+		a.faults.set("path of tunnel "+t.Key, a.recarry(t))
+	}
+	if told {
+		a.event("info", "tunnel "+t.Key, fmt.Sprintf("packets of up to %d octets leave whole", p.believed), "the `mtu` of its pseudowires says that they get through")
+	}
+}
+
+// remeasured has the paths of a pseudowire looked at anew whose MTU is another, or which is new
+// where nothing was asked.
+func (a *Agent) remeasured(w *wire, was *topology.Pseudowire) {
+	for _, r := range w.rides {
+		t := a.tunnels[r.Tunnel]
+		if t != nil && (t.probe.given || was.Name != "" && was.MTU != w.MTU) {
+			t.probe = pathProbe{cap: t.probe.cap, told: t.probe.told}
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -85,6 +86,76 @@ func TestBlackHoleIsFound(t *testing.T) {
 				t.Errorf("then the datapath was told %d", got)
 			}
 		})
+	}
+}
+
+// Where `mtu` is set of all that a tunnel carries, and the path is taken to carry packets that
+// long, nothing is asked, and what was found out before counts no more.
+func TestMTUStopsTheProbes(t *testing.T) {
+	dc1, dc2 := places(t)
+	if err := dc2.ns.Netlink().LinkSetMTU(dc2.linkBy("eth0"), 1400); err != nil {
+		t.Fatal(err)
+	}
+	set := func(mtu int) string {
+		return strings.Replace(docA, "a: {tunnel: gold", fmt.Sprintf("a: {tunnel: gold, mtu: %d", mtu), 1)
+	}
+	for _, p := range []*place{dc1, dc2} {
+		p.can = everything
+		p.change = func(a *Agent) { a.probeWait = 100 * time.Millisecond }
+		p.write(set(1300))
+		p.start()
+	}
+	dc1.awaitUp()
+	given := func(a *Agent) error {
+		switch p := a.tunnels["gold/dc2"].probe; {
+		case !p.given, p.cap != 0, p.told != 0, p.size != 0:
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	}
+	lookAt(dc1, "nothing is to be found out", given)
+	dc1.do(func() {
+		if s := dc1.a.control.ProbeState(dc1.a.tunnels["gold/dc2"].probe.connection); s.Sent != 0 {
+			t.Errorf("%d were asked", s.Sent)
+		}
+	})
+	apply := func(text string) {
+		t.Helper()
+		var both sync.WaitGroup // each waits for the other
+		for _, p := range []*place{dc1, dc2} {
+			both.Go(func() {
+				if _, err := p.apply(text); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		dc1.awaitUp()
+	}
+	for why, text := range map[string]string{
+		"no MTU is set": docA, "the MTU is too long for what the path is taken for": set(1500),
+	} {
+		apply(text)
+		lookAt(dc1, "it is asked", func(a *Agent) error {
+			if p := a.tunnels["gold/dc2"].probe; p.given || p.size == 0 {
+				return fmt.Errorf("where %s: %+v", why, p)
+			}
+			return nil
+		})
+		dc1.do(func() {
+			x := dc1.a.tunnels["gold/dc2"]
+			x.probe.cap, x.probe.told = 1400, 1400
+			if err := dc1.a.recarry(x); err != nil {
+				t.Error(err)
+			}
+		})
+		apply(set(1300))
+		lookAt(dc1, "nothing counts that was found out", given)
+		dc1.kernel.mu.Lock()
+		if mtu := dc1.kernel.tunnels["gold/dc2"].PathMTU; mtu != 0 {
+			t.Errorf("where %s the datapath has %d still", why, mtu)
+		}
+		dc1.kernel.mu.Unlock()
 	}
 }
 

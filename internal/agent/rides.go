@@ -48,6 +48,7 @@ func (a *Agent) setRides(w *wire, p *topology.Pseudowire) {
 	}
 	before, was := w.redundancy, w.Pseudowire
 	w.rides, w.redundancy, w.Pseudowire = rides, nil, p
+	a.remeasured(w, was)
 	a.setRedundant(w, len(p.Standby) > 0)
 	if p.Redundancy == nil {
 		a.withhold(w)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
@@ -319,7 +320,7 @@ func TestTunnelChangesLive(t *testing.T) {
 	}
 }
 
-// What the path to the peer takes is shown, as it changes.
+// What the path to the peer takes is shown, as it changes, and then looked at.
 func TestPathMTUIsShown(t *testing.T) {
 	dc1, dc2 := places(t)
 	for _, p := range []*place{dc1, dc2} {
@@ -343,7 +344,14 @@ func TestPathMTUIsShown(t *testing.T) {
 			}
 			return nil
 		})
-		dc1.do(dc1.a.lookAtPaths)
+		dc1.do(func() {
+			probe := &dc1.a.tunnels["gold/dc2"].probe
+			probe.next = time.Now().Add(time.Hour)
+			dc1.a.lookAtPaths()
+			if i > 0 && !probe.next.IsZero() {
+				t.Error("whether it carries that is not looked at")
+			}
+		})
 		dc1.do(dc1.a.lookAtPaths) // nothing is new
 		if i > 0 {
 			want = append(want, fmt.Sprintf("path MTU is %d", mtu))

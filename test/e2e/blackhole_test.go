@@ -114,9 +114,6 @@ func TestBlackHole(t *testing.T) {
 			w := build(t, network{ipv6: ipv6, hole: hole, lan: mtu})
 			w.write(w.text(fmt.Sprintf("mtu: %d", mtu)))
 			w.start()
-			if *big {
-				w.knowsPath(hole) // while it is looked for, what fits leaves in fragments, too
-			}
 			if fragments := w.watchFragments(func() {
 				w.ping(w.a, netlab.PingOptions{Count: 3, Size: mtu - 28, DontFragment: true})
 				w.transfer(w.a, 0, size)
