@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -47,23 +48,53 @@ func TestLaneTakesAnotherWay(t *testing.T) {
 	}
 }
 
-// What the choice of a way costs a frame that no rule matches: the worst case. The figures of
-// docs/qos.md are these.
+// noRule is a frame that no rule of setRules matches: the worst case.
+var noRule = append([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2}, make([]byte, 30)...)
+
+// What the choice of a way costs a frame, in encapsulation. The figures of docs/qos.md are these.
 func BenchmarkSteer(b *testing.B) {
 	o := load(b)
-	frame := append([]byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2}, make([]byte, 30)...)
+	add := func(outer int) error {
+		way, _ := SteerWay(outer, 0)
+		t := &Transmit{Flags: TransmitEstablished | TransmitResolved, Session: 1, Device: uint32(outer)}
+		return errors.Join(o.Pseudowires.Put(uint32(outer), t), o.Pseudowires.Put(way, t))
+	}
+	ask := func(times uint32) (uint32, error) {
+		return o.classify.Run(&ebpf.RunOptions{Data: noRule, Context: skBuff{Mark: device}, Repeat: times})
+	}
+	benchmarkRules(b, device, add, o.Steers, ask, 0)
+}
+
+// And what it costs where the kernel's l2tp_eth encapsulates.
+func BenchmarkSpread(b *testing.B) {
+	s, err := LoadSpread()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	const loopback = 1 // whose frames those of a test run are
+	add := func(outer int) error {
+		way, _ := SteerWay(outer, 0)
+		x := Exit{Device: loopback, Session: 1, Flags: ExitSteered}
+		return errors.Join(s.Exits.Put(uint32(outer), &x), s.Exits.Put(way, &x))
+	}
+	ask := func(times uint32) (uint32, error) {
+		return s.Program.Run(&ebpf.RunOptions{Data: noRule, Repeat: times})
+	}
+	benchmarkRules(b, loopback, add, s.Steers, ask, redirect)
+}
+
+// benchmarkRules asks for frames of the first of some pseudowires.
+func benchmarkRules(b *testing.B, first int, add func(outer int) error, steers Table[uint32, Steer], ask func(times uint32) (uint32, error), want uint32) {
 	for _, pseudowires := range []int{1, 1000} {
 		for i := range pseudowires {
-			way, _ := SteerWay(device+i, 0)
-			for _, key := range []uint32{uint32(device + i), way} {
-				if err := o.Pseudowires.Put(key, &Transmit{Flags: TransmitEstablished | TransmitResolved, Session: 1, Device: device}); err != nil {
-					b.Fatal(err)
-				}
+			if err := add(first + i); err != nil {
+				b.Fatal(err)
 			}
 		}
 		for _, rules := range []int{-1, 0, 8, 64} {
 			for i := range pseudowires {
-				if err := setRules(o, device+i, rules); err != nil {
+				if err := setRules(steers, first+i, rules); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -72,8 +103,7 @@ func BenchmarkSteer(b *testing.B) {
 				name = fmt.Sprintf("no steer, %d pseudowires", pseudowires)
 			}
 			b.Run(name, func(b *testing.B) {
-				code, err := o.classify.Run(&ebpf.RunOptions{Data: frame, Context: skBuff{Mark: device}, Repeat: uint32(b.N)})
-				if err != nil || code != 0 {
+				if code, err := ask(uint32(b.N)); err != nil || code != want {
 					b.Fatal(code, err)
 				}
 			})
@@ -82,9 +112,9 @@ func BenchmarkSteer(b *testing.B) {
 }
 
 // setRules gives a pseudowire rules for a port that no frame here has; none below 0.
-func setRules(o *Objects, outer, rules int) error {
+func setRules(steers Table[uint32, Steer], outer, rules int) error {
 	if rules < 0 {
-		return o.Steers.Delete(uint32(outer))
+		return steers.Delete(uint32(outer))
 	}
 	way, _ := SteerWay(outer, 0)
 	s := Steer{Count: uint32(rules), Ways: 1, Was: 1, Only: way}
@@ -93,5 +123,5 @@ func setRules(o *Objects, outer, rules int) error {
 		s.Rule[i] = Rule{Dscps: 1<<64 - 1, Pcps: 1<<9 - 1, Families: FamilyIPv4 | FamilyIPv6, Vlans: 1<<32 - 1, SourcePorts: 1<<32 - 1,
 			DestinationPort: 5060, Ways: 1, Was: 1, Only: way}
 	}
-	return o.Steers.Put(uint32(outer), &s)
+	return steers.Put(uint32(outer), &s)
 }
