@@ -31,7 +31,6 @@ __noinline int say_how(struct __sk_buff *skb, __u32 key)
 
 	if (!tx)
 		return -1;
-	skb->cb[1] = key;
 	skb->cb[2] = refused(skb, tx) | tos_of(tx);
 	skb->cb[3] = tx->priority;
 	skb->cb[4] = tx->session;
@@ -57,8 +56,8 @@ __noinline int say_rule(void)
 }
 
 /* Says what becomes of a frame (pwctl classify): it is run, and never attached. The mark is
- * the pseudowire's outer end. The answer is in cb: the rule, the entry of pseudowires, the
- * outer packet's TOS or traffic class with REFUSED_*, its priority, and the session.
+ * the pseudowire's outer end. The answer is in cb: the rule, the outer packet's TOS or
+ * traffic class with REFUSED_*, its priority, and the session.
  */
 SEC("tc")
 int pwd_classify(struct __sk_buff *skb)

@@ -3,7 +3,7 @@
  *
  * These layouts are shared with package bpf's Go side and, where maps are
  * pinned, with the programs of the version before: whoever changes one raises
- * Layout in layout.go, which gives the new ones maps of their own.
+ * Layout in doc.go, which gives the new ones maps of their own.
  */
 #ifndef PWD_MAPS_H
 #define PWD_MAPS_H

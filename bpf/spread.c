@@ -81,8 +81,8 @@ int pwd_spread(struct __sk_buff *skb)
 }
 
 /* Says what becomes of a frame, as pwd_classify does of the eBPF datapath's (classify.h): it
- * is run, and never attached. The mark is the outer end. The answer is in cb: the rule, the
- * key, and the session.
+ * is run, and never attached. The mark is the outer end. The answer is in cb: the rule and the
+ * session.
  */
 SEC("tc")
 int pwd_foretell(struct __sk_buff *skb)
@@ -99,7 +99,6 @@ int pwd_foretell(struct __sk_buff *skb)
 	if (!x || !s)
 		return TC_ACT_UNSPEC;
 	skb->cb[0] = s->steering.rule;
-	skb->cb[1] = key;
 	skb->cb[4] = x->session;
 	return TC_ACT_OK;
 }

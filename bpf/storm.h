@@ -17,8 +17,8 @@
 /* How many stations are known on each side of a pseudowire: those whose addresses fall into
  * one set push each other out, the one that was not heard for longest first.
  */
-#define STATION_SETS 1024
 #define STATION_SETS_SHIFT 10
+#define STATION_SETS (1 << STATION_SETS_SHIFT)
 #define STATION_WAYS 8
 
 /* The unit of a station's age, about 4 s, and how many of them are KNOWN. */

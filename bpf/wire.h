@@ -23,7 +23,8 @@
 /* RFC 3931, Section 4.1.2.1: over UDP a data message begins with the T bit, here
  * 0, and the version, 3; the bits marked x and the reserved field are ignored.
  */
-#define L2TP_T_AND_VERSION 0x800f
+#define L2TP_T 0x8000
+#define L2TP_T_AND_VERSION (L2TP_T | 0x000f)
 #define L2TP_DATA_VERSION_3 0x0003
 
 /* RFC 5085, Section 5.2: the V bit makes a packet one of the associated channel. */
