@@ -8,9 +8,8 @@
  * skb->priority, so that both datapaths can have it. The time is set at the last place
  * before the qdisc: a redirect clears it.
  */
-#include "wire.h"
+#include "octets.h"
 
-#define TC_PRIO_MAX 15
 #define TC_PRIO_CONTROL 7
 
 #define CLASS_SHIFT 4 /* of a class's number in skb->priority (package qos) */
@@ -68,12 +67,10 @@ static __always_inline int is_control_payload(struct __sk_buff *skb, __u32 at, _
 	__be32 session;
 
 	if (protocol == IPPROTO_UDP)
-		return !bpf_skb_load_bytes_relative(skb, at + sizeof(struct udphdr), &flags,
-						    sizeof(flags), BPF_HDR_START_NET) &&
-		       (bpf_ntohs(flags) & L2TP_T_AND_VERSION) == (0x8000 | L2TP_DATA_VERSION_3);
-	return protocol == 115 &&
-	       !bpf_skb_load_bytes_relative(skb, at, &session, sizeof(session), BPF_HDR_START_NET) &&
-	       !session;
+		return !load_ip(skb, at + sizeof(struct udphdr), &flags, sizeof(flags)) &&
+		       (bpf_ntohs(flags) & L2TP_T_AND_VERSION) == (L2TP_T | L2TP_DATA_VERSION_3);
+	return protocol == IPPROTO_L2TP &&
+	       !load_ip(skb, at, &session, sizeof(session)) && !session;
 }
 
 /* fq has one queue for what comes from one socket, and sends nothing of it before its
@@ -82,18 +79,15 @@ static __always_inline int is_control_payload(struct __sk_buff *skb, __u32 at, _
  */
 static __always_inline int is_control(struct __sk_buff *skb)
 {
-	union {
-		struct iphdr ip4;
-		struct ipv6hdr ip6;
-	} ip;
+	union ip ip;
 
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return !bpf_skb_load_bytes_relative(skb, 0, &ip.ip4, sizeof(ip.ip4), BPF_HDR_START_NET) &&
+		return !load_ip(skb, 0, &ip.ip4, sizeof(ip.ip4)) &&
 		       (ip.ip4.tos & DSCP_MASK) == TOS_CONTROL &&
 		       !(ip.ip4.frag_off & bpf_htons(IP4_OFFSET)) &&
 		       is_control_payload(skb, ip.ip4.ihl * 4, ip.ip4.protocol);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		return !bpf_skb_load_bytes_relative(skb, 0, &ip.ip6, sizeof(ip.ip6), BPF_HDR_START_NET) &&
+		return !load_ip(skb, 0, &ip.ip6, sizeof(ip.ip6)) &&
 		       (bpf_ntohs(*(__be16 *)&ip.ip6) >> 4 & DSCP_MASK) == TOS_CONTROL &&
 		       is_control_payload(skb, sizeof(ip.ip6), ip.ip6.nexthdr);
 	return 0;
@@ -114,7 +108,7 @@ int pwd_depart(struct __sk_buff *skb)
 	};
 	struct departures *d;
 	struct pace *p;
-	__u64 now, next;
+	__u64 now, next, octets;
 
 	if ((class & CLASS_MASK) != CLASS_MAJOR) {
 		/* They are sockets' of this host: what others send through it only looks so. */
@@ -136,11 +130,12 @@ int pwd_depart(struct __sk_buff *skb)
 		count(&d->full, 1);
 		return TC_ACT_SHOT;
 	}
-	next = __sync_fetch_and_add(&d->next, skb->wire_len * SECOND_OCTETS / p->rate);
+	octets = wire_octets(skb);
+	next = __sync_fetch_and_add(&d->next, octets * SECOND_OCTETS / p->rate);
 	if (next < now)
 		next = now;
 	count(&d->frames, 1);
-	count(&d->octets, skb->wire_len);
+	count(&d->octets, octets);
 	skb->tstamp = next;
 	/* A queue of its own in fq: nobody else's packets wait with these. */
 	bpf_set_hash(skb, class);

@@ -23,6 +23,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/pseudowire/nsp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/suppress"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
+	"github.com/pwd-project/pwd/pkg/qos"
 )
 
 // daemonCapabilities are all that the daemon runs with.
@@ -42,8 +43,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Every program loads, and a session is made and removed, by a process that is
-// not root and has the daemon's capabilities and no others.
+// Every program loads, a session is made and removed, and an interface is shaped, by a process
+// that is not root and has the daemon's capabilities and no others.
 func TestCapabilities(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -143,7 +144,27 @@ func tryDatapath(kind pseudowire.Kind) (err error) {
 			return err
 		}
 	}
-	return nil
+	return tryShaping()
+}
+
+// tryShaping has wan0 shaped by HTB and by departure times.
+func tryShaping() error {
+	underlay, err := net.InterfaceByName("wan0")
+	if err != nil {
+		return err
+	}
+	shaper, err := qos.Open(nil, "/sys/fs/bpf/pwd")
+	if err != nil {
+		return err
+	}
+	defer shaper.Close()
+	for _, edt := range []bool{false, true} {
+		shaped := qos.Interface{Index: underlay.Index, EDT: edt, Classes: []qos.Class{{Number: 1, Ceiling: 1e6}}}
+		if err := shaper.Set([]qos.Interface{shaped}); err != nil {
+			return err
+		}
+	}
+	return shaper.Cleanup()
 }
 
 // onlyDaemonCapabilities makes sure that the test is about what it says.
