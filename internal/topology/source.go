@@ -91,7 +91,7 @@ func (s *source) place(at spot) Place {
 	}
 	p.Line = min(p.Line, len(s.lines))
 	if s.charactersLine != p.Line {
-		s.characters, s.charactersLine = []rune(withoutCookies(s.lines[p.Line-1])), p.Line
+		s.characters, s.charactersLine = []rune(withoutSecrets(s.lines[p.Line-1])), p.Line
 	}
 	line := s.characters
 	p.Column = min(p.Column, len(line)+1)
@@ -102,12 +102,20 @@ func (s *source) place(at spot) Place {
 // shownCookies are what may be cookies in a line: values of that key, and what looks like one.
 var shownCookies = regexp.MustCompile(`(cookie["']?\s*:\s*["']?)([^\s,}"'#][^,}"'#]{4,})|(["'])((?:0[xX])?[0-9A-Fa-f]{8}(?:[0-9A-Fa-f]{8})?["'])`)
 
-// withoutCookies is a line of the same length in which cookies cannot be read.
-func withoutCookies(line string) string {
+// shownSecrets are secrets themselves where the name of a file with one has to be: values of
+// keys that there are not, as they are with other programs.
+var shownSecrets = regexp.MustCompile(`(?i)((?:secret|password|passphrase|psk)["']?\s*:\s*)(?:(")([^"]*)|(')([^']*)|([^\s,}"'#{\[|>&*][^,}#]*))`)
+
+// withoutSecrets is a line of the same length in which secrets and cookies cannot be read.
+func withoutSecrets(line string) string {
+	line = shownSecrets.ReplaceAllStringFunc(line, func(found string) string {
+		m := shownSecrets.FindStringSubmatch(found)
+		return m[1] + m[2] + m[4] + strings.Repeat("*", utf8.RuneCountInString(m[3]+m[5]+m[6]))
+	})
 	return shownCookies.ReplaceAllStringFunc(line, func(found string) string {
 		m := shownCookies.FindStringSubmatch(found)
 		if m[2] != "" {
-			return m[1] + strings.Repeat("*", len(m[2]))
+			return m[1] + strings.Repeat("*", utf8.RuneCountInString(m[2]))
 		}
 		return m[3] + strings.Repeat("*", len(m[4])-1) + m[3]
 	})
