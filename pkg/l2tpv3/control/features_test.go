@@ -66,6 +66,32 @@ func TestDynamic(t *testing.T) {
 	}
 }
 
+// TestDynamicCallsAgainAtOnce: who begins anew because its own address has changed waits for nobody,
+// as nobody knows where to call it.
+func TestDynamicCallsAgainAtOnce(t *testing.T) {
+	for _, local := range []netip.Addr{{}, netip.MustParseAddr("192.0.2.2")} {
+		e := New(Config{Random: rand.NewChaCha8([32]byte{1})})
+		cfg := Tunnel{
+			Name: "gold/dc1", Local: local, Remote: netip.MustParseAddr("192.0.2.1"), HostName: "gold.dc2", PeerHostName: "gold.dc1",
+			Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet},
+		}
+		now := epoch
+		set := func() {
+			if err := e.SetTunnel(now, cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set()
+		now = now.Add(2 * time.Second)
+		e.Advance(now)
+		e.RemoveTunnel(now, cfg.Name, l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral})
+		set()
+		if at, ok := e.Deadline(); !ok || at.Equal(now) == local.IsValid() {
+			t.Errorf("with the address %v it calls after %v (%v)", local, at.Sub(now), ok)
+		}
+	}
+}
+
 // TestDynamicStrangers: from unknown addresses only SCCRQs are looked at, so many
 // at a time, and only a good digest makes any difference.
 func TestDynamicStrangers(t *testing.T) {

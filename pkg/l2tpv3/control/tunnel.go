@@ -259,7 +259,7 @@ func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 		t.keepKeys()
 		t.forgetRefusals(cfg)
 		t.cfg, t.derived, t.secretsDue, t.removed, t.failures = cfg, nil, false, false, 0
-		t.openAfter(e.jitter(e.timers.OpenDelay))
+		t.openAfter(t.courtesy())
 	case !t.live(cfg):
 		t.close(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, "configuration changed")
 		t.keepKeys()
@@ -409,6 +409,15 @@ func (cfg Tunnel) equal(o Tunnel) bool {
 
 // dynamic says that the peer's address is not known before it calls.
 func (t *tunnel) dynamic() bool { return !t.cfg.Remote.IsValid() }
+
+// courtesy is how long a call that begins anew waits for the peer's: not at all where the peer does
+// not know where we are, which has got another address.
+func (t *tunnel) courtesy() time.Duration {
+	if !t.cfg.Local.IsValid() {
+		return 0
+	}
+	return t.e.jitter(t.e.timers.OpenDelay)
+}
 
 // openAfter sets the timer of the next attempt. Who has no address is waited for.
 func (t *tunnel) openAfter(d time.Duration) {
