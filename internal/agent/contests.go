@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
@@ -53,18 +52,17 @@ func (a *Agent) contend(now time.Time, r drift.Repair) {
 
 // lookAtContests puts back what was left alone for long enough, and ends what is over.
 func (a *Agent) lookAtContests(now time.Time) {
-	for _, thing := range a.contests.Calm(now) {
-		if c := a.contests.now[thing]; c != nil {
-			a.event("info", c.object, "nothing else changes it any more", "it is put back at once again")
-		}
-		delete(a.contests.now, thing)
-	}
+	a.tellOver(a.contests.Calm(now), "nothing else changes it any more", "it is put back at once again")
 	if len(a.contests.now) == 0 {
 		return
 	}
-	var n news
+	objects := make(map[string]bool)
 	for _, c := range a.contests.now {
-		if name, ok := strings.CutPrefix(c.object, "pseudowire "); ok {
+		objects[c.object] = true
+	}
+	var n news
+	for name := range a.wires {
+		if objects["pseudowire "+name] {
 			note(&n.wires, name)
 		}
 	}
@@ -73,7 +71,19 @@ func (a *Agent) lookAtContests(now time.Time) {
 }
 
 // endContests has all put back at once again: somebody asks for it.
-func (a *Agent) endContests() { a.contests = contests{} }
+func (a *Agent) endContests() {
+	a.tellOver(a.contests.Forget(), "it is put back at once again", "a topology is applied")
+}
+
+// tellOver ends the contests for things.
+func (a *Agent) tellOver(things []string, message, reason string) {
+	for _, thing := range things {
+		if c := a.contests.now[thing]; c != nil {
+			a.event("info", c.object, message, reason)
+		}
+		delete(a.contests.now, thing)
+	}
+}
 
 // contestProblems are the contests in words.
 func (a *Agent) contestProblems(now time.Time) (ps []api.Problem) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/pkg/drift"
 )
 
 // A port that something keeps taking out of its bridge is put back a bounded number of
@@ -122,5 +123,32 @@ func TestContestedDevicesAreLeftAlone(t *testing.T) {
 	p.looked()
 	if !slices.Contains(p.turns.calls, "set pseudowire a vlan 7") {
 		t.Errorf("after an apply not set again: %q", p.turns.calls)
+	}
+}
+
+// An apply has everything put back at once again, and says so of what was contested.
+func TestAnApplyEndsContests(t *testing.T) {
+	v := newVirtual(t, newEther(), "dc1", "192.0.2.1", t.TempDir())
+	a := v.begun(nil)
+	now := time.Now()
+	for i := range 10 {
+		a.contend(now.Add(time.Duration(i)), drift.Repair{Object: "bridge br-lan", Thing: "port eth1", Found: "eth1 was taken out of it"})
+	}
+	a.contend(now, drift.Repair{Object: "bridge br-lan", Thing: "port eth2", Found: "eth2 was taken out of it"})
+	if _, err := a.change(mustParse(t, topo(gold, wireTo("a", "gold", 7)))); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	events, _ := a.events.since(0)
+	for _, e := range events {
+		if e.Object == "bridge br-lan" {
+			told = append(told, e.Message+": "+e.Reason)
+		}
+	}
+	if len(told) != 2 || told[1] != "it is put back at once again: a topology is applied" {
+		t.Errorf("told %q", told)
+	}
+	if a.held("port eth1") || len(a.contestProblems(now)) > 0 {
+		t.Error("it is contested")
 	}
 }

@@ -68,6 +68,9 @@ func (d *drain) words(now time.Time) string {
 	return words
 }
 
+// drainsObject is what is amiss where the files do not say what is drained.
+const drainsObject = "what is drained"
+
 // drainFile is what is drained, as it is kept.
 type drainFile struct {
 	Version int     `json:"version"`
@@ -119,17 +122,15 @@ func (a *Agent) withhold(w *wire) {
 	for i := range a.drains {
 		d := &a.drains[i]
 		switch {
-		case d.Kind == kindSite && (d.Name == w.Peer || d.Name == a.opt.Site),
-			d.Kind == kindPseudowire && (d.Name == w.Name || d.Name == w.Network):
-			if w.withheld == nil || w.withheld.byLoop() {
-				w.withheld = d
-			}
+		case !d.concerns(w, a.opt.Site):
 		case d.Kind == kindTunnel:
 			for _, r := range w.rides {
 				if d.Name == tunnelName(r.Tunnel) {
 					r.drained = d
 				}
 			}
+		case w.withheld == nil || w.withheld.byLoop():
+			w.withheld = d
 		}
 	}
 	left := slices.ContainsFunc(w.rides, func(r *ride) bool { return r.drained == nil })
@@ -140,11 +141,11 @@ func (a *Agent) withhold(w *wire) {
 
 // setDrains puts what is drained into force. It is kept first.
 func (a *Agent) setDrains(all []drain) error {
-	if err := a.store.setDrains(all); err != nil {
+	err := a.store.setDrains(all)
+	a.faults.set(drainsObject, err)
+	if err != nil {
 		return err
 	}
-	a.loops.unkept = false
-	a.faults.set("what is drained", nil)
 	a.enforceDrains(all)
 	return nil
 }
@@ -200,6 +201,7 @@ func (a *Agent) Drain(ctx context.Context, r api.DrainRequest) ([]api.Drained, e
 // where the request is wrong.
 func (a *Agent) drainNames(r *api.DrainRequest) (targets []drain, err error) {
 	now, all := time.Now(), slices.Clone(a.drains)
+	var ended []drain
 	word := "drained"
 	if r.Undo {
 		word = "undrained"
@@ -218,7 +220,7 @@ func (a *Agent) drainNames(r *api.DrainRequest) (targets []drain, err error) {
 		case r.Undo && i < 0:
 			return nil, &api.Error{Code: api.CodeNothingToDo, Title: "not drained", Detail: d.object() + " is not drained"}
 		case r.Undo:
-			a.releaseLoops(all[i])
+			ended = append(ended, all[i])
 			all = slices.Delete(all, i, i+1)
 		default:
 			all = append(slices.DeleteFunc(all, same), d)
@@ -227,6 +229,9 @@ func (a *Agent) drainNames(r *api.DrainRequest) (targets []drain, err error) {
 	}
 	if err := a.setDrains(all); err != nil {
 		return nil, err
+	}
+	for _, d := range ended {
+		a.releaseLoops(d)
 	}
 	for _, d := range targets {
 		a.event("info", d.object(), word, strings.TrimSuffix("by "+nonempty(r.By, "somebody")+": "+r.Reason, ": "))
@@ -277,7 +282,8 @@ func (a *Agent) drainViews(targets []drain, undo bool) (views []api.Drained, don
 	return views, done
 }
 
-func (d drain) concerns(w *wire, site string) bool {
+// concerns says whether a pseudowire of the site, or one of its tunnels, is what is drained.
+func (d *drain) concerns(w *wire, site string) bool {
 	switch d.Kind {
 	case kindSite:
 		return d.Name == w.Peer || d.Name == site
@@ -322,9 +328,7 @@ func (a *Agent) endDrains(now time.Time) {
 			rest = append(rest, d)
 		}
 	}
-	err := a.setDrains(rest)
-	a.faults.set("what is drained", err)
-	if err != nil { // it is not kept, and holds all the same
+	if err := a.setDrains(rest); err != nil { // it is not kept, and holds all the same
 		again := now.Add(recheck)
 		for i := range a.drains {
 			if d := &a.drains[i]; d.Until != nil && !now.Before(*d.Until) {

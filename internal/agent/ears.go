@@ -40,27 +40,16 @@ var probeFilter = []unix.SockFilter{
 
 // openEars has to be called in the network namespace.
 func openEars() (*ears, error) {
-	// Without a protocol it receives nothing, until it has its filter.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	file, raw, err := openPacketSocket(probeFilter, func(fd int) error {
+		return errors.Join(
+			os.NewSyscallError("take tags", unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1)),
+			os.NewSyscallError("leave out what is sent", unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)),
+		)
+	})
 	if err != nil {
-		return nil, os.NewSyscallError("packet socket", err)
-	}
-	program := unix.SockFprog{Len: uint16(len(probeFilter)), Filter: &probeFilter[0]}
-	err = errors.Join(
-		os.NewSyscallError("filter", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)),
-		os.NewSyscallError("take tags", unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1)),
-		os.NewSyscallError("leave out what is sent", unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)),
-		os.NewSyscallError("bind packet socket", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL)})),
-	)
-	if err != nil {
-		unix.Close(fd)
 		return nil, err
 	}
-	e := &ears{file: os.NewFile(uintptr(fd), "packet socket"), done: make(chan struct{}), heard: make(chan earful, 64)}
-	if e.raw, err = e.file.SyscallConn(); err != nil {
-		e.file.Close()
-		return nil, err
-	}
+	e := &ears{file: file, raw: raw, done: make(chan struct{}), heard: make(chan earful, 64)}
 	go e.run()
 	return e, nil
 }
@@ -76,7 +65,7 @@ func (e *ears) run() {
 				return false
 			}
 			link, ok := from.(*unix.SockaddrLinklayer)
-			if !ok || n < ethernetHeader || link.Pkttype == unix.PACKET_OUTGOING {
+			if !ok || n < ethernetHeader {
 				continue
 			}
 			p, err := loop.Parse(frame[ethernetHeader:n])

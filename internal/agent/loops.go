@@ -16,8 +16,7 @@ import (
 
 // loops are what is known of loops that others close between the LANs of sites.
 type loops struct {
-	// guards are by network, of those where something was amiss; kept is the bridges' part in it,
-	// vlan where addresses moved last.
+	// guards are by network, of those where something was amiss.
 	guards map[string]*watched
 	// ears are open while a guard listens.
 	ears *ears
@@ -26,8 +25,6 @@ type loops struct {
 	// announce are pseudowires that forward again, and when addresses are announced on them: their
 	// peers have to be told first that they do.
 	announce map[string]time.Time
-	// unkept says that what is blocked for loops could not be written.
-	unkept bool
 }
 
 // releasePorts has all pseudowires forward that no loop has blocked: a hold is only a moment's, and is
@@ -280,18 +277,14 @@ func (a *Agent) blockLoops(now time.Time, wanted map[string]drain) {
 		return
 	}
 	if err := a.setDrains(all); err != nil { // it is not kept, and holds all the same
-		a.faults.set("what is drained", err)
-		a.loops.unkept = true
 		a.enforceDrains(all)
 	}
 }
 
 // keepBlocks writes what could not be written before.
 func (a *Agent) keepBlocks() {
-	if a.loops.unkept {
-		err := a.store.setDrains(a.drains)
-		a.faults.set("what is drained", err)
-		a.loops.unkept = err != nil
+	if _, unkept := a.faults.now[drainsObject]; unkept {
+		a.faults.set(drainsObject, a.store.setDrains(a.drains))
 	}
 }
 
@@ -307,11 +300,7 @@ func (a *Agent) announceLoops(now time.Time) {
 		}
 		delete(a.loops.announce, name)
 		if w := a.wires[name]; w != nil && w.ready {
-			if n, err := a.bridges.Announce(name); err != nil {
-				a.log.Debug("cannot announce addresses", "pseudowire", name, "err", err)
-			} else if n > 0 {
-				a.event("info", "pseudowire "+name, fmt.Sprintf("%d addresses announced", n), "it forwards again")
-			}
+			a.announceFrom(w, "it forwards again")
 		}
 	}
 }
@@ -380,7 +369,7 @@ func (a *Agent) keepLoops(now time.Time) {
 func (a *Agent) releaseLoops(d drain) {
 	for network, g := range a.loops.guards {
 		for peer := range a.peersIn(network) {
-			if w := a.inNetwork(network, peer); d.Kind == kindPseudowire && (d.Name == w.Name || d.Name == w.Network) {
+			if w := a.inNetwork(network, peer); d.Kind == kindPseudowire && d.concerns(w, a.opt.Site) {
 				g.Release(peer)
 			}
 		}

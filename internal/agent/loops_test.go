@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/loop"
 	"github.com/pwd-project/pwd/pkg/bridge"
 )
 
@@ -132,6 +135,34 @@ func TestBlockThatCannotBeKept(t *testing.T) {
 	a.blockLoops(time.Now(), map[string]drain{"a": {Kind: kindPseudowire, Name: "a", Joined: "dc2"}})
 	if len(a.drains) != 1 || a.wires["a"].withheld == nil || !v.land.blocked["a"] || len(a.faults.objects()) != 1 {
 		t.Errorf("drained %+v, ports %v, faults %v", a.drains, v.land.blocked, a.faults.objects())
+	}
+	full = false
+	a.keepBlocks()
+	if kept, err := a.store.drains(); err != nil || len(kept) != 1 || len(a.faults.objects()) != 0 {
+		t.Errorf("afterwards: kept %+v, %v, faults %v", kept, err, a.faults.objects())
+	}
+}
+
+// An end that cannot be written is none: what was blocked stays so, and the files say it again as
+// soon as they can.
+func TestUndrainThatCannotBeKept(t *testing.T) {
+	full := false
+	_, a := loopy(t, func(what string, do func() error) error {
+		if full && strings.HasPrefix(what, "write drains") {
+			return errFate
+		}
+		return do()
+	})
+	now := time.Now()
+	until := now.Add(time.Hour)
+	a.guard("a").Keep(now, "dc2", loop.Block{Joined: "dc2", Port: "eth1"})
+	a.blockLoops(now, map[string]drain{"a": {Kind: kindPseudowire, Name: "a", Until: &until}})
+	full = true
+	if _, err := a.drainNames(&api.DrainRequest{Names: []string{"a"}, Undo: true}); !errors.Is(err, errFate) {
+		t.Errorf("%v", err)
+	}
+	if v := a.guard("a").Advance(now, a.peersIn("a")); len(v.Blocked) != 1 || len(a.drains) != 1 {
+		t.Errorf("blocked %+v, drained %+v", v.Blocked, a.drains)
 	}
 	full = false
 	a.keepBlocks()

@@ -256,7 +256,7 @@ func (a *Agent) weigh(now time.Time, w *wire) (resignal bool) {
 	a.faults.set("pseudowire "+w.Name+"'s tunnels", a.forward(w))
 	if r.inUse(r.chosen) && w.announceDue {
 		w.announceDue = false
-		a.announceSwitch(w)
+		a.announceFrom(w, "another tunnel is used")
 	}
 	a.judge(w)
 	return slices.ContainsFunc(w.rides, func(x *ride) bool { return x.signalled && x.told != w.status(x) })
@@ -287,13 +287,13 @@ func (a *Agent) flush(w *wire) {
 	}
 }
 
-// announceSwitch tells the peer which addresses are here.
-func (a *Agent) announceSwitch(w *wire) {
+// announceFrom tells the peer which addresses are here, and the operator why.
+func (a *Agent) announceFrom(w *wire, why string) {
 	n, err := a.bridges.Announce(w.Name)
 	if err != nil {
 		a.event("warning", "pseudowire "+w.Name, "addresses not announced", err.Error())
 	} else if n > 0 {
-		a.event("info", "pseudowire "+w.Name, fmt.Sprintf("%d addresses announced", n), "another tunnel is used")
+		a.event("info", "pseudowire "+w.Name, fmt.Sprintf("%d addresses announced", n), why)
 	}
 }
 

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"os"
 	"sync"
@@ -60,33 +59,12 @@ const maxSniffed = 1 << 16
 
 // newSniffer opens the socket. It has to be called in the network namespace.
 func newSniffer() (*sniffer, error) {
-	// Without a protocol it receives nothing, until it has its filter.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	file, raw, err := openPacketSocket(outerFilter, nil)
 	if err != nil {
-		return nil, os.NewSyscallError("packet socket", err)
-	}
-	program := unix.SockFprog{Len: uint16(len(outerFilter)), Filter: &outerFilter[0]}
-	err = errors.Join(
-		os.NewSyscallError("filter", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)),
-		os.NewSyscallError("bind packet socket", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL)})),
-	)
-	if err != nil {
-		unix.Close(fd)
 		return nil, err
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, tapOctets)
-	s := &sniffer{file: os.NewFile(uintptr(fd), "packet socket"), done: make(chan struct{}), lanes: map[lane]bool{}}
-	if s.raw, err = s.file.SyscallConn(); err != nil {
-		s.file.Close()
-		return nil, err
-	}
-	return s, nil
-}
-
-func htons(v uint16) uint16 {
-	var b [2]byte
-	binary.BigEndian.PutUint16(b[:], v)
-	return binary.NativeEndian.Uint16(b[:])
+	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, tapOctets) })
+	return &sniffer{file: file, raw: raw, done: make(chan struct{}), lanes: map[lane]bool{}}, nil
 }
 
 // outerFilter lets through what may be L2TPv3: IPv4 and IPv6 with UDP, protocol 115, or

@@ -90,5 +90,13 @@ func (d *Damper) Calm(now time.Time) (over []string) {
 	return over
 }
 
-// Forget ends all contests: everything is put back at once again.
-func (d *Damper) Forget() { d.things = nil }
+// Forget ends all contests, and names the things: everything is put back at once again.
+func (d *Damper) Forget() (over []string) {
+	for _, name := range slices.Sorted(maps.Keys(d.things)) {
+		if d.things[name].wait > 0 {
+			over = append(over, name)
+		}
+	}
+	d.things = nil
+	return over
+}

@@ -88,8 +88,8 @@ func TestDamperWaits(t *testing.T) {
 	if !slices.Equal(waits, want) {
 		t.Errorf("waits %v, want %v", waits, want)
 	}
-	d.Forget()
-	if d.Held(now, "x") || d.Wait("x") != 0 {
-		t.Error("held after Forget")
+	d.Repaired(now, "calm")
+	if over := d.Forget(); !slices.Equal(over, []string{"x"}) || d.Held(now, "x") || d.Wait("x") != 0 {
+		t.Errorf("after Forget: %q over, held %v", over, d.Held(now, "x"))
 	}
 }
