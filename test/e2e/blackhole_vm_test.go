@@ -2,12 +2,7 @@
 
 package e2e
 
-import (
-	"fmt"
-	"testing"
-
-	"github.com/pwd-project/pwd/internal/netlab"
-)
+import "testing"
 
 // The kernel's datapath over IPv6, where no router fragments: that long packets are lost is
 // found out and told, and TCP's segments are made to fit. It takes most of a minute, and is run by
@@ -15,17 +10,7 @@ import (
 func TestKernelBlackHole(t *testing.T) {
 	const hole = 1400
 	w := build(t, network{ipv6: true, hole: hole, datapaths: [2]string{"kernel", "kernel"}}).start()
-	if err := netlab.Poll(within(t, upWithin), "the path is known", func() error {
-		tunnels, err := w.sites[0].Client().Tunnels(t.Context())
-		for _, v := range tunnels {
-			if v.PathMTU != hole || !v.BlackHole {
-				return fmt.Errorf("tunnel %s: path MTU %d, black hole %v", v.Name, v.PathMTU, v.BlackHole)
-			}
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	w.knowsPath(hole)
 	if got := w.warnings(w.sites[0].Client(), "tunnel gold/dc2"); got != "packets of more than 1400 octets are lost on the way" {
 		t.Errorf("warned of %q", got)
 	}

@@ -96,6 +96,16 @@ func (m *machine) write(path, owner, mode string, content []byte) {
 	}
 }
 
+// gone wants none of the files, folders and sockets to be there.
+func (m *machine) gone(paths ...string) {
+	m.t.Helper()
+	for _, path := range paths {
+		if out, err := m.try("ls", "-ld", path); err == nil || !strings.Contains(out, "No such file") {
+			m.t.Errorf("left: %s, %v", out, err)
+		}
+	}
+}
+
 // systemd is its version.
 func (m *machine) systemd() int {
 	m.t.Helper()
