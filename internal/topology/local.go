@@ -70,10 +70,11 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				continue
 			}
 			perPeer[peer.name]++
+			path := tn.pathAt(s)
 			own := Tunnel{
 				Key: tunnelKey(tn, peer), Name: tn.name, Peer: peer.name,
 				Encapsulation: tn.encapsulation,
-				Local:         tn.addressOf(s), Remote: tn.addressOf(peer),
+				Local:         path.address, Remote: tn.pathAt(peer).address, Underlay: path.name,
 				HostName: HostName(tn.name, s.name), PeerHostName: peer.hostNameOn(tn),
 				RouterID:    RouterID(tn.name, s.name),
 				Hello:       tn.hello,
@@ -83,9 +84,6 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 			if tn.class != nil {
 				own.Class, own.Shape = tn.class.Name, tn.class.Shape
 			}
-			if u := tn.underlays[s]; u != nil {
-				own.Underlay = u.name
-			}
 			if p := t.pairOf(s, peer); p != nil {
 				own.PairRate = p.rate
 				if !own.Shape.Shapes() {
@@ -93,10 +91,7 @@ func (t *Topology) localTunnels(s *site) []Tunnel {
 				}
 			}
 			if own.Shapes() {
-				own.LinkRate, own.ReplaceQdisc, own.EDT = tn.linkRate(s), s.replaceQdisc, s.edt
-				if u := tn.underlays[s]; u != nil {
-					own.ReplaceQdisc, own.EDT = u.replaceQdisc, u.edt
-				}
+				own.LinkRate, own.ReplaceQdisc, own.EDT = path.rate, path.replaceQdisc, path.edt
 			}
 			if own.Static != nil {
 				own.ECN = false // that both ends can is signalled (RFC 9601)

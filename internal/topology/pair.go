@@ -3,7 +3,6 @@ package topology
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // pair is what all tunnels between two sites may send together.
@@ -64,8 +63,7 @@ func (b *builder) checkPairs() {
 		if b.full() {
 			return
 		}
-		var sum uint64
-		var terms []string
+		var guaranteed sumOf
 		joined := b.noTunnels
 		for _, t := range b.t.tunnels {
 			if t.broken {
@@ -77,16 +75,15 @@ func (b *builder) checkPairs() {
 			}
 			joined = true
 			if t.class != nil && t.class.Rate != 0 {
-				sum += t.class.Rate
-				terms = append(terms, fmt.Sprintf("%s %s", t.name, bits(t.class.Rate)))
+				guaranteed.add(t.name, t.class.Rate)
 			}
 		}
 		switch {
 		case !joined:
 			b.fault(CodeNotMember, p.sitesAt, fmt.Sprintf("no tunnel joins %s and %s", p.sites[0].name, p.sites[1].name), "remove the pair, or add a tunnel between the two")
-		case p.rate != 0 && sum > p.rate:
-			b.fault(CodeRateSum, p.rateAt, fmt.Sprintf("%s and %s send each other no more than %s, and more is guaranteed: %s = %s",
-				p.sites[0].name, p.sites[1].name, bits(p.rate), strings.Join(terms, " + "), bits(sum)), "lower the `rate:` of classes, of which each tunnel has it to itself, or raise that of the pair")
+		case guaranteed.sum > p.rate && p.rate != 0:
+			b.fault(CodeRateSum, p.rateAt, fmt.Sprintf("%s and %s send each other no more than %s, and more is guaranteed: %s",
+				p.sites[0].name, p.sites[1].name, bits(p.rate), guaranteed), "lower the `rate:` of classes, of which each tunnel has it to itself, or raise that of the pair")
 		}
 	}
 }

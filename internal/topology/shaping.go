@@ -71,18 +71,15 @@ func (b *builder) checkRates() {
 
 // checkRate does so for one path; that of a site without underlays has no name.
 func (b *builder) checkRate(s *site, path *underlay) {
-	var sum uint64
-	var terms []string
+	var guaranteed sumOf
 	for _, t := range b.t.localTunnels(s) {
 		if t.Rate != 0 && (t.Local == path.address || path.name == "") {
-			sum += t.Rate
-			terms = append(terms, fmt.Sprintf("%s %s", t.Key, bits(t.Rate)))
+			guaranteed.add(t.Key, t.Rate)
 		}
 	}
-	link := linkOf(s, path)
-	if sum > path.rate {
-		b.fault(CodeRateSum, path.rateAt, fmt.Sprintf("%s carries %s, and more is guaranteed on it: %s = %s",
-			link, bits(path.rate), strings.Join(terms, " + "), bits(sum)), "lower the `rate:` of classes: each of their tunnels, at each of its ends, has it to itself")
+	if guaranteed.sum > path.rate {
+		b.fault(CodeRateSum, path.rateAt, fmt.Sprintf("%s carries %s, and more is guaranteed on it: %s",
+			linkOf(s, path), bits(path.rate), guaranteed), "lower the `rate:` of classes: each of their tunnels, at each of its ends, has it to itself")
 	}
 }
 

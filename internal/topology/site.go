@@ -3,16 +3,16 @@ package topology
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
 type site struct {
-	name      string
-	at        spot
-	address   netip.Addr
-	addressAt spot
-	// underlays are its paths, where it has no address.
+	name string
+	at   spot
+	// path is the only one to the site, without a name; where there are underlays, those are.
+	path      underlay
 	underlays []*underlay
 	// dynamic sites have no address that is known, foreign ones not this daemon.
 	dynamic, foreign bool
@@ -20,17 +20,9 @@ type site struct {
 	// numbers are those of the attributes that a foreign site is called with.
 	numbers l2tpv3.Numbers
 	// hostName is what a foreign site calls itself, empty for anything.
-	hostName   string
-	routerID   uint32
-	routerIDAt spot
-	// rate is the link's, 0 if that is not known.
-	rate   uint64
-	rateAt spot
-	// replaceQdisc says that others' root qdiscs give way.
-	replaceQdisc bool
-	// edt says that departure times keep ceilings, edtAt where.
-	edt         bool
-	edtAt       spot
+	hostName    string
+	routerID    uint32
+	routerIDAt  spot
 	bridges     []*bridge
 	bridgeNames map[string]*bridge
 	// noBridges is set where the bridges are there and could not be read.
@@ -43,12 +35,14 @@ type underlay struct {
 	at        spot
 	address   netip.Addr
 	addressAt spot
-	rate      uint64
-	rateAt    spot
-	// replaceQdisc and edt are as a site's.
+	// rate is what it carries, 0 if that is not known.
+	rate   uint64
+	rateAt spot
+	// replaceQdisc says that others' root qdiscs give way.
 	replaceQdisc bool
-	edt          bool
-	edtAt        spot
+	// edt says that departure times keep ceilings, edtAt where.
+	edt   bool
+	edtAt spot
 }
 
 type bridge struct {
@@ -68,14 +62,10 @@ func (b *builder) site(r row) {
 	if rec == nil {
 		return
 	}
-	address, at, readAddress := get[netip.Addr](rec, "address")
-	s.address, s.addressAt, s.dynamic = address, at, readAddress && !address.IsValid()
+	s.dynamic = s.path.read(rec) && !s.path.address.IsValid()
 	b.foreign(s, rec)
 	b.underlays(s, r, rec)
 	s.routerID, s.routerIDAt, _ = get[uint32](rec, "router-id")
-	s.rate, s.rateAt, _ = get[uint64](rec, "rate")
-	s.replaceQdisc = replacesQdisc(rec)
-	s.edt, s.edtAt = hasEDT(rec)
 	bridges, _, readable := get[[]row](rec, "bridges")
 	s.noBridges = !readable && rec.has("bridges")
 	for _, br := range bridges {
@@ -95,13 +85,10 @@ func (b *builder) foreign(s *site, rec *record) {
 	if word, _, _ := get[string](rec, "numbers"); word == l2tpv3.CiscoNumbers.String() {
 		s.numbers = l2tpv3.CiscoNumbers
 	}
+	shapes := slices.IndexFunc(shapingKeys, rec.has)
 	switch {
-	case s.foreign && rec.has("rate"):
-		b.clash(CodeForeign, rec.values["rate"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
-	case s.foreign && rec.has("qdisc"):
-		b.clash(CodeForeign, rec.values["qdisc"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
-	case s.foreign && rec.has("shaper"):
-		b.clash(CodeForeign, rec.values["shaper"].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
+	case s.foreign && shapes >= 0:
+		b.clash(CodeForeign, rec.values[shapingKeys[shapes]].key, fmt.Sprintf("%s is foreign: nobody shapes there", s.name), managedAt, "foreign here", "remove the key")
 	case s.foreign && rec.has("bridges"):
 		b.clash(CodeForeign, rec.values["bridges"].key, fmt.Sprintf("%s is foreign: nobody makes bridges there", s.name), managedAt, "foreign here", "remove the key")
 	case !s.foreign && rec.has("numbers") && (ok || !rec.has("managed")):

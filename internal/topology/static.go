@@ -143,7 +143,7 @@ func (b *builder) staticEnds(t *tunnel, rec *record) {
 			t.broken = true
 		}
 		if s.dynamic {
-			b.clash(CodeStatic, t.staticAt, fmt.Sprintf("%s has no address that is known, and nobody signals one here", s.name), s.addressAt, "dynamic here", "give it an address, or leave `static` out")
+			b.clash(CodeStatic, t.staticAt, fmt.Sprintf("%s has no address that is known, and nobody signals one here", s.name), s.path.addressAt, "dynamic here", "give it an address, or leave `static` out")
 		}
 	}
 }

@@ -258,3 +258,35 @@ func TestAccess(t *testing.T) {
 		t.Errorf("%+v\n%s", got.Access, diagnostics)
 	}
 }
+
+// What a site says of its path holds as what an underlay says of it, and for tunnels that are shaped alone.
+func TestPathOfATunnel(t *testing.T) {
+	type path struct {
+		underlay          string
+		rate              uint64
+		replaceQdisc, edt bool
+	}
+	of := func(u string, edt bool) path { return path{u, 1e7, true, edt} }
+	for _, tt := range []struct {
+		name, site, class string
+		want              path
+	}{
+		{"short form", "address: 192.0.2.1, rate: 10mbit, qdisc: replace", "class: gold", of("", false)},
+		{"short form, edt", "address: 192.0.2.1, rate: 10mbit, qdisc: replace, shaper: edt", "class: gold", of("", true)},
+		{"underlay", "underlays: {fibre: {address: 192.0.2.1, rate: 10mbit, qdisc: replace}}", "class: gold", of("fibre", false)},
+		{"underlay, edt", "underlays: {fibre: {address: 192.0.2.1, rate: 10mbit, qdisc: replace, shaper: edt}}", "class: gold", of("fibre", true)},
+		{"nothing said", "address: 192.0.2.1", "class: gold", path{}},
+		{"not shaped", "address: 192.0.2.1, rate: 10mbit, qdisc: replace", "hello: 1m", path{}},
+	} {
+		topology, diagnostics := Parse("t.yaml", []byte("apiVersion: pwd/v1\nkind: Topology\nmetadata: {name: t}\nsites: {a: {"+tt.site+"}, b: {address: 192.0.2.2}}\n"+
+			"classes: {gold: {ceiling: 5mbit}}\ntunnels: {core: {sites: [a, b], "+tt.class+"}}\n"))
+		if diagnostics.HasErrors() {
+			t.Fatalf("%s: %s", tt.name, diagnostics)
+		}
+		l, _ := topology.Local("a")
+		got := l.Tunnels[0]
+		if is := (path{got.Underlay, got.LinkRate, got.ReplaceQdisc, got.EDT}); is != tt.want || got.Local != netip.MustParseAddr("192.0.2.1") {
+			t.Errorf("%s: %+v from %v, want %+v", tt.name, is, got.Local, tt.want)
+		}
+	}
+}

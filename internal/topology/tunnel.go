@@ -129,7 +129,7 @@ func (b *builder) callers(t *tunnel, list []item, rec *record) {
 			b.clash(CodeDynamic, it.at, fmt.Sprintf("neither %s nor %s has an address that the other could call", dynamic.value, s.name), dynamic.at, "the other one is here", "give one of them a fixed address, or make a tunnel for each pair of sites that can have one")
 		default:
 			if !rec.has("secret-file") && !rec.damaged {
-				b.clash(CodeNeedsSecret, it.at, fmt.Sprintf("%s calls from any address, so it has to be known by a secret", s.name), s.addressAt, "dynamic here", "add `secret-file:` to the tunnel")
+				b.clash(CodeNeedsSecret, it.at, fmt.Sprintf("%s calls from any address, so it has to be known by a secret", s.name), s.path.addressAt, "dynamic here", "add `secret-file:` to the tunnel")
 			}
 			dynamic = it
 		}
@@ -165,14 +165,14 @@ func (b *builder) families(t *tunnel, list []item) {
 	var first *site
 	for _, it := range list {
 		s := b.sites[it.value.(string)]
-		if s == nil || !t.addressOf(s).IsValid() {
+		if s == nil || !t.pathAt(s).address.IsValid() {
 			continue
 		}
 		if first == nil {
 			first = s
 		}
-		if here, there := t.addressOf(s), t.addressOf(first); here.Is4() != there.Is4() {
-			b.clash(CodeFamilies, it.at, fmt.Sprintf("%s has an %s address and %s an %s one", s.name, family(here), first.name, family(there)), t.addressAtOf(s), "its address is here", "give all sites of a tunnel addresses of one family")
+		if here, there := t.pathAt(s).address, t.pathAt(first).address; here.Is4() != there.Is4() {
+			b.clash(CodeFamilies, it.at, fmt.Sprintf("%s has an %s address and %s an %s one", s.name, family(here), first.name, family(there)), t.pathAt(s).addressAt, "its address is here", "give all sites of a tunnel addresses of one family")
 			return
 		}
 	}

@@ -7,11 +7,25 @@ import (
 	"strings"
 )
 
+// shapingKeys are those of a path that say how it is shaped.
+var shapingKeys = []string{"rate", "qdisc", "shaper"}
+
+// read takes what a site, or an underlay of one, says of its path, and reports whether there is an address that
+// could be read.
+func (u *underlay) read(rec *record) (ok bool) {
+	u.address, u.addressAt, ok = get[netip.Addr](rec, "address")
+	u.rate, u.rateAt, _ = get[uint64](rec, "rate")
+	qdisc, _, _ := get[string](rec, "qdisc")
+	shaper, at, _ := get[string](rec, "shaper")
+	u.replaceQdisc, u.edt, u.edtAt = qdisc == "replace", shaper == "edt", at
+	return ok
+}
+
 // underlays reads the site's paths, and that it has an address or such.
 func (b *builder) underlays(s *site, r row, rec *record) {
 	switch {
 	case rec.has("underlays"):
-		for _, key := range []string{"address", "rate", "qdisc", "shaper"} {
+		for _, key := range append([]string{"address"}, shapingKeys...) {
 			if rec.has(key) {
 				b.clash(CodeExclusive, rec.values[key].key, fmt.Sprintf("%s and underlays are both there", key), rec.values["underlays"].key, "the other one is here",
 					fmt.Sprintf("give each underlay its `%s:`", key))
@@ -30,22 +44,9 @@ func (b *builder) underlays(s *site, r row, rec *record) {
 		}
 		u := &underlay{name: it.name, at: it.at}
 		of, _ := it.value.(*record)
-		u.address, u.addressAt, _ = get[netip.Addr](of, "address")
-		u.rate, u.rateAt, _ = get[uint64](of, "rate")
-		u.replaceQdisc = replacesQdisc(of)
-		u.edt, u.edtAt = hasEDT(of)
+		u.read(of)
 		s.underlays = append(s.underlays, u)
 	}
-}
-
-func replacesQdisc(rec *record) bool {
-	word, _, _ := get[string](rec, "qdisc")
-	return word == "replace"
-}
-
-func hasEDT(rec *record) (is bool, at spot) {
-	word, at, _ := get[string](rec, "shaper")
-	return word == "edt", at
 }
 
 // ends are the places where tunnels can end at the site: its underlays, or one without
@@ -54,7 +55,7 @@ func (s *site) ends() []*underlay {
 	if len(s.underlays) > 0 {
 		return s.underlays
 	}
-	return []*underlay{{address: s.address, addressAt: s.addressAt, rate: s.rate, rateAt: s.rateAt, edt: s.edt, edtAt: s.edtAt}}
+	return []*underlay{&s.path}
 }
 
 // addresses are all of them, in words.
@@ -127,25 +128,10 @@ func (b *builder) paths(t *tunnel, rec *record) {
 	}
 }
 
-// addressOf is where the tunnel ends at a site, the zero one at a dynamic site.
-func (t *tunnel) addressOf(s *site) netip.Addr {
+// pathAt is the tunnel's at a site; its address is the zero one at a dynamic site.
+func (t *tunnel) pathAt(s *site) *underlay {
 	if u := t.underlays[s]; u != nil {
-		return u.address
+		return u
 	}
-	return s.address
-}
-
-func (t *tunnel) addressAtOf(s *site) spot {
-	if u := t.underlays[s]; u != nil {
-		return u.addressAt
-	}
-	return s.addressAt
-}
-
-// linkRate is what the tunnel's path carries at the site, 0 if that is not known.
-func (t *tunnel) linkRate(s *site) uint64 {
-	if u := t.underlays[s]; u != nil {
-		return u.rate
-	}
-	return s.rate
+	return &s.path
 }
