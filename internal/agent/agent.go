@@ -101,7 +101,7 @@ type circuits interface {
 	Flush(pseudowire string) error
 	SetBlocked(pseudowire string, blocked bool) error
 	Port(index int) (name, pseudowire string)
-	Sides(pseudowire string) ([]bridge.Side, error)
+	Sides(pseudowires ...string) (map[string][]bridge.Side, error)
 	SetKept(pseudowire string, to bridge.Address, kept bool) error
 	Refresh() error
 	Prune() error

@@ -133,10 +133,11 @@ type land struct {
 	attachments map[string]bridge.Attachment
 	shaped      []qos.Interface
 	// blocked are the ports that do not forward, blocks all that is said of that unless it is nil; kept counts how
-	// often a bridge was told to keep an address.
+	// often a bridge was told to keep an address, looks has the pseudowires whose LANs were looked for at once.
 	blocked map[string]bool
 	blocks  []string
 	kept    int
+	looks   []string
 }
 
 // fatedCircuits are attachment circuits in memory whose steps are counted. Interfaces
@@ -170,6 +171,17 @@ func (c *fatedCircuits) SetKept(string, bridge.Address, bool) error {
 	defer c.land.mu.Unlock()
 	c.land.kept++
 	return nil
+}
+
+func (c *fatedCircuits) Sides(names ...string) (map[string][]bridge.Side, error) {
+	c.land.mu.Lock()
+	defer c.land.mu.Unlock()
+	c.land.looks = append(c.land.looks, strings.Join(slices.Sorted(slices.Values(names)), " "))
+	sides := map[string][]bridge.Side{}
+	for _, name := range names {
+		sides[name] = nil
+	}
+	return sides, c.fate.step("look for the LANs", func() error { return nil })
 }
 
 func there(name string) bool { return strings.HasPrefix(name, "eth") && name != "eth9" }

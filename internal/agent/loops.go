@@ -25,6 +25,8 @@ type loops struct {
 	// announce are pseudowires that forward again, and when addresses are announced on them: their
 	// peers have to be told first that they do.
 	announce map[string]time.Time
+	// moved says that links, or what is attached to them, may have changed since it was looked where the LANs are.
+	moved bool
 }
 
 // releasePorts has all pseudowires forward that no loop has blocked: a hold is only a moment's, and is
@@ -46,6 +48,8 @@ type watched struct {
 	vlan uint16
 	// kept is the pseudowire whose bridge keeps probes, empty for none.
 	kept string
+	// failed says that the bridge does not, or that it is not known where the LAN is.
+	failed bool
 	// held are the pseudowires that do not forward for a moment.
 	held map[string]bool
 	// sides are where probes go and come from.
@@ -100,7 +104,7 @@ func (a *Agent) hearLoops(now time.Time, e earful) {
 			if s.Index != e.port || !slices.Contains(s.Tags, e.tag) {
 				continue
 			}
-			if p, is := e.probe.In(network, slices.Collect(maps.Keys(a.peersIn(network)))); is {
+			if p, is := e.probe.In(network, slices.Collect(maps.Keys(a.wiresIn(network)))); is {
 				if g.Heard(now, p, s.Name) {
 					a.loops.next = now
 				}
@@ -109,13 +113,35 @@ func (a *Agent) hearLoops(now time.Time, e earful) {
 	}
 }
 
-// peersIn are the peers in a network, and whether this site gets through to each.
-func (a *Agent) peersIn(network string) map[string]bool {
-	peers := make(map[string]bool)
+// wiresIn are the pseudowires of a network, by peer.
+func (a *Agent) wiresIn(network string) map[string]*wire {
+	wires := make(map[string]*wire)
 	for _, w := range a.wires {
 		if w.group() == network {
-			peers[w.Peer] = a.getsThrough(w)
+			wires[w.Peer] = w
 		}
+	}
+	return wires
+}
+
+// wiresByNetwork are all of them.
+func (a *Agent) wiresByNetwork() map[string]map[string]*wire {
+	all := make(map[string]map[string]*wire)
+	for _, w := range a.wires {
+		network := w.group()
+		if all[network] == nil {
+			all[network] = make(map[string]*wire)
+		}
+		all[network][w.Peer] = w
+	}
+	return all
+}
+
+// reached says of each peer in a network whether this site gets through to it.
+func (a *Agent) reached(wires map[string]*wire) map[string]bool {
+	peers := make(map[string]bool, len(wires))
+	for peer, w := range wires {
+		peers[peer] = a.getsThrough(w)
 	}
 	return peers
 }
@@ -128,16 +154,6 @@ func (a *Agent) getsThrough(w *wire) bool {
 	return slices.ContainsFunc(w.rides, func(r *ride) bool {
 		return r.state == control.SessionEstablished && r.remote&l2tpv3.CircuitFaults == 0 && r.remote&(l2tpv3.CircuitActive|l2tpv3.CircuitStandby) != 0
 	})
-}
-
-// inNetwork is the pseudowire to a peer in a network.
-func (a *Agent) inNetwork(network, peer string) *wire {
-	for _, w := range a.wires {
-		if w.Peer == peer && w.group() == network {
-			return w
-		}
-	}
-	return nil
 }
 
 // hearAll takes all that has been heard and waits.
@@ -159,43 +175,50 @@ func (a *Agent) watchLoops(now time.Time) {
 	}
 	a.hearAll(now)
 	a.loops.next = time.Time{}
-	wanted, listens := map[string]drain{}, false
+	wires := a.wiresByNetwork()
+	wanted, listening := map[string]drain{}, map[string]*watched{}
+	probes := map[*watched]loop.Probe{}
 	for _, network := range slices.Sorted(maps.Keys(a.loops.guards)) {
-		g, peers := a.loops.guards[network], a.peersIn(network)
+		g, peers := a.loops.guards[network], a.reached(wires[network])
 		v := g.Advance(now, peers)
 		for peer, b := range v.Blocked {
-			if w := a.inNetwork(network, peer); w != nil {
+			if w := wires[network][peer]; w != nil {
 				wanted[w.Name] = a.loopDrain(now, w, b)
 			}
 		}
-		a.hold(network, g, v, wanted)
-		if !g.Listens(now) || v.Probe || g.kept == "" || a.wires[g.kept] == nil {
-			a.listenForLoops(network, g, g.Listens(now))
-		}
-		listens = listens || g.Listens(now)
+		a.hold(wires[network], g, v, wanted)
 		if v.Probe {
-			a.probeLoop(network, g, peers)
+			probes[g] = loop.Probe{Network: network, Site: a.opt.Site, Reaches: peers}
 		}
 		if !v.Next.IsZero() && (a.loops.next.IsZero() || v.Next.Before(a.loops.next)) {
 			a.loops.next = v.Next
 		}
-		if g.Idle(now) || len(peers) == 0 {
-			a.listenForLoops(network, g, false)
+		idle := g.Idle(now) || len(peers) == 0
+		if idle {
 			delete(a.loops.guards, network)
 		}
+		if g.Listens(now) && !idle {
+			listening[network] = g
+		} else {
+			a.keepProbes(g, nil)
+		}
+	}
+	a.listenForLoops(wires, listening, probes)
+	for g, p := range probes {
+		a.probeLoop(g, p)
 	}
 	a.blockLoops(now, wanted)
 	a.announceLoops(now)
-	if !listens && a.loops.ears != nil {
+	if len(listening) == 0 && a.loops.ears != nil {
 		a.loops.ears.close()
 		a.loops.ears = nil
 	}
 }
 
-// hold keeps pseudowires from forwarding for a moment, or lets them again, but for those that are to
+// hold keeps pseudowires of a network from forwarding for a moment, or lets them again, but for those that are to
 // be blocked now. The kernel does that by
 // itself when a carrier comes, so that an error matters little.
-func (a *Agent) hold(network string, g *watched, v loop.Verdict, blocked map[string]drain) {
+func (a *Agent) hold(wires map[string]*wire, g *watched, v loop.Verdict, blocked map[string]drain) {
 	for name := range g.held {
 		w := a.wires[name]
 		if w != nil && v.Held[w.Peer] {
@@ -207,7 +230,7 @@ func (a *Agent) hold(network string, g *watched, v loop.Verdict, blocked map[str
 		}
 	}
 	for peer := range v.Held {
-		if w := a.inNetwork(network, peer); w != nil && !g.held[w.Name] && w.withheld == nil {
+		if w := wires[peer]; w != nil && !g.held[w.Name] && w.withheld == nil {
 			g.held[w.Name] = true
 			a.setBlocked(w, true)
 		}
@@ -309,41 +332,77 @@ func (a *Agent) tellLoop(d drain) {
 	a.tell(api.Event{Severity: "error", Object: d.object(), Message: "blocked", Reason: d.Reason, Next: d.Fix})
 }
 
-// listenForLoops has probes of a network heard, and kept by the bridge.
-func (a *Agent) listenForLoops(network string, g *watched, listen bool) {
-	var at *wire
-	for _, w := range a.wires {
-		if listen && w.group() == network && w.attachFault == nil && (at == nil || w.Name == g.kept || at.Name != g.kept && w.Name < at.Name) {
-			at = w
-		}
-	}
-	if at == nil {
-		if g.kept != "" && a.wires[g.kept] != nil {
-			if err := a.bridges.SetKept(g.kept, loop.Destination, false); err != nil {
-				a.log.Debug("cannot undo that the bridge keeps probes", "network", network, "err", err)
-			}
-		}
-		g.kept, g.sides = "", nil
+// listenForLoops has the probes of networks heard, and kept by their bridges: as soon as there is something to
+// hear, again when links have changed, as a device that leaves its bridge leaves that behind, and where it
+// failed with the next probe.
+func (a *Agent) listenForLoops(wires map[string]map[string]*wire, listening map[string]*watched, probes map[*watched]loop.Probe) {
+	if len(listening) == 0 {
 		return
 	}
-	var err error
 	if a.loops.ears == nil {
+		var err error
 		a.loops.ears, err = openEars()
 		a.faults.set("listening for loops", err)
 	}
-	// Again each time: the device may have left the bridge and come back.
-	if err := a.bridges.SetKept(at.Name, loop.Destination, true); err != nil {
-		a.log.Debug("the bridge does not keep probes", "network", network, "err", err)
+	var names []string
+	for network, g := range listening {
+		_, probing := probes[g]
+		at := g.keeper(wires[network])
+		if at == nil || at.Name != g.kept || a.loops.moved || g.failed && probing {
+			a.keepProbes(g, at)
+			if at != nil {
+				names = append(names, at.Name)
+			}
+		}
 	}
-	g.kept = at.Name
-	if g.sides, err = a.bridges.Sides(at.Name); err != nil {
-		a.log.Debug("cannot find the LAN", "network", network, "err", err)
+	a.loops.moved = false
+	if len(names) == 0 {
+		return
+	}
+	sides, err := a.bridges.Sides(names...)
+	if err != nil {
+		a.log.Debug("cannot find the LANs", "err", err)
+	}
+	for _, g := range listening {
+		if found, looked := sides[g.kept]; looked {
+			g.sides = found
+		} else if slices.Contains(names, g.kept) {
+			g.failed = true
+		}
+	}
+}
+
+// keeper is the pseudowire whose bridge is to keep probes: the same as before, if it can.
+func (g *watched) keeper(wires map[string]*wire) (at *wire) {
+	for _, w := range wires {
+		if w.attachFault == nil && (at == nil || w.Name == g.kept || at.Name != g.kept && w.Name < at.Name) {
+			at = w
+		}
+	}
+	return at
+}
+
+// keepProbes has the bridge of a pseudowire keep probes, and that of the one before not any more; nil is none.
+func (a *Agent) keepProbes(g *watched, at *wire) {
+	if g.kept != "" && (at == nil || at.Name != g.kept) {
+		if a.wires[g.kept] != nil {
+			if err := a.bridges.SetKept(g.kept, loop.Destination, false); err != nil {
+				a.log.Debug("cannot undo that the bridge keeps probes", "pseudowire", g.kept, "err", err)
+			}
+		}
+		g.kept, g.sides = "", nil
+	}
+	if at == nil {
+		return
+	}
+	err := a.bridges.SetKept(at.Name, loop.Destination, true)
+	if g.kept, g.failed = at.Name, err != nil; g.failed {
+		a.log.Debug("the bridge does not keep probes", "pseudowire", at.Name, "err", err)
 	}
 }
 
 // probeLoop sends a probe into the LAN.
-func (a *Agent) probeLoop(network string, g *watched, peers map[string]bool) {
-	p := loop.Probe{Network: network, Site: a.opt.Site, Reaches: peers}
+func (a *Agent) probeLoop(g *watched, p loop.Probe) {
 	for _, s := range g.sides {
 		tag := s.Tags[0]
 		if slices.Contains(s.Tags, g.vlan) {
@@ -368,8 +427,8 @@ func (a *Agent) keepLoops(now time.Time) {
 // releaseLoops forgets that something is blocked for a time, as somebody says so.
 func (a *Agent) releaseLoops(d drain) {
 	for network, g := range a.loops.guards {
-		for peer := range a.peersIn(network) {
-			if w := a.inNetwork(network, peer); d.Kind == kindPseudowire && d.concerns(w, a.opt.Site) {
+		for peer, w := range a.wiresIn(network) {
+			if d.Kind == kindPseudowire && d.concerns(w, a.opt.Site) {
 				g.Release(peer)
 			}
 		}

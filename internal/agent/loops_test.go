@@ -42,7 +42,11 @@ func loopy(t *testing.T, disk func(what string, do func() error) error) (*virtua
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.loops.ears = &ears{file: none, done: make(chan struct{}), heard: make(chan earful, 1)}
+	raw, err := none.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.loops.ears = &ears{file: none, raw: raw, done: make(chan struct{}), heard: make(chan earful, 1)}
 	close(a.loops.ears.done)
 	a.guard("a").sides = []bridge.Side{{Name: "eth1", Index: 3, Tags: []uint16{7}}}
 	return v, a
@@ -106,6 +110,49 @@ func TestHeardBeforeDecided(t *testing.T) {
 	}
 }
 
+// Where the LANs are is looked for once for all networks, and again only when links have changed, or, of those
+// where that failed, with the next probe.
+func TestLANsAreLookedForOnce(t *testing.T) {
+	v, a := loopy(t, nil)
+	if _, err := a.change(mustParse(t, topo(gold, wireTo("a", "gold", 7)+wireTo("b", "gold", 8)+wireTo("c", "gold", 9)))); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for _, network := range []string{"a", "b", "c"} {
+		a.guard(network).Suspect(now, "it moves", "dc2")
+	}
+	rounds := func(n int) {
+		for range n {
+			a.loops.next = now
+			a.watchLoops(now)
+			now = now.Add(200 * time.Millisecond)
+		}
+	}
+	expect := func(what string, kept int, looks ...string) {
+		t.Helper()
+		if !slices.Equal(v.land.looks, looks) || v.land.kept != kept {
+			t.Errorf("%s: looked for %q, bridges told %d times; want %q, %d", what, v.land.looks, v.land.kept, looks, kept)
+		}
+		v.land.looks, v.land.kept = nil, 0
+	}
+	rounds(5)
+	expect("at first", 3, "a b c")
+	a.observe(news{links: map[string]bool{"eth1": true}})
+	rounds(5)
+	expect("a link has changed", 3, "a b c")
+	a.observe(news{lost: true})
+	rounds(5)
+	expect("who knows what has changed", 3, "a b c")
+	if _, err := a.change(mustParse(t, topo(gold, wireTo("a", "gold", 7)+wireTo("b", "gold", 18)+wireTo("c", "gold", 9)))); err != nil {
+		t.Fatal(err)
+	}
+	rounds(1)
+	expect("another topology", 3, "a b c")
+	a.guard("b").failed = true
+	rounds(2)
+	expect("of one that is not known", 1, "b")
+}
+
 // What somebody drained goes before what is blocked for a loop, whichever came first: the site does
 // not get through there, and so another one forwards.
 func TestDrainsBeforeLoops(t *testing.T) {
@@ -161,7 +208,7 @@ func TestUndrainThatCannotBeKept(t *testing.T) {
 	if _, err := a.drainNames(&api.DrainRequest{Names: []string{"a"}, Undo: true}); !errors.Is(err, errFate) {
 		t.Errorf("%v", err)
 	}
-	if v := a.guard("a").Advance(now, a.peersIn("a")); len(v.Blocked) != 1 || len(a.drains) != 1 {
+	if v := a.guard("a").Advance(now, a.reached(a.wiresIn("a"))); len(v.Blocked) != 1 || len(a.drains) != 1 {
 		t.Errorf("blocked %+v, drained %+v", v.Blocked, a.drains)
 	}
 	full = false

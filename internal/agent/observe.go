@@ -27,6 +27,7 @@ func (a *Agent) observe(n news) {
 		a.refreshBridges()
 	}
 	if n.lost || len(n.links) > 0 {
+		a.loops.moved = true
 		a.mend(n)
 		a.faults.set("sessions", a.signal())
 	}

@@ -60,17 +60,17 @@ func (c noCircuits) Addressed(string) (bool, error)            { return false, n
 func (c noCircuits) CircuitErrors(string) (bridge.CircuitErrors, bool) {
 	return bridge.CircuitErrors{}, false
 }
-func (c noCircuits) MACs() ([]bridge.MAC, error)                { return nil, nil }
-func (c noCircuits) Announce(string) (int, error)               { return 0, nil }
-func (c noCircuits) Flush(string) error                         { return nil }
-func (c noCircuits) SetBlocked(string, bool) error              { return nil }
-func (c noCircuits) Port(int) (string, string)                  { return "", "" }
-func (c noCircuits) Sides(string) ([]bridge.Side, error)        { return nil, nil }
-func (c noCircuits) SetKept(string, bridge.Address, bool) error { return nil }
-func (c noCircuits) Refresh() error                             { return nil }
-func (c noCircuits) Prune() error                               { return nil }
-func (c noCircuits) Close() error                               { return nil }
-func (c noCircuits) Cleanup() error                             { return nil }
+func (c noCircuits) MACs() ([]bridge.MAC, error)                       { return nil, nil }
+func (c noCircuits) Announce(string) (int, error)                      { return 0, nil }
+func (c noCircuits) Flush(string) error                                { return nil }
+func (c noCircuits) SetBlocked(string, bool) error                     { return nil }
+func (c noCircuits) Port(int) (string, string)                         { return "", "" }
+func (c noCircuits) Sides(...string) (map[string][]bridge.Side, error) { return nil, nil }
+func (c noCircuits) SetKept(string, bridge.Address, bool) error        { return nil }
+func (c noCircuits) Refresh() error                                    { return nil }
+func (c noCircuits) Prune() error                                      { return nil }
+func (c noCircuits) Close() error                                      { return nil }
+func (c noCircuits) Cleanup() error                                    { return nil }
 
 // many is a topology of two sites with that many tunnels, and pseudowires on each.
 func many(tunnels, each int) string {

@@ -119,7 +119,7 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 		w.crossed = false
 	}
 	w.Pseudowire, w.kind = p, kind
-	a.resignal = true
+	a.resignal, a.loops.moved = true, true
 	err := a.vacate(w)
 	if err == nil {
 		err = a.makeDevice(w)

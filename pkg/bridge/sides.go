@@ -18,31 +18,57 @@ type Side struct {
 	Tags  []uint16
 }
 
-// Sides are the ports of a pseudowire's bridge that are towards the LAN: all but devices of
-// pseudowires. Those that do not carry its VLANs are left out. One that is in no bridge has none.
-func (m *Manager) Sides(pseudowire string) ([]Side, error) {
+// Sides are, for each of the pseudowires, the ports of its bridge that are towards the LAN: all but devices of
+// pseudowires. Those that do not carry its VLANs are left out. A pseudowire that is in no bridge has none; one
+// whose ports could not be looked at, which the error says, is left out.
+func (m *Manager) Sides(pseudowires ...string) (map[string][]Side, error) {
 	if m.nl == nil {
 		return nil, ErrClosed
 	}
-	p, known := m.attachments[pseudowire]
-	if !known || p.target.index == 0 {
-		return nil, nil
-	}
 	links, err := m.nl.links()
 	if err != nil {
-		return nil, failed("list the ports of", p.target.name, err)
+		return nil, failed("list the ports of", "bridges", err)
 	}
-	var all []Side
+	ports := make(map[int][]*link)
 	for _, l := range links {
+		if l.master != 0 && m.devices[l.name] == "" {
+			ports[l.master] = append(ports[l.master], l)
+		}
+	}
+	var failures []error
+	tables := make(map[int]vlanTable)
+	all := make(map[string][]Side, len(pseudowires))
+	for _, name := range pseudowires {
+		p, known := m.attachments[name]
+		if !known || p.target.index == 0 {
+			all[name] = nil
+			continue
+		}
+		sides, err := m.sidesAmong(p, ports[p.target.index], tables)
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		all[name] = sides
+	}
+	return all, errors.Join(failures...)
+}
+
+// sidesAmong are those of one pseudowire. tables has the VLANs of ports that were asked for already.
+func (m *Manager) sidesAmong(p placed, ports []*link, tables map[int]vlanTable) (all []Side, err error) {
+	for _, l := range ports {
 		own := p.target.vlan != nil && l.name == p.target.vlan.name
-		if l.master != p.target.index || m.devices[l.name] != "" || strings.HasPrefix(l.alias, "pwd:") && !own {
+		if strings.HasPrefix(l.alias, "pwd:") && !own {
 			continue
 		}
 		s := Side{Name: l.name, Index: l.index, Tags: p.tagsInBridge()}
 		if p.target.shape.aware {
-			table, err := m.nl.vlansOf(l.index)
-			if err != nil {
-				return nil, failed("list the VLANs of", l.name, err)
+			table, asked := tables[l.index]
+			if !asked {
+				if table, err = m.nl.vlansOf(l.index); err != nil {
+					return nil, failed("list the VLANs of", l.name, err)
+				}
+				tables[l.index] = table
 			}
 			s.Tags = table.tagsOf(deviceVLANs(p.Attachment, p.target.shape))
 		}

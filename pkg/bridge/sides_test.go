@@ -18,14 +18,16 @@ func TestKept(t *testing.T) {
 	s.attach(bridge.Attachment{Pseudowire: "a", Device: "pw-a", Bridge: "br-lan"})
 	s.attach(bridge.Attachment{Pseudowire: "b", Device: "pw-b", Bridge: "br-lan"})
 	s.operational("eth1", "eth2", "pw-a", "pw-b")
-	var sides []bridge.Side
-	s.do(func() (err error) { sides, err = s.Sides("a"); return err })
-	names := ""
-	for _, x := range sides {
-		names += fmt.Sprint(x.Name, x.Tags, " ")
-	}
-	if names != "eth1[0] eth2[0] " {
-		t.Errorf("the LAN is at %q", names)
+	var sides map[string][]bridge.Side
+	s.do(func() (err error) { sides, err = s.Sides("a", "b", "nowhere"); return err })
+	for name, want := range map[string]string{"a": "eth1[0] eth2[0] ", "b": "eth1[0] eth2[0] ", "nowhere": ""} {
+		names := ""
+		for _, x := range sides[name] {
+			names += fmt.Sprint(x.Name, x.Tags, " ")
+		}
+		if _, looked := sides[name]; names != want || !looked {
+			t.Errorf("the LAN of %s is at %q", name, names)
+		}
 	}
 	secret := bridge.Address{2, 'p', 'w', 'l', 'o', 'p'}
 	s.do(func() error { return s.SetBlocked("a", true) })
