@@ -1,6 +1,6 @@
 package loop
 
-// Decide says which of a site's pseudowires of a network must not forward, by peer, and for which of
+// decide says which of a site's pseudowires of a network must not forward, by peer, and for which of
 // the joined sites. peers says of each peer of the site whether it gets through to it; joined are the sites
 // whose LAN is that of this site, with the peers that each of them gets through to. Each site decides for
 // itself, and from the same knowledge they decide the same:
@@ -11,7 +11,7 @@ package loop
 //     between the two: what comes in at one would go out at the other.
 //
 // What remains is one pseudowire between every two LANs, or with a hub one from each to that of the hub.
-func Decide(site string, peers map[string]bool, joined map[string]map[string]bool) map[string]string {
+func decide(site string, peers map[string]bool, joined map[string]map[string]bool) map[string]string {
 	if len(joined) == 0 {
 		return nil
 	}

@@ -5,7 +5,7 @@
 // says that there is a loop, not where: frames that it brings around move addresses at sites that have
 // no part in it. So what moves only stops the frames for a moment, and has the site send probes into its
 // LAN. Bridges of sites let none into a pseudowire: a site that hears another's probe from its LAN is
-// joined with it. From who is joined with whom each site decides the same (Decide), and it takes
+// joined with it. From who is joined with whom each site decides the same (decide), and it takes
 // that back when it hears no more probes.
 //
 // Where nobody answers (a foreign site, a bridge that lets no probes through) what goes on moving has
@@ -25,8 +25,8 @@ const (
 	// Listen is for how long a pseudowire is held that addresses move to and fro on, so that
 	// probes get through. It is kept from forwarding, and nobody is told.
 	Listen = time.Second
-	// Silence without a probe says that a site is joined no more.
-	Silence = 4 * time.Second
+	// silence without a probe says that a site is joined no more.
+	silence = 4 * time.Second
 	// probeSoon is between probes while there is something to find out, probeLater when
 	// all is known.
 	probeSoon, probeLater = 200 * time.Millisecond, 500 * time.Millisecond
@@ -43,11 +43,11 @@ const (
 	// settles is how long it takes after something was blocked until frames that are
 	// still on their way have arrived.
 	settles = time.Second
-	// Hold is for how long a pseudowire is blocked then, twice as long each further
-	// time within Forget, up to doublings times.
-	Hold      = time.Minute
+	// hold is for how long a pseudowire is blocked then, twice as long each further
+	// time within forget, up to doublings times.
+	hold      = time.Minute
 	doublings = 4
-	Forget    = time.Hour
+	forget    = time.Hour
 )
 
 // Guard is what a site knows of the loops of one network. It is one goroutine's.
@@ -121,9 +121,9 @@ func (g *Guard) Keep(now time.Time, peer string, b Block) {
 // wake has probes sent, often at first.
 func (g *Guard) wake(now time.Time) {
 	if now.After(g.active) {
-		g.fresh, g.next = now.Add(Silence), now
+		g.fresh, g.next = now.Add(silence), now
 	}
-	g.active = now.Add(Silence)
+	g.active = now.Add(silence)
 }
 
 // Listens says whether probes are to be listened for.
@@ -141,7 +141,7 @@ func (g *Guard) Heard(now time.Time, p Probe, port string) bool {
 	if !known && len(g.heard) >= maxHeard {
 		return false
 	} else if !known {
-		g.fresh, g.next = now.Add(Silence), now // it is to hear of us, and soon
+		g.fresh, g.next = now.Add(silence), now // it is to hear of us, and soon
 	}
 	g.heard[p.Site] = hearing{p.Reaches, now, port}
 	return !known
@@ -161,7 +161,7 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 		s = &suspect{}
 		g.suspects[peer] = s
 	}
-	if now.Sub(s.last) > Forget {
+	if now.Sub(s.last) > forget {
 		s.count = 0
 	}
 	bystander := len(peers) > 1
@@ -180,7 +180,7 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 	case s.strike == 1 || now.After(s.due.Add(calm)):
 		s.strike, s.due = 2, now.Add(g.random(maxWait))
 	case !now.Before(s.due):
-		s.until = now.Add(Hold << min(s.count, doublings))
+		s.until = now.Add(hold << min(s.count, doublings))
 		s.strike, s.count = 0, s.count+1
 	}
 }
@@ -210,19 +210,19 @@ func (g *Guard) excuse(now time.Time) {
 		h.at = shift(h.at, now)
 		g.heard[site] = h
 	}
-	g.active, g.fresh = shift(g.active, now.Add(Silence)), shift(g.fresh, now.Add(Silence))
+	g.active, g.fresh = shift(g.active, now.Add(silence)), shift(g.fresh, now.Add(silence))
 }
 
 // Advance decides, from what is known now. peers are those of the site in the network, and
 // whether it gets through to each.
 func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
 	g.excuse(now)
-	maps.DeleteFunc(g.heard, func(_ string, h hearing) bool { return now.Sub(h.at) >= Silence })
-	maps.DeleteFunc(g.suspects, func(_ string, s *suspect) bool { return now.Sub(s.last) > Forget && now.After(s.until) })
+	maps.DeleteFunc(g.heard, func(_ string, h hearing) bool { return now.Sub(h.at) >= silence })
+	maps.DeleteFunc(g.suspects, func(_ string, s *suspect) bool { return now.Sub(s.last) > forget && now.After(s.until) })
 	if len(g.heard) > 0 {
-		g.active = now.Add(Silence)
+		g.active = now.Add(silence)
 	}
-	if now.After(g.active) || len(g.heard) > 0 && now.After(g.fresh.Add(-Silence+Listen)) {
+	if now.After(g.active) || len(g.heard) > 0 && now.After(g.fresh.Add(-silence+Listen)) {
 		clear(g.kept) // what there is to hear has been heard
 	}
 	v := Verdict{Blocked: maps.Clone(g.kept), Held: map[string]bool{}}
@@ -230,7 +230,7 @@ func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
 	for site, h := range g.heard {
 		joined[site] = h.reaches
 	}
-	for peer, other := range Decide(g.site, peers, joined) {
+	for peer, other := range decide(g.site, peers, joined) {
 		v.Blocked[peer] = Block{Joined: other, Port: g.heard[other].port}
 	}
 	var times []time.Time

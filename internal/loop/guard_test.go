@@ -42,7 +42,7 @@ func TestDecide(t *testing.T) {
 		"the hub, another, and one":      {"hub", to("a", "b", "c"), joined{"a": to("hub"), "b": to("hub")}, "map[a:a b:b]"},
 		"nothing is known but that":      {"b", to("a", "c"), joined{"a": nil}, "map[a:a]"},
 	} {
-		if got := fmt.Sprint(Decide(tt.site, tt.peers, tt.joined)); got != tt.want {
+		if got := fmt.Sprint(decide(tt.site, tt.peers, tt.joined)); got != tt.want {
 			t.Errorf("%s: %s, want %s", name, got, tt.want)
 		}
 	}
@@ -102,16 +102,19 @@ func TestJoined(t *testing.T) {
 	x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true, "c": true}}, "eth1")
 	x.expect("a joined a, c joined a, probe")
 	x.g.Suspect(x.now, "on its way still", "c")
-	x.after(Silence - time.Millisecond).expect("a joined a, c joined a, probe")
+	x.after(silence - time.Millisecond).expect("a joined a, c joined a, probe")
 	x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true}}, "eth1")
 	x.expect("a joined a")
-	x.after(Silence).expect("probe")
+	x.after(silence).expect("probe")
 	x.after(settles)
 	x.g.Suspect(x.now, "it moves again", "c")
 	x.expect("c held, probe")
-	x.after(Silence + time.Millisecond).expect("")
-	if !x.g.Listens(x.now) == x.g.Idle(x.now.Add(Forget)) {
+	x.after(silence + time.Millisecond).expect("")
+	if x.g.Listens(x.now) {
 		t.Error("it listens for nothing")
+	}
+	if x.after(forget).expect(""); !x.g.Idle(x.now) {
+		t.Error("it remembers what is long over")
 	}
 }
 
@@ -132,7 +135,7 @@ func TestUnheard(t *testing.T) {
 	x.after(time.Millisecond)
 	moves()
 	x.expect("c blocked 1m0s")
-	x.after(Hold).expect("")
+	x.after(hold).expect("")
 	x.after(settles)
 	strike()
 	x.after(time.Millisecond)
@@ -157,7 +160,7 @@ func TestStalled(t *testing.T) {
 	x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true, "c": true}}, "eth1")
 	x.expect("a joined a, c joined a, probe")
 	x.stall(time.Hour).expect("a joined a, c joined a, probe")
-	x.after(Silence).expect("probe")
+	x.after(silence).expect("probe")
 }
 
 // Only a site that was not heard before is looked at at once; and what probes say changes what is
@@ -201,8 +204,8 @@ func TestDecideInALargeNetwork(t *testing.T) {
 	for _, peer := range told(all) {
 		heard[peer] = true
 	}
-	a := Decide("a", all, map[string]map[string]bool{"b": heard})
-	b := Decide("b", all, map[string]map[string]bool{"a": heard})
+	a := decide("a", all, map[string]map[string]bool{"b": heard})
+	b := decide("b", all, map[string]map[string]bool{"a": heard})
 	if len(a) != 0 || len(b) != len(all) {
 		t.Errorf("a blocks %d, b %d; want 0 and %d", len(a), len(b), len(all))
 	}
@@ -252,7 +255,7 @@ func TestBehindOthers(t *testing.T) {
 	x := newTranscript(t)
 	x.g.Suspect(x.now, "it moves", "a", "c")
 	x.expect("probe")
-	x.after(Silence + time.Millisecond).expect("")
+	x.after(silence + time.Millisecond).expect("")
 }
 
 // What an earlier daemon had blocked stays blocked while there may be probes to hear.
@@ -260,7 +263,7 @@ func TestKept(t *testing.T) {
 	x := newTranscript(t)
 	x.g.Keep(x.now, "c", Block{Joined: "a"})
 	x.expect("c joined a, probe")
-	x.after(Silence - time.Millisecond).expect("c joined a, probe")
+	x.after(silence - time.Millisecond).expect("c joined a, probe")
 	x.after(2 * time.Millisecond).expect("")
 
 	x = newTranscript(t)

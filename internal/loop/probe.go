@@ -45,8 +45,8 @@ func markOf(name string) (m mark) {
 	return m
 }
 
-// Source is the address that a site sends the probes of a network from.
-func Source(network, site string) (a [6]byte) {
+// sourceOf is the address that a site sends the probes of a network from.
+func sourceOf(network, site string) (a [6]byte) {
 	m := markOf(network + "/" + site)
 	copy(a[:], m[:])
 	a[0] = a[0]&^1 | 2 // a single station's, locally administered
@@ -55,7 +55,7 @@ func Source(network, site string) (a [6]byte) {
 
 // Frame is the probe as it is sent, with a tag if vlan is not 0.
 func (p Probe) Frame(vlan uint16) []byte {
-	source := Source(p.Network, p.Site)
+	source := sourceOf(p.Network, p.Site)
 	b := append(append([]byte{}, Destination[:]...), source[:]...)
 	if vlan != 0 {
 		b = binary.BigEndian.AppendUint16(b, 0x8100)

@@ -18,7 +18,7 @@ func TestProbe(t *testing.T) {
 				t.Errorf("with a tag: % x", b[12:18])
 			}
 		}
-		if len(b) < 60 || [6]byte(b) != Destination || [6]byte(b[6:]) != Source("office", "dc1") || b[6]&3 != 2 {
+		if len(b) < 60 || [6]byte(b) != Destination || [6]byte(b[6:]) != sourceOf("office", "dc1") || b[6]&3 != 2 {
 			t.Errorf("% x", b)
 		}
 		h, err := Parse(b[header:])
