@@ -8,14 +8,14 @@ import (
 )
 
 func (a *app) graphCommand() *cobra.Command {
-	out := newFormat(formatMermaid, formatDot)
+	out := newFormat(formatMermaid, formatDot, formatSVG)
 	var file string
 	cmd := &cobra.Command{
 		Use:   "graph -f FILE",
-		Short: "Draw a topology file, for Mermaid or Graphviz",
+		Short: "Draw a topology file: Mermaid, Graphviz or SVG",
 		Long: "Draw a topology file: sites, tunnels, and pseudowires between attachment circuits. Mermaid is\n" +
-			"what many Markdown viewers draw; dot is Graphviz's language. It needs no daemon.",
-		Example: "  pwctl graph -f two-sites.yaml\n  pwctl graph -f two-sites.yaml -o dot | dot -Tsvg > two-sites.svg",
+			"what many Markdown viewers draw; dot is Graphviz's language; svg is a picture. It needs no daemon.",
+		Example: "  pwctl graph -f two-sites.yaml\n  pwctl graph -f two-sites.yaml -o svg > two-sites.svg",
 		Args:    arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			name, doc, err := a.document(cmd, file)
@@ -27,8 +27,11 @@ func (a *app) graphCommand() *cobra.Command {
 				return a.validate(name, doc, formatText)
 			}
 			text := t.Graph().Mermaid()
-			if out.value == formatDot {
+			switch out.value {
+			case formatDot:
 				text = t.Graph().Dot()
+			case formatSVG:
+				text = t.Graph().SVG()
 			}
 			_, err = fmt.Fprint(a.Stdout, text)
 			return err

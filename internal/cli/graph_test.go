@@ -6,7 +6,7 @@ import (
 )
 
 func TestGraph(t *testing.T) {
-	for format, file := range map[string]string{"": "two-sites.mermaid", " -o mermaid": "two-sites.mermaid", " -o dot": "two-sites.dot"} {
+	for format, file := range map[string]string{"": "two-sites.mermaid", " -o mermaid": "two-sites.mermaid", " -o dot": "two-sites.dot", " -o svg": "two-sites.svg"} {
 		text, err := os.ReadFile("../topology/testdata/graph/" + file)
 		if err != nil {
 			t.Fatal(err)

@@ -18,6 +18,7 @@ const (
 
 	formatMermaid = "mermaid"
 	formatDot     = "dot"
+	formatSVG     = "svg"
 )
 
 // format is the value of -o: one of those that a command knows, its first by

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"encoding/xml"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,5 +18,10 @@ func TestGraph(t *testing.T) {
 		g := topology.Graph()
 		golden(t, base+".mermaid", g.Mermaid())
 		golden(t, base+".dot", g.Dot())
+		drawing := g.SVG()
+		golden(t, base+".svg", drawing)
+		if err := xml.Unmarshal([]byte(drawing), new(struct{})); err != nil {
+			t.Errorf("%s: %v", base, err)
+		}
 	}
 }
