@@ -22,6 +22,7 @@ const (
 
 // Who may look and who may change is decided by what the kernel says of pwctl's process.
 func TestAccess(t *testing.T) {
+	beside(t)
 	dir := t.TempDir()
 	// Others have to get at the socket and at pwctl.
 	for _, d := range []string{dir, filepath.Dir(dir), bin} {

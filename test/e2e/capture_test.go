@@ -37,6 +37,7 @@ func (r *recording) save(path string) error {
 // A capture with data that begins when all is up has every frame of the tunnel's
 // pseudowires once, in both directions, and tshark reads them down to what hosts say.
 func TestCaptureOfData(t *testing.T) {
+	beside(t)
 	if inVM {
 		t.Skip("tshark is on the host")
 	}

@@ -25,6 +25,7 @@ var churnFlag = flag.Duration("churn", 4*time.Second, "for how long TestChurn ha
 // killed, the path between them goes away, the file is read again, the API is watched. When
 // all is as it was in the beginning, the daemon that ran through all of it uses as much as then.
 func TestChurn(t *testing.T) {
+	beside(t)
 	if inVM {
 		t.Skip("it has nothing to do with the kernel's version")
 	}

@@ -14,6 +14,7 @@ import (
 // An interface of one pseudowire alone needs no bridge: with that down all goes on, without
 // the daemons, too; and afterwards the interface is as it was.
 func TestCrossConnected(t *testing.T) {
+	beside(t)
 	w := build(t, network{datapaths: [2]string{"ebpf", "ebpf"}})
 	const addressed = "198.51.100.254/32"
 	w.sites[0].NS.Link("eth2").Addr(addressed)

@@ -16,6 +16,7 @@ import (
 // Tunnels with `df: true`: hosts learn how long their packets may be, and nothing leaves
 // in fragments.
 func TestNoFragments(t *testing.T) {
+	beside(t)
 	for _, ipv6 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("IPv6 %v", ipv6), func(t *testing.T) {
 			w := build(t, network{ipv6: ipv6})

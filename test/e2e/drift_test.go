@@ -14,6 +14,7 @@ import (
 // What somebody changes by hand about what is the daemon's is found, put back and
 // reported; traffic passes again.
 func TestDrift(t *testing.T) {
+	beside(t)
 	w := build(t, network{}).start()
 	s := w.sites[0]
 	kinds := []struct {
@@ -152,6 +153,7 @@ func echo(ctx context.Context, w *world, l *lan) error {
 
 // What the daemon does itself, and what happens to interfaces of others, is no drift.
 func TestOwnChangesAreNoDrift(t *testing.T) {
+	beside(t)
 	if inVM {
 		t.Skip("machines are slow; what they have beyond this is in TestDrift")
 	}

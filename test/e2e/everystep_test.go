@@ -88,6 +88,7 @@ func (d fragile) RemoveTunnel(name string) error {
 // steps of the eBPF datapath in an apply fail, with -stride 1 every one, and links, pins and what the
 // daemon says are as they were before.
 func TestEveryStepCanFail(t *testing.T) {
+	beside(t)
 	if inVM {
 		t.Skip("the kernel's version is nothing to it")
 	}

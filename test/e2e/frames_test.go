@@ -155,6 +155,7 @@ func (w *world) compare(l *lan, from int, want [][]byte, frames []netlab.Frame) 
 // Every frame that a host can send arrives as it was sent, on a whole port with its
 // tags, on a VLAN with the other site's tag.
 func TestEveryFrame(t *testing.T) {
+	beside(t)
 	for _, tt := range []struct {
 		network
 		maxSize, step int
@@ -186,6 +187,7 @@ func TestEveryFrame(t *testing.T) {
 
 // A host of another VLAN, or of none, is not part of the pseudowire.
 func TestOtherVLANsStayOut(t *testing.T) {
+	beside(t)
 	w := build(t, network{raw: true}).start()
 	c, err := w.a.hosts[1].Capture(netlab.CaptureOptions{Filter: fromSource})
 	if err != nil {
@@ -209,6 +211,7 @@ func TestOtherVLANsStayOut(t *testing.T) {
 
 // The underlay's packets carry the tag where it belongs: in the L2TP payload, and nowhere else. tshark reads them.
 func TestTagIsInThePayload(t *testing.T) {
+	beside(t)
 	if _, err := exec.LookPath("tshark"); err != nil {
 		netlab.Missing(t, "tshark", err)
 	}

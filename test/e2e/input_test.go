@@ -51,6 +51,7 @@ func code(err error) int {
 
 // A broken topology, by whichever way it comes, is refused with its faults, and the running state stays as it was.
 func TestBrokenTopologyChangesNothing(t *testing.T) {
+	beside(t)
 	w := build(t, network{}).start()
 	s := w.sites[0]
 	before := identity(t, s)
@@ -97,6 +98,7 @@ func TestBrokenTopologyChangesNothing(t *testing.T) {
 
 // A daemon that starts with a broken file says so, and goes on with what it had.
 func TestStartWithBrokenTopology(t *testing.T) {
+	beside(t)
 	w := build(t, network{})
 	w.write("sites: [")
 	s := w.sites[0]
@@ -113,6 +115,7 @@ func TestStartWithBrokenTopology(t *testing.T) {
 
 // Garbage from the peer's address and from a stranger's changes nothing but counters.
 func TestGarbageChangesNothing(t *testing.T) {
+	beside(t)
 	w := build(t, network{}).start()
 	s, peer := w.sites[0], w.sites[1]
 	w.underlay[1].Addr("192.0.2.66/24")
@@ -172,6 +175,7 @@ func TestGarbageChangesNothing(t *testing.T) {
 
 // Fifty pseudowires over four tunnels come in one apply, and go in one.
 func TestFiftyPseudowires(t *testing.T) {
+	beside(t)
 	const pseudowires, tunnels = 50, 4
 	w := build(t, network{})
 	text := func(pseudowires int) string {

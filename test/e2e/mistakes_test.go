@@ -212,6 +212,7 @@ var mistakes = []mistake{
 
 // What users get wrong leads them to what is wrong.
 func TestMistakes(t *testing.T) {
+	beside(t)
 	if len(mistakes) < 20 {
 		t.Errorf("%d mistakes", len(mistakes))
 	}

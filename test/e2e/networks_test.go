@@ -130,6 +130,7 @@ func (d drawing) draw(t *testing.T) *mesh {
 // Twenty sites with one topology file: 190 tunnels and as many pseudowires. Every site
 // reaches the next and the farthest.
 func TestTwentySites(t *testing.T) {
+	beside(t)
 	if inVM {
 		t.Skip("too much for a virtual machine")
 	}
@@ -169,6 +170,7 @@ func TestTwentySites(t *testing.T) {
 // carrier, nothing is learned behind it any more, and the status says whose fault it is.
 // When the LAN is there again all comes back.
 func TestCircuitFails(t *testing.T) {
+	beside(t)
 	m := buildMesh(t, "", [3]int{2, 2, 2})
 	if _, err := m.hosts[0].NS.Ping(within(t, 30*time.Second), m.addr[1], netlab.PingOptions{Count: 1}); err != nil {
 		t.Fatal(err)
@@ -227,6 +229,7 @@ func TestCircuitFails(t *testing.T) {
 // Every site of a network reaches every other, and each broadcast comes once: with a
 // pseudowire for each pair, and by way of a hub.
 func TestNetwork(t *testing.T) {
+	beside(t)
 	for name, n := range map[string]struct {
 		also  string
 		wires [3]int

@@ -204,6 +204,7 @@ func (s *shouts) await() {
 // else: broadcasts, multicasts and unknown unicasts at all others of the network, what is
 // known in it only where it is, whatever the other networks know about that address.
 func TestOverlappingNetworks(t *testing.T) {
+	beside(t)
 	kinds := [][2]string{{"ebpf", "ports"}}
 	if inVM {
 		kinds = [][2]string{{"ebpf", "trunks"}, {"kernel", "trunks"}}

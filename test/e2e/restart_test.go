@@ -63,6 +63,7 @@ func TestRestartLosesNothing(t *testing.T) {
 
 // A daemon killed in the middle of the set-up, after any of its control packets, converges after its restart.
 func TestKilledDuringSetUp(t *testing.T) {
+	beside(t)
 	for _, victim := range []int{0, 1} {
 		for _, packets := range []int{1, 2, 3, 5, 8} {
 			t.Run(fmt.Sprintf("dc%d after %d packets", victim+1, packets), func(t *testing.T) {
@@ -101,6 +102,7 @@ func isControl(frame []byte) bool {
 
 // A machine that loses its daemon and everything that the daemon knew comes back as a stranger, and is taken in again.
 func TestRebootedPeer(t *testing.T) {
+	beside(t)
 	w := build(t, network{}).start()
 	s := w.sites[0]
 	s.Daemon.Kill()
@@ -147,6 +149,7 @@ func (w *world) reboot(i int, boot string) {
 // After a reboot of one site, or of both, its connections are set up anew by themselves,
 // also where nobody says which topology: none of what was saved is of any use.
 func TestReboot(t *testing.T) {
+	beside(t)
 	w := build(t, network{}).start()
 	connection := func() uint32 {
 		list, err := w.sites[0].Client().Tunnels(t.Context())
@@ -180,6 +183,7 @@ func TestReboot(t *testing.T) {
 
 // Nothing is left of a daemon that cleaned up, and its peer waits for it.
 func TestCleanup(t *testing.T) {
+	beside(t)
 	for _, d := range datapaths() {
 		t.Run(d[0]+"-"+d[1], func(t *testing.T) {
 			w := build(t, network{datapaths: d}).start()

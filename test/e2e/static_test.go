@@ -46,6 +46,7 @@ pseudowires:
 
 // Two daemons that are told everything carry frames without a control message.
 func TestStatic(t *testing.T) {
+	beside(t)
 	pairs, encapsulations := datapaths(), []string{"udp", "ip"}
 	for i, pair := range pairs {
 		for k, encapsulation := range encapsulations {
@@ -126,6 +127,7 @@ func (w *world) toldStatic(s *site.Site) {
 
 // A tunnel becomes static and signalled again under a daemon that runs.
 func TestStaticComesAndGoes(t *testing.T) {
+	beside(t)
 	if inVM {
 		t.Skip("the same on every kernel")
 	}
@@ -167,6 +169,7 @@ func TestStaticComesAndGoes(t *testing.T) {
 
 // At a start a static tunnel leaves the sessions of signalled ones alone: no frame of either is lost.
 func TestStaticBesideSignalledRestarts(t *testing.T) {
+	beside(t)
 	w := build(t, network{})
 	w.write(strings.NewReplacer(
 		"gold: {sites: [dc1, dc2]}", "gold: {sites: [dc1, dc2], static: {dc1: {connection-id: 10, port: 5000}, dc2: {connection-id: 20, port: 6000}}}",

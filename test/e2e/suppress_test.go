@@ -17,6 +17,7 @@ import (
 // What is known behind a network's pseudowires is not asked for over there: the site answers.
 // A host that moves is found at its new place.
 func TestSuppression(t *testing.T) {
+	beside(t)
 	d := drawing{sites: 3, datapath: "ebpf", also: "    suppress: arp-nd\n"}
 	if inVM { // each datapath on one of the kernels
 		if d.vlans = true; os.Getenv("PWD_VM") != "6.1" {

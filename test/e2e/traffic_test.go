@@ -89,6 +89,7 @@ var fragmentsOnly = []bpf.Instruction{
 
 // What hosts say to each other stays theirs: a host of one tenant hears nothing of the other, and sees only its own VLAN.
 func TestTenantsAreApart(t *testing.T) {
+	beside(t)
 	w := build(t, network{}).start()
 	var captures []*netlab.Capture
 	for _, h := range slices.Concat(w.a.hosts[:], w.b.hosts[:]) {
@@ -123,6 +124,7 @@ func vlanOf(frame []byte) uint16 {
 
 // Nothing is on the LANs that no host sent: devices of ours are silent.
 func TestDevicesAreSilent(t *testing.T) {
+	beside(t)
 	w := build(t, network{})
 	var captures []*netlab.Capture
 	for _, l := range []*lan{w.a, w.b} {

@@ -55,6 +55,14 @@ func TestMain(m *testing.M) {
 // inVM says that the kernel is one with l2tp, and the machine a slow one.
 var inVM = os.Getenv("PWD_VM") != ""
 
+// beside has a test run beside others: one that mostly waits for daemons, and neither sees nor
+// measures how busy the machine is. A virtual machine has nothing to spare for a second.
+func beside(t *testing.T) {
+	if !inVM {
+		t.Parallel()
+	}
+}
+
 // datapaths are the pairs to test, one for each site.
 func datapaths() [][2]string {
 	if inVM {
