@@ -22,8 +22,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look for what keeps this host's pseudowires from working",
 		Long: "Look for what keeps this host's pseudowires from working, and say what to do about it:\n" +
-			"the daemon and the problems it knows of, kernel and modules, filters on bridges, the\n" +
-			"firewall, MTUs, attached interfaces and their offloads, devices that are left over, the clock, and\n" +
+			"the daemon and the problems it knows of, kernel, eBPF and modules, filters on bridges, the\n" +
+			"firewall, the MTU to each peer, attached interfaces and their offloads, devices that are left over, the clock, and\n" +
 			"what a restart would mean. Nothing is changed. It helps also where no daemon answers; as root it sees more.\n\n" +
 			"The exit code is 9 if there is a fault, else 0.",
 		Args: arguments(cobra.NoArgs),
@@ -86,7 +86,7 @@ func (a *app) showFindings(findings []doctor.Finding, format string) error {
 // thisHost is the host that pwctl runs on.
 func thisHost() doctor.Host {
 	return doctor.Host{
-		Files: os.DirFS("/"), Run: runCommand,
+		Files: os.DirFS("/"), Run: runCommand, LoadProgram: loadProgram,
 		ClockSynchronised: func() (bool, error) {
 			var t unix.Timex
 			_, err := unix.Adjtimex(&t)

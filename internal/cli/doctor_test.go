@@ -20,6 +20,7 @@ func TestDoctor(t *testing.T) {
 		Run: func(context.Context, ...string) ([]byte, error) {
 			return nil, errors.New("not\x1b[31m found")
 		},
+		LoadProgram:       func() error { return errors.ErrUnsupported },
 		ClockSynchronised: func() (bool, error) { return true, nil },
 		Addresses:         func(string) ([]netip.Addr, error) { return nil, errors.New("no such interface") },
 	}
@@ -30,6 +31,7 @@ func TestDoctor(t *testing.T) {
 		"ok       daemon: pwd 0.1.0 serves site dc1, generation 4\n",
 		"fault    site: tunnel gold/dc3: no answer from 203.0.113.1:1701 for 7s\n         do: see whether pwd runs at dc3",
 		"ok       kernel: Linux 6.12.1\n",
+		"warning  ebpf: eBPF programs do not load: unsupported operation\n",
 		"\n2 faults, ", // the module of the pseudowire on the kernel's datapath, too
 	} {
 		if !strings.Contains(out, part) {

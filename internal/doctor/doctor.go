@@ -48,6 +48,8 @@ type Host struct {
 	Files fs.FS
 	// Run runs a program and returns what it printed.
 	Run func(ctx context.Context, args ...string) ([]byte, error)
+	// LoadProgram has the kernel load the shortest eBPF program of the kind that the datapaths are made of.
+	LoadProgram func() error
 	// ClockSynchronised says whether something keeps the clock.
 	ClockSynchronised func() (bool, error)
 	// Addresses of an interface.
@@ -94,6 +96,7 @@ var checks = []struct {
 	{"daemon", daemon},
 	{"site", problems},
 	{"kernel", kernel},
+	{"ebpf", programs},
 	{"modules", modules},
 	{"bridges", bridgeFilter},
 	{"firewall", firewall},

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -21,6 +22,7 @@ func well() (*Host, *Site, fstest.MapFS, map[string]string) {
 	for name, text := range map[string]string{
 		"proc/sys/kernel/osrelease":                        "6.12.41+deb13-amd64\n",
 		"proc/sys/net/core/bpf_jit_enable":                 "1\n",
+		"proc/mounts":                                      "sysfs /sys sysfs rw 0 0\nbpf /sys/fs/bpf bpf rw,nosuid 0 0\n",
 		"proc/sys/net/bridge/bridge-nf-call-iptables":      "0\n",
 		"sys/class/net/eth1/ifalias":                       "\n",
 		"sys/class/net/pw-lan/ifalias":                     "pwd:lane\n",
@@ -40,6 +42,7 @@ func well() (*Host, *Site, fstest.MapFS, map[string]string) {
 			}
 			return []byte(out), nil
 		},
+		LoadProgram:       func() error { return nil },
 		ClockSynchronised: func() (bool, error) { return true, nil },
 		Addresses:         func(string) ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("fe80::1")}, nil },
 	}
@@ -72,9 +75,11 @@ func TestNothingIsWrong(t *testing.T) {
 		"ok daemon: pwd v1 serves site dc1, generation 4",
 		"ok site: 1 tunnel and 1 pseudowire, no problems",
 		"ok kernel: Linux 6.12.41+deb13-amd64",
+		"ok ebpf: programs load, and there is a bpffs to pin them in",
 		"ok modules: none of the kernel's L2TP modules is needed",
 		"ok bridges: frames on bridges do not go through the firewall's rules for packets",
 		"ok firewall: no rules",
+		"ok mtu: tunnel gold to dc2: the path carries packets of 9000 octets",
 		"ok mtu: 1 pseudowire whose longest frames fit the path",
 		"ok clock: the clock is kept",
 		"ok restart: 1 pseudowire on the eBPF datapath: frames are forwarded while the daemon is restarted, replaced or killed",
@@ -123,6 +128,12 @@ func TestWhatIsWrong(t *testing.T) {
 		{"a kernel before", set("proc/sys/kernel/osrelease", "6.0.19"), "warning kernel: Linux 6.0.19", "", ""},
 		{"a kernel that does not say", set("proc/sys/kernel/osrelease", "custom"), `note kernel: the kernel's release "custom" says nothing`, "", ""},
 		{"no compiler for eBPF", set("proc/sys/net/core/bpf_jit_enable", "0"), "warning kernel: eBPF programs are interpreted", "slower", "sysctl -w net.core.bpf_jit_enable=1"},
+		{"no eBPF", func(w *world) { w.LoadProgram = func() error { return errors.New("function not implemented") } },
+			"warning ebpf: eBPF programs do not load: function not implemented", "storm-control", "CONFIG_BPF_SYSCALL"},
+		{"nobody who may load programs", func(w *world) { w.LoadProgram = func() error { return syscall.EPERM } },
+			"note ebpf: whether eBPF programs load could not be looked at: operation not permitted", "", "as root"},
+		{"no bpffs", set("proc/mounts", "sysfs /sys sysfs rw 0 0\n"),
+			"note ebpf: eBPF programs load; there is no bpffs at /sys/fs/bpf", "pins nothing", "mount -t bpf"},
 		{"a module is missing", func(w *world) {
 			w.Status.Pseudowires[0].Datapath = "kernel"
 			set("sys/module/l2tp_core/refcnt", "1")(w)

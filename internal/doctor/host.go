@@ -3,6 +3,7 @@ package doctor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -33,6 +34,27 @@ func kernel(_ context.Context, x *examination) {
 	if x.setting("proc/sys/net/core/bpf_jit_enable") == "0" {
 		x.find(Warning, "eBPF programs are interpreted", "the eBPF datapath is several times slower without the compiler", "sysctl -w net.core.bpf_jit_enable=1")
 	}
+}
+
+// programs are what the eBPF datapath is made of, and with the kernel's what tells several
+// tags apart, limits storms, steers and suppresses.
+func programs(_ context.Context, x *examination) {
+	const why = "the eBPF datapath is made of them, and with the kernel's `vlans`, `storm-control`, `steer`, `redundancy` and `suppress`"
+	switch err := x.LoadProgram(); {
+	case errors.Is(err, fs.ErrPermission):
+		x.find(Note, "whether eBPF programs load could not be looked at: "+err.Error(), "", "run pwctl doctor as root")
+		return
+	case err != nil:
+		x.find(Warning, "eBPF programs do not load: "+err.Error(), why, "use a kernel with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF, as those of the distributions are")
+		return
+	}
+	mounts, _ := fs.ReadFile(x.Files, "proc/mounts")
+	if !strings.Contains(string(mounts), " /sys/fs/bpf bpf ") {
+		x.find(Note, "eBPF programs load; there is no bpffs at /sys/fs/bpf", "a daemon with no other --bpf-dir pins nothing: frames are forwarded without it all the same, "+
+			"but what `storm-control` remembers goes with it", "mount -t bpf bpf /sys/fs/bpf")
+		return
+	}
+	x.ok("programs load, and there is a bpffs to pin them in")
 }
 
 // modules are needed by the kernel's datapath alone.
@@ -131,14 +153,16 @@ func firewall(ctx context.Context, x *examination) {
 	}
 }
 
-// mtu tells of pseudowires whose longest frames travel in fragments.
+// mtu tells what the path to each peer carries, and of pseudowires whose longest frames travel in fragments.
 func mtu(_ context.Context, x *examination) {
 	fits := 0
 	for _, t := range x.site.Status.Tunnels {
 		if t.State != "established" || t.PathMTU == 0 {
 			continue
 		}
-		if t.BlackHole {
+		if !t.BlackHole {
+			x.ok("tunnel %s to %s: the path carries packets of %d octets", t.Name, t.Peer, t.PathMTU)
+		} else {
 			x.find(Warning, fmt.Sprintf("tunnel %s to %s: packets of more than %d octets are lost on the way, and no router says so", t.Name, t.Peer, t.PathMTU),
 				"somebody drops ICMP, which would tell; what is longer leaves in fragments of that length",
 				fmt.Sprintf("let ICMP through (IPv4: type 3, code 4; IPv6: type 2), or say what the path carries: ip route change … mtu lock %d", t.PathMTU))
