@@ -59,6 +59,17 @@ func (s *setting) secret(name, text string, mode os.FileMode) {
 	}
 }
 
+// firewall has a site drop what comes for UDP port 1701 from others, without a word. The rules are
+// those of routing: not every host has a firewall's.
+func (s *setting) firewall(at *site.Site) {
+	s.t.Helper()
+	for _, rule := range []string{"add pref 10 lookup local", "del pref 0", "add pref 5 iif eth0 ipproto udp dport 1701 blackhole"} {
+		if out, err := at.NS.Run(s.t.Context(), "ip", append([]string{"rule"}, strings.Fields(rule)...)...); err != nil {
+			s.t.Fatal(err, out)
+		}
+	}
+}
+
 func (s *setting) start(sites ...int) {
 	s.t.Helper()
 	for _, i := range sites {
@@ -125,6 +136,13 @@ var mistakes = []mistake{
 		s.start(0, 1)
 		return pwctl(s, 0, "status")
 	}, []string{"tunnel gold to dc2: connecting: no answer from 192.0.2.2:1701"}},
+	{"Firewalls do not let UDP port 1701 in", func(s *setting) (*site.Site, []string) {
+		for _, at := range s.sites {
+			s.firewall(at)
+		}
+		s.start(0, 1)
+		return pwctl(s, 0, "status")
+	}, []string{"tunnel gold to dc2: connecting: no answer from 192.0.2.2:1701", "does UDP port 1701 get through to 192.0.2.2?"}},
 	{"The other site's address is wrong", func(s *setting) (*site.Site, []string) {
 		s.file(0, `"192.0.2.2"`, `"192.0.2.22"`)
 		s.start(0, 1)
