@@ -17,6 +17,7 @@ declare -A test=(
 	[/lib/systemd/systemd]=systemd
 	[/usr/libexec/softether/vpnserver/vpnserver]=softether-vpnserver
 	[vpncmd]=softether-vpncmd
+	[promtool]=prometheus
 )
 declare -A generate=(
 	[clang]=clang
@@ -60,6 +61,6 @@ policy=/usr/sbin/policy-rc.d
 get || { apt-get -q -o DPkg::Lock::Timeout=120 update >"$log" 2>&1 && get; } || { cat "$log" >&2; exit 1; }
 for package in "${missing[@]}"; do
 	case $package in
-	softether-vpnserver) update-rc.d $package disable ;;
+	softether-vpnserver | prometheus) update-rc.d $package disable ;;
 	esac
 done
