@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -64,7 +65,7 @@ func TestDeparturesOfControlMessages(t *testing.T) {
 	far := net.ParseIP("192.0.2.9")
 	nl := h.ns.Netlink()
 	h.must(nl.NeighSet(&netlink.Neigh{LinkIndex: h.index, State: netlink.NUD_PERMANENT, IP: far, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}}))
-	const control = "\xc8\x03\x00\x0c\x00\x00\x00\x01\x00\x00\x00\x00"
+	const message = "\xc8\x03\x00\x0c\x00\x00\x00\x01\x00\x00\x00\x00"
 	send := func() {
 		t.Helper()
 		h.must(h.ns.Do(func() error {
@@ -73,14 +74,9 @@ func TestDeparturesOfControlMessages(t *testing.T) {
 				return err
 			}
 			defer c.Close()
-			raw, err := c.SyscallConn()
-			if err != nil {
-				return err
-			}
-			var set error
-			err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, 0xc0) })
-			_, sent := c.Write([]byte(control))
-			return errors.Join(err, set, sent)
+			control(t, c, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, 0xc0) })
+			_, err = c.Write([]byte(message))
+			return err
 		}))
 	}
 	send()
@@ -90,7 +86,7 @@ func TestDeparturesOfControlMessages(t *testing.T) {
 		0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 7, 8, 0,
 		0x45, 0xc0, 0, 40, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 7, 192, 0, 2, 9,
 		6, 0xa5, 6, 0xa5, 0, 20, 0, 0,
-	}, control...)
+	}, message...)
 	copy(forwarded, h.link.Attrs().HardwareAddr)
 	var sum uint32
 	for i := 14; i < 34; i += 2 {
@@ -118,4 +114,63 @@ func (h *host) arrive(frame []byte) error {
 		defer unix.Close(fd)
 		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.Index, Halen: 6})
 	})
+}
+
+// A control message leaves before the data that waits of its own socket, which is that of the data
+// on the kernel's datapath: at once, or behind the one packet that is next.
+func TestControlBeforeData(t *testing.T) {
+	h := newHost(t)
+	// Datagrams of 1000 octets on the wire: 100 ms each.
+	if !h.needsFQ(h.paced(slow)) {
+		return
+	}
+	h.must(h.set(h.paced(slow)))
+	h.far.Link("eth0").Addr("192.0.2.2/24")
+	to := &net.UDPAddr{IP: net.ParseIP("192.0.2.2"), Port: 1701}
+	var in, out *net.UDPConn
+	h.must(h.far.Do(func() (err error) { in, err = net.ListenUDP("udp4", to); return err }))
+	defer in.Close()
+	h.must(h.ns.Do(func() (err error) { out, err = net.DialUDP("udp4", nil, to); return err }))
+	defer out.Close()
+	send := func(tos, priority, octets int) {
+		t.Helper()
+		control(t, out, func(fd int) error {
+			// The TOS sets a priority, too.
+			return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, tos), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, priority))
+		})
+		_, err := out.Write(append([]byte("\xc8\x03\x00\x0c\x00\x00\x00\x01\x00\x00\x00\x00"), make([]byte, octets-12)...))
+		h.must(err)
+	}
+	for range frames {
+		send(0, int(qos.Handle(3)), 1000-42)
+	}
+	send(0xc0, 0, 12)
+	began := time.Now()
+	h.must(in.SetReadDeadline(began.Add(30 * time.Second)))
+	buf := make([]byte, 2000)
+	before := 0
+	for ; ; before++ {
+		n, err := in.Read(buf)
+		h.must(err)
+		if n == 12 {
+			break
+		}
+	}
+	// The first had left before.
+	t.Logf("a control message took %v, behind %d of %d datagrams", time.Since(began), before, frames)
+	if before > 3 {
+		t.Errorf("%d of %d datagrams came before a control message", before, frames)
+	}
+}
+
+func control(t *testing.T, conn *net.UDPConn, f func(fd int) error) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var set error
+	if err := raw.Control(func(fd uintptr) { set = f(int(fd)) }); err != nil || set != nil {
+		t.Fatal(err, set)
+	}
 }

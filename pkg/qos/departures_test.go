@@ -247,6 +247,18 @@ func TestDeparturesFailAtFirst(t *testing.T) {
 				}
 			},
 		},
+		"its place": {
+			wrong: func(h *host) {
+				if _, err := h.tc("qdisc", "add", "dev", "eth0", "ingress"); err != nil {
+					h.t.Fatal(err)
+				}
+			},
+			right: func(h *host) {
+				if _, err := h.tc("qdisc", "del", "dev", "eth0", "ingress"); err != nil {
+					h.t.Fatal(err)
+				}
+			},
+		},
 		"the qdisc": {
 			wrong: func(h *host) { h.t.Cleanup(qos.HoldBy("nothing")) },
 			right: func(*host) { qos.HoldBy("pfifo") },

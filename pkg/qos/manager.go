@@ -66,7 +66,7 @@ func (m *Manager) Close() {
 
 // Set shapes those interfaces, and no others any more. What it cannot do on one
 // does not keep it from the rest. Errors: *OccupiedError; *NotGivenBackError of one that
-// is shaped no more; *OpError, in which ErrNoHTB and ErrNoFQ are.
+// is shaped no more; *OpError, in which ErrNoHTB, ErrNoFQ and *tcfilter.IngressError are.
 func (m *Manager) Set(interfaces []Interface) error {
 	roots, err := m.roots()
 	if err != nil {

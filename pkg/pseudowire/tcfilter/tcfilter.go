@@ -44,8 +44,12 @@ func Attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program) error
 // AttachToOthers is Attach to a device that is not ours. DetachFromOthers takes the clsact
 // qdisc away, too, if it came with the program, or with another of ours, and nothing else is
 // in it. It came with the program if brought says so, which is the result of the time before.
+// Errors: *IngressError.
 func AttachToOthers(nl *netlink.Handle, link netlink.Link, f Filter, program *ebpf.Program, brought bool) (bool, error) {
 	with, err := Claim(nl, link.Attrs().Index)
+	if err == nil && with == handleForeign && f.Parent == netlink.HANDLE_MIN_EGRESS {
+		err = hasEgress(nl, link)
+	}
 	if err != nil {
 		return brought, err
 	}
@@ -53,6 +57,29 @@ func AttachToOthers(nl *netlink.Handle, link netlink.Link, f Filter, program *eb
 		with = handleOwn
 	}
 	return with == handleOwn, Put(nl, link.Attrs().Index, f, program, with)
+}
+
+// IngressError says that a device has the qdisc ingress, of somebody else's: it is where clsact
+// would be, and has no egress.
+type IngressError struct{ Interface string }
+
+func (e *IngressError) Error() string {
+	return fmt.Sprintf("%s has the qdisc ingress, beside which there are no programs at its egress: have its filters in clsact instead (tc qdisc del dev %s ingress; tc qdisc add dev %s clsact)", e.Interface, e.Interface, e.Interface)
+}
+
+// hasEgress looks at the qdisc that is where clsact is to be: the kernel would take a filter for
+// the egress in that of another kind, and have it at the ingress.
+func hasEgress(nl *netlink.Handle, link netlink.Link) error {
+	all, err := nl.QdiscList(link)
+	if err != nil {
+		return fmt.Errorf("list the qdiscs of %s: %w", link.Attrs().Name, err)
+	}
+	for _, q := range all {
+		if q.Attrs().Parent == netlink.HANDLE_CLSACT && q.Type() == "ingress" {
+			return &IngressError{link.Attrs().Name}
+		}
+	}
+	return nil
 }
 
 // DetachFromOthers ends AttachToOthers.
