@@ -215,18 +215,23 @@ func TestTagIsInThePayload(t *testing.T) {
 	if _, err := exec.LookPath("tshark"); err != nil {
 		netlab.Missing(t, "tshark", err)
 	}
+	var frames []netlab.Frame
+	var sent [][]byte
 	for _, d := range datapaths() {
 		for _, ipv6 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s-%s, IPv6 %v", d[0], d[1], ipv6), func(t *testing.T) {
 				w := build(t, network{datapaths: d, ipv6: ipv6, raw: true})
 				w.write(w.text("cookie: 8"))
-				w.start().showsTags()
+				f, s := w.start().showsTags()
+				frames, sent = append(frames, f...), append(sent, s...)
 			})
 		}
 	}
+	dissect(t, frames, sent) // all at once: it takes long to start
 }
 
-func (w *world) showsTags() {
+// showsTags sends frames with and without tags through tenant-b, and gives them and the underlay's.
+func (w *world) showsTags() (frames []netlab.Frame, sent [][]byte) {
 	w.t.Helper()
 	wire, err := w.underlay[1].Capture(netlab.CaptureOptions{})
 	if err != nil {
@@ -237,7 +242,6 @@ func (w *world) showsTags() {
 		w.t.Fatal(err)
 	}
 	r := rand.NewChaCha8([32]byte{})
-	var sent [][]byte
 	for i, vlan := range []uint16{0, 7, 1234} {
 		for k := range etherTypes {
 			sent = append(sent, frameOf(r, 200+k, i+k, vlan))
@@ -249,7 +253,7 @@ func (w *world) showsTags() {
 	if _, err := host.WaitCount(within(w.t, upWithin), len(sent)); err != nil {
 		w.t.Error(err)
 	}
-	frames, err := wire.Stop()
+	frames, err = wire.Stop()
 	if err != nil {
 		w.t.Error(err)
 	}
@@ -267,32 +271,32 @@ func (w *world) showsTags() {
 	if len(inPayload) != len(sent) {
 		w.t.Errorf("of %d frames %d are, octet for octet, the end of a packet on the underlay", len(sent), len(inPayload))
 	}
-	w.dissect(frames, sent)
+	return frames, sent
 }
 
 // dissect has tshark find the inner frames' addresses and tags behind the L2TPv3 header.
-func (w *world) dissect(frames []netlab.Frame, sent [][]byte) {
-	w.t.Helper()
-	path := filepath.Join(w.t.TempDir(), "underlay.pcap")
+func dissect(t *testing.T, frames []netlab.Frame, sent [][]byte) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "underlay.pcap")
 	file, err := os.Create(path)
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := errors.Join(netlab.WritePcap(file, frames), file.Close()); err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
 	// Without the control messages it has to be told the cookie's length, and that sessions whose type it does not know are Ethernet.
 	out, err := exec.Command("tshark", "-r", path, "-o", "l2tp.cookie_size:8 Byte Cookie", "-o", "l2tp.l2_specific:None", "-d", "l2tp.pw_type==0,eth",
 		"-Y", "eth.src=="+source.String(), "-T", "fields", "-E", "separator=;", "-e", "frame.protocols", "-e", "vlan.id").Output()
 	if err != nil {
-		w.t.Fatalf("tshark: %v", err)
+		t.Fatalf("tshark: %v", err)
 	}
 	var got []string
 	for line := range strings.Lines(string(out)) {
 		protocols, vlan, _ := strings.Cut(strings.TrimSpace(line), ";")
 		outer, _, found := strings.Cut(protocols, ":l2tp")
 		if !found || strings.Contains(outer, "vlan") {
-			w.t.Errorf("tshark reads %s", line)
+			t.Errorf("tshark reads %s", line)
 		}
 		got = append(got, vlan)
 	}
@@ -305,6 +309,6 @@ func (w *world) dissect(frames []netlab.Frame, sent [][]byte) {
 		want = append(want, vlan)
 	}
 	if !slices.Equal(got, want) {
-		w.t.Errorf("tshark reads the VLANs %q, sent were %q", got, want)
+		t.Errorf("tshark reads the VLANs %q, sent were %q", got, want)
 	}
 }
