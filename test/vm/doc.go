@@ -7,7 +7,7 @@
 // done there reaches the host. A boot takes about five seconds; programs run an
 // order of magnitude slower than on the host.
 //
-//	go run ./test/vm/run -suites              # all tests, on all kernels, one boot each
+//	go run ./test/vm/run -suites              # all tests, on their kernels, one boot each
 //	go run ./test/vm/run -suites -only datapath -run TestKernel -kernels 6.1 -v
 //	go run ./test/vm/run 'modprobe l2tp_eth && ip l2tp show tunnel'
 //

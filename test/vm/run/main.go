@@ -75,10 +75,10 @@ func (o options) main(ctx context.Context, args []string) (int, error) {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return 1, err
 	}
-	var steps []job.Step
+	var steps, newest []job.Step
 	var tools []vm.Tool
 	if o.suites {
-		steps, tools, err = o.build(ctx, tmp)
+		steps, newest, tools, err = o.build(ctx, tmp)
 	} else {
 		steps, err = o.command(args)
 	}
@@ -88,15 +88,31 @@ func (o options) main(ctx context.Context, args []string) (int, error) {
 	if err := vm.Install(os.Stderr, append(vm.HarnessTools, tools...)...); err != nil {
 		return 1, err
 	}
-	var machines []vm.Machine
+	var work []machine
 	for _, r := range releases {
-		m := o.machine
+		m := machine{o.machine, o.share(r, steps, newest)}
 		if m.Kernel, err = vm.Fetch(r, os.Stderr); err != nil {
 			return 1, err
 		}
-		machines = append(machines, m)
+		if len(m.steps) > 0 {
+			work = append(work, m)
+		}
 	}
-	return o.boot(ctx, machines, steps)
+	return o.boot(ctx, work)
+}
+
+// machine is one to boot, and what it has to do.
+type machine struct {
+	vm.Machine
+	steps []job.Step
+}
+
+// share is what a kernel has to do of what all do, and of what the newest does alone.
+func (o options) share(r vm.Release, steps, newest []job.Step) []job.Step {
+	if o.kernels == "" && r.Series != vm.Releases[len(vm.Releases)-1].Series {
+		return steps
+	}
+	return slices.Concat(steps, newest)
 }
 
 func (o options) releases() ([]vm.Release, error) {
@@ -141,9 +157,8 @@ func (o options) command(args []string) ([]job.Step, error) {
 	return []job.Step{{Name: name, Args: args, Dir: dir, Limit: limit}}, nil
 }
 
-func (o options) build(ctx context.Context, dir string) ([]job.Step, []vm.Tool, error) {
-	var steps []job.Step
-	var tools []vm.Tool
+// build gives the steps of every kernel, those of the newest alone, and what both run.
+func (o options) build(ctx context.Context, dir string) (steps, newest []job.Step, tools []vm.Tool, err error) {
 	for _, s := range vm.Suites {
 		if !strings.Contains(s.Package, o.only) {
 			continue
@@ -157,33 +172,38 @@ func (o options) build(ctx context.Context, dir string) ([]job.Step, []vm.Tool, 
 		s.Args = strings.Fields(o.args)
 		step, err := vm.BuildSuite(ctx, s, dir, o.verbose, os.Stderr)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
-		steps, tools = append(steps, step), append(tools, s.Tools...)
+		if s.Newest {
+			newest = append(newest, step)
+		} else {
+			steps = append(steps, step)
+		}
+		tools = append(tools, s.Tools...)
 	}
-	if len(steps) == 0 {
-		return nil, nil, fmt.Errorf("no suite's package contains %q", o.only)
+	if len(steps)+len(newest) == 0 {
+		return nil, nil, nil, fmt.Errorf("no suite's package contains %q", o.only)
 	}
-	return steps, tools, nil
+	return steps, newest, tools, nil
 }
 
-// boot runs the steps in every machine and reports each as go test does.
-func (o options) boot(ctx context.Context, machines []vm.Machine, steps []job.Step) (int, error) {
+// boot runs every machine's steps in it and reports each as go test does.
+func (o options) boot(ctx context.Context, machines []machine) (int, error) {
 	var mu sync.Mutex
 	var errs []error
 	status := 0
-	one := func(m vm.Machine) {
+	one := func(m machine) {
 		prefix := ""
 		if o.suites || len(machines) > 1 {
 			prefix = fmt.Sprintf("%-5s| ", m.Kernel.Series)
 		}
 		out := &prefixWriter{w: os.Stdout, mu: &mu, prefix: prefix}
 		m.Output = out
-		ctx, cancel := context.WithTimeout(ctx, 2*vm.Limit(steps)) // a suite may run again
+		ctx, cancel := context.WithTimeout(ctx, 2*vm.Limit(m.steps)) // a suite may run again
 		defer cancel()
-		results, err := m.Run(ctx, steps...)
+		results, err := m.Run(ctx, m.steps...)
 		out.flush()
-		failed := failedSteps(steps, results)
+		failed := failedSteps(m.steps, results)
 		if again := o.suites && err == nil && len(failed) == 1; again {
 			mu.Lock()
 			for _, r := range results {
@@ -225,7 +245,7 @@ func failedSteps(steps []job.Step, results []job.Result) []job.Step {
 }
 
 // report prints one result and returns its part of the exit status.
-func (o options) report(m vm.Machine, r job.Result) int {
+func (o options) report(m machine, r job.Result) int {
 	if !o.suites {
 		if r.Reason != "" {
 			fmt.Fprintf(os.Stderr, "vm: kernel %s: %s: %s\n", m.Kernel.Series, r.Name, r.Reason)

@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"sync"
 	"testing"
+
+	"github.com/pwd-project/pwd/test/vm/job"
 )
 
 func TestPrefixWriterKeepsLinesWhole(t *testing.T) {
@@ -43,6 +46,30 @@ func TestReleases(t *testing.T) {
 		}
 		if s := seriesOf(got); s != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.options, s, tt.want)
+		}
+	}
+}
+
+func TestNewestAlone(t *testing.T) {
+	for _, tt := range []struct {
+		options options
+		want    map[string]string
+	}{
+		{options{suites: true}, map[string]string{"6.1": "all", "6.12": "all newest"}},
+		{options{suites: true, kernels: "6.1"}, map[string]string{"6.1": "all newest"}},
+	} {
+		releases, err := tt.options.releases()
+		if err != nil || len(releases) != len(tt.want) {
+			t.Fatalf("%+v: %v, %v", tt.options, seriesOf(releases), err)
+		}
+		for _, r := range releases {
+			var names []string
+			for _, s := range tt.options.share(r, []job.Step{{Name: "all"}}, []job.Step{{Name: "newest"}}) {
+				names = append(names, s.Name)
+			}
+			if got := strings.Join(names, " "); got != tt.want[r.Series] {
+				t.Errorf("%+v: %s runs %q, want %q", tt.options, r.Series, got, tt.want[r.Series])
+			}
 		}
 	}
 }
