@@ -257,7 +257,7 @@ func (p *place) do(f func()) {
 func (p *place) awaitUp() {
 	p.t.Helper()
 	p.await("all pseudowires are up", func(a *Agent) error {
-		for _, v := range a.pseudowireViews() {
+		for _, v := range a.pseudowireViews(a.counters()) {
 			if v.State != "up" {
 				return fmt.Errorf("%s is %s: %s", v.Name, v.State, v.Reason)
 			}

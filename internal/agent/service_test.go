@@ -164,7 +164,7 @@ func TestDynamicSite(t *testing.T) {
 		}
 		for _, p := range []*place{dc1, dc2} {
 			p.await("the tunnel has gone over to the "+change.what+" address", func(a *Agent) error {
-				v := a.tunnelViews()[0]
+				v := a.tunnelViews(a.counters())[0]
 				if at := v.Local + " " + v.Remote; v.State != "established" || !strings.Contains(at, next.IP.String()) {
 					return fmt.Errorf("%s, %s: %s", v.State, at, v.Reason)
 				}
@@ -339,7 +339,7 @@ func TestPathMTUIsShown(t *testing.T) {
 			t.Fatal(err)
 		}
 		dc1.await("the tunnel shows the path's MTU", func(a *Agent) error {
-			if v := a.tunnelViews()[0]; v.PathMTU != mtu {
+			if v := a.tunnelViews(a.counters())[0]; v.PathMTU != mtu {
 				return fmt.Errorf("it is %d, want %d", v.PathMTU, mtu)
 			}
 			return nil

@@ -27,7 +27,7 @@ func view[T any](ctx context.Context, a *Agent, f func() T) (T, error) {
 
 // Tunnels implements api.Backend.
 func (a *Agent) Tunnels(ctx context.Context) ([]api.Tunnel, error) {
-	return view(ctx, a, a.tunnelViews)
+	return view(ctx, a, func() []api.Tunnel { return a.tunnelViews(a.counters()) })
 }
 
 // Sessions implements api.Backend.
@@ -37,7 +37,7 @@ func (a *Agent) Sessions(ctx context.Context) ([]api.Session, error) {
 
 // Pseudowires implements api.Backend.
 func (a *Agent) Pseudowires(ctx context.Context) ([]api.Pseudowire, error) {
-	return view(ctx, a, a.pseudowireViews)
+	return view(ctx, a, func() []api.Pseudowire { return a.pseudowireViews(a.counters()) })
 }
 
 // Attachments implements api.Backend.
@@ -80,10 +80,11 @@ func (a *Agent) Status(ctx context.Context) (*api.Status, error) {
 
 // status is the site with a topology file of that hash.
 func (a *Agent) status(fileHash string) *api.Status {
+	counters := a.counters() // of which the kernel makes a list each time
 	s := &api.Status{
 		Site: a.opt.Site, Version: a.opt.Version, Started: a.started, Datapath: string(a.standard),
 		Drift: api.DriftCount{Repaired: a.drifts.repaired, Failed: a.drifts.failed, Contested: len(a.contests.now)},
-		Notes: slices.Clone(a.notes), Tunnels: a.tunnelViews(), Pseudowires: a.pseudowireViews(),
+		Notes: slices.Clone(a.notes), Tunnels: a.tunnelViews(counters), Pseudowires: a.pseudowireViews(counters),
 		Counters: a.globalCounters(), Strangers: a.drops.views(), FileHash: fileHash, Health: "healthy", Problems: []api.Problem{},
 	}
 	if a.opt.Keeper != nil {
@@ -182,7 +183,7 @@ func (a *Agent) counters() map[uint32]pseudowire.Counters {
 	return all
 }
 
-func (a *Agent) tunnelViews() []api.Tunnel {
+func (a *Agent) tunnelViews(counters map[uint32]pseudowire.Counters) []api.Tunnel {
 	views := []api.Tunnel{}
 	if a.local == nil {
 		return views
@@ -192,7 +193,7 @@ func (a *Agent) tunnelViews() []api.Tunnel {
 		status[c.Tunnel.Name] = c
 	}
 	sums := make(map[string]pseudowire.Counters)
-	for id, c := range a.counters() {
+	for id, c := range counters {
 		if in := a.sessions[id]; in != nil {
 			s := sums[in.Tunnel]
 			s.ReceivedFrames += c.ReceivedFrames
@@ -298,12 +299,11 @@ func (a *Agent) sessionViews() []api.Session {
 	return views
 }
 
-func (a *Agent) pseudowireViews() []api.Pseudowire {
+func (a *Agent) pseudowireViews(counters map[uint32]pseudowire.Counters) []api.Pseudowire {
 	views := []api.Pseudowire{}
 	if a.local == nil {
 		return views
 	}
-	counters := a.counters()
 	now := time.Now()
 	for _, p := range a.local.Pseudowires {
 		w := a.wires[p.Name]

@@ -120,12 +120,20 @@ func (ns *Namespace) Flow(far *Namespace, to netip.Addr, o FlowOptions) (*Flow, 
 	return f, nil
 }
 
-// fill writes the datagram of a number: the number, then octets that depend on it.
-func fill(b []byte, n uint64) {
-	binary.BigEndian.PutUint64(b, n)
-	for i := range b[8:] {
-		b[8+i] = byte(n) + byte(i)
+// filling is what the octets behind the numbers of datagrams of a size are taken from.
+func filling(size int) []byte {
+	b := make([]byte, 255+size)
+	for i := range b {
+		b[i] = byte(i)
 	}
+	return b
+}
+
+// fill writes the datagram of a number: the number, then octets that depend on it, which are
+// copied, because on an emulated machine each instruction counts.
+func fill(b []byte, n uint64, from []byte) {
+	binary.BigEndian.PutUint64(b, n)
+	copy(b[8:], from[byte(n):])
 }
 
 // stay keeps the calling goroutine on the CPU that it runs on: a sender that moves
@@ -167,7 +175,7 @@ func (f *Flow) send(rate int) {
 		return
 	}
 	// Of IPv4 there is nothing in it: it is for IPv6 as well.
-	conn, all := ipv4.NewPacketConn(f.sender), newBatch(f.size)
+	conn, all, from := ipv4.NewPacketConn(f.sender), newBatch(f.size), filling(f.size)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	begin, n := time.Now(), uint64(0)
@@ -180,7 +188,7 @@ func (f *Flow) send(rate int) {
 		for due > 0 {
 			some := all[:min(due, batch)]
 			for i := range some {
-				fill(some[i].Buffers[0], n+uint64(i))
+				fill(some[i].Buffers[0], n+uint64(i), from)
 			}
 			if err := write(conn, some); err != nil {
 				f.sent <- sendResult{n, time.Since(begin), fmt.Errorf("netlab: send datagram %d: %w", n, err)}
@@ -216,7 +224,7 @@ func write(conn *ipv4.PacketConn, all []ipv4.Message) error {
 
 func (f *Flow) receive() {
 	defer close(f.done)
-	conn, all, want := ipv4.NewPacketConn(f.receiver), newBatch(f.size+1), make([]byte, f.size)
+	conn, all, from := ipv4.NewPacketConn(f.receiver), newBatch(f.size+1), filling(f.size)
 	for {
 		n, err := conn.ReadBatch(all, 0)
 		if err != nil {
@@ -225,7 +233,7 @@ func (f *Flow) receive() {
 		now := time.Now()
 		f.mu.Lock()
 		for _, m := range all[:n] {
-			f.look(m.Buffers[0][:m.N], want, now)
+			f.look(m.Buffers[0][:m.N], from, now)
 		}
 		close(f.progress)
 		f.progress = make(chan struct{})
@@ -234,13 +242,13 @@ func (f *Flow) receive() {
 }
 
 // look counts what came.
-func (f *Flow) look(b, want []byte, now time.Time) {
+func (f *Flow) look(b, from []byte, now time.Time) {
 	if len(b) != f.size {
 		f.result.Damaged++
 		return
 	}
 	number := binary.BigEndian.Uint64(b)
-	if fill(want, number); string(want) != string(b) {
+	if string(b[8:]) != string(from[byte(number):][:f.size-8]) {
 		f.result.Damaged++
 		return
 	}
