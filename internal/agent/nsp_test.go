@@ -55,6 +55,7 @@ func TestServices(t *testing.T) {
 		}
 		want := c.bridge
 		want.Pseudowire, want.Device, want.Interface = "a", "pw-a", c.p.Attachment.Interface
+		want.StateOfOthers = !c.can.DeviceWithoutSession
 		got := (&Agent{}).attachmentOf(w, able{can: c.can})
 		if got != want {
 			t.Errorf("%s: the attachment is %+v, want %+v", c.name, got, want)

@@ -57,6 +57,7 @@ func (a *Agent) attachmentOf(w *wire, dp pseudowire.Datapath) bridge.Attachment 
 	can, at := dp.Abilities(), &w.Attachment
 	out := bridge.Attachment{
 		Pseudowire: w.Name, Device: w.Device, Bridge: at.Bridge, Interface: at.Interface, Isolated: w.Isolated, Full: w.full,
+		StateOfOthers: !can.DeviceWithoutSession,
 	}
 	if !servesTags(w, can) {
 		out.VLAN, out.Tagged = at.VLAN, a.carriesTags(w, dp)

@@ -349,7 +349,7 @@ func (m *Manager) attach(t *target, a Attachment) error {
 	if m.heldOut(object, l, t.index) {
 		return nil
 	}
-	joins := l.master != t.index
+	joins, wasUp := l.master != t.index, l.up()
 	if joins {
 		// A port comes into a filtering bridge with the default VLAN, which may
 		// not be its own.
@@ -376,7 +376,7 @@ func (m *Manager) attach(t *target, a Attachment) error {
 	if err := m.configure(t, l.index, a.Device, deviceVLANs(a, t.shape), a, false); err != nil {
 		return err
 	}
-	if l.up() || !joins && m.Held(object) {
+	if l.up() || a.StateOfOthers && !wasUp || !joins && m.Held(object) {
 		return nil
 	}
 	m.quiet(l)

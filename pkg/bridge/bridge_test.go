@@ -255,6 +255,25 @@ func TestTaggedOnPlainBridge(t *testing.T) {
 	s.expect("restarted, both named", want)
 }
 
+// TestStateOfOthers: a datapath whose devices are down while nothing is to be sent finds them as it
+// left them. Two that each have their own idea of it would turn them up and down without end.
+func TestStateOfOthers(t *testing.T) {
+	s := newSite(t, "eth1")
+	s.device("a", "b")
+	s.ns.Link("pw-b").Up()
+	s.bridge(bridge.Bridge{Name: "br-lan", Ports: []string{"eth1"}})
+	s.attach(bridge.Attachment{Pseudowire: "a", Device: "pw-a", Bridge: "br-lan", StateOfOthers: true})
+	s.attach(bridge.Attachment{Pseudowire: "b", Device: "pw-b", Bridge: "br-lan", StateOfOthers: true})
+	s.do(s.Prune)
+	s.do(s.Refresh)
+	s.expect("attached, and looked at", `
+		br-lan up "pwd:bridge:br-lan uses=eth1"
+		  eth1 up
+		  pw-a down
+		  pw-b up
+		`)
+}
+
 // TestRestartLosesNothing: frames go through a bridge while daemons come and go;
 // each makes the same again, and none is lost.
 func TestRestartLosesNothing(t *testing.T) {

@@ -113,6 +113,9 @@ type Attachment struct {
 	// Isolated keeps frames from one isolated device from going out of another: the
 	// split horizon among the pseudowires of one network.
 	Isolated bool
+	// StateOfOthers says that whether the device is up is its datapath's affair: it comes out of
+	// here as it came in.
+	StateOfOthers bool
 	// Full keeps the device's port from learning more addresses; what it has learned
 	// stays until it has been silent for long. Frames of others pass, flooded.
 	Full bool
