@@ -77,29 +77,49 @@ func TestHostMoves(t *testing.T) {
 	}
 	for _, d := range kinds {
 		t.Run(fmt.Sprintf("%s, VLANs %v", d.datapath, d.vlans), func(t *testing.T) {
-			m := d.draw(t)
-			m.start()
-			for _, s := range m.sites {
-				if err := s.AwaitUp(within(t, 2*upWithin), 2, 2); err != nil {
-					t.Fatal(err)
+			for n := 1; ; n++ {
+				var gap time.Duration
+				t.Run(fmt.Sprint("attempt ", n), func(t *testing.T) { gap = d.guestMoves(t) })
+				switch {
+				case t.Failed() || gap <= moveGap || inVM: // an emulated machine has other times
+					return
+				case n == attempts:
+					t.Errorf("a gap of more than %v %d times in succession", moveGap, n)
+					return
 				}
-			}
-			g := d.board(m)
-			if r, err := g.ns.Ping(within(t, 30*time.Second), m.addr[2], netlab.PingOptions{Count: 2}); err != nil || r.Lost() > 0 {
-				t.Fatalf("ping: %d of %d lost, %v", r.Lost(), r.Sent, err)
-			}
-			g.moves()
-			for i, peer := range []string{"dc2", "", "dc2"} {
-				m.awaitMAC(i, guestMAC, peer)
-			}
-			if said, err := m.sites[1].Pwctl(within(t, 30*time.Second), "announce", "--all"); err != nil {
-				t.Errorf("announce: %v\n%s", err, said)
+				t.Logf("again: the machine may have been busy")
 			}
 		})
 	}
 }
 
-func (g *guest) moves() {
+// moveGap is what is promised: from the first frame at the new site to the first one for it there.
+const moveGap = 50 * time.Millisecond
+
+// guestMoves is one move, on a mesh of its own.
+func (d drawing) guestMoves(t *testing.T) (gap time.Duration) {
+	m := d.draw(t)
+	m.start()
+	for _, s := range m.sites {
+		if err := s.AwaitUp(within(t, 2*upWithin), 2, 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := d.board(m)
+	if r, err := g.ns.Ping(within(t, 30*time.Second), m.addr[2], netlab.PingOptions{Count: 2}); err != nil || r.Lost() > 0 {
+		t.Fatalf("ping: %d of %d lost, %v", r.Lost(), r.Sent, err)
+	}
+	gap = g.moves()
+	for i, peer := range []string{"dc2", "", "dc2"} {
+		m.awaitMAC(i, guestMAC, peer)
+	}
+	if said, err := m.sites[1].Pwctl(within(t, 30*time.Second), "announce", "--all"); err != nil {
+		t.Errorf("announce: %v\n%s", err, said)
+	}
+	return gap
+}
+
+func (g *guest) moves() time.Duration {
 	t, far := g.m.t, g.m.hosts[2]
 	t.Helper()
 	// Datagrams to it, of which only those after the move count, are marked by their port.
@@ -168,7 +188,7 @@ func (g *guest) moves() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.gap(frames)
+	return g.gap(frames)
 }
 
 func isARP(frame []byte) bool {
@@ -181,7 +201,7 @@ func isARP(frame []byte) bool {
 
 // gap is from its first frame at the new site to the first datagram or segment that
 // arrives there.
-func (g *guest) gap(frames []netlab.Frame) {
+func (g *guest) gap(frames []netlab.Frame) time.Duration {
 	g.m.t.Helper()
 	sent := slices.IndexFunc(frames, func(f netlab.Frame) bool { return f.Outgoing && bytes.Equal(f.Data[6:12], g.nic.MAC) })
 	if sent < 0 {
@@ -193,8 +213,8 @@ func (g *guest) gap(frames []netlab.Frame) {
 	}
 	gap := frames[sent+got].Time.Sub(frames[sent].Time)
 	g.m.t.Logf("%v from its first frame there to the first one for it", gap.Round(time.Microsecond))
-	// Wanted are 50 ms; the machine may be busy.
 	if gap > 5*time.Second {
 		g.m.t.Errorf("a gap of %v", gap)
 	}
+	return gap
 }
