@@ -29,7 +29,7 @@ var metadataObject = &object{
 var siteObject = &object{
 	name: "site", where: "sites.SITE",
 	fields: []field{
-		{key: "address", shape: siteAddress, standard: "required, or `underlays`", about: "Where the site's tunnels end: the address of an interface of its host. `dynamic`: it may change, or be behind address translation."},
+		{key: "address", shape: siteAddress, standard: "required, or `underlays`", about: "Where the site's tunnels end: the address of an interface of its host, which may be in a VRF. `dynamic`: it may change, or be behind address translation."},
 		{key: "bridges", shape: table{"BRIDGE", interfaceOf("a bridge"), bridgeObject}, about: "The bridges that pseudowires attach to. The key is the name of the Linux bridge."},
 		{key: "router-id", shape: routerID, standard: "from the tunnel's and the site's names", about: "The Router ID that the site signals on the only tunnel of a pair of sites. With several tunnels between the pair each has one of its own."},
 		{key: "rate", shape: rate, standard: "not known", about: "What the site's link to the others carries: all tunnels with a class that has a rate or a ceiling send no more than that together."},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/drift"
+	"github.com/pwd-project/pwd/pkg/underlay"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -113,11 +114,7 @@ func (m *Manager) Egress(local, remote netip.Addr) (index int, err error) {
 	if !remote.IsValid() {
 		return m.holder(local)
 	}
-	o := &netlink.RouteGetOptions{}
-	if local.IsValid() {
-		o.SrcAddr = local.AsSlice()
-	}
-	routes, err := m.nl.RouteGetWithOptions(remote.AsSlice(), o)
+	routes, err := underlay.Routes(m.nl, local, remote)
 	if err == nil && len(routes) == 0 {
 		err = unix.ENETUNREACH
 	}

@@ -69,7 +69,7 @@ var rules = []rule{
 		why: "an attachment circuit cannot tell the datapaths apart",
 	},
 	{
-		of: []string{"pkg/qos"}, only: []string{"std", "bpf", "pkg/drift", "pkg/pseudowire/tcfilter", "github.com/vishvananda/netlink/...", "golang.org/x/sys/unix"},
+		of: []string{"pkg/qos"}, only: []string{"std", "bpf", "pkg/drift", "pkg/pseudowire/tcfilter", "pkg/underlay", "github.com/vishvananda/netlink/...", "golang.org/x/sys/unix"},
 		why: "shaping knows of handles and rates, not of tunnels",
 	},
 	{

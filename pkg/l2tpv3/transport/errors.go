@@ -24,6 +24,8 @@ var (
 	ErrNotPermitted = errors.New("raw sockets need CAP_NET_RAW; grant it, or use udp")
 	// ErrNoKernelIP says that this kernel's L2TP does not run over IP.
 	ErrNoKernelIP = errors.New("the kernel has no L2TP over IP; load l2tp_ip and l2tp_ip6, or use udp or the eBPF datapath")
+	// ErrNoKernelVRF says that the kernel's L2TP over IP cannot have an address of an interface in a VRF.
+	ErrNoKernelVRF = errors.New("the address is in a VRF, which the kernel's L2TP over IP does not know of; use udp or the eBPF datapath")
 	// ErrNoListener says that nothing listens on the address that an answer has to come from.
 	ErrNoListener = errors.New("nothing listens on that address; name it in SetEndpoints")
 	// ErrUnreachable says that there is no route to the peer at the moment.

@@ -70,9 +70,11 @@ func kernelSocket(local, remote netip.Addr, connection uint32) (fd int, err erro
 		return fd, err
 	}
 	if err := unix.Bind(fd, from); err != nil {
-		return fd, explainAs(err, map[unix.Errno]error{
-			unix.EADDRINUSE: ErrConnectionIDInUse, unix.EADDRNOTAVAIL: ErrAddressNotPresent,
-		})
+		absent := ErrAddressNotPresent
+		if err == unix.EADDRNOTAVAIL && vrfOf(local) != "" {
+			absent = ErrNoKernelVRF
+		}
+		return fd, explainAs(err, map[unix.Errno]error{unix.EADDRINUSE: ErrConnectionIDInUse, unix.EADDRNOTAVAIL: absent})
 	}
 	return fd, unix.Connect(fd, to)
 }

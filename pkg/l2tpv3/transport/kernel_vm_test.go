@@ -276,6 +276,35 @@ func TestKernelSocketRestart(t *testing.T) {
 	}
 }
 
+// TestKernelSocketInVRF: an address in a VRF is none for the kernel's sockets of L2TP over IP, and that is told.
+func TestKernelSocketInVRF(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			a, _ := connected(t, network, 1)
+			bits, second := network[strings.Index(network, "/"):], netip.MustParsePrefix(network).Addr().Next().Next().Next().Next()
+			if out, err := a.ns.Run(t.Context(), "sh", "-ec", `
+				ip link add red type vrf table 77
+				ip link set red up
+				ip link set "$0" master red
+				ip address replace "$1" dev "$0"
+				ip address add "$2" dev "$0"`, a.link.Name, a.addr.String()+bits, second.String()+bits); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			var err error
+			a.do(func() error { _, err = a.tr.Socket(1); return nil })
+			if failed := new(transport.Error); !errors.Is(err, transport.ErrNoKernelVRF) || !errors.As(err, &failed) || failed.Connection != 1 {
+				t.Errorf("Socket: %v", err)
+			}
+			// All others can.
+			var all []transport.Endpoint
+			for _, e := range []l2tpv3.Encapsulation{l2tpv3.UDP, l2tpv3.IP} {
+				all = append(all, transport.Endpoint{Addr: second, Encapsulation: e})
+			}
+			a.do(func() error { return a.tr.SetEndpoints(all) })
+		})
+	}
+}
+
 // TestKernelSocketTaken: another tunnel of the kernel has the connection ID.
 func TestKernelSocketTaken(t *testing.T) {
 	for _, network := range networks {

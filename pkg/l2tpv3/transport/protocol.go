@@ -200,13 +200,17 @@ func claim(addr netip.Addr) (fd int, err error) {
 
 // openRaw makes a raw socket bound to an address, with its filter.
 func openRaw(local netip.Addr, filter func(fd int) error) (*socket, error) {
+	return inVRF(local, func(vrf string) (*socket, error) { return openRawIn(local, vrf, filter) })
+}
+
+func openRawIn(local netip.Addr, vrf string, filter func(fd int) error) (*socket, error) {
 	network := "ip4:"
 	if local.Is6() {
 		network = "ip6:"
 	}
 	configure := func(_, _ string, raw syscall.RawConn) error {
 		var failed error
-		err := raw.Control(func(fd uintptr) { failed = setRawOptions(int(fd), local.Is6()) })
+		err := raw.Control(func(fd uintptr) { failed = errors.Join(bindTo(int(fd), vrf), setRawOptions(int(fd), local.Is6())) })
 		return errors.Join(err, failed)
 	}
 	conn, err := (&net.ListenConfig{Control: configure}).ListenPacket(

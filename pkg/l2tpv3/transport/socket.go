@@ -73,6 +73,10 @@ func (p *peer) from(a netip.AddrPort) bool {
 // openSocket makes a socket bound to local. Shared ones get past others of ours
 // on the same port, see Transport.share.
 func openSocket(local netip.AddrPort, shared, zeroChecksum bool) (*socket, error) {
+	return inVRF(local.Addr(), func(vrf string) (*socket, error) { return openUDP(local, vrf, shared, zeroChecksum) })
+}
+
+func openUDP(local netip.AddrPort, vrf string, shared, zeroChecksum bool) (*socket, error) {
 	network := "udp4"
 	if local.Addr().Is6() {
 		network = "udp6" // the net package sets IPV6_V6ONLY
@@ -80,7 +84,7 @@ func openSocket(local netip.AddrPort, shared, zeroChecksum bool) (*socket, error
 	configure := func(_, _ string, raw syscall.RawConn) error {
 		var failed error
 		err := raw.Control(func(fd uintptr) {
-			failed = setOptions(int(fd), local.Addr().Is6(), shared, zeroChecksum)
+			failed = errors.Join(bindTo(int(fd), vrf), setOptions(int(fd), local.Addr().Is6(), shared, zeroChecksum))
 		})
 		return errors.Join(err, failed)
 	}

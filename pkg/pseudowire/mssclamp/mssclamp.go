@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -18,6 +17,7 @@ import (
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
+	"github.com/pwd-project/pwd/pkg/underlay"
 )
 
 const (
@@ -266,7 +266,7 @@ func roomOf(p *pseudowire.Pseudowire, t *pseudowire.Tunnel, s *pseudowire.Sessio
 // is no way.
 func (d *Datapath) pathMTU(t *pseudowire.Tunnel) (int, error) {
 	local, remote := t.Local.Addr().Unmap(), t.Remote.Addr().Unmap()
-	routes, err := d.nl.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: addressOf(local)})
+	routes, err := underlay.Routes(d.nl, local, remote)
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EINVAL), err == nil && len(routes) == 0:
 		return 0, nil
@@ -281,13 +281,6 @@ func (d *Datapath) pathMTU(t *pseudowire.Tunnel) (int, error) {
 		return min(mtu, link.Attrs().MTU), nil
 	}
 	return link.Attrs().MTU, nil
-}
-
-func addressOf(a netip.Addr) []byte {
-	if !a.IsValid() || a.IsUnspecified() {
-		return nil
-	}
-	return a.AsSlice()
 }
 
 func (d *Datapath) attach(link netlink.Link) error {

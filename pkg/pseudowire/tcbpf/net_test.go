@@ -235,7 +235,7 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 	if set.v6 {
 		addrs = [2]netip.AddrPort{netip.MustParseAddrPort("[2001:db8::1]:1701"), netip.MustParseAddrPort("[2001:db8::2]:1701")}
 	}
-	underlay(t, set, a.space, addrs[0].Addr(), b.space, addrs[1].Addr())
+	joinSites(t, set, a.space, addrs[0].Addr(), b.space, addrs[1].Addr())
 	cookies := [2][]byte{{1, 2, 3, 4, 5, 6, 7, 8}, {0xa, 0xb, 0xc, 0xd, 0xe, 0xf, 0x10, 0x11}}
 	for i, s := range sites {
 		s.tunnel = pseudowire.Tunnel{
@@ -256,8 +256,8 @@ func newSites(t testing.TB, set setting) (a, b *site) {
 	return a, b
 }
 
-// underlay joins the sites, by a link or by two with a router between them.
-func underlay(t testing.TB, set setting, a *space, addrA netip.Addr, b *space, addrB netip.Addr) {
+// joinSites joins the sites, by a link or by two with a router between them.
+func joinSites(t testing.TB, set setting, a *space, addrA netip.Addr, b *space, addrB netip.Addr) {
 	t.Helper()
 	if set.router == 0 {
 		if set.tun {

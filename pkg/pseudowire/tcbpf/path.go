@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/underlay"
 )
 
 // path is the way to a peer: what the routing and the neighbour tables say.
@@ -65,7 +67,7 @@ const leastPathMTU = 1280
 // still good.
 func (d *Datapath) findPath(local, remote netip.Addr, before path) (path, error) {
 	local, remote = local.Unmap(), remote.Unmap()
-	routes, err := d.nl.RouteGetWithOptions(remote.AsSlice(), &netlink.RouteGetOptions{SrcAddr: local.AsSlice()})
+	routes, err := underlay.Routes(d.nl, local, remote)
 	if err != nil || len(routes) == 0 {
 		// Without a route there is nothing to send over, for now.
 		if err != nil && !unreachable(err) {
