@@ -103,9 +103,12 @@ func (n *NSP) Close() error {
 	return nil
 }
 
-// Put sets what happens to the frames of a device. Limits that there were go on
-// without a gap.
+// Put sets what happens to the frames of a device. Limits that stay go on without a gap.
 func (n *NSP) Put(device uint32, s *Service) error {
+	was, err := n.Services.Get(device)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return err
+	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("count processors: %w", err)
@@ -115,12 +118,12 @@ func (n *NSP) Put(device uint32, s *Service) error {
 	}
 	for kind := range uint32(kinds) {
 		for _, way := range []Way{Into, Out} {
-			if err := n.limit(device<<4|uint32(way)|kind, s.Interval[kind] != 0); err != nil {
+			if err := n.limit(device<<4|uint32(way)|kind, was.Interval[kind], s.Interval[kind]); err != nil {
 				return err
 			}
 		}
 	}
-	if err := n.limit(device<<4|uint32(Out)|uint32(Policed), s.Police != 0); err != nil {
+	if err := n.limit(device<<4|uint32(Out)|uint32(Policed), was.Police, s.Police); err != nil {
 		return err
 	}
 	if err := n.know(device, s.Interval[PolicedUnknown] != 0); err != nil {
@@ -150,13 +153,17 @@ func (n *NSP) know(device uint32, on bool) error {
 	return update(n.stations, &device, table, ebpf.UpdateAny)
 }
 
-// limit has a limit's state be there or not.
-func (n *NSP) limit(key uint32, on bool) error {
-	if !on {
-		return n.due.Delete(key)
-	}
+// limit has a limit's state be there, or not if it is to be 0. What is owed by another than it was
+// is forgotten.
+func (n *NSP) limit(key uint32, was, is uint64) error {
 	now := uint64(0)
-	return n.due.Create(key, &now)
+	switch is {
+	case 0:
+		return n.due.Delete(key)
+	case was:
+		return n.due.Create(key, &now)
+	}
+	return n.due.Put(key, &now)
 }
 
 // Delete forgets a device.

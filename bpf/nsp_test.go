@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -86,5 +87,43 @@ func TestDeletesNoTableThatIsNotThere(t *testing.T) {
 	}
 	if n.Delete(1) == nil {
 		t.Error("a table was deleted from a map that is not to be written")
+	}
+}
+
+// A limit that is raised is another at once: what was owed by the one before is forgotten. One that
+// stays goes on.
+func TestLimitsChangeAtOnce(t *testing.T) {
+	load(t).Close()
+	n, err := LoadNSP("", "")
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer n.Close()
+	put := func(s Service) {
+		t.Helper()
+		if err := n.Put(device, &s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		program   *ebpf.Program
+		low, high Service
+		packet    []byte
+	}{
+		"broadcasts": {n.Into, Service{Interval: [3]uint64{uint64(time.Hour), 0, 0}}, Service{Interval: [3]uint64{1, 0, 0}}, arp(1, 1, 2)},
+		"all":        {n.Out, Service{Police: uint64(time.Hour)}, Service{Police: 1}, arp(1, 1, 2)},
+	} {
+		put(c.low)
+		if action, _, _ := run(t, c.program, c.packet, 0); action == shot {
+			t.Errorf("%s: the first frame is dropped", name)
+		}
+		put(c.low)
+		if action, _, _ := run(t, c.program, c.packet, 0); action != shot {
+			t.Errorf("%s: the second one is not dropped, where a limit stays: %#x", name, action)
+		}
+		put(c.high)
+		if action, _, _ := run(t, c.program, c.packet, 0); action == shot {
+			t.Errorf("%s: where the limit is raised a frame is dropped", name)
+		}
 	}
 }
