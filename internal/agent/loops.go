@@ -414,6 +414,20 @@ func (a *Agent) probeLoop(g *watched, p loop.Probe) {
 	}
 }
 
+// leaveLoops is the end of what this site forwards for others: another one is to do so now, and not when it has
+// heard no more probes for a while.
+func (a *Agent) leaveLoops(now time.Time) {
+	for network, g := range a.loops.guards {
+		if !g.Listens(now) {
+			continue
+		}
+		for _, w := range a.wiresIn(network) {
+			a.setBlocked(w, true) // before: two that forward are a loop
+		}
+		a.probeLoop(g, loop.Probe{Network: network, Site: a.opt.Site})
+	}
+}
+
 // keepLoops takes up what an earlier daemon had blocked because LANs were joined.
 func (a *Agent) keepLoops(now time.Time) {
 	for _, d := range a.drains {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/loop"
+	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/bridge"
 )
 
@@ -76,6 +77,53 @@ func TestHoldDoesNotOutliveTheDaemon(t *testing.T) {
 	v.begun(nil)
 	if !v.land.blocked["a"] {
 		t.Error("what a loop has blocked forwards after a restart")
+	}
+}
+
+// A daemon that takes everything down at its end says in its last probe that it gets through to nobody, when
+// it forwards nothing any more.
+func TestLastProbe(t *testing.T) {
+	v, a := loopy(t, nil)
+	now := time.Now()
+	a.guard("a").Suspect(now, "it moves", "dc2")
+	if a.leaveLoops(now); !v.land.blocked["a"] {
+		t.Error("it forwards while it leaves")
+	}
+
+	dc1, _ := pair(t, drainedDoc)
+	dc1.awaitWires("a up gold, b up gold")
+	capture, err := dc1.ns.Link("eth1").Capture(netlab.CaptureOptions{Outgoing: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer capture.Stop()
+	port := func(name string) int { return dc1.linkBy(name).Attrs().Index }
+	dc1.do(func() {
+		dc1.a.opt.OnStopTeardown = true
+		dc1.a.macs.found = []bridge.Loop{{
+			Address: bridge.Address{2, 0, 0, 0, 0, 1}, Bridge: port("br-lan"), Port: port("eth1"), Another: port("pw-b"),
+		}}
+		dc1.a.closeLoops(now)
+		dc1.a.watchLoops(now)
+	})
+	dc1.shut()
+	var reaches []bool
+	frames, err := capture.Stop()
+	for _, f := range frames {
+		const tagged = ethernetHeader + 4
+		if len(f.Data) < tagged {
+			continue
+		}
+		if h, err := loop.Parse(f.Data[tagged:]); err == nil {
+			p, is := h.In("b", []string{"dc2"})
+			if !is || p.Site != "dc1" {
+				t.Errorf("a probe of %+v", h)
+			}
+			reaches = append(reaches, p.Reaches["dc2"])
+		}
+	}
+	if last := len(reaches) - 1; err != nil || last < 1 || slices.Index(reaches, false) != last {
+		t.Errorf("probes that say whether it gets through to dc2: %v, %v", reaches, err)
 	}
 }
 

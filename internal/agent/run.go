@@ -137,6 +137,7 @@ func (a *Agent) do(ctx context.Context, f func()) error {
 // if the configuration says so.
 func (a *Agent) leave() error {
 	if a.opt.OnStopTeardown {
+		a.leaveLoops(time.Now())
 		return errors.Join(a.teardown(context.Background()), a.Close())
 	}
 	if a.trial != nil {

@@ -118,6 +118,19 @@ func TestJoined(t *testing.T) {
 	}
 }
 
+// A site that forwards for others and gets through to nobody any more says so, and another one does with the
+// next look: it does not wait until the first is not heard.
+func TestLeaving(t *testing.T) {
+	x := newTranscript(t)
+	x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true, "c": true}}, "eth1")
+	x.expect("a joined a, c joined a, probe")
+	x.after(settles)
+	x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true, "c": true}}, "eth1")
+	x.expect("a joined a, c joined a, probe")
+	x.g.Heard(x.now, Probe{Network: "n", Site: "a"}, "eth1")
+	x.expect("a joined a")
+}
+
 // Where nobody answers what goes on moving is blocked for a time, longer each time; but not
 // if it stops moving in time.
 func TestUnheard(t *testing.T) {
