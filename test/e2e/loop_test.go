@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,6 +31,11 @@ func TestLoop(t *testing.T) {
 		d.datapath, d.vlans = "kernel", true
 	}
 	m := d.draw(t)
+	config := filepath.Join(t.TempDir(), "pwd.yaml")
+	if err := os.WriteFile(config, []byte("apiVersion: pwd/v1\nkind: Config\non-stop: teardown\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.sites[0].Flags = append(m.sites[0].Flags, "--config", config)
 	m.start()
 	for _, s := range m.sites {
 		if err := s.AwaitUp(within(t, 2*upWithin), 2, 2); err != nil {
@@ -75,6 +81,26 @@ func TestLoop(t *testing.T) {
 	t.Logf("all forwarded again %v after the cable had gone", time.Since(begin).Round(time.Second/10))
 	m.awaitMAC(2, silent.HardwareAddr.String(), "dc2") // which announces it
 	m.hearEachOther("without the cable")
+
+	d.cable(m, 0, 1)
+	m.speak()
+	m.awaitForwarding("with the cable again", "office/dc1-dc3")
+	begin = time.Now()
+	if err := m.sites[0].Stop(within(t, loopEnds)); err != nil {
+		t.Fatal(err)
+	}
+	// It does so while it still takes dc1 for joined: not because it has not heard dc1 for long.
+	if err := m.sites[1].Await(within(t, loopEnds), "another site forwards once dc1 is down", func(st *api.Status) error {
+		for _, p := range st.Pseudowires {
+			if told := loopsTold(st); p.Peer == "dc3" && (p.State != "up" || !strings.Contains(told, "dc1 is heard behind cable")) {
+				return fmt.Errorf("%s is %s; %s", p.Name, p.State, told)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	t.Logf("another site forwarded %v after dc1 was told to stop", time.Since(begin).Round(time.Second/10))
 }
 
 // loopsTold are the problems of a status that are loops.
