@@ -604,41 +604,81 @@ func TestDepartureTimes(t *testing.T) {
 	}
 }
 
-// Shapers keep a ceiling at all rates that a virtual machine carries, with TCP, whose
-// segments leave as one. Not run unless asked for: -share-plot FILE.
+// Shapers keep a ceiling, with TCP, whose segments leave as one. Not run unless asked for:
+// -share-plot FILE.
 func TestCeilings(t *testing.T) {
-	if *sharePlot == "" || !inVM {
+	if *sharePlot == "" {
 		return
 	}
-	for _, shaper := range []string{"edt", "htb"} {
-		for _, datapath := range []string{"ebpf", "kernel"} {
+	shapers, datapaths, rates := []string{"htb"}, []string{"ebpf"}, []uint64{2e6, 20e6, 200e6, 2e9}
+	if inVM {
+		shapers, datapaths = []string{"edt", "htb"}, []string{"ebpf", "kernel"}
+	}
+	for _, shaper := range shapers {
+		for _, datapath := range datapaths {
 			t.Run(shaper+", "+datapath, func(t *testing.T) {
 				s := newShared(t, datapath)
 				s.shaper, s.tcp = shaper, true
 				s.write(1e6, fitting)
 				s.start()
-				for _, rate := range []uint64{2e6, 20e6, 100e6, 400e6} {
+				for _, rate := range rates {
 					s.write(rate, fitting)
 					s.apply()
-					s.keepsCeiling(rate, shaper)
+					s.keepsCeiling(1, rate)
 				}
 			})
 		}
 	}
 }
 
-// keepsCeiling has storage send as much TCP as it can.
-func (s *shared) keepsCeiling(rate uint64, shaper string) {
+// keepsCeiling has a lane send as much TCP as it can. How much comes over the link is also up to
+// the machine; that the class counts as many octets, by which it is held back, is not. Some of
+// those may get lost behind it where the machine is busy.
+func (s *shared) keepsCeiling(k int, rate uint64) {
 	s.t.Helper()
-	x := s.send(1, 1e9, 0)
+	counted, came := s.settled(k)
+	x := s.send(k, 1e9, 0)
 	s.rates(s.t.Context(), fitting, 2*time.Second)
 	each, _ := s.rates(s.t.Context(), fitting, 3*time.Second)
 	x.stop()
-	want := float64(rate*fitting[1].want) / 100
-	s.t.Logf("%s, %s: a ceiling of %.0f mbit/s has %.3f: %+.1f %%", shaper, s.datapath, want/1e6, each[1]/1e6, 100*(each[1]/want-1))
-	if each[1] > 1.02*want {
-		s.t.Errorf("%.3f mbit/s are more than %.0f", each[1]/1e6, want/1e6)
+	countedAfter, cameAfter := s.settled(k)
+	off := 100 * (float64(countedAfter-counted)/float64(cameAfter-came) - 1)
+	want := float64(rate*fitting[k].want) / 100
+	s.t.Logf("%s, %s: a ceiling of %.0f mbit/s has %.3f: %+.1f %%; its class counts %+.2f %% more than the %d octets that come", s.shaper, s.datapath, want/1e6, each[k]/1e6, 100*(each[k]/want-1), off, cameAfter-came)
+	least := -1.0
+	if inVM && s.shaper == "htb" && s.datapath == "ebpf" {
+		least = -7 // these kernels do not look into a tunnel for what HTB counts
 	}
+	if off < least || off > 5 || each[k] > (1.02-least/100)*want {
+		s.t.Errorf("%.3f mbit/s come of %.0f, and the class counts %+.2f %%", each[k]/1e6, want/1e6, off)
+	}
+}
+
+// settled is how many octets the class of a lane has counted, and how many came over the link, once
+// nothing is on its way.
+func (s *shared) settled(k int) (counted, came uint64) {
+	s.t.Helper()
+	ctx := within(s.t, 2*upWithin)
+	if err := netlab.Poll(ctx, "what was sent to arrive", func() error {
+		classes, err := s.sites[0].Client().Classes(ctx)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(classes, func(c api.Class) bool { return c.Name == fitting[k].class })
+		if i < 0 || len(classes[i].Tunnels) != 1 {
+			return fmt.Errorf("classes %+v", classes)
+		}
+		before := [2]uint64{counted, came}
+		c := classes[i].Tunnels[0]
+		counted, came = c.Octets, s.meter.read(s.t)[fitting[k].dscp]
+		if c.BacklogOctets != 0 || before != [2]uint64{counted, came} {
+			return fmt.Errorf("%d octets wait; %d were counted, and %d came", c.BacklogOctets, counted, came)
+		}
+		return nil
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+	return counted, came
 }
 
 // asksFQ asks the kernel for fq; the error says that it has none.
