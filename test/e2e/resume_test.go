@@ -50,11 +50,11 @@ func (c *crossing) resumes(what string, change func() error) {
 	c.flows.await(c.w.t, steady/5)
 }
 
-// resumesWithin is ten times what it takes. A virtual machine, each of whose instructions another
-// program carries out, has five times as long, as for all else.
+// resumesWithin is what is wanted, ten times what it takes. In a virtual machine, each of whose
+// instructions another program carries out, a new connection alone has taken up to eight seconds.
 var resumesWithin = func() time.Duration {
 	if inVM {
-		return 5 * time.Second
+		return 10 * time.Second
 	}
 	return time.Second
 }()
