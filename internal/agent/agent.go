@@ -200,6 +200,8 @@ type Agent struct {
 	paces   paces
 	shaping bool
 	wires   map[string]*wire
+	// unknowns are what peers ask for and is not in wires.
+	unknowns unknowns
 	// places has the wires by where their attachments are.
 	places map[where]map[*wire]bool
 	// sessions that are in a datapath, by local ID.
@@ -321,6 +323,7 @@ func newAgent(opt Options) *Agent {
 		paces:     make(paces),
 		shaping:   true, // until what an earlier daemon left has been seen to
 		wires:     make(map[string]*wire),
+		unknowns:  make(unknowns),
 		places:    make(map[where]map[*wire]bool),
 		sessions:  make(map[uint32]*installed),
 		orphans:   make(map[uint32]pseudowire.Datapath),

@@ -28,7 +28,7 @@ func codeOf(err error) string {
 
 func TestNewPseudowireMayWaitForItsPeer(t *testing.T) {
 	one, both := topo(gold, wireTo("a", "gold", 7)), topo(gold, wireTo("a", "gold", 7)+wireTo("b", "gold", 8))
-	dc1, _ := pair(t, one)
+	dc1, dc2 := pair(t, one)
 	dc1.impatient()
 	result, err := dc1.apply(both)
 	if err != nil {
@@ -40,12 +40,26 @@ func TestNewPseudowireMayWaitForItsPeer(t *testing.T) {
 	if st := dc1.status(); st.Pseudowires[1].Reason != "waiting for dc2" || st.Pseudowires[1].State != "down" {
 		t.Errorf("b is %s: %q", st.Pseudowires[1].State, st.Pseudowires[1].Reason)
 	}
+	// The other site has all of its own, and says what is asked of it.
+	want := `tunnel gold/dc1: dc1 asks for a pseudowire with the end ID "b" (Ethernet), which the topology here does not have; apply the same topology here and at dc1`
+	if st := dc2.status(); st.Health != "healthy" || !cmp.Equal(st.Notes, []string{want}) {
+		t.Errorf("dc2 is %s, %q; want %q", st.Health, st.Notes, want)
+	}
+	if told := strings.Join(dc2.told("tunnel gold/dc1"), "\n"); strings.Count(told, "a pseudowire of the peer's is not known here") != 1 {
+		t.Errorf("told: %s", told)
+	}
 	// What is down and not touched is not waited for; the same once more is nothing.
 	for i, text := range []string{both + "# a comment\n", both + "# a comment\n"} {
 		result, err = dc1.apply(text)
 		if err != nil || len(result.Waiting) > 0 || result.Generation != 3 {
 			t.Errorf("apply %d: %+v, %v", i, result, err)
 		}
+	}
+	if _, err := dc2.apply(both); err != nil {
+		t.Fatal(err)
+	}
+	if st := dc2.status(); len(st.Notes) > 0 {
+		t.Errorf("dc2 has it, and says %q", st.Notes)
 	}
 }
 

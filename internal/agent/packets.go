@@ -159,6 +159,8 @@ func (a *Agent) carryOut(now time.Time, out control.Output) {
 		a.connectionChanged(*out)
 	case *control.SessionChanged:
 		a.sessionChanged(*out)
+	case *control.SessionUnknown:
+		a.sessionUnknown(now, *out)
 	}
 }
 

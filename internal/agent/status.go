@@ -101,6 +101,7 @@ func (a *Agent) status(fileHash string) *api.Status {
 	if note := a.drifts.note(time.Now()); note != "" {
 		s.Notes = append(s.Notes, note)
 	}
+	s.Notes = append(s.Notes, a.unknownNotes(time.Now())...)
 	if g := a.generation; g != nil {
 		s.Generation, s.Applied, s.AppliedHash = g.Number, g.Applied, g.Hash
 		s.ConfirmBy = g.Confirm

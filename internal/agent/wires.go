@@ -110,6 +110,7 @@ func (a *Agent) setPseudowire(p *topology.Pseudowire) error {
 		w = &wire{Pseudowire: &topology.Pseudowire{}, since: time.Now()}
 		a.wires[p.Name] = w
 	}
+	a.unknowns.have(p)
 	was := w.Pseudowire // setRides takes the next
 	moves := was.Name != "" && p.Attachment != was.Attachment
 	a.place(w, &p.Attachment)

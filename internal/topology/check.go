@@ -141,7 +141,7 @@ func (b *builder) checkEndIDs() {
 				key := identity{t, min(low, high), max(low, high), p.kind, string(p.agi), string(id), e.site}
 				other, clash := taken[key]
 				if clashes = clash && other.service != p.title(); clashes {
-					b.clash(CodeEndIDClash, at, fmt.Sprintf("the end ID %s is that of %s, on the same tunnel between the same sites", endIDWords(id), other.service), other.at, "first used here", "set another `end-id:`")
+					b.clash(CodeEndIDClash, at, fmt.Sprintf("the end ID %s is that of %s, on the same tunnel between the same sites", EndIDWords(id), other.service), other.at, "first used here", "set another `end-id:`")
 					break
 				}
 				taken[key] = holder{p.title(), at}
@@ -153,8 +153,8 @@ func (b *builder) checkEndIDs() {
 	}
 }
 
-// endIDWords shows an end ID: its characters, or its octets.
-func endIDWords(id []byte) string {
+// EndIDWords shows an end ID (Remote End ID, RFC 3931, Section 5.4.4): its characters, or its octets.
+func EndIDWords(id []byte) string {
 	for _, c := range id {
 		if c < ' ' || c > '~' {
 			return fmt.Sprintf("0x%x", id)

@@ -210,6 +210,9 @@ func (t *tunnel) receiveICRQ(m *l2tpv3.Message, in sessionInput) {
 		in.result.Result = l2tpv3.CDNPseudowireType
 		in.reason = fmt.Sprintf("it is a pseudowire of type %s here, %s asks for one of type %s", *ours, t.peer(), kind)
 	}
+	if s.cfg.Name == "" && in.result.Result == l2tpv3.CDNNoForwarder && !t.e.stopping {
+		emit(&t.e.outputs, &t.e.outputs.unknown, SessionUnknown{Tunnel: t.cfg.Name, Type: kind, AGI: string(agi), End: string(end)})
+	}
 	if s.state == SessionWaitConnect || s.state == SessionEstablished {
 		// It is over for the peer, or the peer has two of that name.
 		s.handle(receiveICRQ, sessionInput{

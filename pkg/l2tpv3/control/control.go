@@ -130,7 +130,7 @@ type Datagram struct {
 }
 
 // Output is one thing to be done, a pointer to one of: Transmit, Connected,
-// Released, InstallSession, RemoveSession, SessionChanged, ConnectionChanged. What
+// Released, InstallSession, RemoveSession, SessionChanged, SessionUnknown, ConnectionChanged. What
 // it points to is the Endpoint's: it is valid until Next has returned false and
 // another method is called, and slices in it must not be changed.
 type Output interface{ output() }
@@ -211,6 +211,16 @@ type SessionChanged struct {
 	Cause        Cause
 }
 
+// SessionUnknown tells that the peer asks for a session that there is none for here: it was answered by
+// CDN, No Forwarder (RFC 4667, Section 5.1). It comes each time that the peer asks.
+type SessionUnknown struct {
+	Tunnel string
+	Type   l2tpv3.PseudowireType
+	// AGI and End are the peer's words for what is asked for, Attachment Group Identifier and
+	// Remote End ID.
+	AGI, End string
+}
+
 func (*Transmit) output()          {}
 func (*Connected) output()         {}
 func (*Released) output()          {}
@@ -218,6 +228,7 @@ func (*InstallSession) output()    {}
 func (*RemoveSession) output()     {}
 func (*ConnectionChanged) output() {}
 func (*SessionChanged) output()    {}
+func (*SessionUnknown) output()    {}
 
 // ConnectionState is a state of Section 7.2.
 type ConnectionState uint8

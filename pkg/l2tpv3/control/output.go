@@ -13,6 +13,7 @@ type outputs struct {
 	remove     []RemoveSession
 	connection []ConnectionChanged
 	session    []SessionChanged
+	unknown    []SessionUnknown
 
 	// payloads are for messages to come, see Recycle.
 	payloads [][]byte
@@ -55,7 +56,7 @@ func (q *outputs) reset() {
 	q.queue, q.taken = emptied(q.queue), 0
 	q.transmit, q.connected, q.released = emptied(q.transmit), emptied(q.connected), emptied(q.released)
 	q.install, q.remove = emptied(q.install), emptied(q.remove)
-	q.connection, q.session = emptied(q.connection), emptied(q.session)
+	q.connection, q.session, q.unknown = emptied(q.connection), emptied(q.session), emptied(q.unknown)
 }
 
 // maxStorage is of how many outputs of a kind the storage is kept. More come at once

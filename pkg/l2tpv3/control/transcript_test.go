@@ -455,6 +455,8 @@ func outputText(o Output) string {
 		return fmt.Sprintf("connection %s %v -> %v: %s", o.Tunnel, o.From, o.To, o.Reason)
 	case *SessionChanged:
 		return fmt.Sprintf("session %s %s %v -> %v: %s; remote circuit %s", o.Tunnel, o.Name, o.From, o.To, o.Reason, circuitText(o.Remote))
+	case *SessionUnknown:
+		return fmt.Sprintf("unknown %s %s agi=%q end=%q", o.Tunnel, o.Type, o.AGI, o.End)
 	}
 	return fmt.Sprintf("%T", o)
 }
