@@ -80,6 +80,7 @@ func (w *world) knowsPath(mtu int) {
 // daemons find out, tell, and frames of all lengths go through, TCP's and others. Where
 // `mtu` says what fits nothing has to be found out.
 func TestBlackHole(t *testing.T) {
+	beside(t)
 	const hole = 1400
 	size := int64(32 << 20)
 	if *big {

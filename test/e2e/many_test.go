@@ -20,7 +20,6 @@ var manyFlag = flag.Int("pseudowires", fewPseudowires, "how many pseudowires Tes
 // TestManyPseudowires: many pseudowires of one tunnel, on VLANs of a bridge, are applied at
 // once, changed one by one, taken up by a new daemon, and removed: nothing of them is left.
 func TestManyPseudowires(t *testing.T) {
-	beside(t)
 	if inVM && *manyFlag == fewPseudowires {
 		t.Skip("what it costs is of a real machine")
 	}

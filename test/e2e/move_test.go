@@ -70,7 +70,6 @@ func (g *guest) move() []byte {
 // it, between bridges of which some filter VLANs: what is sent to it comes after its first
 // frame from there, and nothing goes to where it was any more.
 func TestHostMoves(t *testing.T) {
-	beside(t)
 	kinds := []drawing{{sites: 3, datapath: "ebpf"}}
 	if inVM {
 		kinds = []drawing{{sites: 3, datapath: "ebpf", vlans: true}, {sites: 3, datapath: "kernel", vlans: true}}

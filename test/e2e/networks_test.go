@@ -130,7 +130,6 @@ func (d drawing) draw(t *testing.T) *mesh {
 // Twenty sites with one topology file: 190 tunnels and as many pseudowires. Every site
 // reaches the next and the farthest.
 func TestTwentySites(t *testing.T) {
-	beside(t)
 	if inVM {
 		t.Skip("too much for a virtual machine")
 	}

@@ -31,6 +31,7 @@ func (w *world) others(i int) string {
 // A daemon that is killed, whenever that is, leaves what it has changed of others' interfaces; the
 // clean-up puts it back: promiscuity, MTU, offloads, being down, the qdisc that shaping replaced.
 func TestKilledThenCleaned(t *testing.T) {
+	beside(t)
 	for _, d := range datapaths() {
 		t.Run(d[0]+"-"+d[1], func(t *testing.T) {
 			w := build(t, network{datapaths: d})

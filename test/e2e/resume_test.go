@@ -71,7 +71,6 @@ func (c *crossing) end() {
 
 // Whatever happens to the underlay, traffic goes on as soon as there is one again.
 func TestTrafficResumes(t *testing.T) {
-	beside(t)
 	w := build(t, network{})
 	other := w.otherWay()
 	w.start()
@@ -161,7 +160,6 @@ func (w *world) otherWay() (links [2]*netlab.Link) {
 
 // A site whose address changes calls again at once, and traffic goes on.
 func TestTrafficResumesAfterNewAddress(t *testing.T) {
-	beside(t)
 	w := build(t, network{})
 	text := strings.Replace(w.text(""), `address: "192.0.2.2"`, "address: dynamic", 1)
 	w.write(strings.ReplaceAll(text, "{sites: [dc1, dc2]}", "{sites: [dc1, dc2], secret-file: e2e.secret}"))

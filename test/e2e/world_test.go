@@ -55,8 +55,8 @@ func TestMain(m *testing.M) {
 // inVM says that the kernel is one with l2tp, and the machine a slow one.
 var inVM = os.Getenv("PWD_VM") != ""
 
-// beside has a test run beside others: one that mostly waits for daemons, and neither sees nor
-// measures how busy the machine is. A virtual machine has nothing to spare for a second.
+// beside has a test run beside others: one that mostly waits for daemons, sets no bound to a time
+// or a rate, and does not make the machine busy. A virtual machine has nothing to spare for a second.
 func beside(t *testing.T) {
 	if !inVM {
 		t.Parallel()
