@@ -38,6 +38,9 @@ type Datapath struct {
 	tunnels     map[string]*tunnel
 	// sessions by local ID.
 	sessions map[uint32]*session
+	// taken are the IDs of sessions that the namespace had when they were listed last.
+	taken   map[uint32]bool
+	takenAt time.Time
 	// delivered counts the data packets that the kernel left to the tunnels' sockets.
 	delivered uint64
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/mdlayher/genetlink"
@@ -336,6 +337,22 @@ func TestWaitsForWhatIsOnItsWayOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(k.links) != 0 || k.paused == 0 {
+			t.Errorf("returned with %d links after a wait of %v", len(k.links), k.paused)
+		}
+	})
+	t.Run("many devices, all at once", func(t *testing.T) {
+		k, d := ready(t)
+		other, s := lan, session1
+		other.Name, other.Device = "other", "pw-other"
+		s.Pseudowire, s.LocalID, s.RemoteID = other.Name, 77, 78
+		set(t, d, other, s)
+		k.changed()
+		k.lingering = 3
+		if err := d.RemovePseudowires(lan.Name, other.Name); err != nil {
+			t.Fatal(err)
+		}
+		wantChanges(t, k, "delete session", "delete session")
+		if len(k.links) != 0 || k.paused > 10*time.Millisecond {
 			t.Errorf("returned with %d links after a wait of %v", len(k.links), k.paused)
 		}
 	})

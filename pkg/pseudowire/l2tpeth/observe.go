@@ -2,8 +2,8 @@ package l2tpeth
 
 import (
 	"errors"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
@@ -72,14 +72,24 @@ func (d *Datapath) Global() (map[string]uint64, error) {
 
 // SessionTaken reports whether the namespace has a session of that local ID in
 // any tunnel, ours or not: over UDP the kernel's sessions share one space of IDs
-// with all others on the host.
+// with all others on the host. The kernel only lists them all, so a list is good for a
+// while: who asks knows the IDs that were given since to ours.
 func (d *Datapath) SessionTaken(id uint32) (bool, error) {
-	sessions, err := d.l2tp.sessions()
-	if err != nil {
-		return false, &OpError{"list", "sessions", err}
+	if now := time.Now(); d.takenAt.IsZero() || now.Sub(d.takenAt) >= takenFor {
+		sessions, err := d.l2tp.sessions()
+		if err != nil {
+			return false, &OpError{"list", "sessions", err}
+		}
+		d.taken, d.takenAt = make(map[uint32]bool, len(sessions)), now
+		for _, s := range sessions {
+			d.taken[s.id] = true
+		}
 	}
-	return slices.ContainsFunc(sessions, func(s kernelSession) bool { return s.id == id }), nil
+	return d.taken[id] || d.sessions[id] != nil, nil
 }
+
+// takenFor is how long a list of sessions is good for.
+const takenFor = time.Second
 
 // Prune removes sessions whose devices carry our alias but that were not set,
 // and the tunnels that this leaves empty. A process that ended took its own

@@ -60,14 +60,27 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	return d.SetSession(s.Session)
 }
 
-// RemovePseudowires removes their sessions, and the devices with them.
+// RemovePseudowires removes their sessions, and the devices with them: all are asked to go
+// before the first is waited for, because the kernel takes its time over each.
 func (d *Datapath) RemovePseudowires(names ...string) error {
+	var going []*session
 	for _, name := range names {
-		if s := d.sessionOf(name); s != nil {
-			if err := d.RemoveSession(s.LocalID); err != nil {
-				return err
-			}
+		s := d.sessionOf(name)
+		if s == nil {
+			continue
 		}
+		if err := d.l2tp.deleteSession(s.spec.connID, s.spec.id); err != nil && !gone(err) {
+			return &OpError{"delete", sessionName(s.Session), err}
+		}
+		going = append(going, s)
+	}
+	for _, s := range going {
+		if err := d.awaitGone(s.index); err != nil {
+			return &OpError{"delete", sessionName(s.Session), err}
+		}
+		d.forget(s.LocalID)
+	}
+	for _, name := range names {
 		delete(d.pseudowires, name)
 	}
 	return nil
@@ -311,14 +324,25 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 	if err := d.deleteSession(s.spec.connID, s.spec.id, s.index); err != nil {
 		return &OpError{"delete", sessionName(s.Session), err}
 	}
-	delete(d.sessions, localID)
+	d.forget(localID)
 	return nil
+}
+
+// forget a session that has gone, whose ID is free again.
+func (d *Datapath) forget(localID uint32) {
+	delete(d.sessions, localID)
+	delete(d.taken, localID)
 }
 
 func (d *Datapath) deleteSession(connID, id, index uint32) error {
 	if err := d.l2tp.deleteSession(connID, id); err != nil && !gone(err) {
 		return err
 	}
+	return d.awaitGone(index)
+}
+
+// awaitGone waits until a device that was asked to go has gone.
+func (d *Datapath) awaitGone(index uint32) error {
 	ended, err := d.until(func() (bool, error) {
 		_, ok, err := d.links.byIndex(index)
 		return !ok, err
