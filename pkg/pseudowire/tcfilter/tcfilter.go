@@ -35,6 +35,11 @@ type Filter struct {
 // Attach puts a program there, in the place of the one of ours that is, without a moment in which
 // there is none. It adds the clsact qdisc, which stops a device that is up for a moment.
 func Attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program) error {
+	// All but the first of a device's filters find the qdisc there, so it is not asked for before.
+	err := Put(nl, link, f, program, handleForeign)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
 	if _, err := addClsact(nl, link); err != nil {
 		return err
 	}
