@@ -103,7 +103,7 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 		d.wires[p.Name] = w
 	}
 	w.Pseudowire = p
-	return d.apply(w)
+	return d.apply(w, true)
 }
 
 // SetSession is the datapath's; its device may have come with it.
@@ -115,7 +115,7 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		d.sessions[s.Pseudowire] = s.LocalID
 	}
 	if w := d.wires[s.Pseudowire]; w != nil {
-		return d.apply(w)
+		return d.apply(w, false)
 	}
 	return nil
 }
@@ -279,8 +279,9 @@ func (d *Datapath) close() error {
 	return d.programs.Close()
 }
 
-// apply makes a pseudowire's device as it is to be.
-func (d *Datapath) apply(w *wire) error {
+// apply makes a pseudowire's device as it is to be. look has it look whether the programs are
+// still there where that should be so.
+func (d *Datapath) apply(w *wire, look bool) error {
 	none := pseudowire.Service{}
 	link, err := d.nl.LinkByName(w.Device)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -291,7 +292,10 @@ func (d *Datapath) apply(w *wire) error {
 	}
 	device := uint32(link.Attrs().Index)
 	if device == w.device && w.Service == w.service {
-		return d.keep(w, link)
+		if look {
+			return d.keep(w, link)
+		}
+		return nil
 	}
 	if w.device != 0 && device != w.device && w.service != none {
 		// The device was made anew under another number.
@@ -375,7 +379,7 @@ func (d *Datapath) Refresh() error {
 	errs := []error{d.Datapath.Refresh()}
 	for _, name := range slices.Sorted(maps.Keys(d.wires)) {
 		if w := d.wires[name]; w.service != (pseudowire.Service{}) {
-			errs = append(errs, d.apply(w))
+			errs = append(errs, d.apply(w, true))
 		}
 	}
 	return errors.Join(errs...)
