@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
@@ -13,13 +12,6 @@ type installed struct {
 	control.InstallSession
 	wire     *wire
 	datapath pseudowire.Datapath
-}
-
-// sameDevice says that a session goes on with the device that it has, where it comes with it.
-func (i *installed) sameDevice(s *control.InstallSession) bool {
-	return i.Connection == s.Connection && i.RemoteConnection == s.RemoteConnection &&
-		i.LocalID == s.LocalID && i.RemoteID == s.RemoteID && i.TransmitSublayer == s.TransmitSublayer &&
-		bytes.Equal(i.LocalCookie, s.LocalCookie) && bytes.Equal(i.RemoteCookie, s.RemoteCookie)
 }
 
 // install puts a session into its pseudowire's datapath, and its device into
@@ -60,7 +52,7 @@ func (a *Agent) install(s control.InstallSession) error {
 	if err := a.forward(w); err != nil {
 		return err
 	}
-	if !dp.Abilities().DeviceWithoutSession && (before == nil || w.attachFault != nil || !before.sameDevice(&s)) {
+	if !dp.Abilities().DeviceWithoutSession {
 		// What fails here is the attachment circuit's fault, and told as that.
 		_ = a.attach(w)
 		a.resignal = true
