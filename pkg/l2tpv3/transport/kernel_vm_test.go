@@ -5,6 +5,7 @@ package transport_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/mdlayher/genetlink"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -301,6 +303,24 @@ func TestKernelSocketInVRF(t *testing.T) {
 				all = append(all, transport.Endpoint{Addr: second, Encapsulation: e})
 			}
 			a.do(func() error { return a.tr.SetEndpoints(all) })
+			// When the host has the address outside, too, it is that which is meant.
+			if out, err := a.ns.Run(t.Context(), "sh", "-ec", `
+				ip link add outside type veth peer name far
+				ip link set outside up
+				ip address add "$0" dev outside nodad`, second.String()+bits); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			a.do(func() error { return a.tr.SetEndpoints(all) })
+			a.do(func() error {
+				conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(second, l2tpv3.Port)))
+				if err == nil {
+					conn.Close()
+					t.Error("nobody listens outside")
+				} else if !errors.Is(err, unix.EADDRINUSE) {
+					t.Error(err)
+				}
+				return nil
+			})
 		})
 	}
 }

@@ -69,9 +69,10 @@ func route(local, remote netip.Addr) (source netip.Addr, mtu int, err error) {
 	return addrPort(name, "").Addr(), mtu, err
 }
 
-// present says whether the host has the address, and may use it.
+// present says whether the host has the address, and may use it. One that the routing table has
+// chosen is in no VRF.
 func present(addr netip.Addr) (bool, error) {
-	s, err := openSocket(netip.AddrPortFrom(addr, 0), false, false)
+	s, err := openUDP(netip.AddrPortFrom(addr, 0), "", false, false)
 	if errors.Is(err, unix.EADDRNOTAVAIL) {
 		return false, nil
 	}

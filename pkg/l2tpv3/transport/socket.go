@@ -43,6 +43,8 @@ type socket struct {
 	peer atomic.Pointer[peer]
 	// connected is the owner's own.
 	connected bool
+	// vrf is the name of that which it is bound to, empty for none.
+	vrf string
 	// hears says that errors come by themselves, see hear; trouble is the last.
 	hears   bool
 	trouble atomic.Pointer[Trouble]
@@ -93,7 +95,7 @@ func openUDP(local netip.AddrPort, vrf string, shared, zeroChecksum bool) (*sock
 		return nil, err
 	}
 	conn := packets.(*net.UDPConn)
-	s := &socket{encapsulation: l2tpv3.UDP, conn: conn, done: make(chan struct{})}
+	s := &socket{encapsulation: l2tpv3.UDP, conn: conn, vrf: vrf, done: make(chan struct{})}
 	s.local = unmap(conn.LocalAddr().(*net.UDPAddr).AddrPort())
 	if s.raw, err = conn.SyscallConn(); err != nil {
 		conn.Close()

@@ -216,8 +216,13 @@ func (t *Transport) listen() error {
 }
 
 func (t *Transport) listenUDP(local netip.AddrPort) error {
-	if t.listeners[local.Addr()] != nil {
-		return nil
+	if old := t.listeners[local.Addr()]; old != nil {
+		if old.vrf == "" || old.vrf == vrfOf(local.Addr()) {
+			return nil
+		}
+		// The address is in that VRF no more, or outside as well by now.
+		delete(t.listeners, local.Addr())
+		t.end(old)
 	}
 	s, err := openSocket(local, true, false)
 	if err != nil {
@@ -234,7 +239,7 @@ func (t *Transport) listenUDP(local netip.AddrPort) error {
 	return nil
 }
 
-// Refresh opens what is missing: listeners whose address was not there, sockets
+// Refresh opens what is missing: listeners whose address was not there, or in a VRF that it is in no more, sockets
 // of connections that could not be opened or connected, and of attempts (an
 // initiator's before Connect) from an address that the routing table chose and that
 // has gone. The error joins an *Error for each that is still missing, and for

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,9 +31,10 @@ func bindTo(fd int, vrf string) error {
 	return unix.BindToDevice(fd, vrf)
 }
 
-// vrfOf is the VRF that the interface with an address is in, empty if it is in none.
+// vrfOf is the VRF that the interface with an address is in, empty if one in none has it, and
+// that of the first interface of several.
 func vrfOf(addr netip.Addr) string {
-	var holder uint32
+	var holders []uint32
 	each(unix.RTM_GETADDR, unix.RTM_NEWADDR, func(index uint32, attrs []syscall.NetlinkRouteAttr) {
 		for _, a := range attrs {
 			// Of a pair of addresses IFA_LOCAL is the host's; IPv6 has that one where it is a pair.
@@ -40,11 +42,11 @@ func vrfOf(addr netip.Addr) string {
 				continue
 			}
 			if is, ok := netip.AddrFromSlice(a.Value); ok && is == addr.WithZone("") {
-				holder = index
+				holders = append(holders, index)
 			}
 		}
 	})
-	if holder == 0 {
+	if len(holders) == 0 {
 		return ""
 	}
 	masters, vrfs := map[uint32]uint32{}, map[uint32]string{}
@@ -64,7 +66,13 @@ func vrfOf(addr netip.Addr) string {
 			vrfs[index] = name
 		}
 	})
-	return vrfs[masters[holder]]
+	slices.Sort(holders)
+	for _, index := range holders {
+		if vrfs[masters[index]] == "" {
+			return "" // it is there, or soon will be (RFC 4862, Section 5.4: tentative)
+		}
+	}
+	return vrfs[masters[holders[0]]]
 }
 
 // each calls f with every entry of a table of the kernel's, as it is now; none where it cannot be read.
