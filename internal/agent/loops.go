@@ -101,7 +101,7 @@ func (a *Agent) closeLoops(now time.Time) {
 func (a *Agent) hearLoops(now time.Time, e earful) {
 	for network, g := range a.loops.guards {
 		for _, s := range g.sides {
-			if s.Index != e.port || !slices.Contains(s.Tags, e.tag) {
+			if s.Index != e.port || !slices.Contains(s.Tags, e.tag) || !e.probe.Of(network) {
 				continue
 			}
 			if p, is := e.probe.In(network, slices.Collect(maps.Keys(a.wiresIn(network)))); is {
@@ -156,9 +156,10 @@ func (a *Agent) getsThrough(w *wire) bool {
 	})
 }
 
-// hearAll takes all that has been heard and waits.
+// hearAll takes what has been heard and waits, and not what comes meanwhile: probes run around in
+// loops, too.
 func (a *Agent) hearAll(now time.Time) {
-	for {
+	for range cap(a.loops.ears.ready()) {
 		select {
 		case e := <-a.loops.ears.ready():
 			a.hearLoops(now, e)

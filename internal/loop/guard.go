@@ -56,7 +56,7 @@ type Guard struct {
 	random func(limit time.Duration) time.Duration
 
 	heard    map[string]hearing
-	suspects map[string]*suspect
+	suspects map[accused]*suspect
 	// kept are those that were blocked by an earlier daemon, until what is to be known has been heard.
 	kept map[string]Block
 	// blocked is what was decided last, settled when frames have arrived that were on their way then.
@@ -76,7 +76,14 @@ type hearing struct {
 	port    string
 }
 
-// suspect is a pseudowire that addresses moved to and fro on.
+// accused is a pseudowire, by its peer, that addresses move to and fro on: from and to the LAN or, for
+// a bystander, another pseudowire. The two are nothing to each other.
+type accused struct {
+	peer      string
+	bystander bool
+}
+
+// suspect is what is known of one.
 type suspect struct {
 	what   string
 	last   time.Time
@@ -109,7 +116,7 @@ type Verdict struct {
 
 // New makes the guard of a network of a site. random gives a duration below its argument.
 func New(site string, random func(time.Duration) time.Duration) *Guard {
-	return &Guard{site: site, random: random, heard: map[string]hearing{}, suspects: map[string]*suspect{}, kept: map[string]Block{}, blocked: map[string]Block{}}
+	return &Guard{site: site, random: random, heard: map[string]hearing{}, suspects: map[accused]*suspect{}, kept: map[string]Block{}, blocked: map[string]Block{}}
 }
 
 // Keep takes up what an earlier daemon had blocked: it stays so while probes are listened for.
@@ -155,24 +162,23 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 		return // it is open already: this is old news
 	}
 	// One of two is enough to open it.
-	peer := slices.Max(peers)
-	s := g.suspects[peer]
+	who := accused{slices.Max(peers), len(peers) > 1}
+	s := g.suspects[who]
 	if s == nil {
 		s = &suspect{}
-		g.suspects[peer] = s
+		g.suspects[who] = s
 	}
 	if now.Sub(s.last) > forget {
 		s.count = 0
 	}
-	bystander := len(peers) > 1
-	if gap := now.Sub(s.last); gap > patience || bystander && gap > aside {
+	if gap := now.Sub(s.last); gap > patience || who.bystander && gap > aside {
 		s.strike = 0
 	}
 	s.what, s.last = what, now
 	switch {
 	case s.strike == 0:
 		s.strike, s.held = 1, now.Add(Listen)
-		if bystander {
+		if who.bystander {
 			s.held = time.Time{} // it is closed behind those two, who will see to it
 			s.due = now.Add(Listen + aside)
 		}
@@ -189,8 +195,10 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 func (g *Guard) Release(peer string) {
 	delete(g.kept, peer)
 	delete(g.blocked, peer)
-	if s := g.suspects[peer]; s != nil {
-		s.until = time.Time{}
+	for who, s := range g.suspects {
+		if who.peer == peer {
+			s.until = time.Time{}
+		}
 	}
 }
 
@@ -218,7 +226,7 @@ func (g *Guard) excuse(now time.Time) {
 func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
 	g.excuse(now)
 	maps.DeleteFunc(g.heard, func(_ string, h hearing) bool { return now.Sub(h.at) >= silence })
-	maps.DeleteFunc(g.suspects, func(_ string, s *suspect) bool { return now.Sub(s.last) > forget && now.After(s.until) })
+	maps.DeleteFunc(g.suspects, func(_ accused, s *suspect) bool { return now.Sub(s.last) > forget && now.After(s.until) })
 	if len(g.heard) > 0 {
 		g.active = now.Add(silence)
 	}
@@ -243,20 +251,21 @@ func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
 		}
 		times = append(times, g.settled)
 	}
-	for peer, s := range g.suspects {
+	for who, s := range g.suspects {
+		peer := who.peer
 		if _, is := peers[peer]; !is {
 			continue
 		}
-		if v.Blocked[peer].Joined != "" {
-			s.strike = 0 // who was heard is why it moved: the next time is another loop
-		}
-		if _, is := v.Blocked[peer]; !is && now.Before(s.until) {
+		b, is := v.Blocked[peer]
+		if now.Before(s.until) && (!is || b.Joined == "" && b.Until.Before(s.until)) {
 			v.Blocked[peer] = Block{What: s.what, Until: s.until}
-		} else if !is && now.Before(s.held) {
+		}
+		if now.Before(s.held) {
 			v.Held[peer] = true
 		}
 		times = append(times, s.until, s.held)
 	}
+	maps.DeleteFunc(v.Held, func(peer string, _ bool) bool { _, is := v.Blocked[peer]; return is })
 	if !maps.Equal(v.Blocked, g.blocked) {
 		g.settled = now.Add(settles)
 	}

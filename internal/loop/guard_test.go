@@ -106,9 +106,6 @@ func TestJoined(t *testing.T) {
 	x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true}}, "eth1")
 	x.expect("a joined a")
 	x.after(silence).expect("probe")
-	x.after(settles)
-	x.g.Suspect(x.now, "it moves again", "c")
-	x.expect("c held, probe")
 	x.after(silence + time.Millisecond).expect("")
 	if x.g.Listens(x.now) {
 		t.Error("it listens for nothing")
@@ -244,6 +241,14 @@ func TestBystander(t *testing.T) {
 	x.after(time.Millisecond)
 	moves()
 	x.expect("c blocked 1m0s")
+}
+
+// What a site sees as a bystander keeps it from nothing that it has to do where a loop is closed behind it.
+func TestBystanderAndNot(t *testing.T) {
+	x := newTranscript(t)
+	x.g.Suspect(x.now, "it moves", "a", "c")
+	x.g.Suspect(x.now, "it moves", "c")
+	x.expect("c held, probe")
 }
 
 // A loop that others have opened, and that is closed again, gives them the same time again.

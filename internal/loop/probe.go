@@ -113,9 +113,12 @@ func Parse(b []byte) (Heard, error) {
 	return h, nil
 }
 
+// Of says whether it is of that network.
+func (h Heard) Of(network string) bool { return markOf(network) == h.network }
+
 // In is the probe as one of a network with these peers; false if it is another network's.
 func (h Heard) In(network string, peers []string) (Probe, bool) {
-	if markOf(network) != h.network {
+	if !h.Of(network) {
 		return Probe{}, false
 	}
 	p := Probe{Network: network, Site: h.Site, Reaches: map[string]bool{}}
