@@ -230,7 +230,7 @@ func (d *Datapath) attachFilter(index int, h hook) error {
 	var handle uint32
 	if len(old) > 0 {
 		handle = old[0].Handle
-	} else if handle, err = tcfilter.Claim(d.nl, index); err != nil {
+	} else if handle, err = tcfilter.Claim(d.nl, index, h.filter()); err != nil {
 		return err
 	}
 	return tcfilter.Put(d.nl, index, h.filter(), h.program, handle)

@@ -13,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A filter of ours has one of two handles, by which the next process knows whether we have made
-// the clsact qdisc. All of ours at a device have the same.
+// By whether the handle of a filter of ours is even the next process knows whether we have made
+// the clsact qdisc. It is the least that no filter of somebody else's has at our priority.
 const (
 	handleForeign = 1 // it was there
 	handleOwn     = 2 // it came with ours
 )
+
+func own(handle uint32) bool { return handle%2 == 0 }
 
 // namePrefix is that of the names of all our filters.
 const namePrefix = "pwd_"
@@ -51,17 +53,19 @@ func Attach(nl *netlink.Handle, link int, f Filter, program *ebpf.Program) error
 // in it. It came with the program if brought says so, which is the result of the time before.
 // Errors: *IngressError.
 func AttachToOthers(nl *netlink.Handle, link netlink.Link, f Filter, program *ebpf.Program, brought bool) (bool, error) {
-	with, err := Claim(nl, link.Attrs().Index)
-	if err == nil && with == handleForeign && f.Parent == netlink.HANDLE_MIN_EGRESS {
+	index := link.Attrs().Index
+	with, err := claim(nl, index, f, brought)
+	if err == nil && !own(with) && f.Parent == netlink.HANDLE_MIN_EGRESS {
 		err = hasEgress(nl, link)
 	}
 	if err != nil {
 		return brought, err
 	}
-	if brought {
-		with = handleOwn
+	if err := Put(nl, index, f, program, with); err != nil {
+		// A qdisc that came for it goes with it.
+		return brought, errors.Join(err, Release(nl, index, with))
 	}
-	return with == handleOwn, Put(nl, link.Attrs().Index, f, program, with)
+	return own(with), nil
 }
 
 // IngressError says that a device has the qdisc ingress, of somebody else's: it is where clsact
@@ -89,19 +93,24 @@ func hasEgress(nl *netlink.Handle, link netlink.Link) error {
 
 // DetachFromOthers ends AttachToOthers.
 func DetachFromOthers(nl *netlink.Handle, link netlink.Link, f Filter) error {
-	own, err := list(nl, link, f)
-	if err != nil || len(own) == 0 {
+	ours, err := list(nl, link, f)
+	if err != nil || len(ours) == 0 {
 		return err
 	}
 	if err := Detach(nl, link, f); err != nil {
 		return err
 	}
-	return Release(nl, link.Attrs().Index, own[0].Attrs().Handle)
+	return Release(nl, link.Attrs().Index, ours[0].Attrs().Handle)
 }
 
-// Claim has a device have a clsact qdisc. It returns the handle of a further filter in it: that
-// of those which are ours and there, by which the qdisc is ours or not.
-func Claim(nl *netlink.Handle, link int) (handle uint32, err error) {
+// Claim has a device have a clsact qdisc. It returns the handle of a further filter in it: like
+// those of ours that are there, by which the qdisc is ours or not.
+func Claim(nl *netlink.Handle, link int, f Filter) (handle uint32, err error) {
+	return claim(nl, link, f, false)
+}
+
+// claim is Claim; brought says that the qdisc is ours.
+func claim(nl *netlink.Handle, link int, f Filter, brought bool) (handle uint32, err error) {
 	made, err := addClsact(nl, link)
 	if err != nil {
 		return 0, err
@@ -109,24 +118,36 @@ func Claim(nl *netlink.Handle, link int) (handle uint32, err error) {
 	if made {
 		return handleOwn, nil
 	}
+	taken := map[uint32]bool{}
 	for _, parent := range hooks {
 		filters, err := nl.FilterList(numbered(link), parent)
 		if err != nil {
 			return 0, fmt.Errorf("list the filters of link %d: %w", link, err)
 		}
 		for _, x := range filters {
-			if b, ok := x.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, namePrefix) && b.Handle == handleOwn {
-				return handleOwn, nil
+			b, is := x.(*netlink.BpfFilter)
+			switch a := x.Attrs(); {
+			case is && strings.HasPrefix(b.Name, namePrefix):
+				brought = brought || own(b.Handle)
+			case parent == f.Parent && a.Priority == f.Priority:
+				taken[a.Handle] = true
 			}
 		}
 	}
-	return handleForeign, nil
+	handle = handleForeign
+	if brought {
+		handle = handleOwn
+	}
+	for taken[handle] {
+		handle += 2
+	}
+	return handle, nil
 }
 
 // Release takes the clsact qdisc away if it is ours by the handle of a filter that has gone, and
 // nothing is in it.
 func Release(nl *netlink.Handle, link int, handle uint32) error {
-	if handle != handleOwn {
+	if !own(handle) {
 		return nil
 	}
 	for _, parent := range hooks {
@@ -176,17 +197,17 @@ func Put(nl *netlink.Handle, link int, f Filter, program *ebpf.Program, handle u
 
 // Attached says whether one of ours is there.
 func Attached(nl *netlink.Handle, link netlink.Link, f Filter) (bool, error) {
-	own, err := list(nl, link, f)
-	return len(own) > 0, err
+	ours, err := list(nl, link, f)
+	return len(ours) > 0, err
 }
 
 // Detach takes away the one of ours that is there.
 func Detach(nl *netlink.Handle, link netlink.Link, f Filter) error {
-	own, err := list(nl, link, f)
+	ours, err := list(nl, link, f)
 	if err != nil {
 		return err
 	}
-	for _, x := range own {
+	for _, x := range ours {
 		if err := nl.FilterDel(x); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("detach %s from %s: %w", f.Name, link.Attrs().Name, err)
 		}

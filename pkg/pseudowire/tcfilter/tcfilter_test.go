@@ -44,8 +44,7 @@ func TestOthersAtOurPriority(t *testing.T) {
 
 	_, err = addClsact(nl, device.Index)
 	must(err)
-	const number = 9
-	must(Put(nl, device.Index, theirs, program, number))
+	must(Put(nl, device.Index, theirs, program, 1)) // as the kernel numbers the first
 	if is, err := Attached(nl, link, ours); is || err != nil {
 		t.Errorf("it is ours: %v (%v)", is, err)
 	}
@@ -59,5 +58,33 @@ func TestOthersAtOurPriority(t *testing.T) {
 	must(DetachFromOthers(nl, link, ours))
 	if names := there(); len(names) != 1 || names[0] != theirs.Name {
 		t.Errorf("there are the filters %q, want %s", names, theirs.Name)
+	}
+}
+
+// A program that cannot be put there leaves no qdisc behind.
+func TestQdiscGoesWithAFailure(t *testing.T) {
+	lab := netlab.New(t)
+	ns := lab.Namespace("one")
+	device, _ := lab.Veth(ns, "wan", lab.Namespace("two"), "far")
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.CGroupSKB, License: "GPL", // which is for no qdisc
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	nl, link := ns.Netlink(), numbered(device.Index)
+	if brought, err := AttachToOthers(nl, link, Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: 0x7066, Name: "pwd_x"}, program, false); err == nil || brought {
+		t.Errorf("attached: brought %v, %v", brought, err)
+	}
+	all, err := nl.QdiscList(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range all {
+		if q.Type() == "clsact" {
+			t.Errorf("there is %v", q)
+		}
 	}
 }
