@@ -64,26 +64,33 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 // before the first is waited for, because the kernel takes its time over each.
 func (d *Datapath) RemovePseudowires(names ...string) error {
 	var going []*session
+	var errs []error
+	stay := map[string]bool{}
+	fail := func(s *session, err error) {
+		errs, stay[s.Pseudowire] = append(errs, &OpError{"delete", sessionName(s.Session), err}), true
+	}
 	for _, name := range names {
-		s := d.sessionOf(name)
-		if s == nil {
+		if s := d.sessionOf(name); s == nil {
 			continue
+		} else if err := d.l2tp.deleteSession(s.spec.connID, s.spec.id); err != nil && !gone(err) {
+			fail(s, err)
+		} else {
+			going = append(going, s)
 		}
-		if err := d.l2tp.deleteSession(s.spec.connID, s.spec.id); err != nil && !gone(err) {
-			return &OpError{"delete", sessionName(s.Session), err}
-		}
-		going = append(going, s)
 	}
 	for _, s := range going {
 		if err := d.awaitGone(s.index); err != nil {
-			return &OpError{"delete", sessionName(s.Session), err}
+			fail(s, err)
+			continue
 		}
 		d.forget(s.LocalID)
 	}
 	for _, name := range names {
-		delete(d.pseudowires, name)
+		if !stay[name] {
+			delete(d.pseudowires, name)
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (d *Datapath) sessionOf(pw string) *session {
