@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -22,14 +23,14 @@ import (
 // frame is lost by, a moment without socket or session, is the same at any rate.
 var (
 	keptKills  = flag.Int("kept-kills", 2, "how often TestKernelRestartLosesNothing ends a daemon")
-	keptOthers = flag.Int("kept-others", 0, "how many other pseudowires come, change and go in TestKernelRestartLosesNothing")
+	keptOthers = flag.Int("kept-others", 1, "how many other pseudowires come, change and go in TestKernelRestartLosesNothing")
 	keptWithin = flag.Duration("kept-within", 100*time.Millisecond, "how long after the beginning of an apply TestKernelRestartLosesNothing ends the daemon, at most")
 	keptRate   = flag.Int("kept-rate", 500, "datagrams a second in each of the four flows of TestKernelRestartLosesNothing, if the machine can")
 )
 
 // The kernel's tunnels hang on sockets of the daemon. With a holder beside it frames flow on
 // while it is killed and replaced, whatever it was about to do, and nobody notices: over IP, and
-// without a control connection. Over UDP with one it is tested under systemd, in test/service.
+// without a control connection; over UDP the others are signalled, and change meanwhile.
 func TestKernelRestartLosesNothing(t *testing.T) {
 	w := build(t, network{datapaths: [2]string{"kernel", "kernel"}})
 	own := strings.NewReplacer(
@@ -76,11 +77,15 @@ func TestKernelRestartLosesNothing(t *testing.T) {
 		if err := s.Start(); err != nil {
 			t.Fatal(err)
 		}
-		<-applied
+		if err := <-applied; err != nil {
+			t.Fatal(err)
+		}
 		w.awaitOwn()
 		await()
 	}
-	<-w.applyBoth(own)
+	if err := <-w.applyBoth(own); err != nil {
+		t.Fatal(err)
+	}
 	w.awaitOwn()
 	for _, f := range all {
 		f.stop(t)
@@ -123,16 +128,15 @@ func (w *world) withOthers(own string, n, mtu int) string {
 
 // applyBoth applies a topology at both sites, again where a daemon ends over it, and
 // tells when it is in force.
-func (w *world) applyBoth(text string) <-chan struct{} {
-	done := make(chan struct{})
+func (w *world) applyBoth(text string) <-chan error {
+	done := make(chan error, 1)
 	ctx := within(w.t, patience)
 	go func() {
-		defer close(done)
+		var errs []error
 		for i, s := range w.sites {
-			if err := netlab.Poll(ctx, "the topology is applied at "+s.Name, func() error { return w.apply(i, text) }); err != nil {
-				w.t.Error(err)
-			}
+			errs = append(errs, netlab.Poll(ctx, "the topology is applied at "+s.Name, func() error { return w.apply(i, text) }))
 		}
+		done <- errors.Join(errs...)
 	}()
 	return done
 }

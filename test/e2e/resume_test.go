@@ -46,8 +46,11 @@ func (c *crossing) resumes(what string, change func() error) {
 	if took > resumesWithin {
 		c.w.t.Errorf("%s: traffic resumed after %v", what, took)
 	}
-	// And stays.
+	// And stays: of what comes in a fifth of a second none waits for long.
 	c.flows.await(c.w.t, steady/5)
+	if took := time.Since(began); took > resumesWithin+time.Second/5 {
+		c.w.t.Errorf("%s: traffic stayed only after %v", what, took)
+	}
 }
 
 // resumesWithin is what is wanted, ten times what it takes. In a virtual machine, each of whose

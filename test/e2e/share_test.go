@@ -642,6 +642,9 @@ func (s *shared) keepsCeiling(k int, rate uint64) {
 	each, _ := s.rates(s.t.Context(), fitting, 3*time.Second)
 	x.stop()
 	countedAfter, cameAfter := s.settled(k)
+	if cameAfter-came < 1e5 {
+		s.t.Fatalf("only %d octets came over the link", cameAfter-came)
+	}
 	off := 100 * (float64(countedAfter-counted)/float64(cameAfter-came) - 1)
 	want := float64(rate*fitting[k].want) / 100
 	s.t.Logf("%s, %s: a ceiling of %.0f mbit/s has %.3f: %+.1f %%; its class counts %+.2f %% more than the %d octets that come", s.shaper, s.datapath, want/1e6, each[k]/1e6, 100*(each[k]/want-1), off, cameAfter-came)

@@ -50,12 +50,12 @@ var Suites = []Suite{
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute},
 	{
 		Package: "test/e2e", Limit: 10 * time.Minute,
-		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestTags|TestStormControl|TestCleanup|TestVLANDevicesKeepTheirFrames|TestRebootedPeer|TestBrokenTopologyChangesNothing|TestOverlappingNetworks|TestHostMoves|TestFailover|TestSteering|TestDrift|TestKernelRestartLosesNothing|TestSuppression|TestStatic|TestStaticAgainstTheKernel|TestImport|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestShares|TestDepartureTimes)$",
+		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestTags|TestStormControl|TestCleanup|TestVLANDevicesKeepTheirFrames|TestRebootedPeer|TestBrokenTopologyChangesNothing|TestOverlappingNetworks|TestHostMoves|TestFailover|TestSteering|TestDrift|TestKernelRestartLosesNothing|TestSuppression|TestLoop|TestVRF|TestStatic|TestStaticAgainstTheKernel|TestImport|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestShares|TestDepartureTimes)$",
 		Tools: []Tool{TShark}, Build: []string{"cmd/pwd", "cmd/pwctl"},
 	},
 	{
 		// It is about systemd, which is the same on all kernels. That a kernel's tunnels go on while
-		// another process gets their sockets has each of them in TestKernelRestartLosesNothing.
+		// another process gets their sockets TestKernelRestartLosesNothing shows on each.
 		Package: "test/service", Limit: 5 * time.Minute, Run: "^TestKernelDatapath$", Newest: true,
 		Build: []string{"cmd/pwd", "cmd/pwctl"}, Upgrade: true,
 	},
