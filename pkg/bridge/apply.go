@@ -230,11 +230,25 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 		err = failed("set the VLANs of", name, err)
 	}
 	m.changed(l, next, taken, given, err)
-	delete(m.known, name)
+	m.know(name, next, err)
+	return err
+}
+
+// know notes how a port was left. After a failure nothing is known of it, but for one that somebody
+// has taken out of the bridge meanwhile: that is what the next look is to tell.
+func (m *Manager) know(name string, next portState, err error) {
 	if err == nil {
 		m.known[name] = next
+		return
 	}
-	return err
+	was, known := m.known[name]
+	delete(m.known, name)
+	if !known || was.index != next.index || was.master != next.master {
+		return
+	}
+	if now, err := m.nl.linkByIndex(next.index); err == nil && now != nil && now.master != next.master {
+		m.known[name] = was
+	}
 }
 
 // adapt brings one new or changed attachment in, and the rest where it concerns
