@@ -52,13 +52,13 @@ func (k *kernelResult) draw(b *strings.Builder, y int) int {
 	if k.Virtual {
 		title += ", emulated"
 	}
-	text(b, 4, y+10, ` font-size="12" font-weight="bold"`, title)
 	counts := k.cpuCounts()
 	legend := "light: one CPU; dark: two; whiskers: quartiles"
 	if len(counts) == 1 {
 		legend = "whiskers: quartiles"
 	}
-	text(b, 4, y+24, ` fill="#666"`, legend)
+	text(b, 4, y+10, ` font-size="12" font-weight="bold"`, title)
+	text(b, 640, y+10, ` fill="#666"`, legend)
 	top := y + titleHeight
 	for i, c := range k.Carriers {
 		text(b, 4, top+i*rowHeight+barHeight+4, "", c.Name)

@@ -104,6 +104,15 @@ func (p *panel) title() string {
 	return bits(p.rate)
 }
 
+// heading is the title, with the last class's ceiling where it has one: departure times
+// keep ceilings that the link has room for.
+func (p *panel) heading() string {
+	if last := p.lanes[len(p.lanes)-1]; last.ceiling < 100 {
+		return fmt.Sprintf("%s (%s: ceiling %d %%)", p.title(), last.class, last.ceiling)
+	}
+	return p.title()
+}
+
 var colours = map[string]string{"voice": "#c0392b", "storage": "#2471a3", "bulk": "#7d8b99"}
 
 // plot draws the panels, two in a row.
@@ -124,7 +133,7 @@ func plot(panels []panel, every time.Duration) string {
 		x0, y0 := float64(left+i%2*(width+gapX)), float64(top+i/2*(height+gapY))
 		px := func(sample int) float64 { return x0 + width*float64(sample)/float64(len(p.samples)) }
 		py := func(share float64) float64 { return y0 + height*(1-min(share, 1.1)/1.1) }
-		fmt.Fprintf(&b, `<text x="%.0f" y="%.0f" font-weight="bold">%s</text>`+"\n", x0, y0-8, p.title())
+		fmt.Fprintf(&b, `<text x="%.0f" y="%.0f" font-weight="bold">%s</text>`+"\n", x0, y0-8, p.heading())
 		fmt.Fprintf(&b, `<rect x="%.0f" y="%.0f" width="%d" height="%d" fill="none" stroke="#888"/>`+"\n", x0, y0, width, height)
 		for percent := 0; percent <= 100; percent += 20 {
 			y := py(float64(percent) / 100)
