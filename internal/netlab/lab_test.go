@@ -274,6 +274,30 @@ func TestBridgeAndRun(t *testing.T) {
 	}
 }
 
+// A silent bridge is in no group of IPv4 but that of all hosts, which nobody tells others of.
+func TestSilentBridge(t *testing.T) {
+	ns := New(t).Namespace("a")
+	ns.Bridge("loud")
+	ns.SilentBridge("silent")
+	out, err := ns.Run(limit(t, 5*time.Second), "cat", "/proc/net/igmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, device := map[string]string{}, ""
+	for line := range strings.Lines(out) {
+		switch f := strings.Fields(line); {
+		case line[0] != '\t':
+			device = f[1]
+		default:
+			groups[device] += f[0] + " "
+		}
+	}
+	const hosts, snoopers = "010000E0 ", "6A0000E0 " // 224.0.0.1, and 224.0.0.106 (RFC 4286)
+	if groups["silent"] != hosts || !strings.Contains(groups["loud"], snoopers) {
+		t.Errorf("groups are %q, of\n%s", groups, out)
+	}
+}
+
 func TestProcess(t *testing.T) {
 	lab := New(t)
 	p, err := lab.Namespace("a").Start("sh", exec.Command("/bin/sh", "-c", "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done"))

@@ -47,13 +47,26 @@ func (l *Lab) Veth(a *Namespace, aName string, b *Namespace, bName string) (*Lin
 
 // Bridge makes a bridge that is up, and puts the ports into it.
 func (ns *Namespace) Bridge(name string, ports ...*Link) *Link {
+	return ns.bridge(&netlink.Bridge{}, name, ports).Up()
+}
+
+// SilentBridge is a Bridge that sends nothing of its own. Others speak IPv6, and, as they snoop
+// on IGMP, join a group when they come up: they say so within the next seconds, into each of
+// the ports that they have by then.
+func (ns *Namespace) SilentBridge(name string, ports ...*Link) *Link {
+	snooping := false
+	return ns.bridge(&netlink.Bridge{MulticastSnooping: &snooping}, name, ports).Silent().Up()
+}
+
+// bridge makes one that is down.
+func (ns *Namespace) bridge(b *netlink.Bridge, name string, ports []*Link) *Link {
 	l := &Link{NS: ns, Name: name}
 	if ns.lab.Err() != nil {
 		return l
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
-	if err := ns.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil {
+	b.LinkAttrs = netlink.NewLinkAttrs()
+	b.Name = name
+	if err := ns.nl.LinkAdd(b); err != nil {
 		ns.lab.fail("make bridge %s in %s: %w", name, ns.Name, err)
 		return l
 	}
@@ -61,7 +74,7 @@ func (ns *Namespace) Bridge(name string, ports ...*Link) *Link {
 	for _, p := range ports {
 		p.Master(l)
 	}
-	return l.Up()
+	return l
 }
 
 // Link finds a link that somebody else made.

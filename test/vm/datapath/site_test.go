@@ -5,7 +5,6 @@ package datapath
 import (
 	"context"
 	"net/netip"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -159,13 +158,8 @@ func newSite(t *testing.T, lab *netlab.Lab, name string) *site {
 	s.host.Sysctl("net.ipv6.conf.default.disable_ipv6", "1")
 	var port *netlab.Link
 	s.lan, port = lab.Veth(s.host, "eth0", s.lcce, "lan0")
-	s.bridge = s.lcce.Bridge("br0", port.Silent().MTU(9000)).Silent()
+	s.bridge = s.lcce.SilentBridge("br0", port.Silent().MTU(9000))
 	port.Up()
-	// A bridge that snoops joins a group of its own and says so.
-	const snooping = "/sys/class/net/br0/bridge/multicast_snooping"
-	if err := os.WriteFile(s.lcce.Root()+snooping, []byte("0"), 0); err != nil {
-		t.Fatal(err)
-	}
 	return s
 }
 
