@@ -271,6 +271,17 @@ func TestCaptureBeginsWithWhatWasAgreedOn(t *testing.T) {
 		})
 	}
 	for _, p := range []*place{dc1, dc2} {
+		// What they repeat has no digest, or one of other nonces.
+		p.poll("the connections of before are forgotten", func() (err error) {
+			p.do(func() {
+				if n := p.a.control.Connections()[0].Closing; n > 0 {
+					err = fmt.Errorf("%d are not", n)
+				}
+			})
+			return err
+		})
+	}
+	for _, p := range []*place{dc1, dc2} {
 		r := p.record(api.CaptureRequest{Tunnel: "gold", Data: true})
 		frame := append(make([]byte, 12), 0x08, 0x06)
 		p.do(func() {
