@@ -1,4 +1,4 @@
-package transport
+package vrf
 
 import (
 	"net/netip"
@@ -27,8 +27,8 @@ func TestKindOfLink(t *testing.T) {
 // An address of an interface in no VRF, or of none, is in none.
 func TestInNoVRF(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1", "192.0.2.1", "fe80::1%lo"} {
-		if vrf := vrfOf(netip.MustParseAddr(addr)); vrf != "" {
-			t.Errorf("%s is in %q", addr, vrf)
+		if v, err := Of(netip.MustParseAddr(addr)); err != nil || v != (VRF{}) {
+			t.Errorf("%s is in %v, %v", addr, v, err)
 		}
 	}
 }
