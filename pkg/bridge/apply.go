@@ -344,7 +344,7 @@ func (m *Manager) portTables(t *target) error {
 }
 
 // attach puts a pseudowire's device into its bridge.
-func (m *Manager) attach(t *target, a Attachment) error {
+func (m *Manager) attach(t *target, a Attachment) (err error) {
 	a = t.attachments[a.Pseudowire]
 	if t.index == 0 {
 		return nil // the bridge's own error is told
@@ -372,6 +372,11 @@ func (m *Manager) attach(t *target, a Attachment) error {
 				return failed("bring down", a.Device, err)
 			}
 			l.flags &^= unix.IFF_UP
+			defer func() {
+				if err != nil && a.StateOfOthers {
+					err = errors.Join(err, m.giveUp(l))
+				}
+			}()
 		}
 		err := m.nl.setMaster(l.index, t.index)
 		if m.strayed(l, t.index) {
@@ -395,6 +400,16 @@ func (m *Manager) attach(t *target, a Attachment) error {
 	}
 	m.quiet(l)
 	return failed("bring up", a.Device, m.nl.setUp(l.index, true))
+}
+
+// giveUp has a device that could not be attached be as it was: up, in no bridge, where it gets and gives no
+// frames. Whose affair its state is would take one that is down for another's doing.
+func (m *Manager) giveUp(l *link) error {
+	delete(m.known, l.name)
+	if err := m.nl.setMaster(l.index, 0); err != nil {
+		return failed("take out of its bridge", l.name, err)
+	}
+	return failed("bring up", l.name, m.nl.setUp(l.index, true))
 }
 
 // carries says whether the bridge, such as it is, can carry the attachment.

@@ -40,7 +40,7 @@ type Suite struct {
 var Suites = []Suite{
 	{
 		Package: "pkg/bridge", Limit: 4 * time.Minute,
-		Run: "^(TestSupports|TestVLANs|TestVLANDevice|TestVLANFrames|TestExternalVLANs|TestNoLeakWhileAttaching|TestVLANCrashes|TestSilence)$",
+		Run: "^(TestSupports|TestVLANs|TestVLANFailure|TestVLANDevice|TestVLANFrames|TestExternalVLANs|TestNoLeakWhileAttaching|TestVLANCrashes|TestSilence)$",
 	},
 	{Package: "pkg/qos", Limit: 3 * time.Minute},
 	{
