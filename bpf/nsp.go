@@ -103,7 +103,8 @@ func (n *NSP) Close() error {
 	return nil
 }
 
-// Put sets what happens to the frames of a device. Limits that stay go on without a gap.
+// Put sets what happens to the frames of a device. Limits that stay go on without a gap. What is owed by a limit that
+// changes is forgotten, once the new one is in force: no frame is taken by the old one on a clean slate.
 func (n *NSP) Put(device uint32, s *Service) error {
 	was, err := n.Services.Get(device)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -116,20 +117,30 @@ func (n *NSP) Put(device uint32, s *Service) error {
 	if err := create(n.refused, &device, make([]Refusals, cpus)); err != nil {
 		return err
 	}
-	for kind := range uint32(kinds) {
-		for _, way := range []Way{Into, Out} {
-			if err := n.limit(device<<4|uint32(way)|kind, was.Interval[kind], s.Interval[kind]); err != nil {
-				return err
-			}
+	limits := limitsOf(device, &was, s)
+	for _, l := range limits {
+		if err := n.begin(l); err != nil {
+			return err
 		}
 	}
-	if err := n.limit(device<<4|uint32(Out)|uint32(Policed), was.Police, s.Police); err != nil {
+	unknown := s.Interval[PolicedUnknown] != 0
+	if unknown {
+		if err := n.know(device, true); err != nil {
+			return err
+		}
+	}
+	if err := n.Services.Put(device, s); err != nil {
 		return err
 	}
-	if err := n.know(device, s.Interval[PolicedUnknown] != 0); err != nil {
-		return err
+	for _, l := range limits {
+		if err := n.settle(l); err != nil {
+			return errors.Join(err, n.Services.Put(device, &was)) // so that it is tried again
+		}
 	}
-	return n.Services.Put(device, s)
+	if !unknown {
+		return n.know(device, false)
+	}
+	return nil
 }
 
 // know has a device's table of stations be there or not.
@@ -153,17 +164,44 @@ func (n *NSP) know(device uint32, on bool) error {
 	return update(n.stations, &device, table, ebpf.UpdateAny)
 }
 
-// limit has a limit's state be there, or not if it is to be 0. What is owed by another than it was
-// is forgotten.
-func (n *NSP) limit(key uint32, was, is uint64) error {
-	now := uint64(0)
-	switch is {
-	case 0:
-		return n.due.Delete(key)
-	case was:
-		return n.due.Create(key, &now)
+// limit is one of a device's, as it was and as it is to be; 0 is none.
+type limit struct {
+	key     uint32
+	was, is uint64
+}
+
+func limitsOf(device uint32, was, is *Service) []limit {
+	all := []limit{{device<<4 | uint32(Out) | uint32(Policed), was.Police, is.Police}}
+	for kind := range uint32(kinds) {
+		for _, way := range []Way{Into, Out} {
+			all = append(all, limit{device<<4 | uint32(way) | kind, was.Interval[kind], is.Interval[kind]})
+		}
 	}
-	return n.due.Put(key, &now)
+	return all
+}
+
+// begin has the state of a limit that is to be be there.
+func (n *NSP) begin(l limit) error {
+	owed := uint64(0)
+	switch {
+	case l.is == 0:
+		return nil
+	case l.was == 0:
+		return n.due.Put(l.key, &owed)
+	}
+	return n.due.Create(l.key, &owed)
+}
+
+// settle forgets what was owed by a limit that is another now, or none.
+func (n *NSP) settle(l limit) error {
+	owed := uint64(0)
+	switch {
+	case l.is == 0:
+		return n.due.Delete(l.key)
+	case l.was != 0 && l.was != l.is:
+		return n.due.Put(l.key, &owed)
+	}
+	return nil
 }
 
 // Delete forgets a device.

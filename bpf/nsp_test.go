@@ -90,6 +90,32 @@ func TestDeletesNoTableThatIsNotThere(t *testing.T) {
 	}
 }
 
+// While a limit is changed no frame is let through by the old one because what it is owed was forgotten already.
+func TestChangedLimitOpensNothing(t *testing.T) {
+	load(t).Close()
+	n, err := LoadNSP("", "")
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer n.Close()
+	if err := n.Put(device, &Service{Interval: [3]uint64{uint64(time.Hour), 0, 0}, Police: uint64(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	frame := arp(1, 1, 2)
+	for range 2 {
+		run(t, n.Into, frame, 0)
+	}
+	if err := n.Services.m.Freeze(); err != nil { // as if it ended there
+		t.Fatal(err)
+	}
+	if err := n.Put(device, &Service{Interval: [3]uint64{1, 0, 0}, Police: 1}); err == nil {
+		t.Fatal("a map that is not to be written was")
+	}
+	if action, _, _ := run(t, n.Into, frame, 0); action != shot {
+		t.Errorf("a frame too many passes: %#x", action)
+	}
+}
+
 // A limit that is raised is another at once: what was owed by the one before is forgotten. One that
 // stays goes on.
 func TestLimitsChangeAtOnce(t *testing.T) {
