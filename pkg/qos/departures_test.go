@@ -132,15 +132,56 @@ func TestDeparturesLimits(t *testing.T) {
 	}
 }
 
+// pinned has maps be pinned, by the process that begins.
+func (h *host) pinned() {
+	h.t.Helper()
+	bpffs := h.t.TempDir()
+	h.must(unix.Mount("bpf", bpffs, "bpf", 0, ""))
+	h.t.Cleanup(func() { h.must(unix.Unmount(bpffs, unix.MNT_DETACH)) })
+	h.bpfDir = filepath.Join(bpffs, "pwd")
+	h.open()
+}
+
+// clocks is the pinned map of classes.
+func (h *host) clocks() *ebpf.Map {
+	h.t.Helper()
+	pinned, err := filepath.Glob(filepath.Join(h.bpfDir, "*", "maps-*", "pacing", "clocks"))
+	if err != nil || len(pinned) != 1 {
+		h.t.Fatalf("pinned are %q (%v)", pinned, err)
+	}
+	clocks, err := ebpf.LoadPinnedMap(pinned[0], nil)
+	h.must(err)
+	h.t.Cleanup(func() { clocks.Close() })
+	return clocks
+}
+
+// An interface that has HTB after a restart has no classes of departure times any more.
+func TestDeparturesBecomeHTB(t *testing.T) {
+	h := newHeldHost(t)
+	h.pinned()
+	upper := h.paced(slow)
+	upper.Index = h.macvlan().Attrs().Index
+	h.must(h.set(h.paced(slow), upper))
+	h.open()
+	htb := slow
+	h.must(h.set(h.shaped(htb), upper))
+	all := h.clocks().Iterate()
+	var key [2]uint32 // interface, number
+	var value [5]uint64
+	for all.Next(&key, &value) {
+		if key[0] != uint32(upper.Index) {
+			t.Errorf("class %d of interface %d is there", key[1], key[0])
+		}
+	}
+	h.must(all.Err())
+	h.must(h.ns.Do(h.Cleanup))
+}
+
 // Clocks go on with the next process: what comes leaves behind what waits. In the end nothing
 // is pinned, nor what a process with another layout of maps has pinned.
 func TestDeparturesGoOn(t *testing.T) {
 	h := newHeldHost(t)
-	bpffs := t.TempDir()
-	h.must(unix.Mount("bpf", bpffs, "bpf", 0, ""))
-	t.Cleanup(func() { h.must(unix.Unmount(bpffs, unix.MNT_DETACH)) })
-	h.bpfDir = filepath.Join(bpffs, "pwd")
-	h.open()
+	h.pinned()
 	h.must(h.set(h.paced(slow)))
 	fill(h, qos.Handle(3))
 	pinned, err := filepath.Glob(filepath.Join(h.bpfDir, "*", "maps-*", "pacing", "clocks"))
@@ -149,10 +190,7 @@ func TestDeparturesGoOn(t *testing.T) {
 	}
 	other := filepath.Join(filepath.Dir(pinned[0]), "../../maps-1/pacing")
 	h.must(os.MkdirAll(other, 0o700))
-	clocks, err := ebpf.LoadPinnedMap(pinned[0], nil)
-	h.must(err)
-	defer clocks.Close()
-	again, err := clocks.Clone()
+	again, err := h.clocks().Clone()
 	h.must(err)
 	defer again.Close()
 	h.must(again.Pin(filepath.Join(other, "clocks")))

@@ -73,19 +73,23 @@ func (m *Manager) Set(interfaces []Interface) error {
 	if err != nil {
 		return err
 	}
-	wanted := make(map[int]bool)
+	// paced are those of which the program may have classes.
+	wanted, paced := make(map[int]bool), make(map[int]bool)
 	var errs []error
 	for i := range interfaces {
 		wanted[interfaces[i].Index] = true
+		paced[interfaces[i].Index] = interfaces[i].EDT
 		l, err := m.nl.LinkByIndex(interfaces[i].Index)
 		if err != nil {
 			errs = append(errs, &OpError{fmt.Sprintf("find interface %d", interfaces[i].Index), err})
 			continue
 		}
-		errs = append(errs, m.shape(l, roots[interfaces[i].Index], &interfaces[i]))
+		err = m.shape(l, roots[interfaces[i].Index], &interfaces[i])
+		paced[interfaces[i].Index] = interfaces[i].EDT || err != nil // what a process before has set goes on
+		errs = append(errs, err)
 	}
 	maps.DeleteFunc(m.set, func(index int, _ map[uint32]shaped) bool { return !wanted[index] })
-	errs = append(errs, m.unpaceOthers(wanted, slices.ContainsFunc(interfaces, func(i Interface) bool { return i.EDT })))
+	errs = append(errs, m.unpaceOthers(wanted, paced, slices.ContainsFunc(interfaces, func(i Interface) bool { return i.EDT })))
 	for index, q := range roots {
 		if ours(q) && !wanted[index] {
 			errs = append(errs, m.clear(q))

@@ -213,9 +213,9 @@ func (m *Manager) attach(l netlink.Link, known bool) error {
 	return nil
 }
 
-// unpaceOthers is unpace of all interfaces but those. Where none is to have departure times
-// nothing stays pinned.
-func (m *Manager) unpaceOthers(wanted map[int]bool, any bool) error {
+// unpaceOthers is unpace of all interfaces but those; of a process before only the classes of paced ones stay. Where
+// none is to have departure times nothing stays pinned.
+func (m *Manager) unpaceOthers(wanted, paced map[int]bool, any bool) error {
 	var errs []error
 	for _, index := range slices.Sorted(maps.Keys(m.paced)) {
 		if !wanted[index] {
@@ -224,7 +224,7 @@ func (m *Manager) unpaceOthers(wanted map[int]bool, any bool) error {
 		}
 	}
 	if m.inherited {
-		err := m.forgetClasses(func(c bpf.PaceKey) bool { return !wanted[int(c.Ifindex)] })
+		err := m.forgetClasses(func(c bpf.PaceKey) bool { return !paced[int(c.Ifindex)] })
 		m.inherited = err != nil
 		errs = append(errs, err)
 	}
