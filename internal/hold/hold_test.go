@@ -349,6 +349,7 @@ func TestTakeLosesADescriptor(t *testing.T) {
 	if !strings.Contains(logged.String(), "was lost on the way") {
 		t.Errorf("the log says %q", &logged)
 	}
+	eventually(t, "the holder is told to forget it, and nothing is amiss", func() bool { _, err := k.Fault(); return err == nil })
 }
 
 // What is not kept is told until it is kept after all, or is not to be: what becomes of others
@@ -420,6 +421,54 @@ func TestWhatIsNotStoredIsTold(t *testing.T) {
 	told(false)
 	if err := manager.Alive(); err != nil || k.Renewed() {
 		t.Errorf("nothing is amiss: %v", err)
+	}
+}
+
+// What cannot be stored has nothing else stored again, and is tried again in a while, not with every sign of life.
+func TestWhatCannotBeStoredCostsNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	t.Setenv("NOTIFY_SOCKET", path)
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	manager, err := systemd.FromEnv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := Open(Options{RunDir: filepath.Join(t.TempDir(), "run"), Manager: manager, Logger: slog.New(slog.DiscardHandler)})
+	t.Cleanup(k.Close)
+	fd := int(file(t, "").Fd())
+	const closed = 1 << 20
+	for range 2 {
+		k.Keep("a", fd)
+		k.Keep("b", closed)
+	}
+	if err := manager.Alive(); err != nil {
+		t.Fatal(err)
+	}
+	if !k.Renewed() {
+		t.Error("it is not tried again")
+	}
+	k.Keep("a", fd)
+	k.Keep("b", closed)
+	if err := manager.Alive(); err != nil {
+		t.Fatal(err)
+	}
+	if k.Renewed() {
+		t.Error("it is tried again at once")
+	}
+	k.Keep("a", int(file(t, "").Fd())) // another of that name
+	for i, want := range []string{"FDSTORE=1\nFDNAME=a\nFDPOLL=0", "WATCHDOG=1", "WATCHDOG=1", "FDSTORE=1\nFDNAME=a\nFDPOLL=0"} {
+		b := make([]byte, 512)
+		if err := l.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, _, err := l.ReadFromUnix(b)
+		if got := string(b[:n]); err != nil || got != want {
+			t.Errorf("message %d is %q, %v; want %q", i, got, err, want)
+		}
 	}
 }
 

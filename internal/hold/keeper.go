@@ -7,6 +7,8 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pwd-project/pwd/internal/systemd"
 )
 
@@ -22,6 +24,20 @@ type Keeper struct {
 	takesOnly bool
 	// told is the holder's last failure that was told.
 	told string
+	// stored and held are what each place was given last, by name.
+	stored, held map[string]identity
+}
+
+// identity tells an open file, or a socket, from others.
+type identity struct{ device, inode uint64 }
+
+// identityOf is that of a descriptor, the zero one where nothing is known of it.
+func identityOf(fd int) identity {
+	var s unix.Stat_t
+	if err := unix.Fstat(fd, &s); err != nil {
+		return identity{}
+	}
+	return identity{s.Dev, s.Ino}
 }
 
 // Options say where a Keeper keeps.
@@ -46,7 +62,8 @@ func Open(o Options) *Keeper {
 	if o.AnyUser {
 		ours = func(*net.UnixConn) error { return nil }
 	}
-	return &Keeper{log: o.Logger, manager: o.Manager, passed: o.Passed, holder: newLink(Path(o.RunDir), ours), takesOnly: o.AnyUser}
+	return &Keeper{log: o.Logger, manager: o.Manager, passed: o.Passed, holder: newLink(Path(o.RunDir), ours), takesOnly: o.AnyUser,
+		stored: map[string]identity{}, held: map[string]identity{}}
 }
 
 // Places says which there are: the service manager's store (for a restart), the holder
@@ -86,25 +103,39 @@ func (k *Keeper) Take(each func(name string, fd int)) {
 		each(d.Name, d.FD)
 	}
 	k.passed = nil
-	k.holder.take(each)
+	lost := k.holder.take(each)
 	k.tell()
+	for _, name := range lost {
+		// Nobody can go on with it. What is made anew in its place is kept.
+		k.holder.forget(name)
+	}
 }
 
-// Keep takes a duplicate of a descriptor.
+// Keep takes a duplicate of a descriptor. A place that has it is not given it again.
 func (k *Keeper) Keep(name string, fd int) {
 	if k.takesOnly {
 		return
 	}
-	if k.manager.Stores() {
+	is := identityOf(fd)
+	known := func(has map[string]identity) bool {
+		was := has[name]
+		has[name] = is
+		return was == is && is != (identity{})
+	}
+	if k.manager.Stores() && (!known(k.stored) || k.manager.Lacks(name)) {
 		if err := k.manager.Store(name, fd); err != nil {
 			k.log.Warn("a socket is not in the file descriptor store: a restart interrupts what hangs on it", "name", name, "err", err)
 		}
 	}
-	k.holder.keep(name, fd)
+	if !known(k.held) || k.holder.lacks(name) {
+		k.holder.keep(name, fd)
+	}
 }
 
 // Forget closes what is kept under a name.
 func (k *Keeper) Forget(name string) {
+	delete(k.stored, name)
+	delete(k.held, name)
 	if k.manager.Stores() {
 		if err := k.manager.Unstore(name); err != nil {
 			k.log.Warn("a socket stays in the file descriptor store", "name", name, "err", err)
@@ -118,6 +149,9 @@ func (k *Keeper) Forget(name string) {
 func (k *Keeper) Renewed() bool {
 	k.tell()
 	holder, manager := k.holder.takeRenewed(), k.manager.TakeRecovered()
+	if holder {
+		clear(k.held)
+	}
 	return holder || manager
 }
 

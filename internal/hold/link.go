@@ -71,8 +71,10 @@ type link struct {
 	queue, asked   []*request
 	// failure is what went wrong last with the holder; nil once something went right. unkept is of
 	// descriptors, each until it is kept after all, or not to be.
-	failure       error
-	unkept        systemd.Unkept
+	failure error
+	unkept  systemd.Unkept
+	// lost are the names of what the holder has and could not give.
+	lost          []string
 	once          sync.Once
 	ended, tended chan struct{}
 }
@@ -212,7 +214,8 @@ func (l *link) answered(text string, fds []int, lost error) error {
 		closeAll(fds)
 		return fmt.Errorf("answer %.80q to %.80q is not understood", text, r.text())
 	case lost != nil:
-		l.unkept.Note(text, lost) // it begins with the name
+		l.unkept.Note(text, lost) // it is the name
+		l.lost = append(l.lost, text)
 		last = false
 	default:
 		r.each(text, fds)
@@ -290,8 +293,9 @@ func (l *link) put(r *request) {
 	l.pump()
 }
 
-// take waits, but not longer than patience, for all that the holder keeps.
-func (l *link) take(each func(name string, fd int)) {
+// take waits, but not longer than patience, for all that the holder keeps. It returns the names of what was lost on
+// the way: the holder has it still.
+func (l *link) take(each func(name string, fd int)) (lost []string) {
 	type kept struct {
 		name string
 		fd   int
@@ -308,7 +312,7 @@ func (l *link) take(each func(name string, fd int)) {
 	l.mu.Lock()
 	if l.conn == nil {
 		l.mu.Unlock()
-		return
+		return nil
 	}
 	l.queue = append(l.queue, r)
 	l.pump()
@@ -320,10 +324,19 @@ func (l *link) take(each func(name string, fd int)) {
 	}
 	l.mu.Lock()
 	over, l.renewed = true, false
+	lost, l.lost = l.lost, nil
 	l.mu.Unlock()
 	for _, k := range all {
 		each(k.name, k.fd)
 	}
+	return lost
+}
+
+// lacks says that the holder was to keep something and does not.
+func (l *link) lacks(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unkept[name] != nil
 }
 
 // giveUp ends a connection on which the holder has not answered.

@@ -59,9 +59,13 @@ type backlog struct {
 	// failure is what became of the last message, unstored of descriptors.
 	failure  error
 	unstored Unkept
-	// recovered says that something was taken while unstored had any.
+	// recovered says that something was taken while unstored had any. It says so again after rest.
 	recovered bool
+	rest      time.Time
 }
+
+// pause is how long what could not be stored is left alone, once it was tried again.
+const pause = 30 * time.Second
 
 // behind has a message wait behind others, if any wait.
 func (b *backlog) behind(m *message) (bool, error) {
@@ -120,8 +124,11 @@ func (b *backlog) noteLocked(m *message, err error) {
 		b.unstored.Note(m.stores, err)
 	case m.drops != "":
 		b.unstored.Note(m.drops, nil)
-	case err == nil && len(b.unstored) > 0:
-		b.recovered = true
+	case err == nil && len(b.unstored) > 0 && !time.Now().Before(b.rest):
+		b.recovered, b.rest = true, time.Now().Add(pause)
+	}
+	if len(b.unstored) == 0 {
+		b.rest = time.Time{}
 	}
 }
 
@@ -179,8 +186,19 @@ func (n *Notifier) Unstored() error {
 	return n.backlog.unstored.Err()
 }
 
+// Lacks says that a descriptor could not be sent to the store.
+func (n *Notifier) Lacks(name string) bool {
+	if n == nil {
+		return false
+	}
+	n.backlog.mu.Lock()
+	defer n.backlog.mu.Unlock()
+	return n.backlog.unstored[name] != nil
+}
+
 // TakeRecovered reports, once, that the service manager has taken something else since descriptors
-// could not be sent to the store: they may be stored again.
+// could not be sent to the store: they may be stored again. Where that fails as well it waits a while before
+// it reports that again.
 func (n *Notifier) TakeRecovered() bool {
 	if n == nil {
 		return false
