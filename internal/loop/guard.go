@@ -25,8 +25,10 @@ const (
 	// Listen is for how long a pseudowire is held that addresses move to and fro on, so that
 	// probes get through. It is kept from forwarding, and nobody is told.
 	Listen = time.Second
-	// silence without a probe says that a site is joined no more.
-	silence = 4 * time.Second
+	// silence without a probe says that a site is joined no more. One that is heard again within as long was joined
+	// all the time, and its probes come now and then: the next silence has to be twice as long, longestSilence at most.
+	silence        = 4 * time.Second
+	longestSilence = time.Minute
 	// probeSoon is between probes while there is something to find out, probeLater when
 	// all is known.
 	probeSoon, probeLater = 200 * time.Millisecond, 500 * time.Millisecond
@@ -36,6 +38,9 @@ const (
 	// aside is for how much longer a site waits that a loop is not closed behind: those that it is
 	// closed behind see to it first. What has not moved for as long they have seen to.
 	aside = 3 * time.Second
+	// bursts of what moves, each after a rest of more than aside and less than sparse, are a loop that nobody sees to.
+	bursts = 3
+	sparse = 30 * time.Second
 	// maxHeard bounds what strangers can make a site remember.
 	maxHeard = 256
 	// patience is after how long without anything that moves all begins anew.
@@ -47,7 +52,9 @@ const (
 	// time within forget, up to doublings times.
 	hold      = time.Minute
 	doublings = 4
-	forget    = time.Hour
+	// LongestHold is for how long at most.
+	LongestHold = hold << doublings
+	forget      = time.Hour
 )
 
 // Guard is what a site knows of the loops of one network. It is one goroutine's.
@@ -55,7 +62,9 @@ type Guard struct {
 	site   string
 	random func(limit time.Duration) time.Duration
 
-	heard    map[string]hearing
+	heard map[string]hearing
+	// fallen are those that were heard until lately.
+	fallen   map[string]fallen
 	suspects map[accused]*suspect
 	// kept are those that were blocked by an earlier daemon, until what is to be known has been heard.
 	kept map[string]Block
@@ -69,11 +78,18 @@ type Guard struct {
 	due time.Time
 }
 
-// hearing is what was heard of a joined site.
+// hearing is what was heard of a joined site. silence is how long it must not be heard to be joined no more.
 type hearing struct {
 	reaches map[string]bool
 	at      time.Time
 	port    string
+	silence time.Duration
+}
+
+// fallen is a site that has fallen silent, and for how long it had not been heard then.
+type fallen struct {
+	at      time.Time
+	silence time.Duration
 }
 
 // accused is a pseudowire, by its peer, that addresses move to and fro on: from and to the LAN or, for
@@ -91,6 +107,7 @@ type suspect struct {
 	// held is until when it is held, due the end of a wait, until when it is blocked.
 	held, due, until time.Time
 	count            int // of the times that it was blocked
+	bursts           int
 }
 
 // Block is why a pseudowire must not forward.
@@ -116,7 +133,7 @@ type Verdict struct {
 
 // New makes the guard of a network of a site. random gives a duration below its argument.
 func New(site string, random func(time.Duration) time.Duration) *Guard {
-	return &Guard{site: site, random: random, heard: map[string]hearing{}, suspects: map[accused]*suspect{}, kept: map[string]Block{}, blocked: map[string]Block{}}
+	return &Guard{site: site, random: random, heard: map[string]hearing{}, fallen: map[string]fallen{}, suspects: map[accused]*suspect{}, kept: map[string]Block{}, blocked: map[string]Block{}}
 }
 
 // Keep takes up what an earlier daemon had blocked: it stays so while probes are listened for.
@@ -144,13 +161,19 @@ func (g *Guard) Heard(now time.Time, p Probe, port string) bool {
 	if p.Site == g.site {
 		return false
 	}
-	_, known := g.heard[p.Site]
+	h, known := g.heard[p.Site]
 	if !known && len(g.heard) >= maxHeard {
 		return false
 	} else if !known {
 		g.fresh, g.next = now.Add(silence), now // it is to hear of us, and soon
 	}
-	g.heard[p.Site] = hearing{p.Reaches, now, port}
+	if !known {
+		h.silence = silence
+		if f, is := g.fallen[p.Site]; is && now.Sub(f.at) <= silence {
+			h.silence = min(2*f.silence, longestSilence)
+		}
+	}
+	g.heard[p.Site] = hearing{p.Reaches, now, port, h.silence}
 	return !known
 }
 
@@ -171,11 +194,20 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 	if now.Sub(s.last) > forget {
 		s.count = 0
 	}
-	if gap := now.Sub(s.last); gap > patience || who.bystander && gap > aside {
+	gap := now.Sub(s.last)
+	if gap > patience || who.bystander && gap > aside {
 		s.strike = 0
+	}
+	if gap > sparse {
+		s.bursts = 0
+	} else if gap > aside {
+		s.bursts++
 	}
 	s.what, s.last = what, now
 	switch {
+	case s.bursts > bursts && gap > aside && g.random(maxWait) <= maxWait/2:
+		// Another site may see it as well: by chance one blocks it, or the other with the next.
+		s.block(now)
 	case s.strike == 0:
 		s.strike, s.held = 1, now.Add(Listen)
 		if who.bystander {
@@ -186,9 +218,13 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 	case s.strike == 1 || now.After(s.due.Add(calm)):
 		s.strike, s.due = 2, now.Add(g.random(maxWait))
 	case !now.Before(s.due):
-		s.until = now.Add(hold << min(s.count, doublings))
-		s.strike, s.count = 0, s.count+1
+		s.block(now)
 	}
+}
+
+func (s *suspect) block(now time.Time) {
+	s.until = now.Add(hold << min(s.count, doublings))
+	s.strike, s.bursts, s.count = 0, 0, s.count+1
 }
 
 // Release forgets that pseudowires are blocked for a time.
@@ -225,7 +261,14 @@ func (g *Guard) excuse(now time.Time) {
 // whether it gets through to each.
 func (g *Guard) Advance(now time.Time, peers map[string]bool) Verdict {
 	g.excuse(now)
-	maps.DeleteFunc(g.heard, func(_ string, h hearing) bool { return now.Sub(h.at) >= silence })
+	maps.DeleteFunc(g.fallen, func(_ string, f fallen) bool { return now.Sub(f.at) > silence })
+	maps.DeleteFunc(g.heard, func(site string, h hearing) bool {
+		silent := now.Sub(h.at) >= h.silence
+		if silent {
+			g.fallen[site] = fallen{now, h.silence}
+		}
+		return silent
+	})
 	maps.DeleteFunc(g.suspects, func(_ accused, s *suspect) bool { return now.Sub(s.last) > forget && now.After(s.until) })
 	if len(g.heard) > 0 {
 		g.active = now.Add(silence)

@@ -268,6 +268,75 @@ func TestBystanderOfTwo(t *testing.T) {
 	}
 }
 
+// A loop that shows in bursts is seen to in the end, though between them there is more time than those that it is
+// closed behind are given.
+func TestBurstsOfABystander(t *testing.T) {
+	x := newTranscript(t)
+	burst := func() {
+		for range 3 {
+			x.g.Suspect(x.now, "it moves", "a", "c")
+			x.after(50 * time.Millisecond)
+		}
+	}
+	for range bursts + 1 {
+		burst()
+		if v := x.g.Advance(x.now, x.peers); len(v.Blocked) > 0 {
+			t.Fatalf("after %v it is blocked already: %v", x.now.Sub(time.Unix(0, 0)), v.Blocked)
+		}
+		x.after(5 * time.Second)
+	}
+	burst()
+	if v := x.g.Advance(x.now, x.peers); v.Blocked["c"].What == "" {
+		t.Errorf("it goes on: %+v", v)
+	}
+
+	x = newTranscript(t)
+	for range 10 {
+		burst()
+		x.after(sparse + time.Second)
+	}
+	if v := x.g.Advance(x.now, x.peers); len(v.Blocked) > 0 {
+		t.Errorf("what moves once in a while is blocked: %v", v.Blocked)
+	}
+}
+
+// Probes that come now and then, because most are lost, have a pseudowire opened once more or twice, and not for ever.
+func TestIntermittentProbes(t *testing.T) {
+	x := newTranscript(t)
+	hear := func() {
+		x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true, "c": true}}, "eth1")
+		x.g.Advance(x.now, x.peers)
+	}
+	opened := 0
+	for range 20 {
+		hear()
+		for range 70 {
+			x.after(100 * time.Millisecond)
+			if v := x.g.Advance(x.now, x.peers); len(v.Blocked) == 0 {
+				opened++
+				for range 2 { // it was open for a moment; the next is heard
+					x.after(100 * time.Millisecond)
+				}
+				break
+			}
+		}
+	}
+	if opened != 1 {
+		t.Errorf("it was opened %d times", opened)
+	}
+	x.after(2*silence - time.Millisecond)
+	if v := x.g.Advance(x.now, x.peers); len(v.Blocked) > 0 {
+		t.Errorf("it stays: %v", v.Blocked)
+	}
+	x.after(2 * silence)
+	x.g.Advance(x.now, x.peers)
+	hear()
+	x.after(silence)
+	if v := x.g.Advance(x.now, x.peers); len(v.Blocked) > 0 {
+		t.Errorf("what was joined before is remembered: %v", v.Blocked)
+	}
+}
+
 // Here nothing is held for a loop behind two other sites.
 func TestBehindOthers(t *testing.T) {
 	x := newTranscript(t)
