@@ -95,7 +95,7 @@ type circuits interface {
 	Heed(held func(thing string) bool)
 	AttachmentStates() map[string]bridge.State
 	CircuitErrors(name string) (bridge.CircuitErrors, bool)
-	Addressed(link string) (bool, error)
+	Addressed() (map[string]bool, error)
 	MACs() ([]bridge.MAC, error)
 	Announce(pseudowire string) (int, error)
 	Flush(pseudowire string) error
@@ -361,12 +361,16 @@ func (a *Agent) open() error {
 	if g := a.generation; g != nil && g.Site != a.opt.Site {
 		return &SiteError{Dir: a.opt.StateDir, Got: g.Site, Want: a.opt.Site}
 	}
+	if err := a.resumeProbation(time.Now(), uptime()); err != nil {
+		return err
+	}
 	if err := a.mendDatapaths(); err != nil {
 		return err
 	}
 	if a.drains, err = a.store.drains(); err != nil {
 		return err
 	}
+	boundDrains(time.Now(), a.drains)
 	if err := a.choose(); err != nil {
 		return err
 	}

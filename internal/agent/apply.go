@@ -277,7 +277,7 @@ func (a *Agent) finish(ctx context.Context, t *trial, r *api.ApplyRequest, resul
 			err = a.takeBack(failed)
 		} else {
 			err = a.commit()
-			result.ConfirmBy = a.generation.Confirm
+			result.ConfirmBy = a.generation.confirmBy()
 		}
 	}); derr != nil {
 		return &api.Error{Code: api.CodeApplyFailed, Title: "the daemon stopped before the topology was verified",

@@ -12,9 +12,9 @@ import (
 )
 
 // A topology may be applied on probation: unless it is confirmed in time, the one
-// before is put back into force. The deadline is in the generation's file: it holds
+// before is put back into force. The deadline is kept: it holds
 // across a restart of the daemon, and one that passes while the daemon is away is
-// kept at its start.
+// kept at its start. Nobody moves it by setting the clock (probation.go).
 
 // longestProbation is the longest time to confirm in.
 const longestProbation = 7 * 24 * time.Hour
@@ -35,7 +35,7 @@ func (a *Agent) toConfirm() string {
 	if !a.unconfirmed() {
 		return ""
 	}
-	return fmt.Sprintf("; generation %d returns at %s unless it is confirmed", a.generation.Before, a.generation.Confirm.Format(time.TimeOnly))
+	return fmt.Sprintf("; generation %d returns at %s unless it is confirmed", a.generation.Before, a.generation.confirmBy().Format(time.TimeOnly))
 }
 
 // deadline is when advance and expire have to run.
@@ -133,6 +133,9 @@ func (a *Agent) keep(t *trial) error {
 	if missed != nil && a.unconfirmed() {
 		return missed
 	}
+	if err := a.keepProbation(t.confirm); err != nil {
+		return err
+	}
 	if err := a.store.setGeneration(a.generation); err != nil {
 		return err
 	}
@@ -156,7 +159,7 @@ func (a *Agent) remembered(g *generation, err error) {
 // generationView is a generation as the API has it.
 func generationView(g *generation, inForce bool) api.Generation {
 	return api.Generation{Number: g.Number, InForce: inForce, Applied: g.Applied, File: g.Name, Hash: g.Hash,
-		By: g.By, Cause: g.Cause, ConfirmBy: g.Confirm, Before: g.Before}
+		By: g.By, Cause: g.Cause, ConfirmBy: g.confirmBy(), Before: g.Before}
 }
 
 // History implements api.Backend.
@@ -196,6 +199,7 @@ func (a *Agent) Confirm(ctx context.Context, by string) (*api.Generation, error)
 			return
 		}
 		a.generation = &confirmed
+		_ = a.keepProbation(0)
 		a.faults.set("the return to the topology before", nil)
 		a.event("info", "topology", fmt.Sprintf("generation %d confirmed", confirmed.Number), by)
 		out = generationView(a.generation, true)

@@ -3,11 +3,13 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/loop"
 )
 
 // tryOut is pwctl apply -y --confirm.
@@ -135,7 +137,8 @@ func TestProbationOutlivesTheDaemon(t *testing.T) {
 		past := time.Now().Add(-time.Second)
 		g := *p.a.generation
 		g.Confirm = &past
-		if err := p.a.store.setGeneration(&g); err != nil {
+		p.a.generation = &g
+		if err := errors.Join(p.a.keepProbation(time.Hour), p.a.store.setGeneration(&g)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -146,6 +149,86 @@ func TestProbationOutlivesTheDaemon(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The deadline is none of the clock's that people set: not while the daemon runs, and not while it is away. After
+// another boot, of which nothing but that clock is known, it is never later than was asked for.
+func TestProbationAndASetClock(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	p := lone(t)
+	p.write(docA)
+	p.start()
+	p.impatient()
+	p.tryOut(docB, time.Hour)
+	stored := func(changeBoot bool, shift time.Duration) {
+		t.Helper()
+		p.do(func() {
+			asked := time.Now().Add(time.Hour)
+			p.a.generation.Confirm = &asked
+			if err := p.a.keepProbation(time.Hour); err != nil {
+				t.Error(err)
+			}
+			g, by := *p.a.generation, time.Now().Add(shift).Round(0)
+			g.Confirm = &by
+			if err := p.a.store.setGeneration(&g); err != nil {
+				t.Error(err)
+			}
+			if !changeBoot {
+				return
+			}
+			var kept probation
+			if err := p.a.store.read(probationFile, &kept); err != nil {
+				t.Error(err)
+			}
+			kept.Boot = "another"
+			if err := p.a.store.replace(probationFile, &kept, true); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for name, tt := range map[string]struct {
+		reboot      bool
+		shift       time.Duration
+		least, most time.Duration
+	}{
+		"set back by a year":                 {false, year, 50 * time.Minute, time.Hour},
+		"set forward by a year":              {false, -year, 50 * time.Minute, time.Hour},
+		"set back by a year before a reboot": {true, year, 50 * time.Minute, time.Hour},
+		"right, and a reboot":                {true, 20 * time.Minute, 10 * time.Minute, 20 * time.Minute},
+	} {
+		stored(tt.reboot, tt.shift)
+		p.restart()
+		if got := p.inForce(); got != "B" {
+			t.Fatalf("%s: %s is in force", name, got)
+		}
+		if left := time.Until(*p.status().ConfirmBy); left < tt.least || left > tt.most {
+			t.Errorf("%s: it is taken back in %v, want between %v and %v", name, left, tt.least, tt.most)
+		}
+		p.do(func() {
+			if !strings.Contains(p.a.generation.Confirm.String(), "m=") {
+				t.Errorf("%s: %v has no monotonic clock's reading", name, p.a.generation.Confirm)
+			}
+		})
+	}
+	stored(true, -year)
+	p.restart()
+	p.await("A is in force again", func(*Agent) error {
+		if got := p.inForce(); got != "A" {
+			return errors.New(got)
+		}
+		return nil
+	})
+}
+
+// What a site blocked for a loop ends in time, though the clock was set back.
+func TestLoopBlocksAndASetClock(t *testing.T) {
+	now := time.Now()
+	late, soon := now.Add(1000*time.Hour), now.Add(time.Minute)
+	all := []drain{{Name: "a", Until: &late}, {Name: "b", Until: &soon}, {Name: "c"}}
+	boundDrains(now, all)
+	if !all[0].Until.Equal(now.Add(loop.LongestHold)) || !all[1].Until.Equal(soon) || all[2].Until != nil {
+		t.Errorf("%v", all)
+	}
 }
 
 // The topology file waits for the end of the probation, at SIGHUP and at a start.

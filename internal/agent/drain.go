@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/loop"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
@@ -302,6 +303,17 @@ func (w *wire) word() string {
 		return "standby"
 	}
 	return "down"
+}
+
+// boundDrains has none that the daemon made end later than it could be meant to: the clock may have been set back
+// since.
+func boundDrains(now time.Time, all []drain) {
+	latest := now.Add(loop.LongestHold)
+	for i := range all {
+		if d := &all[i]; d.Until != nil && d.Until.After(latest) {
+			d.Until = &latest
+		}
+	}
 }
 
 // nextDrainEnd is when the next of them ends by itself.

@@ -291,6 +291,39 @@ func TestAddressedInterfacesAreWarnedOf(t *testing.T) {
 	}
 }
 
+// The status tells of addresses that come after an interface was taken, for a pseudowire or as a port of a bridge, as long
+// as they are there; one of the host's other interfaces is nothing to tell.
+func TestAddressesThatComeLaterAreTold(t *testing.T) {
+	p := lone(t)
+	p.write(topo(gold, "c: {tunnel: gold, attach: {dc1: {interface: eth2}, dc2: {interface: eth2}}}\n"))
+	p.start()
+	notes := func() (told []string) {
+		for _, n := range p.status().Notes {
+			if strings.Contains(n, "has an IP address") {
+				told = append(told, n)
+			}
+		}
+		return told
+	}
+	if told := notes(); len(told) > 0 {
+		t.Errorf("told without one: %q", told)
+	}
+	p.ns.Link("eth1").Addr("203.0.113.1/24")
+	p.ns.Link("eth2").Addr("203.0.113.2/24")
+	p.ns.Link("eth3").Addr("203.0.113.3/24")
+	if told := notes(); len(told) != 2 || !strings.HasPrefix(told[0], "interface eth2 of pseudowire c has") || !strings.Contains(told[1], "eth1 has an IP address, and is a port of bridge br-lan") {
+		t.Errorf("told %q", told)
+	}
+	for _, name := range []string{"eth1", "eth2"} {
+		if out, err := p.ns.Run(t.Context(), "ip", "address", "flush", "dev", name); err != nil {
+			t.Fatal(err, out)
+		}
+	}
+	if told := notes(); len(told) > 0 {
+		t.Errorf("told of what has gone: %q", told)
+	}
+}
+
 // Whatever happens to links that are none of ours calls for nothing, and a burst
 // of events is one look.
 func TestOthersLinksAreLeftAlone(t *testing.T) {

@@ -56,7 +56,7 @@ func (c noCircuits) SetAttachment(a bridge.Attachment) error {
 }
 func (c noCircuits) RemoveAttachment(name string) error        { delete(c, name); return nil }
 func (c noCircuits) AttachmentStates() map[string]bridge.State { return c }
-func (c noCircuits) Addressed(string) (bool, error)            { return false, nil }
+func (c noCircuits) Addressed() (map[string]bool, error)       { return nil, nil }
 func (c noCircuits) CircuitErrors(string) (bridge.CircuitErrors, bool) {
 	return bridge.CircuitErrors{}, false
 }

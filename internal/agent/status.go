@@ -13,6 +13,7 @@ import (
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/plan"
 	"github.com/pwd-project/pwd/internal/topology"
+	"github.com/pwd-project/pwd/pkg/bridge"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
@@ -102,9 +103,10 @@ func (a *Agent) status(fileHash string) *api.Status {
 		s.Notes = append(s.Notes, note)
 	}
 	s.Notes = append(s.Notes, a.unknownNotes(time.Now())...)
+	s.Notes = append(s.Notes, a.addressNotes()...)
 	if g := a.generation; g != nil {
 		s.Generation, s.Applied, s.AppliedHash = g.Number, g.Applied, g.Hash
-		s.ConfirmBy = g.Confirm
+		s.ConfirmBy = g.confirmBy()
 		s.FileDiffers = fileHash != "" && fileHash != g.Hash
 	}
 	s.Problems = append(s.Problems, a.problems(s)...)
@@ -395,9 +397,13 @@ func (a *Agent) attachmentViews() []api.Attachment {
 		if w.circuit&l2tpv3.CircuitActive != 0 {
 			state = "up"
 		}
+		private := ""
+		if w.Attachment.Interface != "" {
+			private = bridge.PrivateBridge(w.Attachment.Interface)
+		}
 		views = append(views, api.Attachment{
 			Pseudowire: w.Name, Bridge: w.Attachment.Bridge, Interface: w.Attachment.Interface,
-			VLAN: w.Attachment.VLAN, Frames: w.Attachment.Frames(), Device: w.Device, CrossConnected: a.crossConnected(w), State: state, Reason: w.circuitReason,
+			VLAN: w.Attachment.VLAN, Frames: w.Attachment.Frames(), Device: w.Device, PrivateBridge: private, CrossConnected: a.crossConnected(w), State: state, Reason: w.circuitReason,
 		})
 	}
 	return views

@@ -217,6 +217,8 @@ type Attachment struct {
 	// Frames are those of the circuit, in words, empty for all: "vlan 100", "vlans 100,200-210".
 	Frames string `json:"frames,omitempty"`
 	Device string `json:"device"`
+	// PrivateBridge is that of the interface, made where one is needed.
+	PrivateBridge string `json:"privateBridge,omitempty"`
 	// CrossConnected says that frames pass between interface and pseudowire without a bridge.
 	CrossConnected bool   `json:"crossConnected,omitempty"`
 	State          string `json:"state"` // up, down

@@ -189,7 +189,7 @@ func (a *app) apply(cmd *cobra.Command, o applyOptions) error {
 	if o.dryRun {
 		return a.showPlan(res, o.format)
 	}
-	if err := a.showApplied(res, o.format); err != nil || !o.waiting || res.ConfirmBy == nil {
+	if err := a.showApplied(res, o.format, o.confirm); err != nil || !o.waiting || res.ConfirmBy == nil {
 		return err
 	}
 	return a.awaitConfirmation(ctx, c, res.Generation)
@@ -284,8 +284,8 @@ func untouched(objects []api.Object) string {
 	return "untouched: " + strings.Join(kinds, ", ") + "\n"
 }
 
-// showApplied shows what was changed.
-func (a *app) showApplied(res *api.ApplyResult, format string) error {
+// showApplied shows what was changed. asked is the time to confirm it in.
+func (a *app) showApplied(res *api.ApplyResult, format string, asked time.Duration) error {
 	if format != formatText {
 		return a.write(format, res)
 	}
@@ -303,7 +303,7 @@ func (a *app) showApplied(res *api.ApplyResult, format string) error {
 		fmt.Fprintln(a.Stdout, "not up yet: "+printable(w))
 	}
 	if res.ConfirmBy != nil {
-		fmt.Fprintf(a.Stdout, "run `pwctl confirm` within %s to keep it\n", left(a.Now(), *res.ConfirmBy))
+		fmt.Fprintf(a.Stdout, "run `pwctl confirm` within %s to keep it\n", spoken(asked))
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.showApplied(res, out.value)
+			return a.showApplied(res, out.value, 0)
 		},
 	}
 	out.flag(cmd)
@@ -110,7 +110,7 @@ func generationState(now time.Time, g api.Generation) string {
 }
 
 // left is how long it is until t.
-func left(now, t time.Time) string { return lasted(int64(t.Sub(now) / time.Second)) }
+func left(now, t time.Time) string { return lasted(int64(t.Sub(now).Round(time.Second) / time.Second)) }
 
 // checkConfirm refuses a time to confirm in that makes no sense.
 func checkConfirm(cmd *cobra.Command, d time.Duration) error {

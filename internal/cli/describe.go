@@ -413,6 +413,9 @@ func attachmentFields(p *page, ac api.Attachment) {
 		p.field("Frames", ac.Frames)
 	}
 	p.field("Device", ac.Device)
+	if ac.PrivateBridge != "" {
+		p.field("Private bridge", ac.PrivateBridge)
+	}
 	p.field("Cross-connected", yesNo(ac.CrossConnected))
 	p.field("Reason", ac.Reason)
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,17 +19,24 @@ import (
 
 func (a *app) doctorCommand() *cobra.Command {
 	out := newFormat(formatText, formatJSON, formatYAML)
+	host := a.Host
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what keeps this host's pseudowires from working",
 		Long: "Look for what keeps this host's pseudowires from working, and say what to do about it:\n" +
 			"the daemon and the problems it knows of, kernel, eBPF and modules, filters on bridges, the\n" +
-			"firewall, the MTU to each peer, attached interfaces and their offloads, devices that are left over, the clock, and\n" +
-			"what a restart would mean. Nothing is changed. It helps also where no daemon answers; as root it sees more.\n\n" +
+			"firewall, the MTU to each peer, attached interfaces and their offloads, what is left over of earlier daemons, the\n" +
+			"clock, and what a restart would mean. Nothing is changed. It helps also where no daemon answers; as root it sees\n" +
+			"more.\n\n" +
 			"The exit code is 9 if there is a fault, else 0.",
 		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			findings := doctor.Examine(cmd.Context(), a.Host, a.examined(cmd.Context()))
+			for _, dir := range []*string{&host.StateDir, &host.BPFDir} {
+				if abs, err := filepath.Abs(*dir); err == nil {
+					*dir = abs
+				}
+			}
+			findings := doctor.Examine(cmd.Context(), host, a.examined(cmd.Context()))
 			if err := a.showFindings(findings, out.value); err != nil {
 				return err
 			}
@@ -39,6 +47,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		},
 	}
 	out.flag(cmd)
+	cmd.Flags().StringVar(&host.StateDir, "state-dir", doctor.DefaultStateDir, "where a daemon that does not answer has its state")
+	cmd.Flags().StringVar(&host.BPFDir, "bpf-dir", doctor.DefaultBPFDir, "where daemons pin maps and programs")
 	return cmd
 }
 
@@ -54,7 +64,28 @@ func (a *app) examined(ctx context.Context) doctor.Site {
 		return s
 	}
 	s.Attachments, s.Err = c.Attachments(ctx)
+	s.PID = serves(a.socket)
 	return s
+}
+
+// serves is the process that listens on a socket, 0 where it cannot be seen from here.
+func serves(socket string) int {
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		return 0
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	_ = raw.Control(func(fd uintptr) {
+		if of, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(of.Pid)
+		}
+	})
+	return pid
 }
 
 func (a *app) showFindings(findings []doctor.Finding, format string) error {
@@ -86,7 +117,7 @@ func (a *app) showFindings(findings []doctor.Finding, format string) error {
 // thisHost is the host that pwctl runs on.
 func thisHost() doctor.Host {
 	return doctor.Host{
-		Files: os.DirFS("/"), Run: runCommand, LoadProgram: loadProgram,
+		Files: os.DirFS("/"), Run: runCommand, LoadProgram: loadProgram, Table: readTable, Attached: attached,
 		ClockSynchronised: func() (bool, error) {
 			var t unix.Timex
 			_, err := unix.Adjtimex(&t)

@@ -23,6 +23,7 @@ func TestDoctor(t *testing.T) {
 		LoadProgram:       func() error { return errors.ErrUnsupported },
 		ClockSynchronised: func() (bool, error) { return true, nil },
 		Addresses:         func(string) ([]netip.Addr, error) { return nil, errors.New("no such interface") },
+		Attached:          func() ([]doctor.Attached, error) { return nil, errors.New("not permitted") },
 	}
 	a := site()
 	socket, _ := apitest.Serve(t, apitest.New(a), api.Options{})

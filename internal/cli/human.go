@@ -28,6 +28,17 @@ func number[T uint16 | uint32](n T) string {
 	return strconv.FormatUint(uint64(n), 10)
 }
 
+// spoken is a duration as people give one: 2m, not 2m0s.
+func spoken(d time.Duration) string {
+	s := d.String()
+	for _, none := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, none) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
+}
+
 // lasted is a number of seconds in its two largest units: "12s", "3m12s",
 // "3h12m", "4d3h".
 func lasted(seconds int64) string {

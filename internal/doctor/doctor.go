@@ -54,6 +54,24 @@ type Host struct {
 	ClockSynchronised func() (bool, error)
 	// Addresses of an interface.
 	Addresses func(name string) ([]netip.Addr, error)
+	// Table is one of iptables-legacy's, or of ip6tables-legacy's, that is in use.
+	Table func(name string, ipv6 bool) (*Table, error)
+	// Attached is what shapes and looks at packets, by whomever.
+	Attached func() ([]Attached, error)
+	// StateDir and BPFDir are the daemon's folders, if it is none that answers.
+	StateDir, BPFDir string
+}
+
+// Attached is a root qdisc of an interface, or a program in its clsact qdisc.
+type Attached struct {
+	Interface string
+	// Kind is that of the qdisc, as "htb", or "bpf".
+	Kind   string
+	Handle uint32
+	// Of a program: Hook is "ingress" or "egress", Program its number.
+	Hook, Name string
+	Priority   uint16
+	Program    uint32
 }
 
 // Site is what the daemon told; Err is why it told nothing.
@@ -64,6 +82,8 @@ type Site struct {
 	Err         error
 	// Pwctl is the version of who asks.
 	Pwctl string
+	// PID is the daemon's process, 0 where it cannot be seen.
+	PID int
 }
 
 // Examine makes all examinations, in the order in which they are to be read.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
@@ -45,18 +46,20 @@ func well() (*Host, *Site, fstest.MapFS, map[string]string) {
 		LoadProgram:       func() error { return nil },
 		ClockSynchronised: func() (bool, error) { return true, nil },
 		Addresses:         func(string) ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("fe80::1")}, nil },
+		Table:             func(string, bool) (*Table, error) { return nil, errors.New("no such table") },
+		Attached:          func() ([]Attached, error) { return nil, nil },
 	}
 	s := &Site{
-		Pwctl: "v1",
+		Pwctl: "v1", PID: 7,
 		Status: &api.Status{
 			Site: "dc1", Version: "v1", Generation: 4, Datapath: "ebpf",
-			Tunnels: []api.Tunnel{{Name: "gold", Peer: "dc2", State: "established", PathMTU: 9000, Local: "192.0.2.1:1701", Encapsulation: "udp"}},
+			Tunnels: []api.Tunnel{{Name: "gold", Peer: "dc2", State: "established", PathMTU: 9000, Local: "192.0.2.1:1701", Remote: "192.0.2.2:1701", Encapsulation: "udp"}},
 			Pseudowires: []api.Pseudowire{{
 				Name: "lan", Peer: "dc2", State: "up", Datapath: "ebpf", MTU: 1500, Device: "pw-lan", Tunnel: "gold",
 			}},
 		},
 		Sessions:    []api.Session{{Tunnel: "gold", Pseudowire: "lan", Peer: "dc2", CookieOctets: 8}},
-		Attachments: []api.Attachment{{Pseudowire: "lan", Interface: "eth1"}, {Pseudowire: "other", Bridge: "br-lan"}},
+		Attachments: []api.Attachment{{Pseudowire: "lan", Interface: "eth1", PrivateBridge: "pwb-eth1"}, {Pseudowire: "other", Bridge: "br-lan"}},
 	}
 	return h, s, files, said
 }
@@ -156,14 +159,44 @@ func TestWhatIsWrong(t *testing.T) {
 			w.said["iptables -S FORWARD"] = "-P FORWARD DROP\n-A FORWARD -j DOCKER-USER\n"
 		}, "fault bridges: iptables drops what is forwarded, and br_netfilter gives it the bridges' frames", "Docker", "sysctl -w net.bridge.bridge-nf-call-iptables=0"},
 		{"a firewall that lets nothing in", func(w *world) { w.said["nft list ruleset"] = closedInput },
-			"warning firewall: input is dropped unless allowed, and no rule names UDP port 1701 (tunnel gold to dc2)", "would not arrive", "udp dport 1701 accept"},
+			"warning firewall: input is dropped unless allowed, and no rule allows UDP port 1701 (tunnel gold to dc2)", "would not arrive", "udp dport 1701 accept"},
 		{"a firewall that knows the other way only", func(w *world) {
 			w.said["nft list ruleset"] = strings.Replace(closedInput, "tcp dport 22", "udp dport 1701", 1)
 			w.Status.Tunnels[0].Encapsulation = "ip"
-		}, "warning firewall: input is dropped unless allowed, and no rule names IP protocol 115 (tunnel gold to dc2)", "", ""},
+		}, "warning firewall: input is dropped unless allowed, and no rule allows IP protocol 115 (tunnel gold to dc2)", "", ""},
 		{"a firewall that lets it in", func(w *world) {
 			w.said["nft list ruleset"] = strings.Replace(closedInput, "tcp dport 22", "udp dport 1701", 1)
 		}, "note firewall: there are rules, which see control messages and fragments only", "the eBPF datapath takes data packets before them", ""},
+		{"a firewall that drops at its end", func(w *world) {
+			w.said["nft list ruleset"] = strings.NewReplacer("policy drop", "policy accept", "tcp dport 22 accept", "tcp dport 22 accept\n\t\treject with icmpx admin-prohibited").Replace(closedInput)
+		}, "warning firewall: input is dropped unless allowed, and no rule allows UDP port 1701 (tunnel gold to dc2)", "", ""},
+		{"a firewall for IPv4 alone that lets in what comes by IPv6", func(w *world) {
+			w.said["nft list ruleset"] = strings.Replace(closedInput, "inet", "ip", 1) + "table ip6 filter {\n\tchain in {\n\t\tudp dport 1701 accept\n\t}\n}\n"
+		}, "warning firewall: input is dropped unless allowed, and no rule allows UDP port 1701 (tunnel gold to dc2)", "", ""},
+		{"iptables-legacy", func(w *world) {
+			set("proc/net/ip_tables_names", "nat\nfilter\n")(w)
+			w.Table = func(name string, ipv6 bool) (*Table, error) {
+				if name != "filter" || ipv6 {
+					return nil, errors.New("was not to be asked for")
+				}
+				return new(chain).end(drop), nil
+			}
+		}, "warning firewall: input is dropped unless allowed, and no rule allows UDP port 1701 (tunnel gold to dc2), in the table filter of iptables",
+			"would not arrive", "iptables -I INPUT"},
+		{"iptables-legacy without nft", func(w *world) {
+			set("proc/net/ip_tables_names", "filter\n")(w)
+			w.Table = func(string, bool) (*Table, error) { return new(chain).end(accept), nil }
+		}, "note firewall: there are rules, which see control messages and fragments only", "", ""},
+		{"ip6tables-legacy", func(w *world) {
+			set("proc/net/ip6_tables_names", "filter\n")(w)
+			w.Table = func(string, bool) (*Table, error) { return (&chain{ipv6: true}).end(drop), nil }
+			w.Status.Tunnels[0].Local, w.Status.Tunnels[0].Remote = "[2001:db8::1]:1701", "[2001:db8::2]:1701"
+		}, "warning firewall: input is dropped unless allowed, and no rule allows UDP port 1701 (tunnel gold to dc2), in the table filter of ip6tables",
+			"", "ip6tables -I INPUT"},
+		{"tables that may not be looked at", func(w *world) {
+			set("proc/net/ip_tables_names", "filter\n")(w)
+			w.Table = func(string, bool) (*Table, error) { return nil, syscall.EPERM }
+		}, "note firewall: the tables of iptables-legacy were not looked at: operation not permitted", "", "as root"},
 		{"no nft", func(w *world) { delete(w.said, "nft list ruleset") }, "note firewall: the firewall could not be looked at: nft: not found", "", "as root"},
 		// 1500 + 20 IP, 8 UDP, 8 L2TP, 8 cookie, 14 Ethernet = 1558.
 		{"fragments", func(w *world) { w.Status.Tunnels[0].PathMTU = 1557 },
@@ -193,6 +226,35 @@ func TestWhatIsWrong(t *testing.T) {
 			set("sys/class/net/pw-old/ifalias", "pwd:pseudowire:old\n")(w)
 			set("sys/class/net/pw-lan/ifalias", "pwd:pseudowire:lan\n")(w)
 		}, "warning leftovers: devices of no pseudowire of this site: pw-old (pseudowire old)", "may forward", "systemctl restart pwd"},
+		{"a bridge of nobody's", func(w *world) {
+			set("sys/class/net/pwb-eth1/ifalias", "pwd:bridge:pwb-eth1 uses=3\n")(w)
+			set("sys/class/net/pwb-eth9/ifalias", "pwd:bridge:pwb-eth9 uses=4\n")(w)
+		}, "warning leftovers: bridges of no attachment of this site: pwb-eth9", "keep interfaces", "systemctl restart pwd"},
+		{"a program of nobody's", func(w *world) {
+			set("proc/7/fdinfo/3", "pos:\t0\n")(w)
+			set("proc/7/fdinfo/4", "prog_type:\t3\nprog_id:\t41\n")(w)
+			w.Attached = func() ([]Attached, error) {
+				return []Attached{
+					{Interface: "eth0", Kind: "bpf", Hook: "ingress", Name: "pwd_decap", Priority: 28772, Program: 41},
+					{Interface: "eth1", Kind: "bpf", Hook: "ingress", Name: "pwd_decap", Priority: 28772, Program: 17},
+					{Interface: "eth1", Kind: "bpf", Hook: "egress", Name: "cilium", Priority: 1, Program: 18},
+					{Interface: "pw-lan", Kind: "bpf", Hook: "ingress", Name: "pwd_encap", Priority: 28772, Program: 19},
+				}, nil
+			}
+		}, "warning leftovers: programs of an earlier daemon: pwd_decap at the ingress of eth1", "", "tc filter del dev eth1 ingress pref 28772"},
+		{"a daemon that may not be looked at", func(w *world) {
+			w.Attached = func() ([]Attached, error) {
+				return []Attached{{Interface: "eth0", Kind: "bpf", Hook: "ingress", Name: "pwd_decap", Program: 41}}, nil
+			}
+		}, "note leftovers: whose the programs at interfaces are was not looked at: the daemon's process: open proc/7/fdinfo: file does not exist", "", "as root"},
+		{"pins of a network namespace that has gone", func(w *world) {
+			namespaces(w.files)
+			for _, number := range []string{"1", "2", "3", "4"} {
+				set("sys/fs/bpf/pwd/net-"+number+"/maps-3/tunnels", "")(w)
+			}
+		}, "warning leftovers: pinned maps and programs of network namespaces that have gone: /sys/fs/bpf/pwd/net-4", "memory", "rm -r /sys/fs/bpf/pwd/net-4"},
+		{"the state of another site", set("var/lib/pwd/generation.json", `{"site": "dc9", "number": 12}`),
+			"note leftovers: there is the state of site dc9 in /var/lib/pwd, generation 12, which is not this daemon's", "", "pwd --site dc9 --cleanup"},
 		{"a clock that runs free", func(w *world) { w.ClockSynchronised = func() (bool, error) { return false, nil } },
 			"warning clock: nothing keeps the clock", "", "chrony"},
 		{"the kernel's datapath", func(w *world) {
@@ -221,9 +283,81 @@ func TestWhatIsWrong(t *testing.T) {
 			if f := bad[i]; !strings.Contains(f.Why, tt.why) || !strings.Contains(f.Fix, tt.fix) {
 				t.Errorf("%+v, want why %q, fix %q", f, tt.why, tt.fix)
 			}
-			if len(bad) > 2 || len(bad) == 2 && bad[0].Check != "restart" && bad[1].Check != "restart" {
+			bad = slices.DeleteFunc(bad, func(f Finding) bool { return f.Check == "restart" || !s.answering() && f.Check == "leftovers" })
+			if len(bad) > 1 {
 				t.Errorf("more than that: %q", lines(bad))
 			}
 		})
+	}
+}
+
+func (s *Site) answering() bool { return s.Err == nil }
+
+// namespaces has this process be in namespace 1, another one in 2, and mounts 3.
+func namespaces(files fstest.MapFS) {
+	for process, number := range map[string]string{"self": "1", "1": "1", "77": "2"} {
+		files["proc/"+process+"/ns/net"] = &fstest.MapFile{Data: []byte("net:[" + number + "]"), Mode: fs.ModeSymlink}
+	}
+	files["proc/self/mountinfo"] = &fstest.MapFile{Data: []byte("24 1 0:22 / /sys rw - sysfs sysfs rw\n300 24 0:4 net:[3] /run/netns/blue rw shared:1 - nsfs nsfs rw\n")}
+}
+
+// Where no daemon runs all that is ours is told at once, and what removes it.
+func TestWhatIsLeft(t *testing.T) {
+	h, s, files, _ := well()
+	*s = Site{Err: errors.New("pwd is not running")}
+	namespaces(files)
+	set := func(name, text string) { files[name] = &fstest.MapFile{Data: []byte(text)} }
+	find := func() Finding {
+		t.Helper()
+		for _, f := range Examine(t.Context(), *h, *s) {
+			if f.Check == "leftovers" {
+				return f
+			}
+		}
+		return Finding{}
+	}
+	set("sys/class/net/eth1.100/ifalias", "pwd:vlan:eth1.100")
+	set("sys/fs/bpf/pwd/net-1/links/3", "")
+	set("sys/fs/bpf/pwd/net-2/links/3", "")
+	set("var/lib/pwd/generation.json", `{"site": "dc1", "number": 4}`)
+	h.Attached = func() ([]Attached, error) {
+		return []Attached{
+			{Interface: "eth0", Kind: "htb", Handle: 0x70640000},
+			{Interface: "eth2", Kind: "htb", Handle: 0x10000},
+			{Interface: "eth0", Kind: "bpf", Hook: "egress", Name: "pwd_depart"},
+			{Interface: "pw-lan", Kind: "bpf", Hook: "ingress", Name: "pwd_encap"},
+		}, nil
+	}
+	f := find()
+	want := "no daemon runs, and there is 1 device (pw-lan), 1 bridge (br-lan), 1 VLAN device (eth1.100), 1 program (pwd_depart at eth0), " +
+		"1 qdisc (htb of eth0), what is pinned in /sys/fs/bpf/pwd/net-1, the state of site dc1 in /var/lib/pwd, generation 4"
+	if f.Level != Warning || f.What != want || !strings.HasSuffix(f.Fix, ": pwd --site dc1 --cleanup") {
+		t.Errorf("%+v, want %s", f, want)
+	}
+
+	h.StateDir, h.BPFDir = "/srv/state", "/srv/bpf"
+	set("srv/state/generation.json", `{"site": "dc3", "number": 9}`)
+	if f := find(); !strings.HasSuffix(f.Fix, "pwd --site dc3 --cleanup --state-dir /srv/state --bpf-dir /srv/bpf") || strings.Contains(f.What, "pinned") {
+		t.Errorf("%+v", f)
+	}
+
+	set("proc/net/unix", "Num RefCount Protocol Flags Type St Inode Path\n0000: 00000002 00000000 00010000 0005 01 123 @pwd-project.pwd\n")
+	if f := find(); f.Level != Note || !strings.HasPrefix(f.What, "a daemon runs in this network namespace, and does not answer here") {
+		t.Errorf("with another daemon: %+v", f)
+	}
+
+	delete(files, "proc/net/unix")
+	for name := range files {
+		if strings.HasPrefix(name, "sys/class/net/") {
+			delete(files, name)
+		}
+	}
+	h.Attached = func() ([]Attached, error) { return nil, nil }
+	if f := find(); f.Level != Note || f.What != "no daemon runs, and there is the state of site dc3 in /srv/state, generation 9" {
+		t.Errorf("with state alone: %+v", f)
+	}
+	delete(files, "srv/state/generation.json")
+	if f := find(); f.Level != OK {
+		t.Errorf("with nothing: %+v", f)
 	}
 }

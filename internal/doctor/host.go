@@ -113,46 +113,6 @@ func bridgeFilter(ctx context.Context, x *examination) {
 	x.find(Warning, strings.Join(on, ", ")+" on", why, fix)
 }
 
-// firewall: rules for input see control messages and fragments; what the eBPF
-// datapath takes has passed before them.
-func firewall(ctx context.Context, x *examination) {
-	out, err := x.Run(ctx, "nft", "list", "ruleset")
-	if err != nil {
-		x.find(Note, "the firewall could not be looked at: nft: "+err.Error(), "", "run pwctl doctor as root, with nft installed")
-		return
-	}
-	rules := string(out)
-	drops := false
-	for _, line := range strings.Split(rules, "\n") {
-		drops = drops || strings.Contains(line, "hook input") && strings.Contains(line, "policy drop")
-	}
-	var closed []string
-	for _, t := range x.site.Status.Tunnels {
-		way, words := "UDP port 1701", []string{"1701", "l2tp", "l2f"}
-		if t.Encapsulation == "ip" {
-			way, words = "IP protocol 115", []string{"115", "l2tp"}
-		}
-		named := false
-		for _, w := range words {
-			named = named || strings.Contains(rules, w)
-		}
-		if drops && !named {
-			closed = append(closed, fmt.Sprintf("%s (tunnel %s to %s)", way, t.Name, t.Peer))
-		}
-	}
-	switch {
-	case len(closed) > 0:
-		x.find(Warning, "input is dropped unless allowed, and no rule names "+strings.Join(closed, ", "),
-			"control messages of peers that call would not arrive", "nft add rule … udp dport 1701 accept (or ip protocol 115 accept), for the peers' addresses")
-	case strings.TrimSpace(rules) == "":
-		x.ok("no rules")
-	case len(x.on("ebpf")) > 0:
-		x.find(Note, "there are rules, which see control messages and fragments only", "the eBPF datapath takes data packets before them", "")
-	default:
-		x.ok("there are rules, none against the tunnels that could be seen")
-	}
-}
-
 // mtu tells what the path to each peer carries, and of pseudowires whose longest frames travel in fragments.
 func mtu(_ context.Context, x *examination) {
 	fits := 0

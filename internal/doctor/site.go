@@ -3,18 +3,15 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
-
-	"github.com/pwd-project/pwd/internal/api"
 )
 
 // daemon says whether one answers; what one left behind forwards on without it.
 func daemon(_ context.Context, x *examination) {
 	if !x.answers() {
 		why := ""
-		if left := x.left(); len(left) > 0 {
+		if left := x.left(ours); len(left) > 0 {
 			why = "frames may still be forwarded: " + strings.Join(left, ", ") + " are there"
 		}
 		x.find(Fault, "no daemon answers: "+x.site.Err.Error(), why,
@@ -37,20 +34,6 @@ func afterwards(x *examination) string {
 		return "pseudowires of the kernel's datapath are interrupted for a moment"
 	}
 	return "traffic is not interrupted"
-}
-
-// left are the devices of ours on this host.
-func (x *examination) left() (devices []string) {
-	entries, err := fs.ReadDir(x.Files, "sys/class/net")
-	if err != nil {
-		return nil
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(x.setting("sys/class/net/"+e.Name()+"/ifalias"), "pwd:") {
-			devices = append(devices, e.Name())
-		}
-	}
-	return devices
 }
 
 // problems are those that the daemon knows of.
@@ -97,29 +80,6 @@ func attachments(_ context.Context, x *examination) {
 				"frames that arrive there go to the other site, so this host cannot be reached by it, and may lose its way out",
 				"ip addr del it, or attach a bridge and give that the address")
 		}
-	}
-}
-
-// leftovers are devices of pseudowires that the daemon does not have. It removes them by itself
-// when it starts, and tries again where it could not.
-func leftovers(_ context.Context, x *examination) {
-	if !x.answers() {
-		return // told with the daemon
-	}
-	var strange []string
-	for _, device := range x.left() {
-		name, is := strings.CutPrefix(strings.TrimSpace(x.setting("sys/class/net/"+device+"/ifalias")), "pwd:pseudowire:")
-		known := slices.ContainsFunc(x.site.Status.Pseudowires, func(p api.Pseudowire) bool {
-			// Of a pseudowire of several tunnels each has a device, named after both.
-			return name == p.Name || strings.HasPrefix(name, strings.ReplaceAll(p.Name, "/", "+")+"+")
-		})
-		if is && !known {
-			strange = append(strange, fmt.Sprintf("%s (pseudowire %s)", device, name))
-		}
-	}
-	if len(strange) > 0 {
-		x.find(Warning, "devices of no pseudowire of this site: "+strings.Join(strange, ", "), "they may forward frames into the bridges that they are in",
-			"systemctl restart pwd, which removes what is not its own; ip link del removes one")
 	}
 }
 

@@ -126,31 +126,47 @@ func (m *Manager) bridgeState(t *target) (State, error) {
 	return State{Reason: fmt.Sprintf("no port of bridge %s has a carrier", t.name)}, nil
 }
 
-// Addressed says whether the host has an address at an interface that others could
-// use: not a link-local one. One that is not there has none.
-func (m *Manager) Addressed(name string) (bool, error) {
+// Addressed are the interfaces at which the host has an address that others could
+// use: not a link-local one.
+func (m *Manager) Addressed() (map[string]bool, error) {
 	if m.nl == nil {
-		return false, ErrClosed
+		return nil, ErrClosed
 	}
-	l, err := m.nl.link(name)
-	if err != nil || l == nil {
-		return false, failed("find", name, err)
+	indexes, err := m.nl.addresses()
+	if err != nil {
+		return nil, failed("list the addresses of", "all interfaces", err)
 	}
-	addressed, err := m.nl.addressed(l.index)
-	return addressed, failed("list the addresses of", name, err)
+	names := map[string]bool{}
+	for index := range indexes {
+		l, err := m.nl.linkByIndex(index)
+		if err != nil {
+			return nil, failed("find", fmt.Sprintf("interface %d", index), err)
+		}
+		if l != nil {
+			names[l.name] = true
+		}
+	}
+	return names, nil
 }
 
 // addressed says whether a netdev has an address that is not link-local.
 func (r *rtnl) addressed(index int) (bool, error) {
+	all, err := r.addresses()
+	return all[index], err
+}
+
+// addresses are the netdevs that have one that is not link-local.
+func (r *rtnl) addresses() (map[int]bool, error) {
+	all := map[int]bool{}
 	messages, err := r.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfInfomsg(unix.AF_UNSPEC))
 	for _, b := range messages {
 		if len(b) < unix.SizeofIfAddrmsg {
 			continue
 		}
 		// struct ifaddrmsg: family, prefix length, flags, scope, index
-		if scope := b[3]; u32(b[4:]) == uint32(index) && scope < unix.RT_SCOPE_LINK {
-			return true, nil
+		if scope := b[3]; scope < unix.RT_SCOPE_LINK {
+			all[int(u32(b[4:]))] = true
 		}
 	}
-	return false, err
+	return all, err
 }
