@@ -61,7 +61,6 @@ func (t *Table) refuses(p *newPacket) bool {
 // rule is one, taken apart.
 type rule struct {
 	next    uint32
-	matches []byte
 	target  string
 	verdict int32
 	is      answer
