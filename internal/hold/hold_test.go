@@ -299,11 +299,13 @@ func TestHangingHolder(t *testing.T) {
 	}
 }
 
-// Nobody waits longer for what a holder keeps than until it is clear that it hangs.
+// Nobody waits longer for what a holder keeps than until it is clear that it hangs. Once it goes
+// on, it closes that: nobody else can have its addresses and numbers while it is open.
 func TestTakeFromAHangingHolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
-	silent(t, dir)
+	l := silent(t, dir)
 	k := keeper(t, dir)
+	k.holder.takePatience = patience
 	began := time.Now()
 	want(t, k, nil)
 	if took := time.Since(began); took < patience || took > 5*patience {
@@ -311,6 +313,36 @@ func TestTakeFromAHangingHolder(t *testing.T) {
 	}
 	if _, err := k.Fault(); !errors.As(err, new(*SilentError)) {
 		t.Errorf("%v", err)
+	}
+	k.Keep("b", int(file(t, "b").Fd())) // made anew
+
+	dup := func(text string) int {
+		fd, err := unix.Dup(int(file(t, text).Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	h := &Holder{log: slog.New(slog.DiscardHandler), listener: l, lock: file(t, "lock"), path: Path(dir),
+		kept: map[string]int{"a": dup("old a"), "b": dup("old b")}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.Serve(ctx) }()
+	eventually(t, "a is closed, and the new b kept", func() bool {
+		if k.Renewed() {
+			k.Keep("b", int(file(t, "b").Fd())) // as the transport keeps again what it has
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		_, a := h.kept["a"]
+		b, there := h.kept["b"]
+		text := make([]byte, 8)
+		n, err := unix.Pread(b, text, 0)
+		return !a && there && err == nil && string(text[:n]) == "b"
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

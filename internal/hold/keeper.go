@@ -97,7 +97,7 @@ func (e *PlaceError) Error() string { return e.Place + ": " + e.Err.Error() }
 func (e *PlaceError) Unwrap() error { return e.Err }
 
 // Take gives each all that is kept; a descriptor may come twice, once from each place. It
-// waits for the holder, two seconds at most.
+// waits for the holder, ten seconds at most.
 func (k *Keeper) Take(each func(name string, fd int)) {
 	for _, d := range k.passed {
 		each(d.Name, d.FD)
@@ -151,6 +151,12 @@ func (k *Keeper) Renewed() bool {
 	holder, manager := k.holder.takeRenewed(), k.manager.TakeRecovered()
 	if holder {
 		clear(k.held)
+	}
+	for _, name := range k.holder.takeOld() {
+		if _, mine := k.held[name]; !mine {
+			k.log.Warn("a socket that the holder did not give in time is closed, and the kernel's tunnel on it ends", "name", name)
+			k.holder.forget(name)
+		}
 	}
 	return holder || manager
 }

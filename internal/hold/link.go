@@ -19,6 +19,9 @@ import (
 const (
 	// patience is how long a holder may take for an answer before that is told.
 	patience = 2 * time.Second
+	// takePatience is how long a daemon that begins waits for what a holder keeps: without it, what hangs
+	// on those sockets ends.
+	takePatience = 10 * time.Second
 	// redial is how long a holder that is not there is left alone.
 	redial = 500 * time.Millisecond
 	// window is how many requests may wait for their answers; further ones wait here.
@@ -35,6 +38,8 @@ type request struct {
 	each func(name string, fds []int)
 	// done, if set, is closed once it is answered, or has no answer to wait for.
 	done chan struct{}
+	// then, if set, is called once it is answered to its end.
+	then func()
 	sent time.Time
 }
 
@@ -74,13 +79,18 @@ type link struct {
 	failure error
 	unkept  systemd.Unkept
 	// lost are the names of what the holder has and could not give.
-	lost          []string
+	lost []string
+	// untaken says that a holder which was to give what it keeps has not; late are the names of what it
+	// had, once it has told.
+	untaken       bool
+	late          []string
+	takePatience  time.Duration
 	once          sync.Once
 	ended, tended chan struct{}
 }
 
 func newLink(path string, ours func(*net.UnixConn) error) *link {
-	l := &link{path: path, ours: ours, ended: make(chan struct{}), tended: make(chan struct{})}
+	l := &link{path: path, ours: ours, takePatience: takePatience, ended: make(chan struct{}), tended: make(chan struct{})}
 	conn := l.dial()
 	go l.tend(conn)
 	return l
@@ -123,7 +133,7 @@ func (l *link) dial() *net.UnixConn {
 	}
 	switch {
 	case absent(err):
-		l.failure = nil // that there is none is nothing wrong
+		l.failure, l.untaken = nil, false // that there is none is nothing wrong
 		l.drop(func(*request) bool { return true })
 		return nil
 	case err != nil:
@@ -224,10 +234,16 @@ func (l *link) answered(text string, fds []int, lost error) error {
 	r.sent = time.Now()
 	if last {
 		l.asked = l.asked[1:]
+		if r.then != nil {
+			r.then()
+		}
 		r.end()
 	}
 	if !l.ready {
 		l.ready, l.renewed = true, true
+		if l.untaken && !slices.ContainsFunc(l.queue, func(r *request) bool { return r.what == "take" }) {
+			l.takeLate()
+		}
 	}
 	l.pump()
 	return nil
@@ -293,7 +309,30 @@ func (l *link) put(r *request) {
 	l.pump()
 }
 
-// take waits, but not longer than patience, for all that the holder keeps. It returns the names of what was lost on
+// takeLate asks for what the holder kept when it did not answer. Nobody goes on with that any more, and
+// while it is open its addresses and numbers are taken.
+func (l *link) takeLate() {
+	var names []string
+	r := &request{what: "take", fd: -1, each: func(name string, fds []int) {
+		closeAll(fds)
+		names = append(names, name)
+	}, then: func() {
+		l.untaken, l.late, l.lost = false, append(names, l.lost...), nil
+	}}
+	// Before all that is to be kept, which it is not to take for that.
+	l.queue = slices.Insert(l.queue, 0, r)
+}
+
+// takeOld returns, once, the names of what the holder had when it did not answer.
+func (l *link) takeOld() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	names := l.late
+	l.late = nil
+	return names
+}
+
+// take waits, but not longer than takePatience, for all that the holder keeps. It returns the names of what was lost on
 // the way: the holder has it still.
 func (l *link) take(each func(name string, fd int)) (lost []string) {
 	type kept struct {
@@ -308,22 +347,24 @@ func (l *link) take(each func(name string, fd int)) (lost []string) {
 			return
 		}
 		all = append(all, kept{name, fds[0]})
-	}}
+	}, then: func() { l.untaken, l.renewed = false, false }}
 	l.mu.Lock()
 	if l.conn == nil {
+		l.untaken = l.failure != nil // else there is none
 		l.mu.Unlock()
 		return nil
 	}
+	l.untaken = true
 	l.queue = append(l.queue, r)
 	l.pump()
 	l.mu.Unlock()
 	select {
 	case <-r.done:
-	case <-time.After(patience):
+	case <-time.After(l.takePatience):
 		l.giveUp()
 	}
 	l.mu.Lock()
-	over, l.renewed = true, false
+	over = true
 	lost, l.lost = l.lost, nil
 	l.mu.Unlock()
 	for _, k := range all {
@@ -344,7 +385,7 @@ func (l *link) giveUp() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conn != nil {
-		l.failure = &SilentError{patience}
+		l.failure = &SilentError{l.takePatience}
 		l.conn.Close()
 	}
 }
