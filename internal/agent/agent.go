@@ -121,7 +121,7 @@ type sockets interface {
 	Release(connection uint32)
 	Path(connection uint32) (local, remote netip.AddrPort, ok bool)
 	Socket(connection uint32) (int, error)
-	PathMTU(connection uint32) int
+	PathMTU(connection uint32, heed bool) int
 	Trouble(connection uint32) *transport.Trouble
 	SaveConnection(connection uint32) (transport.ConnectionState, bool)
 	Restore(transport.State) error

@@ -187,7 +187,7 @@ func (s *memorySockets) Restore(state transport.State) error {
 }
 
 func (s *memorySockets) Socket(uint32) (int, error)        { return -1, nil }
-func (s *memorySockets) PathMTU(uint32) int                { return 1500 }
+func (s *memorySockets) PathMTU(uint32, bool) int          { return 1500 }
 func (s *memorySockets) Trouble(uint32) *transport.Trouble { return nil }
 func (s *memorySockets) SetPeers([]netip.Addr)             {}
 func (s *memorySockets) SetDataSessions([]uint32) error    { return nil }

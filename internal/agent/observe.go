@@ -76,17 +76,23 @@ func (a *Agent) retry() {
 // lookAtPaths tells of paths whose MTU is another than at the last look: the kernel
 // tells nobody of what it hears from routers.
 func (a *Agent) lookAtPaths() {
+	given := a.mtusGiven()
 	for _, c := range a.control.Connections() {
-		t, mtu := a.tunnels[c.Tunnel.Name], a.transport.PathMTU(c.LocalID)
-		if t == nil || mtu == 0 || mtu == t.pathMTU {
+		t := a.tunnels[c.Tunnel.Name]
+		if t == nil {
+			continue
+		}
+		if a.longestMTU(given[t.Key], c.LocalID) != t.probe.believed {
+			t.probe.next = time.Time{}
+		}
+		mtu := a.shortestMTU(given[t.Key], c.LocalID)
+		if mtu == 0 || mtu == t.pathMTU {
 			continue
 		}
 		if t.pathMTU != 0 {
 			a.event("info", "tunnel "+t.Key, fmt.Sprintf("path MTU is %d", mtu), fmt.Sprintf("it was %d", t.pathMTU))
 		}
-		if t.pathMTU = mtu; mtu != t.probe.believed {
-			t.probe.next = time.Time{}
-		}
+		t.pathMTU = mtu
 	}
 }
 

@@ -102,7 +102,7 @@ func (a *Agent) probePaths(now time.Time) {
 // probePath goes on with one path.
 func (a *Agent) probePath(now time.Time, t *tunnel, carrier pseudowire.Tunnel) {
 	p := &t.probe
-	if believed := a.transport.PathMTU(carrier.LocalID); carrier.LocalID != p.connection || believed != p.believed {
+	if believed := a.longestMTU(a.mtusGiven()[t.Key], carrier.LocalID); carrier.LocalID != p.connection || believed != p.believed {
 		*p = pathProbe{connection: carrier.LocalID, believed: believed, cap: p.cap, told: p.told}
 	}
 	wait := max(a.probeWait, probeRounds*a.control.RTT(p.connection))
@@ -148,6 +148,38 @@ func (a *Agent) fits(t *tunnel, carrier pseudowire.Tunnel) bool {
 		known = true
 	}
 	return known
+}
+
+// mtuGiven says of how many of the pseudowires in a tunnel the topology gives the MTU. Their packets are as
+// long as the host's own links and routes allow, whatever routers say of the path, which anybody can forge. The
+// kernel's datapath goes by what they say over IPv6 in any case.
+type mtuGiven struct{ some, others bool }
+
+// mtusGiven is that of every tunnel.
+func (a *Agent) mtusGiven() map[string]mtuGiven {
+	all := map[string]mtuGiven{}
+	for _, w := range a.wires {
+		for _, r := range w.rides {
+			t := a.tunnels[r.Tunnel]
+			if t == nil {
+				continue
+			}
+			given := w.MTU != 0 && (w.kind != pseudowire.Kernel || !t.set[pseudowire.Kernel].Remote.Addr().Unmap().Is6())
+			g := all[r.Tunnel]
+			all[r.Tunnel] = mtuGiven{g.some || given, g.others || !given}
+		}
+	}
+	return all
+}
+
+// longestMTU is the longest packet that leaves in one piece for some pseudowire of a tunnel, which the path is
+// asked about; shortestMTU the longest that does for all. Both are what the host takes the path for.
+func (a *Agent) longestMTU(g mtuGiven, connection uint32) int {
+	return a.transport.PathMTU(connection, !g.some)
+}
+
+func (a *Agent) shortestMTU(g mtuGiven, connection uint32) int {
+	return a.transport.PathMTU(connection, g.others || !g.some)
 }
 
 // trust has a path taken for what the host knows of it, and nothing asked.

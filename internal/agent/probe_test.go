@@ -3,11 +3,15 @@ package agent
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 )
 
@@ -156,6 +160,65 @@ func TestMTUStopsTheProbes(t *testing.T) {
 			t.Errorf("where %s the datapath has %d still", why, mtu)
 		}
 		dc1.kernel.mu.Unlock()
+	}
+}
+
+// What routers say of the path, which anybody can forge, counts for pseudowires whose `mtu` is not set, and not for others:
+// then the path is asked about all the same, with packets as long as these send.
+func TestForgedICMP(t *testing.T) {
+	wire := func(name string, vlan int, more string) string {
+		return strings.Replace(wireTo(name, "gold", vlan), "tunnel: gold", "tunnel: gold"+more, 1)
+	}
+	for _, c := range []struct {
+		name, wires  string
+		shown, asked int
+	}{
+		{"set of none", wire("a", 1, ""), 1280, 1280},
+		{"set of all", wire("a", 1, ", mtu: 1300") + wire("b", 2, ", mtu: 1400"), 1500, 1500},
+		{"set of some", wire("a", 1, ", mtu: 1300") + wire("b", 2, ""), 1280, 1500},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dc1, dc2 := places(t)
+			for _, p := range []*place{dc1, dc2} {
+				p.can = everything
+				p.change = func(a *Agent) { a.probeWait = 100 * time.Millisecond }
+				p.write(topo(gold, c.wires))
+				p.start()
+			}
+			dc1.awaitUp()
+			local, remote := dc1.status().Tunnels[0].Local, dc1.status().Tunnels[0].Remote
+			dc1.poll("the kernel believes what was forged", func() error {
+				err := dc2.ns.Do(func() error {
+					from, to := netip.MustParseAddrPort(local), netip.MustParseAddrPort(remote)
+					return netlab.SendTooBig(to.Addr(), unix.IPPROTO_ICMP, netip.AddrPortFrom(from.Addr(), 0), netip.AddrPortFrom(to.Addr(), 0), 600)
+				})
+				if err != nil {
+					return err
+				}
+				routes, err := dc1.ns.Netlink().RouteGet(netip.MustParseAddrPort(remote).Addr().AsSlice())
+				if err == nil && routes[0].MTU != 600 {
+					err = fmt.Errorf("%+v", routes)
+				}
+				return err
+			})
+			dc1.do(dc1.a.lookAtPaths)
+			if mtu := dc1.status().Tunnels[0].PathMTU; mtu != c.shown {
+				t.Errorf("the path's MTU is shown as %d, want %d", mtu, c.shown)
+			}
+			lookAt(dc1, "it is known what the path carries", func(a *Agent) error {
+				if p := a.tunnels["gold/dc2"].probe; p.believed != c.asked || p.cap != 0 || !p.given && p.carried != c.asked {
+					return fmt.Errorf("%+v", p)
+				}
+				return nil
+			})
+			dc1.kernel.mu.Lock()
+			defer dc1.kernel.mu.Unlock()
+			for name, p := range dc1.kernel.pseudowires {
+				if ignores := p.MTU != 0; p.IgnoreICMP != ignores {
+					t.Errorf("pseudowire %s of MTU %d: not to heed routers: %v", name, p.MTU, p.IgnoreICMP)
+				}
+			}
+		})
 	}
 }
 

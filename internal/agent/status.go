@@ -206,7 +206,7 @@ func (a *Agent) tunnelViews(counters map[uint32]pseudowire.Counters) []api.Tunne
 			sums[in.Tunnel] = s
 		}
 	}
-	now := time.Now()
+	now, given := time.Now(), a.mtusGiven()
 	for _, t := range a.local.Tunnels {
 		c := status[t.Key]
 		known := a.tunnels[t.Key]
@@ -222,7 +222,7 @@ func (a *Agent) tunnelViews(counters map[uint32]pseudowire.Counters) []api.Tunne
 				v.Next = a.next(known)
 			}
 		}
-		v.PathMTU = a.transport.PathMTU(c.LocalID)
+		v.PathMTU = a.shortestMTU(given[t.Key], c.LocalID)
 		if known != nil && known.probe.cap != 0 && v.PathMTU > known.probe.cap {
 			v.PathMTU, v.BlackHole = known.probe.cap, true
 		}

@@ -222,7 +222,7 @@ func (a *Agent) tryDevice(w *wire) error {
 // deviceOf is the pseudowire as its datapath is to have it.
 func (a *Agent) deviceOf(w *wire, dp pseudowire.Datapath) pseudowire.Pseudowire {
 	can := dp.Abilities()
-	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU, Service: serviceOf(w, can), Several: len(w.Standby) > 0, Steer: w.steerOf()}
+	p := pseudowire.Pseudowire{Name: w.Name, Device: w.Device, MTU: w.MTU, IgnoreICMP: w.MTU != 0, Service: serviceOf(w, can), Several: len(w.Standby) > 0, Steer: w.steerOf()}
 	if can.RewritesTags && !servesTags(w, can) {
 		if p.KeepTag = w.Type == l2tpv3.EthernetVLAN; a.carriesTags(w, dp) {
 			p.VLAN = w.Attachment.VLAN

@@ -65,6 +65,10 @@ type Pseudowire struct {
 	// MTU of the device: octets of payload after the Ethernet header, tags not
 	// counted. 0 is 1500.
 	MTU int
+	// IgnoreICMP says that who set the MTU knows the path: the pseudowire's packets are as long as
+	// the links and the routes of this host allow, whatever routers say (ICMP, which anybody can forge).
+	// Otherwise these are believed, down to 1280 octets. What a datapath cannot choose its host decides.
+	IgnoreICMP bool
 	// VLAN is the tag that the datapath pops from frames into the pseudowire and
 	// pushes on frames out of it; frames without it are not carried. 0 is none:
 	// frames pass as they are.

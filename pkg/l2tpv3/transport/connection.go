@@ -224,6 +224,8 @@ func (t *Transport) Socket(id uint32) (fd int, err error) {
 		fd, err = t.openKernel(c)
 	} else if err = c.socket.control(func(n int) error { fd = n; return nil }); err != nil {
 		err = c.failed("hand over", err)
+	} else {
+		c.socket.lent = true
 	}
 	if err != nil {
 		return -1, err

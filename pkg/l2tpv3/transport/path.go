@@ -19,19 +19,30 @@ const leastPathMTU = 1280
 // kernel forgets that after ten minutes, unless told again.
 //
 // Routers' messages can be forged, and no event comes with them: it is for the
-// owner to look from time to time, and not to look where the user has said what the
-// path carries. It is never below 1280. It is 0 for connections without a socket,
-// and without a route.
-func (t *Transport) PathMTU(id uint32) int {
+// owner to look from time to time, and to leave them out (heed is false) where the user
+// has said what the path carries. It is below 1280 only where the link or the route is. It is 0
+// for connections without a socket, and without a route.
+func (t *Transport) PathMTU(id uint32, heed bool) int {
 	c := t.connections[id]
 	if c == nil || c.socket == nil {
 		return 0
 	}
-	_, mtu, err := route(c.Local.Addr(), c.Remote.Addr())
+	local, remote := c.Local.Addr(), c.Remote.Addr()
+	source, mtu, err := route(local, remote)
 	if err != nil {
 		return 0
 	}
-	return max(mtu, leastPathMTU)
+	if heed && mtu >= leastPathMTU {
+		return mtu
+	}
+	given, err := givenMTU(source, remote.Unmap())
+	switch {
+	case err != nil:
+		return max(mtu, leastPathMTU)
+	case heed:
+		return max(mtu, min(given, leastPathMTU))
+	}
+	return given
 }
 
 // route asks the routing table about packets to remote: the source that they have,

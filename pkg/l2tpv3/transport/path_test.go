@@ -2,14 +2,12 @@ package transport_test
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"strconv"
 	"testing"
-	"time"
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
@@ -112,11 +110,11 @@ func TestDynamicAddressChanges(t *testing.T) {
 // TestPathMTU: what the link takes, or less if a router says so, but not less than 1280.
 func TestPathMTU(t *testing.T) {
 	underlays(t, func(t *testing.T, a, b *lcce, e l2tpv3.Encapsulation) {
-		mtu := func() (n int) {
-			a.do(func() error { n = a.tr.PathMTU(1); return nil })
+		mtu := func(heed bool) (n int) {
+			a.do(func() error { n = a.tr.PathMTU(1, heed); return nil })
 			return n
 		}
-		if n := mtu(); n != 0 {
+		if n := mtu(true); n != 0 {
 			t.Errorf("%d without a connection", n)
 		}
 		p := dynamic(e, b.addr)
@@ -137,7 +135,7 @@ func TestPathMTU(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			err := netlab.Poll(ctx, step.what, func() error {
-				if n := mtu(); n != step.want {
+				if n := mtu(true); n != step.want {
 					return fmt.Errorf("it is %d", n)
 				}
 				return nil
@@ -145,6 +143,17 @@ func TestPathMTU(t *testing.T) {
 			cancel()
 			if err != nil {
 				t.Error(err)
+			}
+			if n := mtu(false); n != 1500 {
+				t.Errorf("%s: without what routers say it is %d", step.what, n)
+			}
+		}
+		// What the route says is no message of a router's.
+		for _, step := range []struct{ route, link, want int }{{1450, 1500, 1450}, {1600, 1500, 1500}, {0, 1490, 1490}, {1280, 1500, 1280}} {
+			a.link.MTU(step.link)
+			a.route(b.addr, step.route)
+			if n := mtu(false); n != step.want {
+				t.Errorf("route %d, link %d: without what routers say it is %d", step.route, step.link, n)
 			}
 		}
 		// None of it is in the way of a message.
@@ -158,6 +167,18 @@ func TestPathMTU(t *testing.T) {
 	})
 }
 
+// route has packets to a peer on the link take a route of their own, with an MTU unless that is 0.
+func (a *lcce) route(to netip.Addr, mtu int) {
+	args := []string{"route", "replace", to.String(), "dev", "wan0"}
+	if mtu != 0 {
+		args = append(args, "mtu", strconv.Itoa(mtu))
+	}
+	a.t.Helper()
+	if out, err := a.ns.Run(a.t.Context(), "ip", args...); err != nil {
+		a.t.Fatalf("ip %v: %v: %s", args, err, out)
+	}
+}
+
 // tooBig tells a site that one of its packets was too large for a link on the way
 // (RFC 792 and RFC 1191, Section 4; RFC 4443, Section 3.2).
 func tooBig(t *testing.T, router *lcce, local, remote netip.AddrPort, mtu uint16) {
@@ -166,38 +187,5 @@ func tooBig(t *testing.T, router *lcce, local, remote netip.AddrPort, mtu uint16
 	if local.Port() == 0 {
 		protocol = l2tpv3.Protocol
 	}
-	udp := binary.BigEndian.AppendUint16(nil, local.Port())
-	udp = binary.BigEndian.AppendUint16(udp, remote.Port())
-	udp = append(udp, 5, 0xdc, 0, 0)
-	var quoted, icmp []byte
-	network := "ip4:icmp"
-	if local.Addr().Is4() {
-		quoted = []byte{0x45, 0, 5, 0xdc, 0, 1, 0x40, 0, 64, protocol, 0, 0}
-		icmp = []byte{3, 4, 0, 0, 0, 0, byte(mtu >> 8), byte(mtu)}
-	} else {
-		network = "ip6:ipv6-icmp"
-		quoted = []byte{0x60, 0, 0, 0, 5, 0xdc, protocol, 64}
-		icmp = []byte{2, 0, 0, 0, 0, 0, byte(mtu >> 8), byte(mtu)}
-	}
-	quoted = append(quoted, local.Addr().AsSlice()...)
-	quoted = append(quoted, remote.Addr().AsSlice()...)
-	icmp = append(append(icmp, quoted...), udp...)
-	if local.Addr().Is4() {
-		var sum uint32
-		for i := 0; i < len(icmp); i += 2 {
-			sum += uint32(binary.BigEndian.Uint16(icmp[i:]))
-		}
-		sum = sum>>16 + sum&0xffff
-		binary.BigEndian.PutUint16(icmp[2:], ^uint16(sum+sum>>16))
-	}
-	router.do(func() error {
-		c, err := net.ListenPacket(network, router.addr.String())
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(patience))
-		_, err = c.WriteTo(icmp, &net.IPAddr{IP: local.Addr().AsSlice()})
-		return err
-	})
+	router.do(func() error { return netlab.SendTooBig(router.addr, protocol, local, remote, mtu) })
 }

@@ -43,6 +43,8 @@ type socket struct {
 	peer atomic.Pointer[peer]
 	// connected is the owner's own.
 	connected bool
+	// lent says that the kernel may have made a tunnel of it, see Transport.Socket.
+	lent bool
 	// vrf is the name of that which it is bound to, empty for none.
 	vrf string
 	// hears says that errors come by themselves, see hear; trouble is the last.
@@ -136,19 +138,29 @@ func fragment(fd int, six bool) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
 }
 
-// setWhole has what is sent next not fragmented (RFC 8899, Section 3, item 2), or as it is
-// otherwise. Over IPv6 nothing is to be set: no router fragments, and what is no longer
-// than the kernel takes the path's MTU for leaves whole.
-func (s *socket) setWhole(on bool) error {
+// sendWhole sends what is not to be fragmented, whatever routers have said of the path
+// (RFC 8899, Section 3, item 2). Over IPv6 no router fragments, and what is no longer than the
+// kernel takes the path's MTU for leaves whole from a tunnel's socket, too, which is not to be worked with.
+func (s *socket) sendWhole(send func() error) error {
+	if s.local.Addr().Is6() && s.lent {
+		return send()
+	}
+	level, option, probe := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
 	if s.local.Addr().Is6() {
-		return nil
+		level, option, probe = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE
 	}
-	if !on {
-		return s.control(func(fd int) error { return fragment(fd, false) })
-	}
-	return s.control(func(fd int) error {
-		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+	before := 0
+	err := s.control(func(fd int) (err error) {
+		if before, err = unix.GetsockoptInt(fd, level, option); err != nil {
+			return err
+		}
+		return unix.SetsockoptInt(fd, level, option, probe)
 	})
+	if err != nil {
+		return err
+	}
+	err = send()
+	return errors.Join(err, s.control(func(fd int) error { return unix.SetsockoptInt(fd, level, option, before) }))
 }
 
 // setShared lets others of ours bind to the socket's address and port, or not.

@@ -286,15 +286,15 @@ func (t *Transport) send(m control.Transmit) error {
 	if err != nil {
 		return err
 	}
-	if m.Whole {
-		if err := s.setWhole(true); err != nil {
-			return err
-		}
-		defer s.setWhole(false)
+	send := func() error {
+		pending, err := s.send(m.Path.Remote, m.Payload)
+		t.socketErrors.Add(uint64(pending))
+		return err
 	}
-	pending, err := s.send(m.Path.Remote, m.Payload)
-	t.socketErrors.Add(uint64(pending))
-	return err
+	if m.Whole {
+		return s.sendWhole(send)
+	}
+	return send()
 }
 
 // source is the socket that m is to be sent from.

@@ -29,8 +29,12 @@ func (d *Datapath) adoptTunnel(t pseudowire.Tunnel, socket uint64) (*tunnel, err
 	if err != nil {
 		return nil, &OpError{"look at the socket of", tunnelName(t), err}
 	}
+	discovery, err := d.socket.discovery(t)
+	if err != nil {
+		return nil, &OpError{"look at the socket of", tunnelName(t), err}
+	}
 	d.log.Debug("tunnel taken over", "tunnel", t.Name)
-	return &tunnel{Tunnel: t, socket: socket, dscp: dscp, priority: priority, adopted: true}, nil
+	return &tunnel{Tunnel: t, socket: socket, dscp: dscp, priority: priority, discovery: discovery, adopted: true}, nil
 }
 
 // adoptSession takes over the session that an earlier process made, if it is what is

@@ -11,10 +11,18 @@ import (
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
-// Refresh makes sessions again that somebody has deleted; routes and neighbours the
-// kernel looks up by itself. A tunnel takes another socket: those that have gone are a
+// Refresh makes sessions again that somebody has deleted, and looks what MTU routes have; all else of
+// routes, and neighbours, the kernel looks up by itself. A tunnel takes another socket: those that have gone are a
 // *pseudowire.TunnelsGoneError.
 func (d *Datapath) Refresh() error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
+		errs = append(errs, d.ignoreICMP(d.tunnels[name]))
+	}
+	return errors.Join(append(errs, d.keepSessions())...)
+}
+
+func (d *Datapath) keepSessions() error {
 	if len(d.sessions) == 0 {
 		return nil
 	}

@@ -40,6 +40,11 @@ type fakeKernel struct {
 	marks   map[int]uint8
 	// priorities are what is sent from them has.
 	priorities map[int]uint32
+	// discoveries are their IP_MTU_DISCOVER; lowerRoute is a route with an MTU below the link's,
+	// noRoute is what the way to every peer fails with.
+	discoveries map[int]int
+	lowerRoute  bool
+	noRoute     error
 	// noIPv6 is a kernel without IPv6.
 	noIPv6 bool
 	paused time.Duration
@@ -55,7 +60,7 @@ type request struct {
 const fakeFamily = 0x1b
 
 func newFake(t *testing.T) (*fakeKernel, *Datapath) {
-	k := &fakeKernel{t: t, next: 40, refuse: map[uint8]unix.Errno{}, marks: map[int]uint8{}}
+	k := &fakeKernel{t: t, next: 40, refuse: map[uint8]unix.Errno{}, marks: map[int]uint8{}, discoveries: map[int]int{}}
 	return k, k.datapath()
 }
 
@@ -69,7 +74,7 @@ func (k *fakeKernel) datapath() *Datapath {
 		t.Fatal(err)
 	}
 	d.sysctl = t.TempDir()
-	d.socket = fakeSockets{k}
+	d.socket, d.routes = fakeSockets{k}, fakeRoutes{k}
 	d.pause = func(p time.Duration) {
 		k.paused += p
 		if k.lingering--; k.lingering <= 0 {
@@ -387,3 +392,22 @@ func (s fakeSockets) setDSCP(fd int, six bool, dscp uint8) error {
 	s.k.note(fmt.Sprintf("mark %d with DSCP %d, IPv6 %v", fd, dscp, six), nil)
 	return nil
 }
+
+func (s fakeSockets) discovery(t pseudowire.Tunnel) (int, error) {
+	return s.k.discoveries[t.Socket], nil
+}
+
+// setDiscovery is no request that is noted: what there is is looked at.
+func (s fakeSockets) setDiscovery(fd, discovery int) error {
+	if s.k.discoveries[fd] == discovery {
+		s.k.t.Errorf("descriptor %d is told %d again: that costs a packet", fd, discovery)
+	}
+	s.k.discoveries[fd] = discovery
+	return nil
+}
+
+type fakeRoutes struct{ k *fakeKernel }
+
+func (r fakeRoutes) lower(pseudowire.Tunnel) (bool, error) { return r.k.lowerRoute, r.k.noRoute }
+
+func (fakeRoutes) close() {}

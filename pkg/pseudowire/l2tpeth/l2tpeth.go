@@ -33,6 +33,7 @@ type Datapath struct {
 	pause func(time.Duration)
 	// socket identifies and prepares a tunnel's socket.
 	socket socketOps
+	routes routing
 
 	pseudowires map[string]pseudowire.Pseudowire
 	tunnels     map[string]*tunnel
@@ -59,6 +60,12 @@ func Open(o Options) (*Datapath, error) {
 		g.Close()
 		return nil, &OpError{"open", "rtnetlink", err}
 	}
+	routes, err := openRoutes()
+	if err != nil {
+		g.Close()
+		r.Close()
+		return nil, &OpError{"open", "rtnetlink", err}
+	}
 	// Errors then come with the kernel's own words. Kernels that cannot, need not.
 	_ = g.SetOption(netlink.ExtendedAcknowledge, true)
 	_ = r.SetOption(netlink.ExtendedAcknowledge, true)
@@ -66,8 +73,10 @@ func Open(o Options) (*Datapath, error) {
 	if err != nil {
 		g.Close()
 		r.Close()
+		routes.close()
 		return nil, err
 	}
+	d.routes = routes
 	return d, nil
 }
 
@@ -99,6 +108,9 @@ func (d *Datapath) Abilities() pseudowire.Abilities {
 
 // Close gives up the netlink sockets. Tunnels stay for as long as their sockets do.
 func (d *Datapath) Close() error {
+	if d.routes != nil {
+		d.routes.close()
+	}
 	return errors.Join(d.l2tp.conn.Close(), d.links.conn.Close())
 }
 

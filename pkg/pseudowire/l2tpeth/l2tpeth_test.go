@@ -581,3 +581,48 @@ func FuzzDecode(f *testing.F) {
 		decodeAll(messages(b), decodeSession)
 	})
 }
+
+// Over IPv4 a tunnel's socket does not heed what routers say of the path, as long as the route has no MTU of its own
+// below the link's, which the kernel would pass over with it.
+func TestRoutersAreNotHeeded(t *testing.T) {
+	k, d := newFake(t)
+	expect := func(what string, want int) {
+		t.Helper()
+		if got := k.discoveries[gold.Socket]; got != want {
+			t.Errorf("%s: IP_MTU_DISCOVER is %d, want %d", what, got, want)
+		}
+	}
+	refresh := func(lower bool, err error) {
+		t.Helper()
+		k.lowerRoute, k.noRoute = lower, err
+		if err := d.Refresh(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(t, d, lan, gold, session1)
+	expect("a new tunnel", unix.IP_PMTUDISC_OMIT)
+	set(t, d, gold)
+	refresh(true, nil)
+	expect("the route has an MTU", unix.IP_PMTUDISC_DONT)
+	refresh(false, unix.ENETUNREACH)
+	expect("without a route", unix.IP_PMTUDISC_DONT)
+	refresh(false, nil)
+	expect("the route has none", unix.IP_PMTUDISC_OMIT)
+	d = k.datapath()
+	set(t, d, lan, gold, session1)
+	expect("taken over", unix.IP_PMTUDISC_OMIT)
+
+	k.reused = gold.Socket
+	k.lowerRoute = true
+	if err := d.Refresh(); err == nil || k.discoveries[gold.Socket] != unix.IP_PMTUDISC_OMIT {
+		t.Errorf("on another's socket: %v, IP_MTU_DISCOVER is %d", err, k.discoveries[gold.Socket])
+	}
+
+	six := gold
+	six.Name, six.LocalID, six.Socket = "gold/dc3", 33, 9
+	six.Local, six.Remote = netip.MustParseAddrPort("[2001:db8::1]:1701"), netip.MustParseAddrPort("[2001:db8::3]:1701")
+	set(t, d, six)
+	if got, told := k.discoveries[six.Socket]; told {
+		t.Errorf("over IPv6: IP_MTU_DISCOVER is %d", got)
+	}
+}

@@ -19,6 +19,8 @@ type tunnel struct {
 	// dscp and priority are what was last set on it.
 	dscp     uint8
 	priority uint32
+	// discovery is its IP_MTU_DISCOVER.
+	discovery int
 	// adopted says that an earlier process made it, and perhaps its sessions.
 	adopted bool
 }
@@ -47,7 +49,7 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 		}
 		if live && old.socket == socket && old.LocalID == t.LocalID && old.RemoteID == t.RemoteID && old.Encapsulation == t.Encapsulation {
 			old.Tunnel = t
-			return nil
+			return d.ignoreICMP(old)
 		}
 	}
 	var sessions []pseudowire.Session
@@ -58,16 +60,25 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 		}
 	}
 	adopted, err := d.adoptTunnel(t, socket)
-	if adopted != nil || err != nil {
-		if err == nil {
-			d.tunnels[t.Name] = adopted
-		}
+	if err != nil {
 		return err
+	}
+	if adopted != nil {
+		d.tunnels[t.Name] = adopted
+		return d.ignoreICMP(adopted)
 	}
 	if err := d.createTunnel(t); err != nil {
 		return err
 	}
-	d.tunnels[t.Name] = &tunnel{Tunnel: t, socket: socket}
+	discovery, err := d.socket.discovery(t) // another tunnel may have had the socket
+	if err != nil {
+		return &OpError{"look at the socket of", tunnelName(t), err}
+	}
+	made := &tunnel{Tunnel: t, socket: socket, discovery: discovery}
+	d.tunnels[t.Name] = made
+	if err := d.ignoreICMP(made); err != nil {
+		return err
+	}
 	for _, s := range sessions {
 		if err := d.SetSession(s); err != nil {
 			return err
@@ -137,11 +148,7 @@ func (d *Datapath) mark(t *tunnel, dscp uint8, priority uint32) error {
 	if t.dscp == dscp && t.priority == priority {
 		return nil
 	}
-	socket, err := d.socket.identity(t.Socket)
-	if err == nil && socket != t.socket {
-		err = fmt.Errorf("descriptor %d is another socket's: set the tunnel anew", t.Socket)
-	}
-	if err != nil {
+	if err := d.holds(t); err != nil {
 		return &OpError{"set the DSCP of", t.String(), err}
 	}
 	if t.dscp != dscp {
@@ -219,6 +226,9 @@ type socketOps interface {
 	// priority is that of what the kernel sends from it (skb->priority).
 	priority(fd int) (uint32, error)
 	setPriority(fd int, priority uint32) error
+	// discovery is IP_MTU_DISCOVER of a tunnel's: 0 over IPv6.
+	discovery(t pseudowire.Tunnel) (int, error)
+	setDiscovery(fd, discovery int) error
 }
 
 type kernelSockets struct{}
@@ -259,4 +269,15 @@ func (kernelSockets) priority(fd int) (uint32, error) {
 
 func (kernelSockets) setPriority(fd int, priority uint32) error {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, int(priority))
+}
+
+func (kernelSockets) discovery(t pseudowire.Tunnel) (int, error) {
+	if six(t) {
+		return 0, nil
+	}
+	return unix.GetsockoptInt(t.Socket, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER)
+}
+
+func (kernelSockets) setDiscovery(fd, discovery int) error {
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, discovery)
 }

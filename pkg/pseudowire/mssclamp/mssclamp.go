@@ -144,7 +144,7 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		d.sessions[s.LocalID] = known
 	}
 	known.Session = s
-	d.apply(known, map[string]int{})
+	d.apply(known, map[string]underlay.MTU{})
 	return nil
 }
 
@@ -176,7 +176,7 @@ func (d *Datapath) close() error {
 }
 
 func (d *Datapath) each(concerned func(*session) bool) {
-	paths := map[string]int{}
+	paths := map[string]underlay.MTU{}
 	for _, s := range d.sessions {
 		if concerned(s) {
 			d.apply(s, paths)
@@ -200,7 +200,7 @@ func (d *Datapath) forget(id uint32) {
 
 // apply clamps a session's device, if that differs from how it is. paths has the path MTUs
 // that were looked up, by tunnel: many sessions share one.
-func (d *Datapath) apply(s *session, paths map[string]int) {
+func (d *Datapath) apply(s *session, paths map[string]underlay.MTU) {
 	p, known := d.pseudowires[s.Pseudowire]
 	t, there := d.tunnels[s.Tunnel]
 	if !known || !there {
@@ -211,7 +211,7 @@ func (d *Datapath) apply(s *session, paths map[string]int) {
 	}
 }
 
-func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunnel, paths map[string]int) error {
+func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunnel, paths map[string]underlay.MTU) error {
 	link, err := d.nl.LinkByName(p.Device)
 	if err != nil {
 		return err
@@ -221,9 +221,7 @@ func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunne
 		if path, err = d.pathMTU(t); err != nil {
 			return err
 		}
-		if t.PathMTU > 0 && path > 0 {
-			path = min(path, t.PathMTU)
-		}
+		path = path.AtMost(t.PathMTU)
 		paths[t.Name] = path
 	}
 	device := uint32(link.Attrs().Index)
@@ -251,36 +249,36 @@ func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunne
 
 // roomOf is the longest IP packet that untagged frames can carry in one outer packet
 // and through the device.
-func roomOf(p *pseudowire.Pseudowire, t *pseudowire.Tunnel, s *pseudowire.Session, path int) int {
+func roomOf(p *pseudowire.Pseudowire, t *pseudowire.Tunnel, s *pseudowire.Session, path underlay.MTU) int {
 	room := p.MTU
 	if room == 0 {
 		room = defaultMTU
 	}
-	if path > 0 {
-		room = min(room, path-pseudowire.Overhead(t, s))
+	longest := path.Heard
+	if p.IgnoreICMP && t.Remote.Addr().Unmap().Is4() { // over IPv6 the kernel goes by them in any case
+		longest = path.Given
+	}
+	if longest > 0 {
+		room = min(room, longest-pseudowire.Overhead(t, s))
 	}
 	return max(room, leastRoom)
 }
 
-// pathMTU is the longest packet on the way to the peer that this host knows of, 0 if there
-// is no way.
-func (d *Datapath) pathMTU(t *pseudowire.Tunnel) (int, error) {
+// pathMTU is that of the way to the peer, the zero value if there is none.
+func (d *Datapath) pathMTU(t *pseudowire.Tunnel) (underlay.MTU, error) {
 	local, remote := t.Local.Addr().Unmap(), t.Remote.Addr().Unmap()
 	routes, err := underlay.Routes(d.nl, local, remote)
 	switch {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EINVAL), err == nil && len(routes) == 0:
-		return 0, nil
+		return underlay.MTU{}, nil
 	case err != nil:
-		return 0, fmt.Errorf("look up the route to %v: %w", remote, err)
+		return underlay.MTU{}, fmt.Errorf("look up the route to %v: %w", remote, err)
 	}
 	link, err := d.nl.LinkByIndex(routes[0].LinkIndex)
 	if err != nil {
-		return 0, fmt.Errorf("look up the link of the route to %v: %w", remote, err)
+		return underlay.MTU{}, fmt.Errorf("look up the link of the route to %v: %w", remote, err)
 	}
-	if mtu := routes[0].MTU; mtu > 0 {
-		return min(mtu, link.Attrs().MTU), nil
-	}
-	return link.Attrs().MTU, nil
+	return underlay.MTUOf(d.nl, local, remote, &routes[0], link.Attrs().MTU)
 }
 
 func (d *Datapath) attach(link netlink.Link) error {

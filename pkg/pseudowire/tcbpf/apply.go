@@ -228,7 +228,7 @@ func (d *Datapath) transmitOf(dev *device, s *session) bpf.Transmit {
 		Egress:   uint32(t.path.link),
 		Lane:     uint32(d.lane.inner),
 		IdSlot:   t.flow.Slot(),
-		Mtu:      uint32(t.path.mtu),
+		Mtu:      uint32(dev.longest(t)),
 		Room:     uint32(room(dev, t, s)),
 		Vlan:     uint32(dev.VLAN),
 		Priority: s.Priority,
@@ -280,8 +280,16 @@ func (d *Datapath) deleteTransmit(dev *device) error {
 // room is the longest IP packet that untagged frames can carry in one packet of
 // the underlay and through the device: what the MSS is clamped to.
 func room(dev *device, t *tunnel, s *session) int {
-	if t.path.mtu == 0 {
+	if t.path.mtu.Given == 0 {
 		return dev.MTU
 	}
-	return max(min(dev.MTU, t.path.mtu-pseudowire.Overhead(&t.Tunnel, &s.Session)), leastMTU)
+	return max(min(dev.MTU, dev.longest(t)-pseudowire.Overhead(&t.Tunnel, &s.Session)), leastMTU)
+}
+
+// longest is the longest packet of the device that leaves over a tunnel in one piece.
+func (dev *device) longest(t *tunnel) int {
+	if dev.IgnoreICMP {
+		return t.path.mtu.Given
+	}
+	return t.path.mtu.Heard
 }

@@ -21,7 +21,7 @@ type path struct {
 	source      net.HardwareAddr
 	destination net.HardwareAddr // nil while the neighbour is not resolved
 	kind        linkKind
-	mtu         int // longest packet, IP header included
+	mtu         underlay.MTU
 	up          bool
 }
 
@@ -58,9 +58,6 @@ func kindOf(a *netlink.LinkAttrs) linkKind {
 	return unusable
 }
 
-// leastPathMTU is what is believed of a path at the least (RFC 8200, Section 5).
-const leastPathMTU = 1280
-
 // findPath looks the way to remote up. The neighbour may be unresolved: then it
 // is asked for, and the next Refresh will find it. before is the way found last:
 // the address of a neighbour that the kernel has forgotten since, not missed, is
@@ -89,13 +86,14 @@ func (d *Datapath) findPath(local, remote netip.Addr, before path) (path, error)
 		link:   attrs.Index,
 		name:   attrs.Name,
 		source: attrs.HardwareAddr,
-		mtu:    attrs.MTU,
 		up:     attrs.Flags&net.FlagUp != 0,
 		kind:   kind,
 	}
-	if route.MTU > 0 && route.MTU < p.mtu {
-		// What routers say of the path can be forged: every path carries that much.
-		p.mtu = min(p.mtu, max(route.MTU, leastPathMTU))
+	if p.mtu, err = underlay.MTUOf(d.nl, local, remote, &route, attrs.MTU); err != nil {
+		if unreachable(err) {
+			return path{}, nil
+		}
+		return path{}, fmt.Errorf("look up the route to %v: %w", remote, err)
 	}
 	next := route.Gw
 	if via, ok := route.Via.(*netlink.Via); ok && next == nil {

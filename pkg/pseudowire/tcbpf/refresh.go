@@ -48,9 +48,7 @@ func (d *Datapath) findWay(t *tunnel) error {
 	if err != nil {
 		return err
 	}
-	if t.PathMTU != 0 {
-		p.mtu = min(p.mtu, t.PathMTU)
-	}
+	p.mtu = p.mtu.AtMost(t.PathMTU)
 	t.path = p
 	if p.link != 0 {
 		t.inputs[p.link] = true

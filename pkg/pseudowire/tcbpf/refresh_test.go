@@ -5,9 +5,15 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/underlay"
 )
 
 // outer is what the program at a site's pseudowire has as its outer headers.
@@ -243,10 +249,90 @@ func TestForgedPathMTU(t *testing.T) {
 	})
 	a.do(func() {
 		must(t, a.dp.Refresh())
-		if got := a.dp.tunnels[tunnelName].path.mtu; got != leastPathMTU {
-			t.Errorf("the path's MTU is taken to be %d, want %d", got, leastPathMTU)
+		if got := a.dp.tunnels[tunnelName].path.mtu.Heard; got != underlay.LeastMTU {
+			t.Errorf("the path's MTU is taken to be %d, want %d", got, underlay.LeastMTU)
 		}
 	})
+}
+
+// Whoever forges what routers say of a path shortens the packets of pseudowires that believe them, and of no others:
+// these are as long as the link takes and the route allows. What is longer leaves in fragments, or not at all.
+func TestForgedICMP(t *testing.T) {
+	const size = 1400
+	for _, over := range []setting{{}, {v6: true}, {ip: true}, {v6: true, ip: true}} {
+		t.Run(fmt.Sprintf("IPv6 %v, IP %v", over.v6, over.ip), func(t *testing.T) {
+			over.cookie = 8
+			a, tap := upAgainstTap(t, over, nil)
+			pump(t, a)
+			port := openPort(t, a.host, "eth0")
+			local, remote := a.tunnel.Local.Addr(), a.tunnel.Remote.Addr()
+			whole := size + pseudowire.Overhead(&a.tunnel, &a.session)
+			// leaves is the first packet that a frame leaves in.
+			leaves := func() int {
+				for tap.receiveFrom([6]byte(tap.near)) != nil {
+				}
+				port.send(shapes[0].frame(newRand(), size+ethernetLen))
+				for {
+					switch b := tap.receiveFrom([6]byte(tap.near)); {
+					case b == nil:
+						t.Fatal("nothing leaves")
+					case len(b) > size/3:
+						return len(b) - ethernetLen
+					}
+				}
+			}
+			expect := func(what string, longest, mtu int) {
+				t.Helper()
+				if got := leaves(); longest == whole && got != whole || longest != whole && got > longest {
+					t.Errorf("%s: the first packet is of %d octets, want %d", what, got, longest)
+				}
+				if got, _, _ := a.outer(); got != mtu {
+					t.Errorf("%s: the program has an MTU of %d, want %d", what, got, mtu)
+				}
+			}
+			set := func(change func(*pseudowire.Pseudowire)) {
+				t.Helper()
+				change(&a.pw)
+				a.do(func() { must(t, a.dp.SetPseudowire(a.pw)) })
+				a.refresh()
+			}
+			forge := func() {
+				t.Helper()
+				said, protocol := uint16(600), byte(unix.IPPROTO_ICMP)
+				if over.v6 {
+					said, protocol = underlay.LeastMTU, unix.IPPROTO_ICMPV6
+				}
+				a.eventually("what was forged is not believed", func() bool {
+					tap.host.do(func() {
+						must(t, netlab.SendTooBig(remote, protocol, netip.AddrPortFrom(local, 0), netip.AddrPortFrom(remote, 0), said))
+					})
+					routes, err := a.dp.nl.RouteGet(remote.AsSlice())
+					must(t, err)
+					return len(routes) > 0 && routes[0].MTU == int(said)
+				})
+				a.refresh()
+			}
+			expect("as the link is", whole, 1500)
+			forge()
+			expect("forged", underlay.LeastMTU, underlay.LeastMTU)
+			set(func(p *pseudowire.Pseudowire) { p.IgnoreICMP = true })
+			expect("not heeded", whole, 1500)
+
+			// The route's own MTU is no message of a router's.
+			a.do(func() {
+				must(t, netlink.RouteReplace(&netlink.Route{
+					LinkIndex: index(t, "wan"), Scope: netlink.SCOPE_LINK, MTU: 1350,
+					Dst: &net.IPNet{IP: remote.AsSlice(), Mask: net.CIDRMask(remote.BitLen(), remote.BitLen())},
+				}))
+			})
+			a.refresh()
+			expect("the route has an MTU", 1350, 1350)
+			forge()
+			expect("and forged again", 1350, 1350)
+			set(func(p *pseudowire.Pseudowire) { p.IgnoreICMP = false })
+			expect("and heeded", underlay.LeastMTU, underlay.LeastMTU)
+		})
+	}
 }
 
 // A router on the way has a smaller MTU. The packets that do not fit are lost, but
@@ -264,7 +350,7 @@ func TestPathMTU(t *testing.T) {
 		portA.send(frame)
 		a.eventually("the MTU of the path was not found", func() bool {
 			must(t, a.dp.Refresh())
-			return a.dp.tunnels[tunnelName].path.mtu == 1300
+			return a.dp.tunnels[tunnelName].path.mtu.Heard == 1300
 		})
 		for portB.receiveNow() != nil {
 		}
