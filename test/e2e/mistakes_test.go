@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/test/site"
 )
@@ -68,6 +70,22 @@ func (s *setting) firewall(at *site.Site) {
 			s.t.Fatal(err, out)
 		}
 	}
+}
+
+// freeClock has the kernel know that nothing keeps its clock, which runs as before.
+func (s *setting) freeClock() {
+	s.t.Helper()
+	var was unix.Timex
+	if _, err := unix.Adjtimex(&was); err != nil || was.Status&unix.STA_UNSYNC != 0 {
+		netlab.Missing(s.t, "the clock's state", err)
+		return
+	}
+	set := func(status int32) error {
+		_, err := unix.Adjtimex(&unix.Timex{Modes: unix.ADJ_STATUS, Status: status})
+		return err
+	}
+	netlab.Missing(s.t, "a clock that may be set", set(was.Status|unix.STA_UNSYNC))
+	s.t.Cleanup(func() { _ = set(was.Status) })
 }
 
 func (s *setting) start(sites ...int) {
@@ -218,6 +236,12 @@ var mistakes = []mistake{
 		s.start(0, 1)
 		return pwctl(s, 0, "status")
 	}, []string{"1701", "in use"}},
+	{"Nothing keeps the clock", func(s *setting) (*site.Site, []string) {
+		s.freeClock()
+		s.start(0, 1)
+		s.awaitUp()
+		return pwctl(s, 0, "doctor")
+	}, []string{"warning  clock: nothing keeps the clock", "run chrony or systemd-timesyncd"}},
 	{"Frames do not fit the path", func(s *setting) (*site.Site, []string) {
 		for _, l := range s.underlay {
 			l.MTU(1400)
