@@ -26,7 +26,7 @@ const (
 	tcaBPFID    = 11
 )
 
-// attached are the root qdiscs of all interfaces, and the eBPF programs of their clsact qdiscs. The library for
+// attached are the root qdiscs of all interfaces, and the eBPF programs of their clsact and ingress qdiscs. The library for
 // that is the daemon's: pwctl does without.
 func attached() (found []doctor.Attached, err error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
@@ -47,8 +47,8 @@ func attached() (found []doctor.Attached, err error) {
 		switch {
 		case q.parent == rootParent && q.handle != 0:
 			found = append(found, at)
-		case q.kind == "clsact":
-			programs, err := programsOf(c, q.index, i.Name)
+		case q.kind == "clsact" || q.kind == "ingress":
+			programs, err := programsOf(c, q, i.Name)
 			if err != nil {
 				return nil, err
 			}
@@ -58,12 +58,15 @@ func attached() (found []doctor.Attached, err error) {
 	return found, nil
 }
 
-func programsOf(c *netlink.Conn, index int32, name string) (found []doctor.Attached, err error) {
+func programsOf(c *netlink.Conn, q traffic, name string) (found []doctor.Attached, err error) {
 	for _, hook := range []struct {
 		name   string
 		parent uint32
 	}{{"ingress", clsactIngress}, {"egress", clsactEgress}} {
-		filters, err := dumpTC(c, unix.RTM_GETTFILTER, index, hook.parent)
+		if q.kind == "ingress" && hook.parent != clsactIngress {
+			continue // of which it has none, and gives those of its ingress
+		}
+		filters, err := dumpTC(c, unix.RTM_GETTFILTER, q.index, hook.parent)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) {
 			continue // it has gone in between
 		}

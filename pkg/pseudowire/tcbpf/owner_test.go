@@ -6,7 +6,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/bpf"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
@@ -109,4 +112,53 @@ func TestCleanupLeavesOtherPins(t *testing.T) {
 // Nothing to remove takes nothing of the kernel.
 func TestRemoveNoLinks(t *testing.T) {
 	must(t, new(Datapath).removeLinks(nil))
+}
+
+// Where an underlay has the qdisc ingress of somebody else's, and a filter in it, ours is beside that one: both see what
+// comes in, and theirs stays when ours goes, in the place of an earlier process's too.
+func TestBesideOthersIngress(t *testing.T) {
+	a, b := newSites(t, setting{cookie: 8})
+	seen := 0
+	a.do(func() {
+		wan := index(t, "wan")
+		must(t, netlink.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: wan, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS,
+		}}))
+		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.SchedCLS, License: "GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}, // TC_ACT_UNSPEC
+		})
+		must(t, err)
+		defer program.Close()
+		must(t, netlink.FilterAdd(&netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{LinkIndex: wan, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
+			Fd:          program.FD(), Name: "theirs", DirectAction: true,
+		}))
+	})
+	before := state(t, a)
+	for _, s := range []*site{a, b} {
+		s.open()
+		s.set()
+	}
+	a.resolve()
+	b.resolve()
+	portA, portB := openPort(t, a.host, "eth0"), openPort(t, b.host, "eth0")
+	for _, when := range []string{"attached", "after a restart"} {
+		if !passes(portB, portA) || !passes(portA, portB) {
+			t.Errorf("%s: frames do not pass", when)
+		}
+		a.do(func() {
+			filters, err := netlink.FilterList(linkOf(index(t, "wan")), netlink.HANDLE_MIN_INGRESS)
+			must(t, err)
+			seen = len(filters)
+		})
+		if seen != 2 {
+			t.Errorf("%s: %d filters are at the underlay, not theirs and ours", when, seen)
+		}
+		a.restart()
+	}
+	a.cleanup()
+	if after := state(t, a); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
 }
