@@ -142,8 +142,10 @@ func TestConnectUnderFlood(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if id%3 == 0 {
-				a.Release(id + 1)
+			// Not the one that has just been connected: a processor that has found that socket while it was
+			// not may put a message into it yet, when what had arrived was passed on, and it is closed.
+			if id%3 == 0 && id >= 12 {
+				a.Release(id + 1 - 12)
 			}
 		}
 		close(stop)
