@@ -217,7 +217,7 @@ func TestTagIsInThePayload(t *testing.T) {
 	}
 	var frames []netlab.Frame
 	var sent [][]byte
-	for _, d := range datapaths() {
+	for _, d := range eachOnOneKernel(datapaths()) {
 		for _, ipv6 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s-%s, IPv6 %v", d[0], d[1], ipv6), func(t *testing.T) {
 				w := build(t, network{datapaths: d, ipv6: ipv6, raw: true})

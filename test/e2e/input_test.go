@@ -51,6 +51,7 @@ func code(err error) int {
 
 // A broken topology, by whichever way it comes, is refused with its faults, and the running state stays as it was.
 func TestBrokenTopologyChangesNothing(t *testing.T) {
+	onOneKernel(t, "6.1")
 	beside(t)
 	w := build(t, network{}).start()
 	s := w.sites[0]

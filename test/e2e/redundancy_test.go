@@ -179,6 +179,7 @@ func (w *twoWays) choices() (n int) {
 // A way fails in silence under load: frames take the other one, at both ends, and return
 // without a loss when it works again.
 func TestFailover(t *testing.T) {
+	onOneKernel(t, "6.1")
 	kinds := datapaths()
 	if inVM {
 		kinds = kinds[:1] // the kernel's; a peer cannot tell

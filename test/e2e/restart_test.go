@@ -103,6 +103,7 @@ func isControl(frame []byte) bool {
 
 // A machine that loses its daemon and everything that the daemon knew comes back as a stranger, and is taken in again.
 func TestRebootedPeer(t *testing.T) {
+	onOneKernel(t, "6.12")
 	beside(t)
 	w := build(t, network{}).start()
 	s := w.sites[0]
@@ -185,7 +186,7 @@ func TestReboot(t *testing.T) {
 // Nothing is left of a daemon that cleaned up, and its peer waits for it.
 func TestCleanup(t *testing.T) {
 	beside(t)
-	for _, d := range datapaths() {
+	for _, d := range eachOnOneKernel(datapaths()) {
 		t.Run(d[0]+"-"+d[1], func(t *testing.T) {
 			w := build(t, network{datapaths: d}).start()
 			w.ping(w.a, netlab.PingOptions{})

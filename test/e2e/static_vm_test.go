@@ -14,7 +14,7 @@ import (
 
 // The kernel's own static L2TP is the other end, as `ip l2tp` sets it up.
 func TestStaticAgainstTheKernel(t *testing.T) {
-	for _, datapath := range []string{"ebpf", "kernel"} {
+	for _, datapath := range eachOnOneKernel([]string{"kernel", "ebpf"}) {
 		for _, encapsulation := range []string{"udp", "ip"} {
 			t.Run(datapath+" over "+encapsulation, func(t *testing.T) {
 				w := build(t, network{datapaths: [2]string{datapath, "kernel"}})
@@ -36,6 +36,7 @@ func TestStaticAgainstTheKernel(t *testing.T) {
 
 // What `ip l2tp` has set up is imported, and the daemon takes its place.
 func TestImport(t *testing.T) {
+	onOneKernel(t, "6.12")
 	w := build(t, network{datapaths: [2]string{"ebpf", "kernel"}})
 	w.kernelEnd("udp")
 	s := w.sites[0]

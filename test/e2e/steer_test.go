@@ -17,6 +17,7 @@ import (
 // carried goes over the other one while it is down, and back when it works. Rules change
 // without a session being set up anew.
 func TestSteering(t *testing.T) {
+	onOneKernel(t, "6.12")
 	kinds := datapaths()
 	if inVM {
 		kinds = kinds[:1] // the kernel's; a peer cannot tell

@@ -57,8 +57,9 @@ func (w *world) policed() (n int) {
 // Of a storm as many frames pass as the limit allows, what does not is counted, and the
 // limit can be lifted while frames flow.
 func TestStormControl(t *testing.T) {
+	beside(t)
 	const n, limit = 500, 50
-	for _, d := range datapaths() {
+	for _, d := range eachOnOneKernel(datapaths()) {
 		t.Run(d[0]+"-"+d[1], func(t *testing.T) {
 			w := build(t, network{datapaths: d, raw: true})
 			w.write(w.text("storm-control: {broadcast: 50pps}"))

@@ -336,6 +336,7 @@ const tagsFile = "../../docs/tags.md"
 
 // What becomes of every kind of tag is what docs/tags.md says.
 func TestTags(t *testing.T) {
+	onOneKernel(t, "6.12")
 	beside(t)
 	// In a machine the last pair, which has both.
 	for _, d := range datapaths()[len(datapaths())-1:] {

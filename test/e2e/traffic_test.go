@@ -18,7 +18,7 @@ func TestTraffic(t *testing.T) {
 	if inVM { // where the datapaths have tests of their own, with more
 		octets, cookies = 8<<20, []int{8}
 	}
-	for _, d := range datapaths() {
+	for _, d := range eachOnOneKernel(datapaths()) {
 		for _, ipv6 := range []bool{false, true} {
 			for _, cookie := range cookies {
 				t.Run(fmt.Sprintf("%s-%s, IPv6 %v, cookie %d", d[0], d[1], ipv6, cookie), func(t *testing.T) {

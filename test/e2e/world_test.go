@@ -14,11 +14,13 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -28,11 +30,21 @@ import (
 	"github.com/pwd-project/pwd/test/site"
 )
 
+// alone are the tests that bound a time, a rate or a loss, or keep the machine busy. PWD_ALONE=no leaves
+// them out, PWD_ALONE=only runs no others: the Makefile has the others run beside those of other packages.
+const alone = "^Test(DepartureTimes|DrainLosesNothing|Failover|Flapping|HostMoves|Loop|ManyPseudowires|NothingIsLostWhile|" +
+	"OtherControllersAreNotFought|RestartLosesNothing|Shares|TrafficResumes|TrafficResumesAfterNewAddress|VoiceDelay)$"
+
 // bin is the folder of the programs under test.
 var bin = os.Getenv("PWD_BIN")
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	os.Exit(func() int {
+		if err := choose(os.Getenv("PWD_ALONE")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 2
+		}
 		if bin == "" {
 			dir, err := os.MkdirTemp("", "pwd-e2e-")
 			if err != nil {
@@ -52,12 +64,28 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+// choose has only some of the tests run, unless it was said which.
+func choose(which string) error {
+	switch run := flag.Lookup("test.run"); {
+	case which == "" || run.Value.String() != "":
+		return nil
+	case which == "no":
+		return flag.Set("test.skip", alone)
+	case which == "only":
+		return run.Value.Set(alone)
+	}
+	return fmt.Errorf("PWD_ALONE=%s: it is no or only", which)
+}
+
 // inVM says that the kernel is one with l2tp, and the machine a slow one.
 var inVM = os.Getenv("PWD_VM") != ""
 
 // beside has a test run beside others: one that mostly waits for daemons, sets no bound to a time
 // or a rate, and does not make the machine busy. A virtual machine has nothing to spare for a second.
 func beside(t *testing.T) {
+	if regexp.MustCompile(alone).MatchString(t.Name()) {
+		t.Fatal("it is among those that run alone")
+	}
 	if !inVM {
 		t.Parallel()
 	}
@@ -69,6 +97,26 @@ func datapaths() [][2]string {
 		return [][2]string{{"kernel", "kernel"}, {"ebpf", "kernel"}}
 	}
 	return [][2]string{{"ebpf", "ebpf"}}
+}
+
+// eachOnOneKernel is what falls to this machine's kernel of cases that differ in the datapath, and say the
+// same on every kernel otherwise: each runs on one of the two. That both datapaths work on both kernels
+// test/vm/datapath shows.
+func eachOnOneKernel[T any](all []T) []T {
+	var here []T
+	for i, x := range all {
+		if !inVM || (i%2 == 0) == (os.Getenv("PWD_VM") != "6.1") {
+			here = append(here, x)
+		}
+	}
+	return here
+}
+
+// onOneKernel leaves a test to that one of the machines where it says the same on every kernel.
+func onOneKernel(t *testing.T, series string) {
+	if inVM && os.Getenv("PWD_VM") != series {
+		t.Skip("it says the same on every kernel; " + series + " has it")
+	}
 }
 
 // network is the layout without daemons.
