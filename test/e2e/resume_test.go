@@ -17,11 +17,13 @@ import (
 type crossing struct {
 	w     *world
 	flows flows
+	// within is the bound.
+	within time.Duration
 }
 
 func (w *world) crossing() *crossing {
 	w.t.Helper()
-	c := &crossing{w, w.flows(w.b, netlab.FlowOptions{Rate: steady})}
+	c := &crossing{w, w.flows(w.b, netlab.FlowOptions{Rate: steady}), resumesWithin}
 	c.flows.await(w.t, steady/5)
 	return c
 }
@@ -43,23 +45,27 @@ func (c *crossing) resumes(what string, change func() error) {
 	c.flows.await(c.w.t, 2)
 	took := time.Since(began)
 	c.w.t.Logf("%s: traffic after %v", what, took.Round(time.Millisecond))
-	if took > resumesWithin {
+	if took > c.within {
 		c.w.t.Errorf("%s: traffic resumed after %v", what, took)
 	}
 	// And stays: of what comes in a fifth of a second none waits for long.
 	c.flows.await(c.w.t, steady/5)
-	if took := time.Since(began); took > resumesWithin+time.Second/5 {
+	if took := time.Since(began); took > c.within+time.Second/5 {
 		c.w.t.Errorf("%s: traffic stayed only after %v", what, took)
 	}
 }
 
-// resumesWithin is what is wanted, ten times what it takes. In a virtual machine, each of whose
-// instructions another program carries out, a new connection alone has taken up to eight seconds.
-var resumesWithin = func() time.Duration {
+// resumesWithin is what is wanted, ten times what it takes, and five times where each instruction is carried out by
+// another program, in a virtual machine.
+const resumesWithin = time.Second
+
+// againWithin is for a new connection. In a virtual machine, on the kernel's datapath, most of it is the kernel's time to let go of
+// devices and to make others, one after the other: between one and two and a half seconds.
+var againWithin = func() time.Duration {
 	if inVM {
-		return 10 * time.Second
+		return 5 * time.Second
 	}
-	return time.Second
+	return resumesWithin
 }()
 
 func (c *crossing) end() {
@@ -173,6 +179,7 @@ func TestTrafficResumesAfterNewAddress(t *testing.T) {
 	}
 	w.start()
 	c := w.crossing()
+	c.within = againWithin
 	defer c.end()
 	c.resumes("a site has another address", func() error {
 		addrs, err := w.sites[1].NS.Netlink().AddrList(nil, netlink.FAMILY_V4)
