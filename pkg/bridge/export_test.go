@@ -2,16 +2,6 @@ package bridge
 
 import "golang.org/x/sys/unix"
 
-// FailOnce lets n more changing requests through to the kernel, refuses one, and none after that.
-func (m *Manager) FailOnce(n int) {
-	m.nl.refuse = func() error {
-		if n--; n == -1 {
-			return unix.EIO
-		}
-		return nil
-	}
-}
-
 // FailAfter lets n more changing requests through to the kernel and refuses all
 // that follow: the process has ended as far as the kernel can see.
 func (m *Manager) FailAfter(n int) {

@@ -449,36 +449,3 @@ func TestNoLeakWhileAttaching(t *testing.T) {
 		}
 	}
 }
-
-// TestVLANFailure: a device whose state is its datapath's is not left down where it cannot be attached, whatever fails:
-// the datapath would take that for somebody else's doing.
-func TestVLANFailure(t *testing.T) {
-	s := newSite(t, "eth1")
-	s.device("a")
-	s.ns.Link("pw-a").Up()
-	s.bridge(bridge.Bridge{Name: "br-lan", Ports: []string{"eth1"}})
-	s.do(s.Prune)
-	a := bridge.Attachment{Pseudowire: "a", Device: "pw-a", Bridge: "br-lan", VLAN: 100, StateOfOthers: true}
-	failures := 0
-	for n := range 12 {
-		s.FailOnce(n)
-		failed := s.in(func() error { return s.SetAttachment(a) })
-		s.FailOnce(-1)
-		l, err := s.ns.Netlink().LinkByName("pw-a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if l.Attrs().RawFlags&unix.IFF_UP == 0 {
-			t.Errorf("change %d fails with %v: the device is down", n, failed)
-		}
-		if failed != nil {
-			failures++
-		} else if l.Attrs().MasterIndex == 0 {
-			t.Errorf("change %d: the device is in no bridge", n)
-		}
-		s.do(func() error { return s.RemoveAttachment("a") })
-	}
-	if failures == 0 {
-		t.Error("nothing failed")
-	}
-}
