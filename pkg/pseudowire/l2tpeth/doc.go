@@ -28,8 +28,10 @@
 // # What the kernel does by itself
 //
 // It fragments packets that are too large for the underlay (DF is not set), puts
-// received fragments together, and follows routes and neighbours: Refresh has
-// nothing to do. Data packets of sessions that it does not know it leaves on the
+// received fragments together, and follows routes and neighbours. What routers say
+// of the path (ICMP), which anybody can forge, it is told to leave out over IPv4, unless
+// the route has an MTU of its own below the link's, which Refresh looks at; over IPv6 it
+// cannot be told so, and believes it down to 1280 octets. Data packets of sessions that it does not know it leaves on the
 // tunnel's socket, which has to be read; Deliver counts them.
 //
 // Devices are down until Session.Transmit is set, and a device that is down does
