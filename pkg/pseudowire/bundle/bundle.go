@@ -276,7 +276,9 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		if err := d.Datapath.SetSession(s); err != nil {
 			return err
 		}
-		maps.DeleteFunc(d.sessions, func(_ uint32, old pseudowire.Session) bool { return old.Pseudowire == s.Pseudowire })
+		maps.DeleteFunc(d.sessions, func(_ uint32, old pseudowire.Session) bool {
+			return old.Pseudowire == s.Pseudowire && s.Beside == 0 && old.Beside != s.LocalID
+		})
 		d.sessions[s.LocalID] = s
 		return nil
 	}
@@ -285,12 +287,16 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		return err
 	}
 	own := s
-	own.Pseudowire, own.Transmit = below.Name, true
+	own.Pseudowire, own.Transmit = below.Name, s.Beside == 0
 	if err := d.Datapath.SetSession(own); err != nil {
 		return err
 	}
+	if s.Beside != 0 { // it comes out of the other one's device
+		d.sessions[s.LocalID] = s
+		return nil
+	}
 	for id, m := range w.members {
-		if m.Tunnel == s.Tunnel && id != s.LocalID { // it took the device over
+		if m.Tunnel == s.Tunnel && id != s.LocalID { // it took the device over, or its place
 			delete(w.members, id)
 			delete(d.sessions, id)
 		}
@@ -351,6 +357,11 @@ func (d *Datapath) spare(id uint32) error {
 func (d *Datapath) drop(id uint32) error {
 	s := d.sessions[id]
 	delete(d.sessions, id)
+	for _, o := range d.sessions {
+		if o.Pseudowire == s.Pseudowire && o.Tunnel == s.Tunnel {
+			return nil
+		}
+	}
 	if w := d.wires[s.Pseudowire]; w != nil && w.Several {
 		return d.Datapath.RemovePseudowires(w.below(s.Tunnel).Name)
 	}
