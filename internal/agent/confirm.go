@@ -139,6 +139,10 @@ func (a *Agent) keep(t *trial) error {
 	if err := a.store.setGeneration(a.generation); err != nil {
 		return err
 	}
+	if !a.unconfirmed() {
+		// One that stays is of a generation that is not on probation.
+		_ = a.store.remove(probationFile)
+	}
 	if t.generation != nil {
 		a.remembered(t.generation, missed)
 	}

@@ -151,6 +151,14 @@ func TestProbationOutlivesTheDaemon(t *testing.T) {
 	})
 }
 
+// Where the first topology of all cannot be written, none is in force, and none on probation.
+func TestNoGenerationHasNoProbation(t *testing.T) {
+	var none *generation
+	if by := none.confirmBy(); by != nil {
+		t.Error(by)
+	}
+}
+
 // The deadline is none of the clock's that people set: not while the daemon runs, and not while it is away. After
 // another boot, of which nothing but that clock is known, it is never later than was asked for.
 func TestProbationAndASetClock(t *testing.T) {

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"slices"
+
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
@@ -11,8 +13,9 @@ import (
 type Keeper interface {
 	transport.Keeper
 	// Take gives each all that an earlier process had kept, and the descriptors with it; one
-	// name may come more than once, from different places.
-	Take(each func(name string, fd int))
+	// name may come more than once, from different places. With wanted something hangs on them, and a place
+	// that is slow is waited for.
+	Take(wanted bool, each func(name string, fd int))
 	// Renewed reports that there is a place that has nothing of what was kept.
 	Renewed() bool
 	// Places says which there are: one for a restart, and one for a stop and a start.
@@ -22,12 +25,16 @@ type Keeper interface {
 	Fault() (next string, err error)
 }
 
-// inherit takes what an earlier daemon had kept, for the transport to go on with.
-func (a *Agent) inherit() {
+// inherit takes what an earlier daemon had kept, for the transport to go on with what is in its records.
+func (a *Agent) inherit(records map[string]*tunnelRecord) {
 	if a.opt.Keeper == nil {
 		return
 	}
-	a.opt.Keeper.Take(func(name string, fd int) {
+	wanted := false
+	for _, r := range records {
+		wanted = wanted || slices.ContainsFunc(r.Sockets, func(c transport.ConnectionState) bool { return c.Kept != 0 })
+	}
+	a.opt.Keeper.Take(wanted, func(name string, fd int) {
 		if err := a.transport.Inherit(name, fd); err != nil {
 			a.log.Warn("a socket that was kept is closed", "err", err)
 		}

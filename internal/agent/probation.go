@@ -34,11 +34,9 @@ func uptime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// keepProbation writes when that of the generation in force ends, or that it has none.
+// keepProbation writes when that of the generation in force ends, if it is on one.
 func (a *Agent) keepProbation(asked time.Duration) error {
 	if !a.unconfirmed() {
-		// One that stays is of a generation that is not on probation.
-		_ = a.store.remove(probationFile)
 		return nil
 	}
 	return a.store.replace(probationFile, &probation{
@@ -71,9 +69,9 @@ func (a *Agent) resumeProbation(now time.Time, up time.Duration) error {
 	return nil
 }
 
-// confirmBy is when a probation ends by the clock as it is now.
+// confirmBy is when a probation ends by the clock as it is now; nil if there is none.
 func (g *generation) confirmBy() *time.Time {
-	if g.Confirm == nil {
+	if g == nil || g.Confirm == nil {
 		return nil
 	}
 	now := time.Now()

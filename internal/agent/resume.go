@@ -59,7 +59,7 @@ func (a *Agent) restore(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	a.inherit()
+	a.inherit(records)
 	state := control.State{Version: control.StateVersion}
 	var sockets transport.State
 	for name, r := range records {

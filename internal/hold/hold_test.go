@@ -70,7 +70,7 @@ func file(t *testing.T, content string) *os.File {
 func taken(t *testing.T, k *Keeper) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	k.Take(func(name string, fd int) {
+	k.Take(false, func(name string, fd int) {
 		b := make([]byte, 100)
 		n, err := unix.Pread(fd, b, 0)
 		if err != nil {
@@ -305,7 +305,6 @@ func TestTakeFromAHangingHolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	l := silent(t, dir)
 	k := keeper(t, dir)
-	k.holder.takePatience = patience
 	began := time.Now()
 	want(t, k, nil)
 	if took := time.Since(began); took < patience || took > 5*patience {
@@ -343,6 +342,54 @@ func TestTakeFromAHangingHolder(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// What a holder breaks off is not taken for all: the rest is asked for again, and closed.
+func TestTakeBrokenOff(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	l := silent(t, dir)
+	fd := int(file(t, "x").Fd())
+	forgotten := make(chan string, 10)
+	go func() {
+		for number := 0; ; number++ {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			for {
+				text, _, err := receive(c)
+				if err != nil || text == "" {
+					break
+				}
+				answer := "ok"
+				if text == "take" {
+					_ = send(c, "a", fd)
+					if number == 0 {
+						answer = "error there is no room"
+					} else {
+						_ = send(c, "b", fd)
+					}
+				}
+				if name, is := strings.CutPrefix(text, "forget "); is {
+					forgotten <- name
+				}
+				_ = send(c, answer)
+			}
+			c.Close()
+		}
+	}()
+	k := keeper(t, dir)
+	want(t, k, map[string]string{"a": "x"})
+	k.Keep("a", fd)
+	eventually(t, "the rest is forgotten", func() bool {
+		if k.Renewed() {
+			k.Keep("a", fd)
+		}
+		return len(forgotten) > 0
+	})
+	if name := <-forgotten; name != "b" {
+		t.Errorf("%s is forgotten", name)
 	}
 }
 

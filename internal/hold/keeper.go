@@ -97,13 +97,17 @@ func (e *PlaceError) Error() string { return e.Place + ": " + e.Err.Error() }
 func (e *PlaceError) Unwrap() error { return e.Err }
 
 // Take gives each all that is kept; a descriptor may come twice, once from each place. It
-// waits for the holder, ten seconds at most.
-func (k *Keeper) Take(each func(name string, fd int)) {
+// waits for the holder, two seconds at most, and ten if what it keeps is wanted.
+func (k *Keeper) Take(wanted bool, each func(name string, fd int)) {
+	longest := patience
+	if wanted {
+		longest = takePatience
+	}
 	for _, d := range k.passed {
 		each(d.Name, d.FD)
 	}
 	k.passed = nil
-	lost := k.holder.take(each)
+	lost := k.holder.take(longest, each)
 	k.tell()
 	for _, name := range lost {
 		// Nobody can go on with it. What is made anew in its place is kept.
@@ -149,14 +153,14 @@ func (k *Keeper) Forget(name string) {
 func (k *Keeper) Renewed() bool {
 	k.tell()
 	holder, manager := k.holder.takeRenewed(), k.manager.TakeRecovered()
-	if holder {
-		clear(k.held)
-	}
 	for _, name := range k.holder.takeOld() {
 		if _, mine := k.held[name]; !mine {
-			k.log.Warn("a socket that the holder did not give in time is closed, and the kernel's tunnel on it ends", "name", name)
+			k.log.Info("a socket that the holder did not give in time is closed there", "name", name)
 			k.holder.forget(name)
 		}
+	}
+	if holder {
+		clear(k.held)
 	}
 	return holder || manager
 }

@@ -73,7 +73,9 @@ type link struct {
 	// ready says that the holder has answered on this connection, renewed that it has
 	// nothing yet of what it is to keep.
 	ready, renewed bool
-	queue, asked   []*request
+	// gone says that there is no holder.
+	gone         bool
+	queue, asked []*request
 	// failure is what went wrong last with the holder; nil once something went right. unkept is of
 	// descriptors, each until it is kept after all, or not to be.
 	failure error
@@ -84,13 +86,12 @@ type link struct {
 	// had, once it has told.
 	untaken       bool
 	late          []string
-	takePatience  time.Duration
 	once          sync.Once
 	ended, tended chan struct{}
 }
 
 func newLink(path string, ours func(*net.UnixConn) error) *link {
-	l := &link{path: path, ours: ours, takePatience: takePatience, ended: make(chan struct{}), tended: make(chan struct{})}
+	l := &link{path: path, ours: ours, ended: make(chan struct{}), tended: make(chan struct{})}
 	conn := l.dial()
 	go l.tend(conn)
 	return l
@@ -133,14 +134,14 @@ func (l *link) dial() *net.UnixConn {
 	}
 	switch {
 	case absent(err):
-		l.failure, l.untaken = nil, false // that there is none is nothing wrong
+		l.failure, l.untaken, l.gone = nil, false, true // that there is none is nothing wrong
 		l.drop(func(*request) bool { return true })
 		return nil
 	case err != nil:
 		l.failure = err
 		return nil
 	}
-	l.conn, l.ready = conn, false
+	l.conn, l.ready, l.gone = conn, false, false
 	l.queue = slices.Insert(l.queue, 0, &request{what: "hello", fd: -1})
 	l.pump()
 	return conn
@@ -217,6 +218,8 @@ func (l *link) answered(text string, fds []int, lost error) error {
 		case "hello": // which holders of earlier versions do not know
 		case "keep":
 			l.unkept.Note(r.name, refused)
+		case "take": // broken off: the rest is asked for on another connection
+			return refused
 		default:
 			l.failure = refused
 		}
@@ -332,9 +335,9 @@ func (l *link) takeOld() []string {
 	return names
 }
 
-// take waits, but not longer than takePatience, for all that the holder keeps. It returns the names of what was lost on
+// take waits, but not longer than it is told, for all that the holder keeps. It returns the names of what was lost on
 // the way: the holder has it still.
-func (l *link) take(each func(name string, fd int)) (lost []string) {
+func (l *link) take(longest time.Duration, each func(name string, fd int)) (lost []string) {
 	type kept struct {
 		name string
 		fd   int
@@ -350,7 +353,7 @@ func (l *link) take(each func(name string, fd int)) (lost []string) {
 	}, then: func() { l.untaken, l.renewed = false, false }}
 	l.mu.Lock()
 	if l.conn == nil {
-		l.untaken = l.failure != nil // else there is none
+		l.untaken = !l.gone
 		l.mu.Unlock()
 		return nil
 	}
@@ -360,8 +363,8 @@ func (l *link) take(each func(name string, fd int)) (lost []string) {
 	l.mu.Unlock()
 	select {
 	case <-r.done:
-	case <-time.After(l.takePatience):
-		l.giveUp()
+	case <-time.After(longest):
+		l.giveUp(longest)
 	}
 	l.mu.Lock()
 	over = true
@@ -381,11 +384,11 @@ func (l *link) lacks(name string) bool {
 }
 
 // giveUp ends a connection on which the holder has not answered.
-func (l *link) giveUp() {
+func (l *link) giveUp(after time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conn != nil {
-		l.failure = &SilentError{l.takePatience}
+		l.failure = &SilentError{after}
 		l.conn.Close()
 	}
 }

@@ -84,6 +84,8 @@ type hearing struct {
 	at      time.Time
 	port    string
 	silence time.Duration
+	// since is from when on it was heard without a silence of the shortest length.
+	since time.Time
 }
 
 // fallen is a site that has fallen silent, and for how long it had not been heard then.
@@ -168,12 +170,17 @@ func (g *Guard) Heard(now time.Time, p Probe, port string) bool {
 		g.fresh, g.next = now.Add(silence), now // it is to hear of us, and soon
 	}
 	if !known {
-		h.silence = silence
+		h.silence, h.since = silence, now
 		if f, is := g.fallen[p.Site]; is && now.Sub(f.at) <= silence {
 			h.silence = min(2*f.silence, longestSilence)
 		}
 	}
-	g.heard[p.Site] = hearing{p.Reaches, now, port, h.silence}
+	if known && now.Sub(h.at) >= silence {
+		h.since = now
+	} else if now.Sub(h.since) >= 10*h.silence {
+		h.silence = silence // what was lost for a while is forgotten
+	}
+	g.heard[p.Site] = hearing{p.Reaches, now, port, h.silence, h.since}
 	return !known
 }
 

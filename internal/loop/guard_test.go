@@ -337,6 +337,27 @@ func TestIntermittentProbes(t *testing.T) {
 	}
 }
 
+// Once they come steadily again, a silence has to be no longer than before.
+func TestSteadyProbesAfterIntermittentOnes(t *testing.T) {
+	x := newTranscript(t)
+	hear := func(after time.Duration) Verdict {
+		x.after(after)
+		x.g.Heard(x.now, Probe{Network: "n", Site: "a", Reaches: map[string]bool{"b": true, "c": true}}, "eth1")
+		return x.g.Advance(x.now, x.peers)
+	}
+	for range 10 {
+		hear(2 * silence)
+		x.g.Advance(x.now.Add(silence), x.peers)
+	}
+	for range 10 * longestSilence / time.Second {
+		hear(time.Second)
+	}
+	x.after(silence)
+	if v := x.g.Advance(x.now, x.peers); len(v.Blocked) > 0 {
+		t.Errorf("after %v of silence %v is blocked", silence, v.Blocked)
+	}
+}
+
 // Here nothing is held for a loop behind two other sites.
 func TestBehindOthers(t *testing.T) {
 	x := newTranscript(t)
