@@ -28,6 +28,7 @@ var (
 	Tcpdump = Tool{"tcpdump", "tcpdump"}
 	Iperf3  = Tool{"iperf3", "iperf3"}
 	Ethtool = Tool{"ethtool", "ethtool"}
+	PPP     = Tool{"pppd", "ppp"}
 )
 
 // MissingError names packages that are missing and could not be installed.

@@ -47,7 +47,7 @@ var Suites = []Suite{
 		Package: "pkg/l2tpv3/transport", Limit: 5 * time.Minute,
 		Run: "^(TestKernel.*|TestNoKernelIP|TestConnectionIP|TestWireIP|TestHeaderOptionsIP|TestConnectionsOfOnePair|TestEndpoints|TestRestoreIP|TestFragmentsIP|TestDataSessions|TestNoLeaksIP|TestDynamicAddressChanges|TestPathMTU)$",
 	},
-	{Package: "test/vm/datapath", Limit: 15 * time.Minute},
+	{Package: "test/vm/datapath", Limit: 15 * time.Minute, Tools: []Tool{PPP}},
 	{
 		Package: "test/e2e", Limit: 10 * time.Minute,
 		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestTags|TestStormControl|TestCleanup|TestVLANDevicesKeepTheirFrames|TestRebootedPeer|TestBrokenTopologyChangesNothing|TestOverlappingNetworks|TestHostMoves|TestFailover|TestSteering|TestDrift|TestKernelRestartLosesNothing|TestKernelCookiesRotate|TestSuppression|TestLoop|TestVRF|TestStatic|TestStaticAgainstTheKernel|TestImport|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestShares|TestDepartureTimes)$",
