@@ -457,6 +457,30 @@ func TestSeveralComeAndGo(t *testing.T) {
 	b.nothing()
 }
 
+// What the topology says of the path holds for every session's pseudowire.
+func TestSessionsHaveTheMTUThatIsGiven(t *testing.T) {
+	b := newBench(t)
+	set := func(mtu int) {
+		b.do(func() error {
+			return b.d.SetPseudowire(pseudowire.Pseudowire{Name: "x", Device: "pw-x", Several: true, MTU: mtu, IgnoreICMP: mtu != 0})
+		})
+		for name, p := range b.below.pseudowires {
+			if p.MTU != mtu || p.IgnoreICMP != (mtu != 0) {
+				t.Errorf("MTU %d: %s has %d, does not heed routers: %v", mtu, name, p.MTU, p.IgnoreICMP)
+			}
+		}
+	}
+	set(1400)
+	b.session(1, "gold", true)
+	b.session(2, "silver", false)
+	for _, mtu := range []int{1400, 0, 1300} {
+		set(mtu)
+	}
+	if n := len(b.below.pseudowires); n != 2 {
+		t.Errorf("%d pseudowires, want one for each session", n)
+	}
+}
+
 // A device that is somebody else's is left alone, and said to be.
 func TestForeignDevice(t *testing.T) {
 	b := newBench(t)

@@ -38,7 +38,7 @@ func (w *wire) below(tunnel string) pseudowire.Pseudowire {
 	return pseudowire.Pseudowire{
 		Name:   strings.ReplaceAll(w.Name+"+"+tunnel, "/", "+"),
 		Device: "pwl-" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:10]),
-		MTU:    w.MTU,
+		MTU:    w.MTU, IgnoreICMP: w.IgnoreICMP,
 	}
 }
 
