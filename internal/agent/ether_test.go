@@ -17,12 +17,21 @@ type ether struct {
 	hosts map[netip.Addr]*memorySockets
 	// cut, if set, says that nothing arrives.
 	cut bool
+	// carries is the longest packet that arrives, 0 for any, heard what routers say that it is, 0 for nothing.
+	carries, heard int
+}
+
+// path has packets of up to some length arrive, and routers say what they like of it.
+func (e *ether) path(carries, heard int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.carries, e.heard = carries, heard
 }
 
 func (e *ether) send(encapsulation l2tpv3.Encapsulation, from, to netip.AddrPort, payload []byte) {
 	e.mu.Lock()
 	host := e.hosts[to.Addr()]
-	cut := e.cut
+	cut := e.cut || e.carries != 0 && len(payload)+28 > e.carries // headers of IPv4 and UDP
 	e.mu.Unlock()
 	if host != nil && !cut {
 		host.arrive(control.Path{Encapsulation: encapsulation, Local: to, Remote: from}, slices.Clone(payload))
@@ -187,12 +196,20 @@ func (s *memorySockets) Restore(state transport.State) error {
 }
 
 func (s *memorySockets) Socket(uint32) (int, error)        { return -1, nil }
-func (s *memorySockets) PathMTU(uint32, bool) int          { return 1500 }
 func (s *memorySockets) Trouble(uint32) *transport.Trouble { return nil }
 func (s *memorySockets) SetPeers([]netip.Addr)             {}
 func (s *memorySockets) SetDataSessions([]uint32) error    { return nil }
 func (s *memorySockets) Refresh() error                    { return nil }
 func (s *memorySockets) Counters() (c transport.Counters)  { return c }
+
+func (s *memorySockets) PathMTU(_ uint32, heed bool) int {
+	s.ether.mu.Lock()
+	defer s.ether.mu.Unlock()
+	if heed && s.ether.heard != 0 {
+		return s.ether.heard
+	}
+	return 1500
+}
 
 func (s *memorySockets) Inherit(string, int) error               { return nil }
 func (s *memorySockets) Inherits(transport.ConnectionState) bool { return false }

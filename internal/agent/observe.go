@@ -82,7 +82,7 @@ func (a *Agent) lookAtPaths() {
 		if t == nil {
 			continue
 		}
-		if a.longestMTU(given[t.Key], c.LocalID) != t.probe.believed {
+		if a.longestMTU(given[t.Key], c.LocalID) != t.probe.believed || t.probe.hinted(a.transport.PathMTU(c.LocalID, true)) {
 			t.probe.next = time.Time{}
 		}
 		mtu := a.shortestMTU(given[t.Key], c.LocalID)

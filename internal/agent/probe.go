@@ -37,6 +37,8 @@ type pathProbe struct {
 	// the MTU by what the host knows.
 	connection uint32
 	believed   int
+	// heard is that, or less if routers said so when it was last begun to ask.
+	heard int
 	// size is what is asked about, 0 for nothing now; tries is how often it was, asked when
 	// last.
 	size, tries int
@@ -110,10 +112,15 @@ func (a *Agent) probePath(now time.Time, t *tunnel, carrier pseudowire.Tunnel) {
 		p.next = now.Add(wait)
 		return
 	}
+	if p.size == 0 {
+		p.heard = a.transport.PathMTU(p.connection, true)
+	}
 	if a.fits(t, carrier) {
-		a.trust(now, t)
+		// Nothing is to be found out.
+		*p = pathProbe{connection: p.connection, believed: p.believed, heard: p.heard, given: true, next: now.Add(probeAgain)}
 		return
 	}
+	p.given = false
 	if p.look(now, wait, a.control.ProbeState(p.connection)) {
 		a.believe(t)
 	}
@@ -130,8 +137,12 @@ func (a *Agent) probePath(now time.Time, t *tunnel, carrier pseudowire.Tunnel) {
 }
 
 // fits says that the topology gives the MTU of every pseudowire in a tunnel, and that their packets
-// are no longer than the path is taken to carry: who set it knows the path.
+// are no longer than the path is taken to carry: who set it knows the path. Where it was found to carry less
+// before, or routers say that it does, which anybody can forge, the peer's answers are to show it.
 func (a *Agent) fits(t *tunnel, carrier pseudowire.Tunnel) bool {
+	if t.probe.cap != 0 || t.probe.heard < t.probe.believed {
+		return false
+	}
 	known := false
 	for _, w := range a.wires {
 		r := w.on(t.Key)
@@ -182,18 +193,10 @@ func (a *Agent) shortestMTU(g mtuGiven, connection uint32) int {
 	return a.transport.PathMTU(connection, g.others || !g.some)
 }
 
-// trust has a path taken for what the host knows of it, and nothing asked.
-func (a *Agent) trust(now time.Time, t *tunnel) {
-	p := &t.probe
-	capped, told := p.cap != 0, p.told != 0
-	*p = pathProbe{connection: p.connection, believed: p.believed, given: true, next: now.Add(probeAgain)}
-	if capped {
-		a.unsaved[t.Key] = true
-		a.faults.set("path of tunnel "+t.Key, a.recarry(t))
-	}
-	if told {
-		a.event("info", "tunnel "+t.Key, fmt.Sprintf("packets of up to %d octets leave whole", p.believed), "the `mtu` of its pseudowires says that they get through")
-	}
+// hinted says that routers say less of a path than what is known of it, and than they did when it was last
+// begun to ask.
+func (p *pathProbe) hinted(heard int) bool {
+	return p.size == 0 && heard != 0 && heard < p.heard && (p.cap == 0 || heard < p.cap)
 }
 
 // remeasured has the paths of a pseudowire looked at anew whose MTU is another, or which is new
@@ -291,8 +294,12 @@ func (a *Agent) tellPath(t *tunnel) {
 		return
 	}
 	if p.cap != 0 {
+		silence := ", and no router says that it is not"
+		if p.heard < p.believed {
+			silence = "" // what was heard is not taken for true
+		}
 		a.event("warning", object, fmt.Sprintf("packets of more than %d octets are lost on the way", p.cap),
-			fmt.Sprintf("the path's MTU is taken for %d, and no router says that it is not; what is longer leaves in fragments", p.believed))
+			fmt.Sprintf("the path's MTU is taken for %d%s; what is longer leaves in fragments", p.believed, silence))
 	} else {
 		a.event("info", object, fmt.Sprintf("packets of %d octets get through again", p.believed), fmt.Sprintf("not more than %d did", p.told))
 	}

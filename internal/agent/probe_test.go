@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -94,12 +96,16 @@ func TestBlackHoleIsFound(t *testing.T) {
 }
 
 // Where `mtu` is set of all that a tunnel carries, and the path is taken to carry packets that
-// long, nothing is asked, and what was found out before counts no more.
+// long, nothing is asked, but for what was found out before: that counts until the peer says otherwise.
 func TestMTUStopsTheProbes(t *testing.T) {
 	dc1, dc2 := places(t)
-	if err := dc2.ns.Netlink().LinkSetMTU(dc2.linkBy("eth0"), 1400); err != nil {
-		t.Fatal(err)
+	link := func(mtu int) {
+		t.Helper()
+		if err := dc2.ns.Netlink().LinkSetMTU(dc2.linkBy("eth0"), mtu); err != nil {
+			t.Fatal(err)
+		}
 	}
+	link(1400)
 	set := func(mtu int) string {
 		return strings.Replace(docA, "a: {tunnel: gold", fmt.Sprintf("a: {tunnel: gold, mtu: %d", mtu), 1)
 	}
@@ -139,6 +145,7 @@ func TestMTUStopsTheProbes(t *testing.T) {
 	for why, text := range map[string]string{
 		"no MTU is set": docA, "the MTU is too long for what the path is taken for": set(1500),
 	} {
+		link(1400)
 		apply(text)
 		lookAt(dc1, "it is asked", func(a *Agent) error {
 			if p := a.tunnels["gold/dc2"].probe; p.given || p.size == 0 {
@@ -154,7 +161,16 @@ func TestMTUStopsTheProbes(t *testing.T) {
 			}
 		})
 		apply(set(1300))
-		lookAt(dc1, "nothing counts that was found out", given)
+		for range 3 { // the whole of what there is to find out, and again
+			lookAt(dc1, "what was found out counts", func(a *Agent) error {
+				if p := a.tunnels["gold/dc2"].probe; p.given || p.cap < 1400 || p.cap > 1404 || p.size != 0 {
+					return fmt.Errorf("where %s: %+v", why, p)
+				}
+				return nil
+			})
+		}
+		link(1500)
+		lookAt(dc1, "the peer says otherwise", given)
 		dc1.kernel.mu.Lock()
 		if mtu := dc1.kernel.tunnels["gold/dc2"].PathMTU; mtu != 0 {
 			t.Errorf("where %s the datapath has %d still", why, mtu)
@@ -220,6 +236,56 @@ func TestForgedICMP(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What routers say of a path that `mtu` is set for has the peer asked, whose answers count: what was forged changes nothing, a smaller
+// link is found and has longer packets leave in fragments, also after a restart, until as long ones are answered again.
+func TestRoutersAreChecked(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 1)
+	dir := scratch(t)
+	synctest.Test(t, func(t *testing.T) {
+		text := topo(gold, strings.Replace(wireTo("a", "gold", 1), "tunnel: gold", "tunnel: gold, mtu: 1400", 1))
+		d := newDuo(t, dir, text)
+		defer d.shut()
+		d.begin(t, text)
+		// after is what is so after a while, at both ends.
+		after := func(what string, wait time.Duration, cap int, given bool) {
+			t.Helper()
+			settle(wait)
+			for v, key := range map[*virtual]string{d.dc1: "gold/dc2", d.dc2: "gold/dc1"} {
+				err := v.a.do(t.Context(), func() {
+					if p := v.a.tunnels[key].probe; p.cap != cap || p.told != cap || p.given != given {
+						t.Errorf("%s, %s: %+v, want a cap of %d", v.site, what, p, cap)
+					}
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				v.ebpf.mu.Lock()
+				if got := v.ebpf.tunnels[key].PathMTU; got != cap {
+					t.Errorf("%s, %s: the datapath was told %d, want %d", v.site, what, got, cap)
+				}
+				v.ebpf.mu.Unlock()
+			}
+		}
+		after("nothing is heard", 0, 0, true)
+		d.dc1.ether.path(1500, 1280)
+		after("forged", time.Minute, 0, false)
+		d.dc1.ether.path(1500, 0)
+		after("forged once", 2*probeAgain, 0, true)
+		d.dc1.ether.path(1420, 1420)
+		after("a smaller link", time.Minute, 1420, false)
+		d.dc1.ether.path(1420, 0)
+		after("the kernel has forgotten", 3*probeAgain, 1420, false)
+		d.dc1.shut()
+		if err := d.dc1.start(); err != nil {
+			t.Fatal(err)
+		}
+		after("after a restart", time.Second, 1420, false)
+		after("and later", time.Minute, 1420, false)
+		d.dc1.ether.path(1500, 0)
+		after("the link has gone", 3*probeAgain, 0, true)
+	})
 }
 
 // lookAt has a daemon look at its paths until cond is nil. Answers that are there count at
