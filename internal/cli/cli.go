@@ -107,13 +107,16 @@ func (a *app) root() *cobra.Command {
 	root.SuggestionsMinimumDistance = 2
 	def := a.Getenv(SocketVariable)
 	if def == "" {
-		def = filepath.Join(api.DefaultRunDir, api.SocketName)
+		def = defaultSocket()
 	}
 	root.PersistentFlags().StringVar(&a.socket, "socket", def, "the daemon's socket, also $"+SocketVariable)
 	root.AddCommand(a.statusCommand(), a.getCommand(), a.describeCommand(), a.validateCommand(), a.schemaCommand(), a.explainCommand(), a.importCommand(), a.graphCommand(), a.diffCommand(), a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.historyCommand(), a.rotateCommand(), a.announceCommand(), a.drainCommand(), a.undrainCommand(), a.driftCommand(), a.eventsCommand(), a.topCommand(), a.classifyCommand(), a.captureCommand(), a.doctorCommand(), a.sysdumpCommand(), a.completionCommand(), a.versionCommand())
 	root.SetHelpCommand(helpCommand())
 	return root
 }
+
+// defaultSocket is the socket of a daemon that is not told otherwise.
+func defaultSocket() string { return filepath.Join(api.DefaultRunDir, api.SocketName) }
 
 // knownCommand refuses a first word that is no command, with the list of those
 // that are.

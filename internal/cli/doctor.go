@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,7 +32,13 @@ func (a *app) doctorCommand() *cobra.Command {
 			"The exit code is 9 if there is a fault, else 0.",
 		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("state-dir") && filepath.Clean(a.socket) != defaultSocket() {
+				host.StateDir = "" // that of another daemon, which is none of this one's
+			}
 			for _, dir := range []*string{&host.StateDir, &host.BPFDir} {
+				if *dir == "" {
+					continue
+				}
 				if abs, err := filepath.Abs(*dir); err == nil {
 					*dir = abs
 				}
@@ -47,7 +54,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		},
 	}
 	out.flag(cmd)
-	cmd.Flags().StringVar(&host.StateDir, "state-dir", doctor.DefaultStateDir, "where a daemon that does not answer has its state")
+	cmd.Flags().StringVar(&host.StateDir, "state-dir", doctor.DefaultStateDir, "where the daemon has its state; not looked at with another socket unless it is given")
 	cmd.Flags().StringVar(&host.BPFDir, "bpf-dir", doctor.DefaultBPFDir, "where daemons pin maps and programs")
 	return cmd
 }
@@ -70,6 +77,9 @@ func (a *app) examined(ctx context.Context) doctor.Site {
 
 // serves is the process that listens on a socket, 0 where it cannot be seen from here.
 func serves(socket string) int {
+	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
+		return 0 // /proc is another PID namespace's, and numbers processes otherwise
+	}
 	c, err := net.Dial("unix", socket)
 	if err != nil {
 		return 0
@@ -117,7 +127,7 @@ func (a *app) showFindings(findings []doctor.Finding, format string) error {
 // thisHost is the host that pwctl runs on.
 func thisHost() doctor.Host {
 	return doctor.Host{
-		Files: os.DirFS("/"), Run: runCommand, LoadProgram: loadProgram, Table: readTable, Attached: attached,
+		Files: os.DirFS("/"), Run: runCommand, LoadProgram: loadProgram, Table: readTable, Attached: attached, Aliases: aliases,
 		ClockSynchronised: func() (bool, error) {
 			var t unix.Timex
 			_, err := unix.Adjtimex(&t)

@@ -24,6 +24,7 @@ func TestDoctor(t *testing.T) {
 		ClockSynchronised: func() (bool, error) { return true, nil },
 		Addresses:         func(string) ([]netip.Addr, error) { return nil, errors.New("no such interface") },
 		Attached:          func() ([]doctor.Attached, error) { return nil, errors.New("not permitted") },
+		Aliases:           func() (map[string]string, error) { return map[string]string{}, nil },
 	}
 	a := site()
 	socket, _ := apitest.Serve(t, apitest.New(a), api.Options{})
@@ -47,5 +48,24 @@ func TestDoctor(t *testing.T) {
 	var list struct{ Items []doctor.Finding }
 	if err := json.Unmarshal([]byte(out), &list); err != nil || code != 9 || len(list.Items) < 4 || list.Items[0].Level != doctor.Fault {
 		t.Errorf("without a daemon: exit code %d, %v in %s", code, err, out)
+	}
+}
+
+// The standard state directory is not that of a daemon with another socket, unless it is said to be.
+func TestDoctorLooksAtTheDaemonsState(t *testing.T) {
+	host := doctor.Host{
+		Files:             fstest.MapFS{"var/lib/pwd/generation.json": &fstest.MapFile{Data: []byte(`{"site": "dc9", "number": 12}`)}},
+		Run:               func(context.Context, ...string) ([]byte, error) { return nil, errors.New("not found") },
+		LoadProgram:       func() error { return nil },
+		ClockSynchronised: func() (bool, error) { return true, nil },
+		Attached:          func() ([]doctor.Attached, error) { return nil, nil },
+		Aliases:           func() (map[string]string, error) { return map[string]string{}, nil },
+	}
+	other := t.TempDir() + "/other.sock"
+	for args, looks := range map[string]bool{"doctor": false, "doctor --state-dir /var/lib/pwd": true, "doctor --state-dir /srv": false} {
+		_, out, _ := run(t, other, command{args: args, host: host})
+		if got := strings.Contains(out, "the state of site dc9 in /var/lib/pwd"); got != looks || strings.Contains(out, "--cleanup") {
+			t.Errorf("%s: %s", args, out)
+		}
 	}
 }

@@ -58,7 +58,9 @@ type Host struct {
 	Table func(name string, ipv6 bool) (*Table, error)
 	// Attached is what shapes and looks at packets, by whomever.
 	Attached func() ([]Attached, error)
-	// StateDir and BPFDir are the daemon's folders, if it is none that answers.
+	// Aliases of the interfaces that have one, by name, in this process's network namespace.
+	Aliases func() (map[string]string, error)
+	// StateDir and BPFDir are the daemon's folders. Without a StateDir nobody's state is looked at.
 	StateDir, BPFDir string
 }
 
@@ -92,6 +94,9 @@ func Examine(ctx context.Context, h Host, s Site) []Finding {
 	if x.site.Status == nil {
 		x.site.Status = &api.Status{}
 	}
+	var err error
+	x.aliases, err = h.Aliases()
+	x.look("the aliases of interfaces", err)
 	for _, check := range checks {
 		x.check = check.name
 		check.make(ctx, x)
@@ -134,6 +139,9 @@ type examination struct {
 	site     Site
 	check    string
 	findings []Finding
+	// aliases are what Host.Aliases told, unseen what could not be looked at, and why.
+	aliases map[string]string
+	unseen  []string
 }
 
 func (x *examination) find(level Level, what, why, fix string) {

@@ -15,8 +15,7 @@ func daemon(_ context.Context, x *examination) {
 			why = "frames may still be forwarded: " + strings.Join(left, ", ") + " are there"
 		}
 		x.find(Fault, "no daemon answers: "+x.site.Err.Error(), why,
-			"systemctl status pwd, journalctl -u pwd; a daemon with another --run-dir needs --socket. "+
-				"If none is to run here any more, pwd --site NAME --cleanup removes what is left")
+			"systemctl status pwd, journalctl -u pwd; a daemon with another --run-dir needs --socket")
 		return
 	}
 	s := x.site.Status

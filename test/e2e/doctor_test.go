@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,7 +17,10 @@ import (
 // leftovers are what pwctl doctor says of them at a site.
 func (w *world) leftovers(s *site.Site) string {
 	w.t.Helper()
-	answer := ask(w.t, s, []string{"pwctl", "--socket", s.Socket(), "doctor", "--state-dir", s.Dir + "/state"})
+	return ofLeftovers(ask(w.t, s, []string{"pwctl", "--socket", s.Socket(), "doctor", "--state-dir", s.Dir + "/state"}))
+}
+
+func ofLeftovers(answer string) string {
 	var told strings.Builder
 	of := false
 	for line := range strings.Lines(answer) {
@@ -114,5 +118,28 @@ func TestDoctorFindsStrangePrograms(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A daemon of another network namespace is not told that what is live here is left over; the command that is told
+// instead looks at its own, with the /sys of here.
+func TestDoctorOfAnotherNetworkNamespace(t *testing.T) {
+	beside(t)
+	w := build(t, network{})
+	w.start()
+	here, there := w.sites[0], w.sites[1]
+	doctor := []string{"--socket", there.Socket(), "doctor", "--state-dir", there.Dir + "/state"}
+	told := ofLeftovers(ask(t, here, append([]string{"pwctl"}, doctor...)))
+	_, rest, found := strings.Cut(told, "nsenter -t ")
+	pid, _, _ := strings.Cut(rest, " ")
+	if !found || !strings.HasPrefix(told, "what is left over was not looked at: the daemon is in another network namespace\n") {
+		t.Fatalf("told %s", told)
+	}
+	if out, err := there.NS.Run(within(t, upWithin), "sh", "-c", "ip link add old0 type bridge && ip link set old0 alias pwd:pseudowire:gone"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := here.NS.Run(within(t, upWithin), "nsenter", append([]string{"-t", pid, "-n", filepath.Join(bin, "pwctl")}, doctor...)...)
+	if told := ofLeftovers(out); !strings.HasPrefix(told, "devices of no pseudowire of this site: old0 (pseudowire gone)\n") {
+		t.Errorf("in the daemon's namespace (%v): %s", err, out)
 	}
 }
