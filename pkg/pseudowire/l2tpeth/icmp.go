@@ -39,6 +39,13 @@ func (d *Datapath) ignoreICMP(t *tunnel) error {
 	return nil
 }
 
+// tryIgnoreICMP leaves it to the next Refresh if it fails: a tunnel carries frames without it.
+func (d *Datapath) tryIgnoreICMP(t *tunnel) {
+	if err := d.ignoreICMP(t); err != nil {
+		d.log.Warn("a tunnel may heed what routers say of its path for now", "tunnel", t.Name, "err", err)
+	}
+}
+
 // discoveryOf is IP_MTU_DISCOVER: both go without DF.
 func discoveryOf(ignoreICMP bool) int {
 	if ignoreICMP {
@@ -91,5 +98,6 @@ func (r kernelRoutes) close() { r.nl.Close() }
 
 func unreachable(err error) bool {
 	return errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) ||
-		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV)
+		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) ||
+		errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) // a route that prohibits it
 }

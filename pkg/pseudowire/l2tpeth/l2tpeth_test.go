@@ -626,3 +626,30 @@ func TestRoutersAreNotHeeded(t *testing.T) {
 		t.Errorf("over IPv6: IP_MTU_DISCOVER is %d", got)
 	}
 }
+
+// Whether a tunnel's socket heeds routers is looked at again with every Refresh: a tunnel is set, with its sessions, also
+// where that cannot be found out.
+func TestATunnelIsSetThoughItsRouteIsUnknown(t *testing.T) {
+	k, d := ready(t)
+	k.noRoute = unix.ENOBUFS
+	again := gold
+	again.Socket = 9
+	set(t, d, again)
+	if len(k.sessions) != 1 {
+		t.Errorf("the kernel has %d sessions, want that of before", len(k.sessions))
+	}
+	set(t, d, again)
+	if err := d.Refresh(); !errors.Is(err, unix.ENOBUFS) {
+		t.Errorf("refresh: %v, want what is the matter", err)
+	}
+	for _, none := range []error{unix.EACCES, unix.EPERM, unix.ENETUNREACH} {
+		k.noRoute = none
+		if err := d.Refresh(); err != nil {
+			t.Errorf("where the route is prohibited, %v: %v", none, err)
+		}
+	}
+	k.noRoute = nil
+	if err := d.Refresh(); err != nil || k.discoveries[again.Socket] != unix.IP_PMTUDISC_OMIT {
+		t.Errorf("then: %v, IP_MTU_DISCOVER is %d", err, k.discoveries[again.Socket])
+	}
+}

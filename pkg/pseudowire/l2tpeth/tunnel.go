@@ -19,7 +19,7 @@ type tunnel struct {
 	// dscp and priority are what was last set on it.
 	dscp     uint8
 	priority uint32
-	// discovery is its IP_MTU_DISCOVER.
+	// discovery is its IP_MTU_DISCOVER, -1 if that is not known.
 	discovery int
 	// adopted says that an earlier process made it, and perhaps its sessions.
 	adopted bool
@@ -49,7 +49,8 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 		}
 		if live && old.socket == socket && old.LocalID == t.LocalID && old.RemoteID == t.RemoteID && old.Encapsulation == t.Encapsulation {
 			old.Tunnel = t
-			return d.ignoreICMP(old)
+			d.tryIgnoreICMP(old)
+			return nil
 		}
 	}
 	var sessions []pseudowire.Session
@@ -65,20 +66,19 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 	}
 	if adopted != nil {
 		d.tunnels[t.Name] = adopted
-		return d.ignoreICMP(adopted)
+		d.tryIgnoreICMP(adopted)
+		return nil
 	}
 	if err := d.createTunnel(t); err != nil {
 		return err
 	}
 	discovery, err := d.socket.discovery(t) // another tunnel may have had the socket
 	if err != nil {
-		return &OpError{"look at the socket of", tunnelName(t), err}
+		discovery = -1
 	}
 	made := &tunnel{Tunnel: t, socket: socket, discovery: discovery}
 	d.tunnels[t.Name] = made
-	if err := d.ignoreICMP(made); err != nil {
-		return err
-	}
+	d.tryIgnoreICMP(made)
 	for _, s := range sessions {
 		if err := d.SetSession(s); err != nil {
 			return err

@@ -159,7 +159,8 @@ func isEthernet(a *netlink.LinkAttrs) bool {
 
 func unreachable(err error) bool {
 	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) ||
-		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV)
+		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) ||
+		errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) // a route that prohibits it
 }
 
 // owners are the links that have the address and can be an underlay.

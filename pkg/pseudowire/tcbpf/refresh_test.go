@@ -335,6 +335,22 @@ func TestForgedICMP(t *testing.T) {
 	}
 }
 
+// A route that prohibits the way to the peer is as none: nothing else fails for it.
+func TestProhibitedRoute(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		a, _ := upAgainstTap(t, setting{v6: v6}, nil)
+		remote := a.tunnel.Remote.Addr()
+		a.do(func() {
+			dst := &net.IPNet{IP: remote.AsSlice(), Mask: net.CIDRMask(remote.BitLen(), remote.BitLen())}
+			must(t, netlink.RouteAdd(&netlink.Route{Type: unix.RTN_PROHIBIT, Dst: dst, Priority: 1}))
+			must(t, a.dp.Refresh())
+			if got := a.dp.tunnels[tunnelName].path; got.resolved() {
+				t.Errorf("IPv6 %v: a way is known: %+v", v6, got)
+			}
+		})
+	}
+}
+
 // A router on the way has a smaller MTU. The packets that do not fit are lost, but
 // what the router says of them reaches the tunnel's socket, and from then on they
 // leave in fragments.
