@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -24,6 +25,10 @@ const (
 	// fullPing fills a packet of 1500 octets: IPv4 and ICMP headers are 28.
 	fullPing = 1472
 )
+
+// onOldest says which of the machines' kernels this is: what it shows beyond the other one is that it
+// is older. Each frame is tried between all pairs of datapaths, and not on both kernels.
+var onOldest = os.Getenv("PWD_VM") == "6.1"
 
 // variant is one way to send a frame.
 type variant struct {
@@ -96,6 +101,10 @@ func TestCarry(t *testing.T) {
 					}
 					// Those two have all cells in a test of their own, but for tags and the first number.
 					if pair == [2]pseudowire.Kind{ebpf, static} && v != numberedOver[family.name] {
+						continue
+					}
+					// What is the kernel's at both ends is so with a static one, too; the older one, the slower, has these there.
+					if pair == [2]pseudowire.Kind{kernel, kernel} && onOldest && v != numberedOver[family.name] {
 						continue
 					}
 					s := s
@@ -201,13 +210,18 @@ func onUnderlay(t *testing.T, from, to *site, frames ...[]byte) [][]byte {
 }
 
 // Hosts and underlay of 1500 octets: every frame of full size has to be
-// fragmented on the way, by either datapath, for either datapath.
+// fragmented on the way, by either datapath, for either datapath. Each machine has every second size; those at
+// which something changes are in underlays, too.
 func ordinaryUnderlay(t *testing.T, a, b *site) {
+	first := 60
+	if onOldest {
+		first = 61
+	}
 	for _, d := range [][2]*site{{a, b}, {b, a}} {
 		from, to := d[0], d[1]
 		ping(t, from, to, 56)
 		watch := watchUnderlay(t, to)
-		sweep(t, from, to, sizesFrom(60, 1514, 1), a.addr.Is4())
+		sweep(t, from, to, sizesFrom(first, 1514, 2), a.addr.Is4())
 		ping(t, from, to, fullPing)
 		if packets, fragments := watch.stop(t); fragments == 0 || fragments == packets {
 			t.Errorf("%d of %d packets to %s were fragments; want the large ones", fragments, packets, to.lcce.Name)
