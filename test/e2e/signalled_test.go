@@ -3,7 +3,9 @@ package e2e
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,11 +33,15 @@ var signalledTunnels = map[string]string{
 
 // signalledCells are all combinations of what a session can be asked for, in each kind of tunnel. Sequencing takes
 // a sublayer (RFC 3931, Section 5.4.4), and what the kernel cannot do is not among them: sequencing of other than IP packets alone,
-// a sublayer one way only.
+// a sublayer one way only. In a virtual machine, where a pseudowire takes more than a second to come up, each kind of tunnel has
+// a third of them: every length of cookie and every sublayer, and two kinds have each combination of these.
 func signalledCells() (all []signalledCell) {
-	for tunnel := range signalledTunnels {
-		for _, cookie := range []int{0, 4, 8} {
-			for _, l2 := range []string{"sublayer: none", "sublayer: default", "sequencing: all"} {
+	for i, tunnel := range slices.Sorted(maps.Keys(signalledTunnels)) {
+		for k, cookie := range []int{0, 4, 8} {
+			for n, l2 := range []string{"sublayer: none", "sublayer: default", "sequencing: all"} {
+				if inVM && (i+k+n)%3 != 0 {
+					continue
+				}
 				all = append(all, signalledCell{
 					name: fmt.Sprintf("c%d", len(all)), tunnel: tunnel, options: fmt.Sprintf("cookie: %d, %s", cookie, l2),
 					cookie: cookie, sublayer: l2 != "sublayer: none", numbered: l2 == "sequencing: all",
