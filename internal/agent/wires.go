@@ -342,7 +342,7 @@ func (a *Agent) sessionOf(w *wire, r *ride) control.Session {
 	if dp := a.datapaths[w.kind]; dp != nil && !w.unable() {
 		can := dp.Abilities()
 		s.Sublayer, s.Sequencing = w.Sublayer, w.Sequencing
-		s.CanSequence, s.CanSublayer, s.CanChangeCookies, s.CanSucceed = can.Sequencing, can.SublayerPerDirection, can.ChangesCookies, can.Succeeds
+		s.CanSequence, s.CanSublayer, s.CanChangeCookies = can.Sequencing, can.SublayerPerDirection, can.ChangesCookies
 	}
 	return s
 }

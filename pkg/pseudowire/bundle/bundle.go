@@ -276,9 +276,7 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		if err := d.Datapath.SetSession(s); err != nil {
 			return err
 		}
-		maps.DeleteFunc(d.sessions, func(_ uint32, old pseudowire.Session) bool {
-			return old.Pseudowire == s.Pseudowire && s.Beside == 0 && old.Beside != s.LocalID
-		})
+		maps.DeleteFunc(d.sessions, func(_ uint32, old pseudowire.Session) bool { return old.Pseudowire == s.Pseudowire })
 		d.sessions[s.LocalID] = s
 		return nil
 	}
@@ -287,16 +285,12 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		return err
 	}
 	own := s
-	own.Pseudowire, own.Transmit = below.Name, s.Beside == 0
+	own.Pseudowire, own.Transmit = below.Name, true
 	if err := d.Datapath.SetSession(own); err != nil {
 		return err
 	}
-	if s.Beside != 0 { // it comes out of the other one's device
-		d.sessions[s.LocalID] = s
-		return nil
-	}
 	for id, m := range w.members {
-		if m.Tunnel == s.Tunnel && id != s.LocalID { // it took the device over, or its place
+		if m.Tunnel == s.Tunnel && id != s.LocalID { // it took the device over
 			delete(w.members, id)
 			delete(d.sessions, id)
 		}
@@ -357,11 +351,6 @@ func (d *Datapath) spare(id uint32) error {
 func (d *Datapath) drop(id uint32) error {
 	s := d.sessions[id]
 	delete(d.sessions, id)
-	for _, o := range d.sessions {
-		if o.Pseudowire == s.Pseudowire && o.Tunnel == s.Tunnel {
-			return nil
-		}
-	}
 	if w := d.wires[s.Pseudowire]; w != nil && w.Several {
 		return d.Datapath.RemovePseudowires(w.below(s.Tunnel).Name)
 	}
