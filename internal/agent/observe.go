@@ -50,7 +50,10 @@ func (a *Agent) lookAtDevices(n news) {
 func (a *Agent) retry() {
 	a.drops.tick(time.Now())
 	a.tellRest(time.Now())
-	a.lookAtUnderlay()
+	if a.refreshDue(time.Now()) {
+		a.refreshDatapaths()
+	}
+	a.lookAtSockets()
 	a.lookAtContests(time.Now())
 	a.lookAtPaths()
 	a.keepAgain()
@@ -97,14 +100,51 @@ func (a *Agent) lookAtPaths() {
 }
 
 func (a *Agent) lookAtUnderlay() {
+	a.refreshDatapaths()
+	a.lookAtSockets()
+}
+
+// refreshShare is what part of the time may go into looking at datapaths where nothing has
+// happened: one in refreshShare. What the kernel tells of is looked at anyway; the rest of what
+// others can do, and neighbours that are not asked by themselves, waits no longer than refreshRest.
+const (
+	refreshShare = 200
+	refreshRest  = time.Minute
+)
+
+// refreshDue says whether datapaths are to be looked at again with no event: where something
+// is wrong with the ways each time, else as rarely as a look takes long.
+func (a *Agent) refreshDue(now time.Time) bool {
+	for kind := range a.datapaths {
+		if _, ill := a.faults.now[wayFault(kind)]; ill {
+			return true
+		}
+	}
+	rest := min(max(recheck, refreshShare*a.refreshTook), refreshRest)
+	return now.Sub(a.refreshed) >= rest-recheck/2 // a tick comes sooner or later
+}
+
+func wayFault(kind pseudowire.Kind) string {
+	return "the " + string(kind) + " datapath's way to its peers"
+}
+
+// refreshDatapaths has them look at ways to peers and at what is attached.
+func (a *Agent) refreshDatapaths() {
+	begin := time.Now()
 	for kind, dp := range a.datapaths {
 		err := dp.Refresh()
 		a.renew(err)
 		if errors.As(err, new(*pseudowire.TunnelsGoneError)) {
 			err = nil // told as drift
 		}
-		a.faults.set("the "+string(kind)+" datapath's way to its peers", err)
+		a.faults.set(wayFault(kind), err)
 	}
+	a.refreshed = time.Now()
+	a.refreshTook = a.refreshed.Sub(begin)
+}
+
+// lookAtSockets opens those again that are missing, and shapes what they send.
+func (a *Agent) lookAtSockets() {
 	clear(a.carried) // sockets may be opened anew
 	failed := a.transport.Refresh()
 	a.redial(failed)
