@@ -31,6 +31,9 @@ func within(t *testing.T) context.Context {
 type machine struct {
 	t    *testing.T
 	init string // the process ID of its process 1, as others see it
+	// database is dpkg's folder, if it is another than the host's: to read all of that takes an
+	// emulated machine long.
+	database string
 }
 
 // boot starts a machine; it ends with the lab.
@@ -94,6 +97,31 @@ func (m *machine) write(path, owner, mode string, content []byte) {
 	if out, err := m.tryWith(content, "sh", "-c", `cat >"$0" && chown "$1" "$0" && chmod "$2" "$0"`, path, owner, mode); err != nil {
 		m.t.Fatalf("write %s: %v\n%s", path, err, out)
 	}
+}
+
+// ownDatabase gives dpkg an empty one, of no other packages.
+func (m *machine) ownDatabase() {
+	m.t.Helper()
+	m.database = "/opt/dpkg"
+	m.run("mkdir", "-p", m.database+"/info", m.database+"/updates", m.database+"/triggers")
+	m.write(m.database+"/status", "root", "644", nil)
+}
+
+// dpkg runs it. Triggers, as the manual pages' index, are the whole host's affair.
+func (m *machine) dpkg(args ...string) {
+	m.t.Helper()
+	command := []string{"dpkg", "--no-triggers"}
+	if m.database != "" {
+		command = append(command, "--admindir="+m.database)
+	}
+	m.run(append(command, args...)...)
+}
+
+// install has dpkg do so with a .deb.
+func (m *machine) install(deb []byte) {
+	m.t.Helper()
+	m.write("/opt/pwd.deb", "root", "600", deb)
+	m.dpkg("--install", "/opt/pwd.deb")
 }
 
 // gone wants none of the files, folders and sockets to be there.

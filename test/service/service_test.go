@@ -67,13 +67,7 @@ func TestService(t *testing.T) {
 	peer := startPeer(t, n.far, "../../bin")
 
 	m := boot(t, n.near)
-	install := func(i int) {
-		t.Helper()
-		m.write("/opt/pwd.deb", "root", "600", debs[i])
-		// Triggers, as the manual pages' index, are the whole host's affair.
-		m.run("dpkg", "--no-triggers", "-i", "/opt/pwd.deb")
-	}
-	install(0)
+	m.install(debs[0])
 	m.write("/etc/pwd/pwd.yaml", "root:pwd", "640", []byte(configuration))
 	// The secret is root's, and systemd gives it to the daemon.
 	m.write("/etc/gold.secret", "root", "600", []byte("a secret of both\n"))
@@ -111,8 +105,8 @@ func TestService(t *testing.T) {
 			m.run("systemctl", "start", "pwd.service")
 		}, true},
 		{"kill -9", func() { m.run("kill", "-9", strconv.Itoa(m.daemon())) }, true},
-		{"upgrade", func() { install(1) }, true},
-		{"downgrade", func() { install(0) }, true},
+		{"upgrade", func() { m.install(debs[1]) }, true},
+		{"downgrade", func() { m.install(debs[0]) }, true},
 	} {
 		t.Run(c.name+" loses nothing", func(t *testing.T) {
 			before := m.daemon()
@@ -157,17 +151,20 @@ func TestService(t *testing.T) {
 		}
 	})
 
-	t.Run("it is removed with all that it made", func(t *testing.T) {
-		m.run("dpkg", "--no-triggers", "--purge", "pwd")
-		links, err := n.near.Links()
-		if err != nil || len(links) != 2 {
-			t.Errorf("left: %q, %v", links, err)
-		}
-		if out, err := m.try("systemctl", "is-active", "pwd-hold.service"); err == nil {
-			t.Errorf("the holder is %s", out)
-		}
-		m.gone("/sys/fs/bpf/pwd", "/var/lib/pwd", "/usr/libexec/pwd", "/run/pwd/pwd.sock", "/run/pwd-hold/hold.sock")
-	})
+	t.Run("it is removed with all that it made", func(t *testing.T) { purged(t, m, n) })
+}
+
+// purged has dpkg purge the package, and wants nothing of it to stay.
+func purged(t *testing.T, m *machine, n *network) {
+	m.dpkg("--purge", "pwd")
+	links, err := n.near.Links()
+	if err != nil || len(links) != 2 {
+		t.Errorf("left: %q, %v", links, err)
+	}
+	if out, err := m.try("systemctl", "is-active", "pwd-hold.service"); err == nil {
+		t.Errorf("the holder is %s", out)
+	}
+	m.gone("/sys/fs/bpf/pwd", "/var/lib/pwd", "/usr/libexec/pwd", "/usr/lib/systemd/system/pwd.service", "/run/pwd/pwd.sock", "/run/pwd-hold/hold.sock")
 }
 
 // network is what the tests draw.

@@ -31,5 +31,5 @@
 //
 // Programs that the tests start (pwd, pwctl) are built on the host, where that is
 // quick: the suite's Build names their packages, and the tests find them in the
-// folder PWD_BIN.
+// folder PWD_BIN. There are the .deb of the suite's Packages, too.
 package vm

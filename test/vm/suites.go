@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,6 +30,8 @@ type Suite struct {
 	Build []string
 	// Upgrade has them built once more, as version v9.9.9, in the folder upgrade there.
 	Upgrade bool
+	// Packages are versions of which the .deb is built (make package): pwd_VERSION.deb there.
+	Packages []string
 	// Newest has it run on the newest kernel alone, unless kernels are named: what it tests
 	// is the same on all. Where it is set stands why.
 	Newest bool
@@ -56,8 +59,8 @@ var Suites = []Suite{
 	{
 		// It is about systemd, which is the same on all kernels. That a kernel's tunnels go on while
 		// another process gets their sockets TestKernelRestartLosesNothing shows on each.
-		Package: "test/service", Limit: 5 * time.Minute, Run: "^TestKernelDatapath$", Newest: true,
-		Build: []string{"cmd/pwd", "cmd/pwctl"}, Upgrade: true,
+		Package: "test/service", Limit: 7 * time.Minute, Run: "^(TestKernelDatapath|TestPackage)$", Newest: true,
+		Build: []string{"cmd/pwd", "cmd/pwctl"}, Upgrade: true, Packages: []string{"0.0.1"},
 	},
 }
 
@@ -97,6 +100,9 @@ func BuildSuite(ctx context.Context, s Suite, dir string, verbose bool, log io.W
 			}
 		}
 		step.Env = []string{"PWD_BIN=" + programs}
+		if err := s.buildPackages(ctx, root, programs, log); err != nil {
+			return job.Step{}, err
+		}
 	}
 	if s.Run != "" {
 		step.Args = append(step.Args, "-test.run", s.Run)
@@ -106,6 +112,29 @@ func BuildSuite(ctx context.Context, s Suite, dir string, verbose bool, log io.W
 	}
 	step.Args = append(step.Args, s.Args...)
 	return step, nil
+}
+
+// buildPackages builds what the tests install.
+func (s *Suite) buildPackages(ctx context.Context, root, to string, log io.Writer) error {
+	for _, version := range s.Packages {
+		out, err := exec.CommandContext(ctx, "make", "-C", root, "package", "VERSION="+version).CombinedOutput()
+		if err != nil {
+			log.Write(out)
+			return fmt.Errorf("build the package %s for the tests of %s: %w", version, s.Package, err)
+		}
+		built, err := filepath.Glob(filepath.Join(root, "out", "pwd_"+version+"-*.deb"))
+		if err != nil || len(built) != 1 {
+			return fmt.Errorf("make package VERSION=%s left the packages %q, %v", version, built, err)
+		}
+		deb, err := os.ReadFile(built[0])
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(os.MkdirAll(to, 0o755), os.WriteFile(filepath.Join(to, "pwd_"+version+".deb"), deb, 0o644)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ModuleRoot is the folder with this module's go.mod, at or above the working directory.
