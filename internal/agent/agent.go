@@ -223,9 +223,9 @@ type Agent struct {
 	errors map[string]bridge.CircuitErrors
 	// rest is when the kernel may be looked at again.
 	rest time.Time
-	// refreshed is when the datapaths last looked at everything, refreshTook how long that took.
+	// refreshed is when the datapaths last looked at everything, refreshTook how long that and the look before took.
 	refreshed   time.Time
-	refreshTook time.Duration
+	refreshTook [2]time.Duration
 
 	// redundant are the pseudowires of several tunnels, undecided those with news of them.
 	// watchAt is when all are looked at again, every watchEvery; zero is never. former is how an earlier daemon

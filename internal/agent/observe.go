@@ -80,6 +80,7 @@ func (a *Agent) retry() {
 // tells nobody of what it hears from routers.
 func (a *Agent) lookAtPaths() {
 	given := a.mtusGiven()
+	changed := false
 	for _, c := range a.control.Connections() {
 		t := a.tunnels[c.Tunnel.Name]
 		if t == nil {
@@ -94,8 +95,12 @@ func (a *Agent) lookAtPaths() {
 		}
 		if t.pathMTU != 0 {
 			a.event("info", "tunnel "+t.Key, fmt.Sprintf("path MTU is %d", mtu), fmt.Sprintf("it was %d", t.pathMTU))
+			changed = true
 		}
 		t.pathMTU = mtu
+	}
+	if changed {
+		a.refreshDatapaths()
 	}
 }
 
@@ -109,18 +114,23 @@ func (a *Agent) lookAtUnderlay() {
 // others can do, and neighbours that are not asked by themselves, waits no longer than refreshRest.
 const (
 	refreshShare = 200
-	refreshRest  = time.Minute
+	refreshRest  = 20 * time.Second
 )
 
 // refreshDue says whether datapaths are to be looked at again with no event: where something
-// is wrong with the ways each time, else as rarely as a look takes long.
+// is wrong with the ways, or somebody else changes what is looked at, each time, else as rarely as a look takes long.
 func (a *Agent) refreshDue(now time.Time) bool {
 	for kind := range a.datapaths {
 		if _, ill := a.faults.now[wayFault(kind)]; ill {
 			return true
 		}
 	}
-	rest := min(max(recheck, refreshShare*a.refreshTook), refreshRest)
+	if len(a.contests.now) > 0 {
+		return true
+	}
+	// One that had something to mend, or to wait for others, is no measure.
+	took := min(a.refreshTook[0], a.refreshTook[1])
+	rest := min(max(recheck, refreshShare*took), refreshRest)
 	return now.Sub(a.refreshed) >= rest-recheck/2 // a tick comes sooner or later
 }
 
@@ -140,7 +150,7 @@ func (a *Agent) refreshDatapaths() {
 		a.faults.set(wayFault(kind), err)
 	}
 	a.refreshed = time.Now()
-	a.refreshTook = a.refreshed.Sub(begin)
+	a.refreshTook = [2]time.Duration{a.refreshed.Sub(begin), a.refreshTook[0]}
 }
 
 // lookAtSockets opens those again that are missing, and shapes what they send.

@@ -4,8 +4,14 @@ package datapath
 
 import (
 	"encoding/binary"
+	"flag"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"testing"
+	"time"
+	"unsafe"
 
 	cilium "github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -14,6 +20,9 @@ import (
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
+
+// wrapKernel has the kernel count as far, which takes it minutes: see docs/performance.md.
+var wrapKernel = flag.Bool("wrap-kernel", false, "have TestKernelNumbersWrap send the 2^24 packets that it takes")
 
 // numberedSites have a session whose packets all have numbers, between the eBPF datapath and the kernel's.
 func numberedSites(t *testing.T) (a, b *site) {
@@ -117,4 +126,73 @@ func (s *site) setNext(n uint64) {
 			return
 		}
 	}
+}
+
+// The kernel's numbers wrap, too, and the eBPF datapath takes every packet. Where the kernel counts from cannot be set: it
+// has to send them all. Not run unless asked for: -args -wrap-kernel.
+func TestKernelNumbersWrap(t *testing.T) {
+	if !*wrapKernel {
+		return
+	}
+	a, b := numberedSites(t)
+	if got := numbersOf(t, b, a, 3); !slices.Equal(got, []uint32{0, 1, 2}) {
+		t.Fatalf("at first: %v", got)
+	}
+	// It numbers packets before it sees that the tunnel's socket has no peer.
+	const led, first = 24, 0xffffe8
+	const skipped = first - led - 3
+	began := time.Now()
+	disconnect(t, b.tunnel.Socket)
+	b.pktgen(skipped)
+	if err := unix.Connect(b.tunnel.Socket, &unix.SockaddrInet4{Port: int(b.tunnel.Remote.Port()), Addr: b.tunnel.Remote.Addr().As4()}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d packets in %v", skipped, time.Since(began).Round(time.Second))
+	lead(t, b, led)
+	if got, want := numbersOf(t, b, a, 48), overTheWrap(first, 48); !slices.Equal(got, want) {
+		t.Errorf("numbers %x, want %x", got, want)
+	}
+}
+
+// disconnect takes a UDP socket's peer from it.
+func disconnect(t *testing.T, fd int) {
+	t.Helper()
+	var unspecified [16]byte
+	if _, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified)), uintptr(len(unspecified))); errno != 0 {
+		t.Fatal(errno)
+	}
+}
+
+// pktgen has the kernel send so many frames through the pseudowire's device.
+func (s *site) pktgen(count int) {
+	s.t.Helper()
+	if out, err := s.lcce.Run(s.t.Context(), "modprobe", "pktgen"); err != nil {
+		s.t.Fatalf("modprobe pktgen: %v: %s", err, out)
+	}
+	const dir = "/proc/thread-self/net/pktgen/"
+	write := func(file string, lines ...string) {
+		s.t.Helper()
+		err := s.lcce.Do(func() error {
+			for _, line := range lines {
+				if err := os.WriteFile(dir+file, []byte(line+"\n"), 0); err != nil {
+					return fmt.Errorf("%s: %s: %w", file, line, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	write("kpktgend_0", "add_device "+pwDevice)
+	write(pwDevice, fmt.Sprintf("count %d", count), "pkt_size 60", "delay 0", "dst_mac 02:00:00:00:00:0b")
+	write("pgctrl", "start") // returns when it is done
+	var result []byte
+	if err := s.lcce.Do(func() (err error) { result, err = os.ReadFile(dir + pwDevice); return err }); err != nil {
+		s.t.Fatal(err)
+	}
+	if !strings.Contains(string(result), fmt.Sprintf("pkts-sofar: %d ", count)) {
+		s.t.Fatalf("pktgen: %s", result)
+	}
+	write("kpktgend_0", "rem_device_all")
 }
