@@ -49,6 +49,29 @@ func TestOverPPP(t *testing.T) {
 		a.change(b, setup{kinds: [2]pseudowire.Kind{ebpf, ebpf}, family: f, cookie: 8, underlay: 1492, pw: 1500, encapsulation: e})
 		carries(t, a, b)
 	}
+	for _, s := range []*site{a, b} {
+		s.awaitTCPEnd()
+	}
+}
+
+// awaitTCPEnd waits until the host has said all that TCP has to say: a connection without a link
+// keeps its namespace for a minute and more.
+func (s *site) awaitTCPEnd() {
+	s.t.Helper()
+	const timeWait = "06"
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	defer cancel()
+	if err := netlab.Poll(ctx, "TCP to end at "+s.host.Name, func() error {
+		out, err := s.host.Run(ctx, "cat", "/proc/net/tcp")
+		for i, line := range strings.Split(strings.TrimSpace(out), "\n") {
+			if fields := strings.Fields(line); i > 0 && len(fields) > 3 && fields[3] != timeWait {
+				return fmt.Errorf("%s", line)
+			}
+		}
+		return err
+	}); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // pair is two terminals that are joined, as by a null modem cable.
