@@ -140,8 +140,7 @@ func (a *Agent) keep(t *trial) error {
 		return err
 	}
 	if !a.unconfirmed() {
-		// One that stays is of a generation that is not on probation.
-		_ = a.store.remove(probationFile)
+		a.forgetProbation()
 	}
 	if t.generation != nil {
 		a.remembered(t.generation, missed)
@@ -203,7 +202,7 @@ func (a *Agent) Confirm(ctx context.Context, by string) (*api.Generation, error)
 			return
 		}
 		a.generation = &confirmed
-		_ = a.keepProbation(0)
+		a.forgetProbation()
 		a.faults.set("the return to the topology before", nil)
 		a.event("info", "topology", fmt.Sprintf("generation %d confirmed", confirmed.Number), by)
 		out = generationView(a.generation, true)

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +116,11 @@ func TestConfirmedTopologyStays(t *testing.T) {
 	if _, err := p.a.Confirm(t.Context(), "uid 0"); codeOf(err) != api.CodeNothingToDo {
 		t.Errorf("a second time: %v", err)
 	}
+	p.do(func() {
+		if err := p.a.store.read(probationFile, new(probation)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("when it would have ended is still kept: %v", err)
+		}
+	})
 	p.do(func() { p.a.expire(time.Now().Add(48 * time.Hour)) })
 	p.restart()
 	if got := p.inForce(); got != "B" {

@@ -45,6 +45,9 @@ func (a *Agent) keepProbation(asked time.Duration) error {
 	}, true)
 }
 
+// forgetProbation removes it. One that stays is of a generation that is not on probation, and means nothing.
+func (a *Agent) forgetProbation() { _ = a.store.remove(probationFile) }
+
 // resumeProbation has one that an earlier daemon began end when it was to, whatever the clock says now.
 func (a *Agent) resumeProbation(now time.Time, up time.Duration) error {
 	if !a.unconfirmed() {

@@ -261,6 +261,40 @@ func silent(t *testing.T, runDir string) *net.UnixListener {
 	return l
 }
 
+// goesOn has a holder that hung serve, until the function that it gives is called.
+func goesOn(t *testing.T, l *net.UnixListener, runDir string, kept map[string]int) (h *Holder, end func()) {
+	t.Helper()
+	h = &Holder{log: slog.New(slog.DiscardHandler), listener: l, lock: file(t, "lock"), path: Path(runDir), kept: kept}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.Serve(ctx) }()
+	return h, func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// answers is a holder whose every answer is made up; connections are numbered from 0 on.
+func answers(l *net.UnixListener, answer func(c *net.UnixConn, number int, text string) string) {
+	for number := 0; ; number++ {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		for {
+			text, _, err := receive(c)
+			if err != nil || text == "" {
+				break
+			}
+			_ = send(c, answer(c, number, text))
+		}
+		c.Close()
+	}
+}
+
 // A holder that hangs costs the daemon nothing but what it was to keep, which it gets as
 // soon as it goes on; and it is told of.
 func TestHangingHolder(t *testing.T) {
@@ -286,17 +320,11 @@ func TestHangingHolder(t *testing.T) {
 		t.Error("it is taken for a holder")
 	}
 
-	h := &Holder{log: slog.New(slog.DiscardHandler), listener: l, lock: file(t, "lock"), path: Path(dir), kept: map[string]int{}}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- h.Serve(ctx) }()
+	_, end := goesOn(t, l, dir, map[string]int{})
 	awaitHolder(t, k)
 	eventually(t, "it is well", func() bool { _, err := k.Fault(); return err == nil })
 	want(t, k, map[string]string{"b": "b"})
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	end()
 }
 
 // Nobody waits longer for what a holder keeps than until it is clear that it hangs. Once it goes
@@ -322,11 +350,7 @@ func TestTakeFromAHangingHolder(t *testing.T) {
 		}
 		return fd
 	}
-	h := &Holder{log: slog.New(slog.DiscardHandler), listener: l, lock: file(t, "lock"), path: Path(dir),
-		kept: map[string]int{"a": dup("old a"), "b": dup("old b")}}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- h.Serve(ctx) }()
+	h, end := goesOn(t, l, dir, map[string]int{"a": dup("old a"), "b": dup("old b")})
 	eventually(t, "a is closed, and the new b kept", func() bool {
 		if k.Renewed() {
 			k.Keep("b", int(file(t, "b").Fd())) // as the transport keeps again what it has
@@ -339,10 +363,7 @@ func TestTakeFromAHangingHolder(t *testing.T) {
 		n, err := unix.Pread(b, text, 0)
 		return !a && there && err == nil && string(text[:n]) == "b"
 	})
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	end()
 }
 
 // What a holder breaks off is not taken for all: the rest is asked for again, and closed.
@@ -351,34 +372,20 @@ func TestTakeBrokenOff(t *testing.T) {
 	l := silent(t, dir)
 	fd := int(file(t, "x").Fd())
 	forgotten := make(chan string, 10)
-	go func() {
-		for number := 0; ; number++ {
-			c, err := l.AcceptUnix()
-			if err != nil {
-				return
-			}
-			for {
-				text, _, err := receive(c)
-				if err != nil || text == "" {
-					break
-				}
-				answer := "ok"
-				if text == "take" {
-					_ = send(c, "a", fd)
-					if number == 0 {
-						answer = "error there is no room"
-					} else {
-						_ = send(c, "b", fd)
-					}
-				}
-				if name, is := strings.CutPrefix(text, "forget "); is {
-					forgotten <- name
-				}
-				_ = send(c, answer)
-			}
-			c.Close()
+	go answers(l, func(c *net.UnixConn, number int, text string) string {
+		if name, is := strings.CutPrefix(text, "forget "); is {
+			forgotten <- name
 		}
-	}()
+		if text != "take" {
+			return "ok"
+		}
+		_ = send(c, "a", fd)
+		if number == 0 {
+			return "error there is no room"
+		}
+		_ = send(c, "b", fd)
+		return "ok"
+	})
 	k := keeper(t, dir)
 	want(t, k, map[string]string{"a": "x"})
 	k.Keep("a", fd)
@@ -398,24 +405,13 @@ func TestTakeLosesADescriptor(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	l := silent(t, dir)
 	fd := int(file(t, "b").Fd())
-	go func() {
-		c, err := l.AcceptUnix()
-		if err != nil {
-			return
+	go answers(l, func(c *net.UnixConn, _ int, text string) string {
+		if text == "take" {
+			_ = send(c, "a", slices.Repeat([]int{fd}, 9)...)
+			_ = send(c, "b", fd)
 		}
-		defer c.Close()
-		for {
-			text, _, err := receive(c)
-			if err != nil || text == "" {
-				return
-			}
-			if text == "take" {
-				_ = send(c, "a", slices.Repeat([]int{fd}, 9)...)
-				_ = send(c, "b", fd)
-			}
-			_ = send(c, "ok")
-		}
-	}()
+		return "ok"
+	})
 	var logged strings.Builder
 	k := Open(Options{RunDir: dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	defer k.Close()

@@ -2,9 +2,12 @@
 package underlay
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/pkg/vrf"
 )
@@ -26,6 +29,14 @@ func lookUp(nl *netlink.Handle, local, remote netip.Addr, o *netlink.RouteGetOpt
 		o.OifIndex, o.SrcAddr = v.Index, local.AsSlice()
 	}
 	return nl.RouteGetWithOptions(remote.AsSlice(), o)
+}
+
+// Unreachable says that an error of a look for a route, or for its link, means that there is no way now: no route, one
+// that refuses packets, or a link that has just gone.
+func Unreachable(err error) bool {
+	return errors.As(err, new(netlink.LinkNotFoundError)) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) ||
+		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) ||
+		errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) // a route that prohibits it
 }
 
 // LeastMTU is what every path carries (RFC 8200, Section 5), and what is believed of one at the least.
@@ -57,6 +68,30 @@ func MTUOf(nl *netlink.Handle, local, remote netip.Addr, way *netlink.Route, lin
 	}
 	m.Heard = min(m.Given, max(way.MTU, LeastMTU))
 	return m, nil
+}
+
+// PathMTU is that of the way to a peer, and what its link takes: zero values where there is no way.
+func PathMTU(nl *netlink.Handle, local, remote netip.Addr) (m MTU, link int, err error) {
+	routes, err := Routes(nl, local, remote)
+	if err != nil || len(routes) == 0 {
+		return MTU{}, 0, unlessUnreachable(err, "look up the route to %v: %w", remote)
+	}
+	l, err := nl.LinkByIndex(routes[0].LinkIndex)
+	if err != nil {
+		return MTU{}, 0, unlessUnreachable(err, "look up the link of the route to %v: %w", remote)
+	}
+	link = l.Attrs().MTU
+	if m, err = MTUOf(nl, local, remote, &routes[0], link); err != nil {
+		return MTU{}, 0, unlessUnreachable(err, "look up the route to %v: %w", remote)
+	}
+	return m, link, nil
+}
+
+func unlessUnreachable(err error, format string, remote netip.Addr) error {
+	if err == nil || Unreachable(err) {
+		return nil
+	}
+	return fmt.Errorf(format, remote, err)
 }
 
 // AtMost is the MTU of the same way that carries no more than n, 0 for any.

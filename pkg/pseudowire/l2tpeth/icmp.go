@@ -1,7 +1,6 @@
 package l2tpeth
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/vishvananda/netlink"
@@ -23,7 +22,7 @@ func (d *Datapath) ignoreICMP(t *tunnel) error {
 		return nil
 	}
 	lower, err := d.routes.lower(t.Tunnel)
-	if unreachable(err) || err == nil && t.discovery == discoveryOf(!lower) {
+	if underlay.Unreachable(err) || err == nil && t.discovery == discoveryOf(!lower) {
 		return nil
 	}
 	if err == nil {
@@ -78,26 +77,11 @@ func openRoutes() (kernelRoutes, error) {
 }
 
 func (r kernelRoutes) lower(t pseudowire.Tunnel) (bool, error) {
-	local, remote := t.Local.Addr().Unmap(), t.Remote.Addr().Unmap()
-	routes, err := underlay.Routes(r.nl, local, remote)
-	if err == nil && len(routes) == 0 {
+	mtu, link, err := underlay.PathMTU(r.nl, t.Local.Addr(), t.Remote.Addr())
+	if err == nil && link == 0 {
 		err = unix.ENETUNREACH
 	}
-	if err != nil {
-		return false, err
-	}
-	link, err := r.nl.LinkByIndex(routes[0].LinkIndex)
-	if err != nil {
-		return false, err
-	}
-	mtu, err := underlay.MTUOf(r.nl, local, remote, &routes[0], link.Attrs().MTU)
-	return mtu.Given < link.Attrs().MTU, err
+	return mtu.Given < link, err
 }
 
 func (r kernelRoutes) close() { r.nl.Close() }
-
-func unreachable(err error) bool {
-	return errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) ||
-		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) ||
-		errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) // a route that prohibits it
-}

@@ -218,7 +218,7 @@ func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunne
 	}
 	path, known := paths[t.Name]
 	if !known {
-		if path, err = d.pathMTU(t); err != nil {
+		if path, _, err = underlay.PathMTU(d.nl, t.Local.Addr(), t.Remote.Addr()); err != nil {
 			return err
 		}
 		path = path.AtMost(t.PathMTU)
@@ -262,23 +262,6 @@ func roomOf(p *pseudowire.Pseudowire, t *pseudowire.Tunnel, s *pseudowire.Sessio
 		room = min(room, longest-pseudowire.Overhead(t, s))
 	}
 	return max(room, leastRoom)
-}
-
-// pathMTU is that of the way to the peer, the zero value if there is none.
-func (d *Datapath) pathMTU(t *pseudowire.Tunnel) (underlay.MTU, error) {
-	local, remote := t.Local.Addr().Unmap(), t.Remote.Addr().Unmap()
-	routes, err := underlay.Routes(d.nl, local, remote)
-	switch {
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EINVAL), err == nil && len(routes) == 0:
-		return underlay.MTU{}, nil
-	case err != nil:
-		return underlay.MTU{}, fmt.Errorf("look up the route to %v: %w", remote, err)
-	}
-	link, err := d.nl.LinkByIndex(routes[0].LinkIndex)
-	if err != nil {
-		return underlay.MTU{}, fmt.Errorf("look up the link of the route to %v: %w", remote, err)
-	}
-	return underlay.MTUOf(d.nl, local, remote, &routes[0], link.Attrs().MTU)
 }
 
 func (d *Datapath) attach(link netlink.Link) error {

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/pkg/underlay"
 )
@@ -67,7 +66,7 @@ func (d *Datapath) findPath(local, remote netip.Addr, before path) (path, error)
 	routes, err := underlay.Routes(d.nl, local, remote)
 	if err != nil || len(routes) == 0 {
 		// Without a route there is nothing to send over, for now.
-		if err != nil && !unreachable(err) {
+		if err != nil && !underlay.Unreachable(err) {
 			return path{}, fmt.Errorf("look up the route to %v: %w", remote, err)
 		}
 		return path{}, nil
@@ -90,7 +89,7 @@ func (d *Datapath) findPath(local, remote netip.Addr, before path) (path, error)
 		kind:   kind,
 	}
 	if p.mtu, err = underlay.MTUOf(d.nl, local, remote, &route, attrs.MTU); err != nil {
-		if unreachable(err) {
+		if underlay.Unreachable(err) {
 			return path{}, nil
 		}
 		return path{}, fmt.Errorf("look up the route to %v: %w", remote, err)
@@ -155,12 +154,6 @@ func (d *Datapath) neighbour(link int, next netip.Addr) (address net.HardwareAdd
 
 func isEthernet(a *netlink.LinkAttrs) bool {
 	return kindOf(a) == onEthernet
-}
-
-func unreachable(err error) bool {
-	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) ||
-		errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) ||
-		errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) // a route that prohibits it
 }
 
 // owners are the links that have the address and can be an underlay.
