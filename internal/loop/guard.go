@@ -36,9 +36,9 @@ const (
 	// moving; what has not moved for calm after its end does not go on.
 	maxWait, calm = 3 * time.Second, time.Second
 	// aside is for how much longer a site waits that a loop is not closed behind: those that it is
-	// closed behind see to it first. What has not moved for as long they have seen to.
-	aside = 3 * time.Second
-	// bursts of what moves, each after a rest of more than aside and less than sparse, are a loop that nobody sees to.
+	// closed behind see to it first, busy with its frames as they are. What has not moved for quiet they have seen to.
+	aside, quiet = 8 * time.Second, 3 * time.Second
+	// bursts of what moves, each after a rest of more than quiet and less than sparse, are a loop that nobody sees to.
 	bursts = 3
 	sparse = 30 * time.Second
 	// maxHeard bounds what strangers can make a site remember.
@@ -202,17 +202,17 @@ func (g *Guard) Suspect(now time.Time, what string, peers ...string) {
 		s.count = 0
 	}
 	gap := now.Sub(s.last)
-	if gap > patience || who.bystander && gap > aside {
+	if gap > patience || who.bystander && gap > quiet {
 		s.strike = 0
 	}
 	if gap > sparse {
 		s.bursts = 0
-	} else if gap > aside {
+	} else if gap > quiet {
 		s.bursts++
 	}
 	s.what, s.last = what, now
 	switch {
-	case s.bursts > bursts && gap > aside && g.random(maxWait) <= maxWait/2:
+	case s.bursts > bursts && gap > quiet && g.random(maxWait) <= maxWait/2:
 		// Another site may see it as well: by chance one blocks it, or the other with the next.
 		s.block(now)
 	case s.strike == 0:

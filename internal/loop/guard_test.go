@@ -226,12 +226,12 @@ func TestDecideInALargeNetwork(t *testing.T) {
 func TestBystander(t *testing.T) {
 	x := newTranscript(t)
 	moves := func() { x.g.Suspect(x.now, "it moves", "a", "c") }
-	for range 3 {
+	for range int(aside / Listen) {
 		moves()
 		x.after(Listen)
 	}
 	moves()
-	x.after(aside - 2*Listen - time.Millisecond)
+	x.after(Listen - time.Millisecond)
 	moves()
 	x.after(time.Millisecond)
 	moves() // it waits half of maxWait
@@ -258,7 +258,7 @@ func TestBystanderOfTwo(t *testing.T) {
 	moves()
 	x.after(Listen)
 	moves()
-	x.after(aside + time.Millisecond)
+	x.after(quiet + time.Millisecond)
 	for range 4 {
 		moves()
 		x.after((Listen + aside) / 4)
