@@ -84,6 +84,9 @@ func (a *Agent) closeLoops(now time.Time) {
 		}
 		peers := []string{w.Peer}
 		if other != nil && other.group() == w.group() {
+			if w.standby || other.standby {
+				continue // it is open by now: a busy host hears late of what moved before
+			}
 			peers = append(peers, other.Peer)
 		}
 		in := ""

@@ -12,6 +12,7 @@ import (
 	"github.com/pwd-project/pwd/internal/api"
 	"github.com/pwd-project/pwd/internal/loop"
 	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/internal/topology"
 	"github.com/pwd-project/pwd/pkg/bridge"
 )
 
@@ -285,5 +286,35 @@ func TestBlocksAreKeptApart(t *testing.T) {
 	}
 	if got, err := a.store.drains(); err != nil || !slices.Equal(got, all[:1]) {
 		t.Errorf("read %+v, %v", got, err)
+	}
+}
+
+// ports is a bridge's: links 1 and 2 are the devices of two pseudowires.
+type ports struct{ noCircuits }
+
+func (ports) Port(index int) (name, pseudowire string) {
+	return []string{"", "pw-b", "pw-c"}[index], []string{"", "office/dc2", "office/dc3"}[index]
+}
+
+// What moves between two pseudowires goes through both of them. What is told of it once one is in standby was before
+// that: a host that a loop keeps busy hears of it late.
+func TestMovesBeforeStandbyAreNoLoop(t *testing.T) {
+	for _, standby := range []string{"", "office/dc2", "office/dc3"} {
+		a := newAgent(Options{Site: "dc1"})
+		a.bridges, a.macs = ports{}, &macWatch{}
+		for name, peer := range map[string]string{"office/dc2": "dc2", "office/dc3": "dc3"} {
+			a.wires[name] = &wire{Pseudowire: &topology.Pseudowire{Name: name, Network: "office", Peer: peer}, standby: name == standby}
+		}
+		peers := map[string]bool{"dc2": true, "dc3": true}
+		blocked := false
+		begin := time.Now()
+		for now := begin; !blocked && now.Sub(begin) < time.Minute; now = now.Add(100 * time.Millisecond) {
+			a.macs.found = []bridge.Loop{{Address: bridge.Address{2, 0, 0, 0, 0, 7}, Bridge: 9, Port: 1, Another: 2}}
+			a.closeLoops(now)
+			blocked = len(a.guard("office").Advance(now, peers).Blocked) > 0
+		}
+		if blocked != (standby == "") {
+			t.Errorf("in standby %q: blocked %v", standby, blocked)
+		}
 	}
 }
