@@ -8,8 +8,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/pwd-project/pwd/pkg/vrf"
 )
 
 // Routes are the ways of packets from one address to another, as of `ip route get`: by the tables
@@ -22,7 +20,7 @@ func Routes(nl *netlink.Handle, local, remote netip.Addr) ([]netlink.Route, erro
 func lookUp(nl *netlink.Handle, local, remote netip.Addr, o *netlink.RouteGetOptions) ([]netlink.Route, error) {
 	local, remote = local.Unmap(), remote.Unmap()
 	if local.IsValid() && !local.IsUnspecified() {
-		v, err := vrf.Of(local)
+		v, err := VRFOf(nl, local)
 		if err != nil {
 			return nil, err
 		}

@@ -53,12 +53,12 @@ var rules = []rule{
 		why: "rules are values: datapaths carry them out",
 	},
 	{
-		of: []string{"pkg/l2tpv3/transport"}, only: []string{"std", "pkg/l2tpv3", "pkg/l2tpv3/control", "pkg/vrf", "golang.org/x/sys/unix"},
+		of: []string{"pkg/l2tpv3/transport"}, only: []string{"std", "pkg/l2tpv3", "pkg/l2tpv3/control", "pkg/underlay", "github.com/vishvananda/netlink", "golang.org/x/sys/unix"},
 		why: "sockets around the control machine, and no more",
 	},
 	{
-		of: []string{"pkg/vrf"}, only: []string{"std", "golang.org/x/sys/unix"},
-		why: "sockets and routes ask it, which know nothing of each other",
+		of: []string{"pkg/underlay"}, only: []string{"std", "github.com/vishvananda/netlink", "golang.org/x/sys/unix"},
+		why: "sockets, datapaths and shaping ask it, which know nothing of each other",
 	},
 	{
 		of: []string{"pkg/pseudowire"}, only: []string{"std", "pkg/drift", "pkg/l2tpv3", "pkg/steer", "pkg/vlan"},

@@ -46,6 +46,7 @@ var Suites = []Suite{
 		Run: "^(TestSupports|TestVLANs|TestVLANDevice|TestVLANFrames|TestExternalVLANs|TestNoLeakWhileAttaching|TestVLANCrashes|TestSilence)$",
 	},
 	{Package: "pkg/qos", Limit: 3 * time.Minute},
+	{Package: "pkg/underlay", Limit: 2 * time.Minute, Run: "^TestVRFOf$", Newest: true}, // VRFs are the same on both
 	{
 		Package: "pkg/l2tpv3/transport", Limit: 5 * time.Minute,
 		Run: "^(TestKernel.*|TestNoKernelIP|TestConnectionIP|TestWireIP|TestHeaderOptionsIP|TestConnectionsOfOnePair|TestEndpoints|TestRestoreIP|TestFragmentsIP|TestDataSessions|TestNoLeaksIP|TestDynamicAddressChanges|TestPathMTU)$",

@@ -4,14 +4,12 @@ import (
 	"errors"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
+	"github.com/pwd-project/pwd/pkg/underlay"
 )
-
-// leastPathMTU is what every path carries (RFC 8200, Section 5), and what is
-// believed of one at the least.
-const leastPathMTU = 1280
 
 // PathMTU is the longest packet to the connection's peer, IP header included, that
 // is not fragmented, as far as this host knows: what the link takes that the routing
@@ -32,17 +30,17 @@ func (t *Transport) PathMTU(id uint32, heed bool) int {
 	if err != nil {
 		return 0
 	}
-	if heed && mtu >= leastPathMTU {
+	if heed && mtu >= underlay.LeastMTU {
 		return mtu
 	}
-	given, err := givenMTU(source, remote.Unmap())
+	way, _, err := underlay.PathMTU(new(netlink.Handle), source, remote)
 	switch {
-	case err != nil:
-		return max(mtu, leastPathMTU)
+	case err != nil || way == underlay.MTU{}:
+		return max(mtu, underlay.LeastMTU)
 	case heed:
-		return max(mtu, min(given, leastPathMTU))
+		return max(mtu, min(way.Given, underlay.LeastMTU))
 	}
-	return given
+	return way.Given
 }
 
 // route asks the routing table about packets to remote: the source that they have,

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"net/netip"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/pwd-project/pwd/pkg/vrf"
+	"github.com/pwd-project/pwd/pkg/underlay"
 )
 
 // inVRF opens a socket for a local address. The addresses of interfaces in a VRF are there for
@@ -32,7 +33,7 @@ func bindTo(fd int, vrf string) error {
 
 // vrfOf is the name of the VRF that an address is in, empty for none, or where that cannot be found out.
 func vrfOf(addr netip.Addr) string {
-	v, err := vrf.Of(addr)
+	v, err := underlay.VRFOf(new(netlink.Handle), addr)
 	if err != nil {
 		return ""
 	}
