@@ -199,6 +199,9 @@ func (p *pathProbe) hinted(heard int) bool {
 	return p.size == 0 && heard != 0 && heard < p.heard && (p.cap == 0 || heard < p.cap)
 }
 
+// silent says that no router says less of a path than the host takes it for.
+func (p *pathProbe) silent() bool { return p.believed != 0 && p.heard >= p.believed }
+
 // remeasured has the paths of a pseudowire looked at anew whose MTU is another, or which is new
 // where nothing was asked.
 func (a *Agent) remeasured(w *wire, was *topology.Pseudowire) {
@@ -294,9 +297,9 @@ func (a *Agent) tellPath(t *tunnel) {
 		return
 	}
 	if p.cap != 0 {
-		silence := ", and no router says that it is not"
-		if p.heard < p.believed {
-			silence = "" // what was heard is not taken for true
+		silence := "" // what was heard is not taken for true
+		if p.silent() {
+			silence = ", and no router says that it is not"
 		}
 		a.event("warning", object, fmt.Sprintf("packets of more than %d octets are lost on the way", p.cap),
 			fmt.Sprintf("the path's MTU is taken for %d%s; what is longer leaves in fragments", p.believed, silence))

@@ -253,7 +253,15 @@ func TestRoutersAreChecked(t *testing.T) {
 			t.Helper()
 			settle(wait)
 			for v, key := range map[*virtual]string{d.dc1: "gold/dc2", d.dc2: "gold/dc1"} {
-				err := v.a.do(t.Context(), func() {
+				st, err := v.a.Tunnels(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				heard := what == "a smaller link" // until the kernel forgets it
+				if cap != 0 && (st[0].PathMTU != cap || st[0].BlackHole == heard) {
+					t.Errorf("%s, %s: path MTU %d, black hole %v", v.site, what, st[0].PathMTU, st[0].BlackHole)
+				}
+				err = v.a.do(t.Context(), func() {
 					if p := v.a.tunnels[key].probe; p.cap != cap || p.told != cap || p.given != given {
 						t.Errorf("%s, %s: %+v, want a cap of %d", v.site, what, p, cap)
 					}

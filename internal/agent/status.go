@@ -224,7 +224,7 @@ func (a *Agent) tunnelViews(counters map[uint32]pseudowire.Counters) []api.Tunne
 		}
 		v.PathMTU = a.shortestMTU(given[t.Key], c.LocalID)
 		if known != nil && known.probe.cap != 0 && v.PathMTU > known.probe.cap {
-			v.PathMTU, v.BlackHole = known.probe.cap, true
+			v.PathMTU, v.BlackHole = known.probe.cap, known.probe.silent()
 		}
 		views = append(views, v)
 	}
