@@ -247,6 +247,10 @@ func (w *world) await(what string, enough func(seen []message) bool) {
 			}
 			seen = append(seen, message{f.Outgoing, m})
 		}
+		if nr := neverSent(seen); nr != nil {
+			w.t.Errorf("it acknowledges what was never sent: %v", nr)
+			return true
+		}
 		return enough(seen)
 	})
 	if err != nil {
@@ -265,6 +269,24 @@ func answered(seen []message, ours bool, t l2tpv3.MessageType) (n int) {
 		}
 	}
 	return n
+}
+
+// neverSent is the first message of theirs that acknowledges what had not been sent, as if an acknowledgment
+// of ours had a number of its own (RFC 3931, Section 4.2: it has none).
+func neverSent(seen []message) *l2tpv3.Message {
+	next := uint16(0)
+	for _, m := range seen {
+		t, _ := m.Type()
+		switch {
+		case m.ours && t == l2tpv3.SCCRQ:
+			next = 1 // another connection, or the same once more
+		case m.ours && !m.IsZLB() && t != l2tpv3.ACK:
+			next = max(next, m.Ns+1)
+		case !m.ours && m.Nr > next:
+			return m.Message
+		}
+	}
+	return nil
 }
 
 // l2tp is where L2TP begins in a frame of UDP over IPv4.

@@ -82,8 +82,8 @@ var digestAVPs = func() (all [2][2][]byte) {
 // seal is the message as it goes out: header and, with authentication, digests,
 // one for each secret.
 func (c *connection) seal(octets []byte, ns uint16) []byte {
-	// Section 5.4.1: directly after the Message Type AVP, which has 8 octets.
-	const after = 12 + 8
+	// Section 5.4.1: directly after the Message Type AVP, which has 8 octets. A ZLB has none, and no digests.
+	after := min(headerOctets+8, len(octets))
 	var keys []*l2tpv3.Secret
 	if c.auth.on {
 		keys = c.keys()

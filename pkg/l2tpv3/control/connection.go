@@ -70,6 +70,8 @@ type identity struct {
 	Language     string                  `json:"language,omitempty"`
 	// DiffServ says that its SCCRQ had a Control Connection DS AVP, which is to be answered.
 	DiffServ bool `json:"diffServ,omitempty"`
+	// ZLB says that it has acknowledged by a message without AVPs since (Section 6.15).
+	ZLB bool `json:"zlb,omitempty"`
 }
 
 // input is what comes with an event.
@@ -396,15 +398,30 @@ func (c *connection) flush() {
 func (e *Endpoint) acknowledge() {
 	for _, c := range e.owing {
 		if c.owing = false; c.rel.owed && c.phase != ended {
-			c.transmit(ackOctets, c.rel.ns())
+			c.transmit(c.acknowledgment(), c.rel.ns())
 		}
 	}
 	clear(e.owing)
 	e.owing = e.owing[:0]
 }
 
-// ackOctets is an explicit ACK (Section 6.15), sent also where a ZLB would do.
-var ackOctets, _ = l2tpv3.NewMessage(l2tpv3.ACK).Append(nil)
+// headerOctets is the length of a control message without AVPs (Section 3.2.1).
+const headerOctets = 12
+
+// ackOctets and zlbOctets acknowledge, and do nothing else (Section 6.15).
+var (
+	ackOctets, _ = l2tpv3.NewMessage(l2tpv3.ACK).Append(nil)
+	zlbOctets    = ackOctets[:headerOctets:headerOctets]
+)
+
+// acknowledgment is a message that acknowledges: an ACK, or, to a peer that sends ZLBs, a ZLB. Some of
+// these peers (SoftEther) take an ACK for a message that has the number, and the next for its copy.
+func (c *connection) acknowledgment() []byte {
+	if c.peer.ZLB && !c.auth.on {
+		return zlbOctets
+	}
+	return ackOctets
+}
 
 // transmit sends a message with the header as it has to be now. A repetition has
 // a refreshed Nr (Section 4.2).

@@ -57,6 +57,10 @@ func (c *connection) deliver(d Datagram, m *l2tpv3.Message) {
 		c.heard = e.now
 	}
 	t, known := m.Type()
+	if m.IsZLB() && !c.peer.ZLB {
+		c.peer.ZLB = true
+		c.changed()
+	}
 	if m.IsZLB() || known && t == l2tpv3.ACK {
 		c.probe.acknowledged(&c.rel, m.Nr)
 		return // Section 6.15: no event
@@ -93,7 +97,7 @@ func (c *connection) deliver(d Datagram, m *l2tpv3.Message) {
 // else with an acknowledgment. Each copy gets one, whoever counts them.
 func (c *connection) again() {
 	if c.owing && c.rel.owed {
-		c.transmit(ackOctets, c.rel.ns())
+		c.transmit(c.acknowledgment(), c.rel.ns())
 	}
 	c.rel.owed = true
 	c.e.touch(c)

@@ -272,6 +272,11 @@ var conformance = []rule{
 		< ZLB ccid=11 ns=3 nr=4
 		advance 20s
 		? established`},
+	{number: 31, section: "6.15", exchange: opened + lives + `< ZLB ccid=11 ns=3 nr=1
+		< HELLO ccid=11 ns=3 nr=1
+		> ZLB ccid=77 ns=1 nr=4
+		< HELLO ccid=11 ns=3 nr=1
+		> ZLB ccid=77 ns=1 nr=4`},
 	{number: 31, section: "6.15", test: zlbWithAuthentication},
 	{number: 32, section: "5.3", test: hiddenAVPs},
 	{number: 33, section: "5.4.3", test: connectionTie},
@@ -495,8 +500,11 @@ func (p *performance) state() string {
 func (p *performance) judge(o *Transmit) {
 	p.t.Helper()
 	b := o.Payload
-	if len(b) < 20 || b[0] != 0xc8 || b[1] != 3 || int(binary.BigEndian.Uint16(b[2:])) != len(b) {
+	if len(b) < 12 || b[0] != 0xc8 || b[1] != 3 || int(binary.BigEndian.Uint16(b[2:])) != len(b) {
 		p.t.Fatalf("rule 1: the header of %x", b)
+	}
+	if len(b) == 12 {
+		return // a ZLB
 	}
 	if string(b[12:18]) != "\x80\x08\x00\x00\x00\x00" {
 		p.t.Errorf("rule 9: the first AVP of %x", b)
