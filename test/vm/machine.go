@@ -152,10 +152,9 @@ func (m Machine) qemuArgs(initrd, console, share string) []string {
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-net", "none",
 		"-kernel", m.Kernel.Image, "-initrd", initrd,
 		// An oops ends the machine at once instead of letting tests go on in a broken
-		// kernel. On a busy host the kernel's test of its timer fails, not the timer. 6.1 takes the
-		// TSCs of emulated CPUs for out of step unless told, and then reads the clock from a device. RCU
-		// looks for the end of a grace period at each tick: namespaces, which wait for many, go sooner.
-		"-append", "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic mitigations=off no_timer_check tsc=reliable " +
+		// kernel. On a busy host the kernel's test of its timer fails, not the timer. RCU looks for the
+		// end of a grace period at each tick: namespaces, which wait for many, go sooner.
+		"-append", "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic mitigations=off no_timer_check " +
 			"rcutree.jiffies_till_first_fqs=0 rcutree.jiffies_till_next_fqs=1",
 		"-serial", "file:" + console,
 		"-device", "virtio-serial-pci", "-chardev", "stdio,id=out,signal=off",
