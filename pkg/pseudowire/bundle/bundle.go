@@ -57,6 +57,8 @@ type Datapath struct {
 // wire is a pseudowire as it was set.
 type wire struct {
 	pseudowire.Pseudowire
+	// only is the local ID of the session of one that has no several.
+	only uint32
 	// Of one with several sessions: the ends of its pair, and its sessions by local ID.
 	inner, outer int
 	members      map[uint32]*member
@@ -134,13 +136,19 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 
 func (d *Datapath) set(old *wire, p pseudowire.Pseudowire) error {
 	if !p.Several {
-		if err := d.giveWay(p); err != nil {
-			return &Error{"take over the device of", p.Name, err}
+		if old == nil {
+			if err := d.giveWay(p); err != nil {
+				return &Error{"take over the device of", p.Name, err}
+			}
 		}
 		if err := d.Datapath.SetPseudowire(p); err != nil {
 			return err
 		}
-		d.wires[p.Name] = &wire{Pseudowire: p}
+		w := &wire{Pseudowire: p}
+		if old != nil {
+			w.only = old.only
+		}
+		d.wires[p.Name] = w
 		return nil
 	}
 	if err := spread.Check(p.Steer); err != nil {
@@ -213,7 +221,11 @@ func (d *Datapath) RemovePseudowires(names ...string) error {
 		}
 		delete(d.wires, name)
 	}
-	maps.DeleteFunc(d.sessions, func(_ uint32, s pseudowire.Session) bool { return slices.Contains(names, s.Pseudowire) })
+	going := map[string]bool{}
+	for _, name := range names {
+		going[name] = true
+	}
+	maps.DeleteFunc(d.sessions, func(_ uint32, s pseudowire.Session) bool { return going[s.Pseudowire] })
 	return nil
 }
 
@@ -276,7 +288,14 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		if err := d.Datapath.SetSession(s); err != nil {
 			return err
 		}
-		maps.DeleteFunc(d.sessions, func(_ uint32, old pseudowire.Session) bool { return old.Pseudowire == s.Pseudowire })
+		if w == nil {
+			maps.DeleteFunc(d.sessions, func(_ uint32, old pseudowire.Session) bool { return old.Pseudowire == s.Pseudowire })
+		} else {
+			if d.sessions[w.only].Pseudowire == s.Pseudowire {
+				delete(d.sessions, w.only)
+			}
+			w.only = s.LocalID
+		}
 		d.sessions[s.LocalID] = s
 		return nil
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -44,10 +43,16 @@ type Datapath struct {
 	log   *slog.Logger
 	clamp *bpf.Clamp
 	nl    *netlink.Handle
+	// devices finds those of pseudowires.
+	devices *tcfilter.Devices
 
 	pseudowires map[string]pseudowire.Pseudowire
 	tunnels     map[string]pseudowire.Tunnel
 	sessions    map[uint32]*session
+	// carriers are the local IDs of pseudowires' sessions.
+	carriers map[string]uint32
+	// paths are the path MTUs that were looked up, by tunnel; Refresh and SetTunnel look again.
+	paths map[string]underlay.MTU
 }
 
 // session is one that was set, the device that is clamped for it, and to what.
@@ -67,14 +72,19 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink for the MSS clamp: %w", err)
 	}
+	devices, err := tcfilter.OpenDevices()
+	if err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("MSS clamp: %w", err)
+	}
 	clamp, err := bpf.LoadClamp()
 	if err != nil {
 		nl.Close()
-		return nil, err
+		return nil, errors.Join(err, devices.Close())
 	}
 	return &Datapath{
-		Above: pseudowire.Above{Datapath: dp}, log: o.Logger, clamp: clamp, nl: nl,
-		pseudowires: map[string]pseudowire.Pseudowire{}, tunnels: map[string]pseudowire.Tunnel{}, sessions: map[uint32]*session{},
+		Above: pseudowire.Above{Datapath: dp}, log: o.Logger, clamp: clamp, nl: nl, devices: devices, paths: map[string]underlay.MTU{},
+		pseudowires: map[string]pseudowire.Pseudowire{}, tunnels: map[string]pseudowire.Tunnel{}, sessions: map[uint32]*session{}, carriers: map[string]uint32{},
 	}, nil
 }
 
@@ -84,7 +94,9 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 		return err
 	}
 	d.pseudowires[p.Name] = p
-	d.each(func(s *session) bool { return s.Pseudowire == p.Name })
+	if s := d.sessions[d.carriers[p.Name]]; s != nil {
+		d.apply(s)
+	}
 	return nil
 }
 
@@ -95,11 +107,7 @@ func (d *Datapath) RemovePseudowires(names ...string) error {
 	}
 	for _, name := range names {
 		delete(d.pseudowires, name)
-	}
-	for id, s := range d.sessions {
-		if slices.Contains(names, s.Pseudowire) {
-			d.forget(id)
-		}
+		d.forget(d.carriers[name])
 	}
 	return nil
 }
@@ -110,6 +118,7 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 		return err
 	}
 	d.tunnels[t.Name] = t
+	delete(d.paths, t.Name)
 	d.each(func(s *session) bool { return s.Tunnel == t.Name })
 	return nil
 }
@@ -120,6 +129,7 @@ func (d *Datapath) RemoveTunnel(name string) error {
 		return err
 	}
 	delete(d.tunnels, name)
+	delete(d.paths, name)
 	for id, s := range d.sessions {
 		if s.Tunnel == name {
 			d.forget(id)
@@ -133,18 +143,20 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	if err := d.Datapath.SetSession(s); err != nil {
 		return err
 	}
-	for id, old := range d.sessions {
-		if old.Pseudowire == s.Pseudowire && id != s.LocalID {
-			d.forget(id) // it took the device over
-		}
+	if id := d.carriers[s.Pseudowire]; id != s.LocalID {
+		d.forget(id) // it took the device over
 	}
 	known := d.sessions[s.LocalID]
 	if known == nil {
 		known = new(session)
 		d.sessions[s.LocalID] = known
 	}
+	if known.Pseudowire != s.Pseudowire {
+		delete(d.carriers, known.Pseudowire)
+	}
 	known.Session = s
-	d.apply(known, map[string]underlay.MTU{})
+	d.carriers[s.Pseudowire] = s.LocalID
+	d.apply(known)
 	return nil
 }
 
@@ -160,6 +172,7 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 // Refresh is the datapath's, and looks at the MTUs of the ways to the peers.
 func (d *Datapath) Refresh() error {
 	err := d.Datapath.Refresh()
+	clear(d.paths)
 	d.each(func(*session) bool { return true })
 	return err
 }
@@ -172,14 +185,13 @@ func (d *Datapath) Cleanup() error { return errors.Join(d.Datapath.Cleanup(), d.
 
 func (d *Datapath) close() error {
 	d.nl.Close()
-	return d.clamp.Close()
+	return errors.Join(d.devices.Close(), d.clamp.Close())
 }
 
 func (d *Datapath) each(concerned func(*session) bool) {
-	paths := map[string]underlay.MTU{}
 	for _, s := range d.sessions {
 		if concerned(s) {
-			d.apply(s, paths)
+			d.apply(s)
 		}
 	}
 }
@@ -190,6 +202,9 @@ func (d *Datapath) forget(id uint32) {
 		return
 	}
 	delete(d.sessions, id)
+	if d.carriers[s.Pseudowire] == id {
+		delete(d.carriers, s.Pseudowire)
+	}
 	if s.device == 0 {
 		return
 	}
@@ -198,33 +213,35 @@ func (d *Datapath) forget(id uint32) {
 	}
 }
 
-// apply clamps a session's device, if that differs from how it is. paths has the path MTUs
-// that were looked up, by tunnel: many sessions share one.
-func (d *Datapath) apply(s *session, paths map[string]underlay.MTU) {
+// apply clamps a session's device, if that differs from how it is.
+func (d *Datapath) apply(s *session) {
 	p, known := d.pseudowires[s.Pseudowire]
 	t, there := d.tunnels[s.Tunnel]
 	if !known || !there {
 		return
 	}
-	if err := d.set(s, &p, &t, paths); err != nil {
+	if err := d.set(s, &p, &t); err != nil {
 		d.log.Warn("TCP through a device may be sent in fragments: its MSS is not clamped", "device", p.Device, "err", err)
 	}
 }
 
-func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunnel, paths map[string]underlay.MTU) error {
-	link, err := d.nl.LinkByName(p.Device)
+func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunnel) error {
+	index, err := d.devices.Index(p.Device)
+	if err == nil && index == 0 {
+		err = unix.ENODEV
+	}
 	if err != nil {
 		return err
 	}
-	path, known := paths[t.Name]
+	path, known := d.paths[t.Name]
 	if !known {
 		if path, _, err = underlay.PathMTU(d.nl, t.Local.Addr(), t.Remote.Addr()); err != nil {
 			return err
 		}
 		path = path.AtMost(t.PathMTU)
-		paths[t.Name] = path
+		d.paths[t.Name] = path
 	}
-	device := uint32(link.Attrs().Index)
+	device := uint32(index)
 	room := uint32(roomOf(p, t, &s.Session, path))
 	if s.device == device && s.room == room {
 		return nil
@@ -239,7 +256,7 @@ func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunne
 		return err
 	}
 	if s.device != device {
-		if err := d.attach(link); err != nil {
+		if err := d.attach(index); err != nil {
 			return err
 		}
 	}
@@ -264,10 +281,10 @@ func roomOf(p *pseudowire.Pseudowire, t *pseudowire.Tunnel, s *pseudowire.Sessio
 	return max(room, leastRoom)
 }
 
-func (d *Datapath) attach(link netlink.Link) error {
+func (d *Datapath) attach(device int) error {
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
 		f := tcfilter.Filter{Parent: parent, Priority: filterPriority, Name: filterName}
-		if err := tcfilter.Attach(d.nl, link.Attrs().Index, f, d.clamp.Program); err != nil {
+		if err := tcfilter.Attach(d.nl, device, f, d.clamp.Program); err != nil {
 			return err
 		}
 	}

@@ -47,6 +47,7 @@ type Datapath struct {
 	strays   drift.Log
 	programs *bpf.NSP
 	nl       *netlink.Handle
+	devices  *tcfilter.Devices
 	// pins is the directory of this namespace's pins, empty without a bpffs.
 	pins string
 
@@ -55,10 +56,12 @@ type Datapath struct {
 	sessions map[string]uint32
 }
 
-// wire is a pseudowire and how its device is. device is 0 before that was looked at.
+// wire is a pseudowire and how its device is. device is 0 before that was looked at. bare says that
+// there was none: one that comes has no programs of an earlier process.
 type wire struct {
 	pseudowire.Pseudowire
 	device  uint32
+	bare    bool
 	service pseudowire.Service
 }
 
@@ -73,12 +76,17 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink for native service processing: %w", err)
 	}
+	devices, err := tcfilter.OpenDevices()
+	if err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("native service processing: %w", err)
+	}
 	programs, err := bpf.LoadNSP(pins, string(dp.Kind()))
 	if err != nil {
 		nl.Close()
-		return nil, err
+		return nil, errors.Join(err, devices.Close())
 	}
-	return &Datapath{Above: pseudowire.Above{Datapath: dp}, programs: programs, nl: nl, pins: pins, wires: map[string]*wire{}, sessions: map[string]uint32{}}, nil
+	return &Datapath{Above: pseudowire.Above{Datapath: dp}, programs: programs, nl: nl, devices: devices, pins: pins, wires: map[string]*wire{}, sessions: map[string]uint32{}}, nil
 }
 
 // Abilities are the datapath's, and services.
@@ -262,35 +270,35 @@ func (d *Datapath) served() (map[uint32]bool, error) {
 			continue
 		}
 		served[w.device] = true
-		link, err := d.nl.LinkByName(w.Device)
-		if errors.As(err, new(netlink.LinkNotFoundError)) {
-			continue
-		}
+		device, err := d.devices.Index(w.Device)
 		if err != nil {
-			return nil, fmt.Errorf("find the device %s: %w", w.Device, err)
+			return nil, err
 		}
-		served[uint32(link.Attrs().Index)] = true
+		if device != 0 {
+			served[uint32(device)] = true
+		}
 	}
 	return served, nil
 }
 
 func (d *Datapath) close() error {
 	d.nl.Close()
-	return d.programs.Close()
+	return errors.Join(d.devices.Close(), d.programs.Close())
 }
 
 // apply makes a pseudowire's device as it is to be. look has it look whether the programs are
 // still there where that should be so.
 func (d *Datapath) apply(w *wire, look bool) error {
 	none := pseudowire.Service{}
-	link, err := d.nl.LinkByName(w.Device)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil // not yet, or not any more
-	}
+	index, err := d.devices.Index(w.Device)
 	if err != nil {
-		return fmt.Errorf("find the device %s: %w", w.Device, err)
+		return err
 	}
-	device := uint32(link.Attrs().Index)
+	if index == 0 { // not yet, or not any more
+		w.bare = true
+		return nil
+	}
+	device, link := uint32(index), tcfilter.Numbered(index, w.Device)
 	if device == w.device && w.Service == w.service {
 		if look {
 			return d.keep(w, link)
@@ -307,7 +315,7 @@ func (d *Datapath) apply(w *wire, look bool) error {
 	switch {
 	case w.Service != none:
 		if fresh {
-			if err := d.begin(device, link); err != nil {
+			if err := d.begin(w, link); err != nil {
 				return err
 			}
 		}
@@ -323,25 +331,29 @@ func (d *Datapath) apply(w *wire, look bool) error {
 			err = d.attach(link)
 		}
 	case w.device != device || w.service != none:
-		// Also what an earlier process has left.
-		if err = d.detach(link); err == nil && w.service != none {
+		if !w.bare || w.service != none {
+			err = d.detach(link) // also what an earlier process has left
+		}
+		if err == nil && w.service != none {
 			err = d.programs.Delete(device)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	w.device, w.service = device, w.Service
+	w.device, w.bare, w.service = device, false, w.Service
 	return nil
 }
 
 // begin forgets what maps have of a device at which the programs of no earlier process are.
-func (d *Datapath) begin(device uint32, link netlink.Link) error {
-	there, err := tcfilter.Attached(d.nl, link, at(netlink.HANDLE_MIN_INGRESS))
-	if err != nil || there {
-		return err
+func (d *Datapath) begin(w *wire, link netlink.Link) error {
+	if !w.bare {
+		there, err := tcfilter.Attached(d.nl, link, at(netlink.HANDLE_MIN_INGRESS))
+		if err != nil || there {
+			return err
+		}
 	}
-	return d.programs.Delete(device)
+	return d.programs.Delete(uint32(link.Attrs().Index))
 }
 
 // keep attaches the programs again if somebody has taken one off.

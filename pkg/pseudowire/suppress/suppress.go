@@ -69,15 +69,18 @@ type Datapath struct {
 	strays   drift.Log
 	lifetime time.Duration
 	nl       *netlink.Handle
+	devices  *tcfilter.Devices
 	wires    map[string]*wire
 	groups   map[string]*bpf.Suppression
 }
 
 // wire is a pseudowire and how its device is: device is 0 before that was looked at, group
-// empty if nothing is attached.
+// empty if nothing is attached. bare says that there was no device: one that comes has no programs
+// of an earlier process.
 type wire struct {
 	pseudowire.Pseudowire
 	device uint32
+	bare   bool
 	group  string
 }
 
@@ -96,7 +99,12 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink for the suppression of address resolution: %w", err)
 	}
-	return &Datapath{Above: pseudowire.Above{Datapath: dp}, lifetime: o.Lifetime, nl: nl, wires: map[string]*wire{}, groups: map[string]*bpf.Suppression{}}, nil
+	devices, err := tcfilter.OpenDevices()
+	if err != nil {
+		nl.Close()
+		return nil, fmt.Errorf("suppression of address resolution: %w", err)
+	}
+	return &Datapath{Above: pseudowire.Above{Datapath: dp}, lifetime: o.Lifetime, nl: nl, devices: devices, wires: map[string]*wire{}, groups: map[string]*bpf.Suppression{}}, nil
 }
 
 // Abilities are the datapath's, and suppression.
@@ -218,7 +226,7 @@ func (d *Datapath) Cleanup() error { return errors.Join(d.Datapath.Cleanup(), d.
 
 func (d *Datapath) close() error {
 	d.nl.Close()
-	var errs []error
+	errs := []error{d.devices.Close()}
 	for _, g := range d.groups {
 		errs = append(errs, g.Close())
 	}
@@ -227,18 +235,20 @@ func (d *Datapath) close() error {
 
 // apply makes a pseudowire's device as it is to be.
 func (d *Datapath) apply(w *wire) error {
-	link, err := d.nl.LinkByName(w.Device)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return nil // not yet, or not any more
-	}
+	index, err := d.devices.Index(w.Device)
 	if err != nil {
-		return fmt.Errorf("find the device %s: %w", w.Device, err)
+		return err
 	}
-	device := uint32(link.Attrs().Index)
+	if index == 0 { // not yet, or not any more
+		w.bare = true
+		return nil
+	}
+	device, link := uint32(index), tcfilter.Numbered(index, w.Device)
 	if device == w.device && w.Suppress == w.group {
 		return d.keep(w, link)
 	}
-	had := w.device == 0 || w.group != "" && w.device == device
+	had := w.device == 0 && !w.bare || w.group != "" && w.device == device
+	w.bare = false
 	if w.Suppress == "" {
 		if had { // by an earlier process, too
 			err = d.detach(link)

@@ -163,9 +163,7 @@ func Release(nl *netlink.Handle, link int, handle uint32) error {
 
 var hooks = []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS}
 
-func numbered(link int) netlink.Link {
-	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: link}}
-}
+func numbered(link int) netlink.Link { return Numbered(link, "") }
 
 func clsact(link int) *netlink.Clsact {
 	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{

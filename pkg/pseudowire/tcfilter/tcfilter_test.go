@@ -88,3 +88,28 @@ func TestQdiscGoesWithAFailure(t *testing.T) {
 		}
 	}
 }
+
+// A device is found by its name in the namespace that was asked for; one that is not there is not.
+func TestDevices(t *testing.T) {
+	lab := netlab.New(t)
+	ns := lab.Namespace("one")
+	near, far := lab.Veth(ns, "near", lab.Namespace("two"), "far")
+	if err := ns.Do(func() error {
+		d, err := OpenDevices()
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		for name, want := range map[string]int{near.Name: near.Index, far.Name: 0, "lo": 1, "none": 0} {
+			if index, err := d.Index(name); index != want || err != nil {
+				t.Errorf("%s is %d, %v; want %d", name, index, err, want)
+			}
+		}
+		if index, err := d.Index("a name that no device can have"); index != 0 || err == nil {
+			t.Errorf("a name that is too long: %d, %v", index, err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
