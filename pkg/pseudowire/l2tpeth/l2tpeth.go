@@ -3,6 +3,7 @@ package l2tpeth
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/mdlayher/genetlink"
@@ -39,6 +40,8 @@ type Datapath struct {
 	tunnels     map[string]*tunnel
 	// sessions by local ID.
 	sessions map[uint32]*session
+	// carriers are the local IDs of pseudowires' sessions.
+	carriers map[string]uint32
 	// taken are the IDs of sessions that the namespace had when they were listed last.
 	taken   map[uint32]bool
 	takenAt time.Time
@@ -94,6 +97,7 @@ func open(o Options, g *genetlink.Conn, r *netlink.Conn) (*Datapath, error) {
 		pseudowires: map[string]pseudowire.Pseudowire{},
 		tunnels:     map[string]*tunnel{},
 		sessions:    map[uint32]*session{},
+		carriers:    map[string]uint32{},
 	}, nil
 }
 
@@ -118,15 +122,35 @@ func (d *Datapath) Close() error {
 // has acknowledged: it ends tunnels, and from 6.12 sessions, on a work queue.
 const patience = 2 * time.Second
 
-// until waits for done to be true, looking ever more rarely, and reports whether it became so.
+// until waits for done to be true, looking ever more rarely, and reports whether it became so. The
+// kernel does one after the other: as long as devices of ours go, the one waited for may be
+// behind them.
 func (d *Datapath) until(done func() (bool, error)) (bool, error) {
-	waited := time.Duration(0)
+	waited, left := time.Duration(0), -1
 	for step := time.Millisecond; ; step = min(2*step, 50*time.Millisecond) {
 		ok, err := done()
-		if ok || err != nil || waited >= patience {
+		if ok || err != nil {
 			return ok, err
+		}
+		if waited >= patience || left < 0 && waited >= patience/2 {
+			now, err := d.ours()
+			if err != nil || waited >= patience && now >= left {
+				return false, err
+			}
+			left, waited = now, patience/2
 		}
 		d.pause(step)
 		waited += step
 	}
+}
+
+// ours is how many devices of ours there are, those on their way out included.
+func (d *Datapath) ours() (n int, err error) {
+	all, err := d.links.all()
+	for _, l := range all {
+		if strings.HasPrefix(l.alias, aliasPrefix) {
+			n++
+		}
+	}
+	return n, err
 }

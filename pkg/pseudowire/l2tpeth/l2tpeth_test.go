@@ -3,6 +3,7 @@ package l2tpeth
 import (
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -372,6 +373,24 @@ func TestWaitsForWhatIsOnItsWayOut(t *testing.T) {
 		k.lingering = 5
 		k.dying = []func(){func() { k.tunnels = nil }}
 		set(t, d, gold)
+	})
+	t.Run("behind others", func(t *testing.T) {
+		k, d := ready(t)
+		for i := range 10 {
+			k.links = append(k.links, link{index: uint32(100 + i), name: fmt.Sprint("pw-", i), alias: alias(fmt.Sprint(i))})
+		}
+		k.lingering = 1 << 30
+		paused := time.Duration(0)
+		d.pause = func(p time.Duration) {
+			const each = patience / 3
+			if before := paused / each; (paused+p)/each > before {
+				k.links = k.links[:len(k.links)-1]
+			}
+			paused += p
+		}
+		if err := d.RemoveSession(session1.LocalID); err != nil || paused < 3*patience {
+			t.Errorf("%v, after %v", err, paused)
+		}
 	})
 	t.Run("for ever", func(t *testing.T) {
 		k, d := ready(t)

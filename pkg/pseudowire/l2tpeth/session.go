@@ -94,12 +94,15 @@ func (d *Datapath) RemovePseudowires(names ...string) error {
 }
 
 func (d *Datapath) sessionOf(pw string) *session {
-	for _, s := range d.sessions {
-		if s.Pseudowire == pw {
-			return s
-		}
+	if s := d.sessions[d.carriers[pw]]; s != nil && s.Pseudowire == pw {
+		return s
 	}
 	return nil
+}
+
+// have notes a session that was set.
+func (d *Datapath) have(s *session) {
+	d.sessions[s.LocalID], d.carriers[s.Pseudowire] = s, s.LocalID
 }
 
 // SetSession makes a session and its device, or changes them. The kernel changes
@@ -121,9 +124,9 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	if err := d.mark(d.tunnels[s.Tunnel], s.DSCP, s.Priority); err != nil {
 		return err
 	}
-	for _, old := range d.sessions {
-		if old.LocalID != s.LocalID && old.Pseudowire != s.Pseudowire {
-			continue
+	for _, old := range []*session{d.sessions[s.LocalID], d.sessionOf(s.Pseudowire)} {
+		if old == nil || d.sessions[old.LocalID] != old {
+			continue // it has gone with the first
 		}
 		live, err := d.l2tp.hasSession(old.spec.connID, old.spec.id)
 		if err != nil {
@@ -144,17 +147,17 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		return err
 	}
 	if adopted != nil {
-		d.sessions[s.LocalID] = adopted
+		d.have(adopted)
 		return d.changeSession(adopted, s, numbers)
 	}
-	index, err := d.createSession(s, spec, numbers)
+	l, err := d.createSession(s, spec, numbers)
 	if err != nil {
 		return err
 	}
-	if err := d.configure(index, s); err != nil {
+	if err := d.configure(l, s); err != nil {
 		return errors.Join(err, d.l2tp.deleteSession(spec.connID, spec.id))
 	}
-	d.sessions[s.LocalID] = &session{s, spec, numbers, index}
+	d.have(&session{s, spec, numbers, l.index})
 	return nil
 }
 
@@ -166,10 +169,18 @@ func (d *Datapath) changeSession(old *session, s pseudowire.Session, numbers seq
 		}
 		old.sequencing = numbers
 	}
-	if err := d.configure(old.index, s); err != nil {
+	l, ok, err := d.links.byIndex(old.index)
+	if err == nil && !ok {
+		err = unix.ENODEV
+	}
+	if err != nil {
+		return &OpError{"look at", "device " + d.pseudowires[s.Pseudowire].Device, err}
+	}
+	if err := d.configure(l, s); err != nil {
 		return err
 	}
 	old.Session = s
+	d.have(old)
 	return nil
 }
 
@@ -233,9 +244,10 @@ func sequencingOf(s pseudowire.Session) (sequencing, error) {
 
 func cookieLength(n int) bool { return n == 0 || n == 4 || n == 8 }
 
-// createSession returns the index of the session's device. It waits for a device
+// createSession returns the session's device. It waits for a device
 // or session of ours that is on its way out.
-func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec, numbers sequencing) (uint32, error) {
+func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec, numbers sequencing) (link, error) {
+	cleared := false
 	created, err := d.until(func() (bool, error) {
 		err := d.l2tp.createSession(spec, numbers)
 		switch {
@@ -247,6 +259,10 @@ func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec, numbers
 			if ok && !strings.HasPrefix(l.alias, aliasPrefix) {
 				return false, &ConflictError{"device " + spec.ifName, "it is not ours: rename or remove it"}
 			}
+			if cleared {
+				return false, nil // it is on its way out
+			}
+			cleared = true
 			return false, d.removeLeftovers(func(k kernelSession) bool { return k.id == spec.id || k.ifName == spec.ifName })
 		case errors.Is(err, unix.EPROTONOSUPPORT):
 			return false, &UnsupportedError{Feature: "the kernel's Ethernet over L2TP (module l2tp_eth)", Hint: moduleHint, Err: err}
@@ -254,43 +270,36 @@ func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec, numbers
 		return err == nil, err
 	})
 	if err != nil {
-		return 0, &OpError{"create", sessionName(s), err}
+		return link{}, &OpError{"create", sessionName(s), err}
 	}
 	if !created {
-		return 0, &ConflictError{fmt.Sprintf("session ID %d", spec.id), "see `ip l2tp show session`"}
+		return link{}, &ConflictError{fmt.Sprintf("session ID %d", spec.id), "see `ip l2tp show session`"}
 	}
 	l, ok, err := d.links.byName(spec.ifName)
 	if err == nil && !ok {
 		err = fmt.Errorf("device %s did not appear", spec.ifName)
 	}
 	if err != nil {
-		return 0, errors.Join(&OpError{"create", sessionName(s), err}, d.l2tp.deleteSession(spec.connID, spec.id))
+		return link{}, errors.Join(&OpError{"create", sessionName(s), err}, d.l2tp.deleteSession(spec.connID, spec.id))
 	}
-	return l.index, nil
+	return l, nil
 }
 
-// configure brings a session's device into its desired state. What makes it
+// configure brings a session's device, as it was just found, into its desired state. What makes it
 // silent is done before it goes up.
-func (d *Datapath) configure(index uint32, s pseudowire.Session) error {
+func (d *Datapath) configure(l link, s pseudowire.Session) error {
 	p := d.pseudowires[s.Pseudowire]
 	fail := func(op string, err error) error { return &OpError{op, "device " + p.Device, err} }
-	l, ok, err := d.links.byIndex(index)
-	if err != nil {
-		return fail("look at", err)
-	}
-	if !ok {
-		return fail("look at", unix.ENODEV)
-	}
 	if l.alias != alias(p.Name) || l.mtu != uint32(p.MTU) {
-		if err := d.links.mark(index, alias(p.Name), uint32(p.MTU)); err != nil {
+		if err := d.links.mark(l.index, alias(p.Name), uint32(p.MTU)); err != nil {
 			return fail("set alias and MTU of", err)
 		}
 	}
 	if l.alias == "" {
-		d.silence(index, p)
+		d.silence(l.index, p)
 	}
 	if l.up != s.Transmit {
-		if err := d.links.setUp(index, s.Transmit); err != nil {
+		if err := d.links.setUp(l.index, s.Transmit); err != nil {
 			return fail("change state of", err)
 		}
 	}
@@ -337,6 +346,9 @@ func (d *Datapath) RemoveSession(localID uint32) error {
 
 // forget a session that has gone, whose ID is free again.
 func (d *Datapath) forget(localID uint32) {
+	if s := d.sessions[localID]; s != nil && d.carriers[s.Pseudowire] == localID {
+		delete(d.carriers, s.Pseudowire)
+	}
 	delete(d.sessions, localID)
 	delete(d.taken, localID)
 }
