@@ -89,11 +89,11 @@ type circuits interface {
 	SetBridge(bridge.Bridge) error
 	RemoveBridge(name string) error
 	SetAttachment(bridge.Attachment) error
-	RemoveAttachment(pseudowire string) error
+	RemoveAttachment(pseudowires ...string) error
 	Release(devices []string) error
 	Repairs() []drift.Repair
 	Heed(held func(thing string) bool)
-	AttachmentStates() map[string]bridge.State
+	AttachmentStates(pseudowires ...string) map[string]bridge.State
 	CircuitErrors(name string) (bridge.CircuitErrors, bool)
 	Addressed() (map[string]bool, error)
 	MACs() ([]bridge.MAC, error)
@@ -269,6 +269,10 @@ type Agent struct {
 	// addresses, lanesDue when there are other sessions than captures of data know.
 	resumed, closing, resignal, unclean, dataDue, peersDue, lanesDue bool
 
+	// attached are pseudowires whose devices came into their attachment circuits with a session:
+	// their circuits may have changed, those of others have not.
+	attached map[string]bool
+
 	patience patience
 	applying chan struct{}
 	commands chan func()
@@ -338,6 +342,7 @@ func newAgent(opt Options) *Agent {
 		unsaved:   make(map[string]bool),
 		undecided: make(map[*wire]bool),
 		redundant: make(map[*wire]bool),
+		attached:  make(map[string]bool),
 		loops:     loops{guards: make(map[string]*watched), announce: make(map[string]time.Time)},
 		dataDue:   true,
 		patience:  defaultPatience,

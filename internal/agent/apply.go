@@ -301,32 +301,49 @@ func (a *Agent) verify(ctx context.Context, t *trial, requireAll bool) ([]string
 	defer fresh.Stop()
 	old := time.NewTimer(a.patience.old)
 	defer old.Stop()
-	impatient := false
+	impatient, overdue := false, false
 	for {
 		changed := a.changed.wait()
 		var waiting, broken []string
-		var hopeless bool
-		if err := a.do(ctx, func() { waiting, broken, hopeless = a.awaited(t, requireAll) }); err != nil {
+		var done, hopeless bool
+		if err := a.do(ctx, func() {
+			// Of many each change comes here: words only for the last look.
+			late, ill, hope := a.awaited(t, requireAll)
+			done, hopeless = len(ill) == 0 && (len(late) == 0 || impatient), !hope
+			if done || hopeless || overdue {
+				waiting, broken = a.whyEach(late), a.whyEach(ill)
+			}
+		}); err != nil {
 			return nil, err
 		}
-		if hopeless {
+		switch {
+		case hopeless:
 			return nil, &VerifyError{Down: broken}
-		}
-		if len(broken) == 0 && (len(waiting) == 0 || impatient) {
+		case done:
 			return waiting, nil
+		case overdue:
+			return nil, &VerifyError{After: a.patience.old, Down: broken}
 		}
 		select {
 		case <-changed:
 		case <-fresh.C:
 			impatient = true
 		case <-old.C:
-			return nil, &VerifyError{After: a.patience.old, Down: broken}
+			overdue = true
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-a.stopping:
 			return nil, errStopping
 		}
 	}
+}
+
+// whyEach says what each pseudowire waits for.
+func (a *Agent) whyEach(wires []*wire) (words []string) {
+	for _, w := range wires {
+		words = append(words, w.Name+": "+a.why(w))
+	}
+	return words
 }
 
 // disagrees says whether one end has refused what the other has been told to be.
@@ -356,19 +373,21 @@ func (e *VerifyError) Error() string {
 // awaited lists the pseudowires that the trial waits for, and those that have to
 // be up for it to be good: that were up before, or all. Not among these is one that
 // was changed so that the peer has to be changed, too: one of two sites is the first.
-// It is hopeless if there is one that the datapath cannot carry.
-func (a *Agent) awaited(t *trial, all bool) (waiting, broken []string, hopeless bool) {
-	for _, p := range a.local.Pseudowires {
-		w := a.wires[p.Name]
+// There is no hope if there is one that the datapath cannot carry.
+func (a *Agent) awaited(t *trial, all bool) (waiting, broken []*wire, hope bool) {
+	hope = true
+	for i := range a.local.Pseudowires {
+		name := a.local.Pseudowires[i].Name
+		w := a.wires[name]
 		if w == nil || w.ready || w.withheld != nil {
 			continue
 		}
-		switch s := p.Name + ": " + a.why(w); {
-		case all, t.wereUp[p.Name] && !(t.touched[p.Name] && w.disagrees()), t.touched[p.Name] && w.fault != nil:
-			broken, hopeless = append(broken, s), hopeless || w.unable()
-		case t.touched[p.Name]:
-			waiting = append(waiting, s)
+		switch {
+		case all, t.wereUp[name] && !(t.touched[name] && w.disagrees()), t.touched[name] && w.fault != nil:
+			broken, hope = append(broken, w), hope && !w.unable()
+		case t.touched[name]:
+			waiting = append(waiting, w)
 		}
 	}
-	return waiting, broken, hopeless
+	return waiting, broken, hope
 }

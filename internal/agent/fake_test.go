@@ -321,10 +321,12 @@ func (b *watchedBridges) SetAttachment(x bridge.Attachment) error {
 	return b.circuits.SetAttachment(x)
 }
 
-func (b *watchedBridges) RemoveAttachment(name string) error {
-	if err := b.turns.take("detach %s", name); err != nil {
-		return err
+func (b *watchedBridges) RemoveAttachment(names ...string) error {
+	for _, name := range names {
+		if err := b.turns.take("detach %s", name); err != nil {
+			return err
+		}
+		delete(b.now, name)
 	}
-	delete(b.now, name)
-	return b.circuits.RemoveAttachment(name)
+	return b.circuits.RemoveAttachment(names...)
 }

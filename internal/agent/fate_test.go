@@ -250,20 +250,26 @@ func (c *fatedCircuits) Release(devices []string) error {
 	})
 }
 
-func (c *fatedCircuits) RemoveAttachment(name string) error {
-	if !c.attached[name] {
-		return nil
+func (c *fatedCircuits) RemoveAttachment(names ...string) error {
+	for _, name := range names {
+		if !c.attached[name] {
+			continue
+		}
+		delete(c.attached, name)
+		err := c.fate.step("detach "+name, func() error {
+			c.land.mu.Lock()
+			defer c.land.mu.Unlock()
+			delete(c.land.attachments, name)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 	}
-	delete(c.attached, name)
-	return c.fate.step("detach "+name, func() error {
-		c.land.mu.Lock()
-		defer c.land.mu.Unlock()
-		delete(c.land.attachments, name)
-		return nil
-	})
+	return nil
 }
 
-func (c *fatedCircuits) AttachmentStates() map[string]bridge.State {
+func (c *fatedCircuits) AttachmentStates(...string) map[string]bridge.State {
 	c.land.mu.Lock()
 	defer c.land.mu.Unlock()
 	states := make(map[string]bridge.State)

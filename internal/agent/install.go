@@ -55,7 +55,7 @@ func (a *Agent) install(s control.InstallSession) error {
 	if !dp.Abilities().DeviceWithoutSession {
 		// What fails here is the attachment circuit's fault, and told as that.
 		_ = a.attach(w)
-		a.resignal = true
+		a.attached[w.Name] = true
 	}
 	return nil
 }

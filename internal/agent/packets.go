@@ -100,6 +100,11 @@ func (a *Agent) settle(now time.Time) {
 	if a.resignal {
 		a.faults.set("sessions", a.signal())
 		a.drain(now)
+	} else if len(a.attached) > 0 {
+		if err := a.signalAttached(); err != nil { // what others lack is known
+			a.faults.set("sessions", err)
+		}
+		a.drain(now)
 	}
 	a.decide(now)
 	a.planWatch(now)

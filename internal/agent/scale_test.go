@@ -54,9 +54,14 @@ func (c noCircuits) SetAttachment(a bridge.Attachment) error {
 	c[a.Pseudowire] = bridge.State{Up: true}
 	return nil
 }
-func (c noCircuits) RemoveAttachment(name string) error        { delete(c, name); return nil }
-func (c noCircuits) AttachmentStates() map[string]bridge.State { return c }
-func (c noCircuits) Addressed() (map[string]bool, error)       { return nil, nil }
+func (c noCircuits) RemoveAttachment(names ...string) error {
+	for _, name := range names {
+		delete(c, name)
+	}
+	return nil
+}
+func (c noCircuits) AttachmentStates(...string) map[string]bridge.State { return c }
+func (c noCircuits) Addressed() (map[string]bool, error)                { return nil, nil }
 func (c noCircuits) CircuitErrors(string) (bridge.CircuitErrors, bool) {
 	return bridge.CircuitErrors{}, false
 }

@@ -303,11 +303,25 @@ func absent(err error) (missing []*bridge.NotPresentError, rest error) {
 // of all that it refuses.
 func (a *Agent) signal() error {
 	a.resignal = false
+	clear(a.attached)
+	return a.signalEach(slices.Sorted(maps.Keys(a.wires)), a.bridges.AttachmentStates())
+}
+
+// signalAttached does so for those whose devices have come into their attachment circuits since.
+func (a *Agent) signalAttached() error {
+	names := slices.Sorted(maps.Keys(a.attached))
+	clear(a.attached)
+	return a.signalEach(names, a.bridges.AttachmentStates(names...))
+}
+
+func (a *Agent) signalEach(names []string, states map[string]bridge.State) error {
 	var errs []error
 	now := time.Now()
-	states := a.bridges.AttachmentStates()
-	for _, name := range slices.Sorted(maps.Keys(a.wires)) {
+	for _, name := range names {
 		w := a.wires[name]
+		if w == nil {
+			continue
+		}
 		w.circuit, w.circuitReason = circuitOf(w, states)
 		for _, r := range w.order() {
 			if t := a.tunnels[r.Tunnel]; t != nil && t.fault != nil {
@@ -370,6 +384,7 @@ func circuitOf(w *wire, states map[string]bridge.State) (l2tpv3.CircuitStatus, s
 func (a *Agent) removePseudowires(names ...string) error {
 	now := time.Now()
 	carried := map[pseudowire.Kind][]string{}
+	var attached []string
 	for _, name := range names {
 		w := a.wires[name]
 		if w == nil {
@@ -381,11 +396,15 @@ func (a *Agent) removePseudowires(names ...string) error {
 		if err := a.cross(w, false); err != nil {
 			return err
 		}
-		if err := a.bridges.RemoveAttachment(name); err != nil {
-			return err
-		}
-		w.vacated = true
+		attached = append(attached, name)
 		carried[w.kind] = append(carried[w.kind], name)
+	}
+	err := a.bridges.RemoveAttachment(attached...)
+	for _, name := range attached {
+		a.wires[name].vacated = true // whether it failed or not: it is to be attached again
+	}
+	if err != nil {
+		return err
 	}
 	for kind, names := range carried {
 		if dp := a.datapaths[kind]; dp != nil {

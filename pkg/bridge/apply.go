@@ -193,6 +193,12 @@ func (m *Manager) configure(t *target, index int, name string, vlans vlanTable, 
 	if err != nil || l == nil {
 		return failed("find", name, orGone(err))
 	}
+	return m.configureAs(t, l, name, vlans, a, keep)
+}
+
+// configureAs is configure of a port that has just been looked at.
+func (m *Manager) configureAs(t *target, l *link, name string, vlans vlanTable, a Attachment, keep bool) (err error) {
+	index := l.index
 	next := portState{
 		index: index, master: t.index, isolated: a.Isolated, learns: t.shape.learns && !a.Full,
 		groupForward: t.groups, vlans: vlans, object: objectOf(t, a),
@@ -281,7 +287,7 @@ func (m *Manager) adapt(t *target, a Attachment, had bool) error {
 }
 
 // reshape takes back what a removed attachment needed.
-func (m *Manager) reshape(t *target) error {
+func (m *Manager) reshape(t *target, a Attachment) error {
 	if !m.settled || !t.clean {
 		return nil
 	}
@@ -300,7 +306,32 @@ func (m *Manager) reshape(t *target) error {
 		own, devices := m.reconcile(t)
 		return errors.Join(own, present(devices))
 	}
-	return m.portTables(t)
+	if a.VLANs != "" {
+		return m.portTables(t)
+	}
+	return m.takeVLAN(t, a.VLAN)
+}
+
+// takeVLAN takes one VLAN off the host's ports, if no attachment has it any more.
+func (m *Manager) takeVLAN(t *target, vlan uint16) error {
+	if t.external || !t.shape.aware || vlan == 0 || t.vlans[vlan] > 0 {
+		return nil
+	}
+	var failures []error
+	for _, name := range t.ports {
+		l, err := m.nl.link(name)
+		if err != nil || l == nil || l.master != t.index {
+			t.clean = false
+			failures = append(failures, failed("find", name, err))
+			continue
+		}
+		if err = m.nl.changeVLAN(unix.RTM_DELLINK, l.index, false, vlan, tagged); errors.Is(err, unix.ENOENT) {
+			err = nil
+		}
+		m.knowVLAN(name, l.index, vlan, false, err)
+		failures = append(failures, failed("take a VLAN off", name, err))
+	}
+	return errors.Join(failures...)
 }
 
 // portTable adds one VLAN to the host's ports.
@@ -313,7 +344,7 @@ func (m *Manager) portTable(t *target, vlan uint16) error {
 		l, err := m.nl.link(name)
 		if err == nil && l != nil && l.master == t.index {
 			err = m.nl.changeVLAN(unix.RTM_SETLINK, l.index, false, vlan, tagged)
-			m.knowVLANs(name, l.index, t.portVLANs(t.shape), err)
+			m.knowVLAN(name, l.index, vlan, true, err)
 		} else {
 			t.clean = false // Refresh puts it in, with all its VLANs
 		}
@@ -392,7 +423,13 @@ func (m *Manager) attach(t *target, a Attachment) (err error) {
 		}
 		m.log.Info("device attached", "pseudowire", a.Pseudowire, "device", a.Device, "bridge", t.name, "vlan", a.VLAN)
 	}
-	if err := m.configure(t, l.index, a.Device, deviceVLANs(a, t.shape), a, false); err != nil {
+	now := l
+	if joins { // it is a port only now
+		if now, err = m.nl.linkByIndex(l.index); err != nil || now == nil {
+			return failed("find", a.Device, orGone(err))
+		}
+	}
+	if err := m.configureAs(t, now, a.Device, deviceVLANs(a, t.shape), a, false); err != nil {
 		return err
 	}
 	if l.up() || a.StateOfOthers && !wasUp || !joins && m.Held(object) {

@@ -654,6 +654,69 @@ func TestMany(t *testing.T) {
 	}
 }
 
+// TestManyAtOnce: what it takes to look at many attachments does not grow with their number, and one that
+// somebody has changed is mended all the same. To remove them takes one change each.
+func TestManyAtOnce(t *testing.T) {
+	const many = 30
+	s := newSite(t, "eth1")
+	s.bridge(bridge.Bridge{Name: "br-lan", Ports: []string{"eth1"}})
+	var names []string
+	for i := range many {
+		name := fmt.Sprint(i)
+		names = append(names, name)
+		s.device(name)
+		s.attach(bridge.Attachment{Pseudowire: name, Device: "pw-" + name, Bridge: "br-lan"})
+	}
+	s.do(s.Prune)
+	asked := func(do func() error) int {
+		t.Helper()
+		before := s.Asked()
+		s.do(do)
+		return s.Asked() - before
+	}
+	if n := asked(s.Refresh); n > 5 {
+		t.Errorf("to look at %d took %d requests", many, n)
+	}
+	strayed, err := s.ns.Netlink().LinkByName("pw-7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ns.Netlink().LinkSetNoMaster(strayed); err != nil {
+		t.Fatal(err)
+	}
+	if n := asked(s.Refresh); n > 15 {
+		t.Errorf("to mend one of %d took %d requests", many, n)
+	}
+	s.do(func() error {
+		for _, r := range s.Repairs() {
+			if r.Object != "pseudowire 7" {
+				t.Errorf("repaired: %+v", r)
+			}
+		}
+		br, err := s.ns.Netlink().LinkByName("br-lan")
+		if err != nil {
+			return err
+		}
+		all, err := s.ns.Netlink().LinkList()
+		in := 0
+		for _, l := range all {
+			if l.Attrs().MasterIndex == br.Attrs().Index {
+				in++
+			}
+		}
+		if in != many+1 {
+			t.Errorf("%d ports, not %d", in, many+1)
+		}
+		return err
+	})
+	if n := asked(func() error { return s.RemoveAttachment(names...) }); n > many+5 {
+		t.Errorf("to remove %d took %d requests", many, n)
+	}
+	if states := s.AttachmentStates(); len(states) != 0 {
+		t.Errorf("attached: %v", states)
+	}
+}
+
 // TestNotPresent: only errors that are all about missing interfaces count as such.
 func TestNotPresent(t *testing.T) {
 	missing, other := &bridge.NotPresentError{Interface: "eth1"}, &bridge.InvalidError{}

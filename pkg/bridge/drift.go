@@ -38,6 +38,19 @@ func (m *Manager) knowVLANs(name string, index int, vlans vlanTable, err error) 
 	m.known[name] = p
 }
 
+// knowVLAN notes that a port was given a VLAN since, or that one was taken off it.
+func (m *Manager) knowVLAN(name string, index int, vlan uint16, given bool, err error) {
+	p, known := m.known[name]
+	switch {
+	case !known || err != nil || p.index != index || p.vlans == nil:
+		delete(m.known, name)
+	case given:
+		p.vlans[vlan] = tagged
+	default:
+		delete(p.vlans, vlan)
+	}
+}
+
 // strayed says that a port is not in the bridge any more that it was left in.
 func (m *Manager) strayed(l *link, br int) bool {
 	was, known := m.known[l.name]

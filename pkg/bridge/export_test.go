@@ -12,3 +12,6 @@ func (m *Manager) FailAfter(n int) {
 		return nil
 	}
 }
+
+// Asked is how many requests the kernel got so far.
+func (m *Manager) Asked() int { return m.nl.asked }

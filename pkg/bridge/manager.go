@@ -270,12 +270,26 @@ func (m *Manager) SetAttachment(a Attachment) error {
 	return errors.Join(failures...)
 }
 
-// RemoveAttachment takes a pseudowire's device out of its bridge, and removes
-// what only it needed. Unknown names are no error.
-func (m *Manager) RemoveAttachment(pseudowire string) error {
+// RemoveAttachment takes pseudowires' devices out of their bridges, and removes
+// what only they needed. Unknown names are no error.
+func (m *Manager) RemoveAttachment(pseudowires ...string) error {
 	if m.nl == nil {
 		return ErrClosed
 	}
+	if len(pseudowires) > fewAttachments {
+		if err := m.nl.look(); err != nil {
+			return failed("list", "links", err)
+		}
+		defer m.nl.lookAway()
+	}
+	var failures []error
+	for _, name := range pseudowires {
+		failures = append(failures, m.removeAttachment(name))
+	}
+	return errors.Join(failures...)
+}
+
+func (m *Manager) removeAttachment(pseudowire string) error {
 	p, known := m.attachments[pseudowire]
 	if !known {
 		return nil
@@ -291,7 +305,7 @@ func (m *Manager) RemoveAttachment(pseudowire string) error {
 		m.disown(p.target)
 		return errors.Join(err, m.dismantle(p.target))
 	}
-	return errors.Join(err, m.reshape(p.target))
+	return errors.Join(err, m.reshape(p.target, p.Attachment))
 }
 
 // Refresh looks at everything again and mends what differs: after links came,
@@ -301,12 +315,21 @@ func (m *Manager) Refresh() error {
 		return ErrClosed
 	}
 	var failures []error
+	if len(m.attachments) > fewAttachments {
+		if err := m.nl.look(); err != nil {
+			return failed("list", "links", err)
+		}
+		defer m.nl.lookAway()
+	}
 	for _, name := range slices.Sorted(maps.Keys(m.targets)) {
 		own, devices := m.reconcile(m.targets[name])
 		failures = append(failures, own, devices)
 	}
 	return errors.Join(failures...)
 }
+
+// fewAttachments are looked at one by one: there may be many more links on the host.
+const fewAttachments = 4
 
 // Prune removes every bridge and VLAN device of ours that was not named since
 // Open, puts the interfaces back that they used, and takes out of the bridges

@@ -14,6 +14,10 @@ import (
 // and ports have attributes that it does not know.
 type rtnl struct {
 	handle *nl.SocketHandle
+	// view is what was looked at at once, nil if that has changed since, or was not.
+	view *view
+	// asked counts the requests; for tests.
+	asked int
 	// refuse, if set, is asked before every change; for tests.
 	refuse func() error
 }
@@ -33,6 +37,7 @@ func openRTNL() (*rtnl, error) {
 func (r *rtnl) close() { r.handle.Close() }
 
 func (r *rtnl) request(command, flags int, data ...nl.NetlinkRequestData) *nl.NetlinkRequest {
+	r.asked++
 	q := nl.NewNetlinkRequest(command, flags)
 	q.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: r.handle}
 	for _, d := range data {
@@ -43,6 +48,17 @@ func (r *rtnl) request(command, flags int, data ...nl.NetlinkRequestData) *nl.Ne
 
 // do carries out a change.
 func (r *rtnl) do(command, flags int, data ...nl.NetlinkRequestData) error {
+	r.lookAway()
+	return r.change(command, flags, data...)
+}
+
+// doPort carries out a change that concerns one netdev and no other.
+func (r *rtnl) doPort(index, command int, data ...nl.NetlinkRequestData) error {
+	r.lookAwayFrom(index)
+	return r.change(command, 0, data...)
+}
+
+func (r *rtnl) change(command, flags int, data ...nl.NetlinkRequestData) error {
 	if r.refuse != nil {
 		if err := r.refuse(); err != nil {
 			return err
@@ -91,11 +107,17 @@ func (l *link) up() bool { return l.flags&unix.IFF_UP != 0 }
 
 // link finds a netdev by name; nil if there is none.
 func (r *rtnl) link(name string) (*link, error) {
+	if l := r.seen(name, 0); l != nil {
+		return l, nil
+	}
 	return r.one(nl.NewIfInfomsg(unix.AF_UNSPEC), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 }
 
 // linkByIndex finds a netdev by index; nil if there is none.
 func (r *rtnl) linkByIndex(index int) (*link, error) {
+	if l := r.seen("", index); l != nil {
+		return l, nil
+	}
 	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	message.Index = int32(index)
 	return r.one(message)
@@ -335,7 +357,7 @@ func (r *rtnl) setUp(index int, up bool) error {
 }
 
 func (r *rtnl) setMaster(index, master int) error {
-	return r.set(index, attr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(master))))
+	return r.doPort(index, unix.RTM_SETLINK, header(unix.AF_UNSPEC, index), attr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(master))))
 }
 
 func (r *rtnl) setAlias(index int, alias string) error {
@@ -363,5 +385,5 @@ func (r *rtnl) setBridge(index int, attrs ...*nl.RtAttr) error {
 
 // setPort changes attributes (IFLA_BRPORT_*) of a bridge's port.
 func (r *rtnl) setPort(index int, attrs ...*nl.RtAttr) error {
-	return r.do(unix.RTM_SETLINK, 0, header(unix.AF_BRIDGE, index), attr(unix.IFLA_PROTINFO, nil, attrs...))
+	return r.doPort(index, unix.RTM_SETLINK, header(unix.AF_BRIDGE, index), attr(unix.IFLA_PROTINFO, nil, attrs...))
 }

@@ -2,6 +2,8 @@ package bridge
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink/nl"
@@ -30,15 +32,22 @@ type State struct {
 	Reason string
 }
 
-// AttachmentStates gives the states of all pseudowires' attachment circuits, as
-// AttachmentState does, with one look at each bridge and interface.
-func (m *Manager) AttachmentStates() map[string]State {
+// AttachmentStates gives the states of those pseudowires' attachment circuits, or of all if none are
+// named, as AttachmentState does, with one look at each bridge and interface.
+func (m *Manager) AttachmentStates(pseudowires ...string) map[string]State {
 	states := map[string]State{}
 	if m.nl == nil {
 		return states
 	}
+	if len(pseudowires) == 0 {
+		pseudowires = slices.Collect(maps.Keys(m.attachments))
+	}
 	seen := map[string]State{} // by bridge or interface, which share no name
-	for name, p := range m.attachments {
+	for _, name := range pseudowires {
+		p, known := m.attachments[name]
+		if !known {
+			continue
+		}
 		s, ok := seen[p.Bridge+p.Interface]
 		if !ok {
 			s = m.state(p)

@@ -26,33 +26,19 @@ type vlanTable map[uint16]membership
 // vlansOf reads a netdev's VLANs: its own if it is a bridge, or as a port. A
 // kernel without VLAN filtering has none.
 func (r *rtnl) vlansOf(index int) (vlanTable, error) {
-	query := make([]byte, 8) // struct br_vlan_msg
-	query[0] = unix.AF_BRIDGE
-	nl.NativeEndian().PutUint32(query[4:], uint32(index))
-	messages, err := r.dump(unix.RTM_GETVLAN, unix.RTM_NEWVLAN, raw(query))
-	if errors.Is(err, unix.EOPNOTSUPP) {
+	if table, seen := r.seenVLANs(index); seen {
+		return table, nil
+	}
+	all, err := r.allVLANs(index)
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
 		return r.vlansByLink(index) // before 5.6
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
+	case all[index] == nil:
+		return vlanTable{}, nil
 	}
-	table := vlanTable{}
-	for _, m := range messages {
-		if len(m) < len(query) || u32(m[4:]) != uint32(index) {
-			continue
-		}
-		err := walk(m[len(query):], func(kind uint16, v []byte) error {
-			const entry = 1 // BRIDGE_VLANDB_ENTRY
-			if kind != entry {
-				return nil
-			}
-			return table.addEntry(v)
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return table, nil
+	return all[index], nil
 }
 
 // addEntry adds one BRIDGE_VLANDB_ENTRY: a VLAN or a range of them.
@@ -146,7 +132,7 @@ func (r *rtnl) changeVLAN(command, index int, self bool, vid uint16, m membershi
 	if self {
 		spec.AddChild(attr(nl.IFLA_BRIDGE_FLAGS, nl.Uint16Attr(nl.BRIDGE_FLAGS_SELF)))
 	}
-	return r.do(command, 0, header(unix.AF_BRIDGE, index), spec)
+	return r.doPort(index, command, header(unix.AF_BRIDGE, index), spec)
 }
 
 // vlanFiltering makes a bridge, sees whether it can filter, and removes it. The
