@@ -34,6 +34,8 @@ type news struct {
 	wires map[string]bool
 	// underlay says that links, addresses, routes, neighbours or what is attached to links did.
 	underlay bool
+	// attached says that links, or what is attached to them, did.
+	attached bool
 	// lost says that events were: anything may have changed.
 	lost bool
 }
@@ -144,7 +146,7 @@ func (n *news) add(m netlink.Message) bool {
 	}
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		n.underlay = true
+		n.underlay, n.attached = true, true
 		n.addLink(m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		// What bridges learn in customers' LANs is none of our business.
@@ -152,6 +154,8 @@ func (n *news) add(m netlink.Message) bool {
 			return false
 		}
 		n.underlay = true
+	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
+		n.underlay, n.attached = true, true
 	default:
 		n.underlay = true
 	}

@@ -20,7 +20,7 @@ import (
 func (a *Agent) observe(n news) {
 	begin := time.Now()
 	if n.underlay || n.lost {
-		a.lookAtUnderlay()
+		a.lookAtUnderlay(n.attached || n.lost)
 	}
 	a.lookAtDevices(n)
 	if n.lost || n.ports || a.concerns(n.links) {
@@ -50,10 +50,7 @@ func (a *Agent) lookAtDevices(n news) {
 func (a *Agent) retry() {
 	a.drops.tick(time.Now())
 	a.tellRest(time.Now())
-	if a.refreshDue(time.Now()) {
-		a.refreshDatapaths()
-	}
-	a.lookAtSockets()
+	a.lookAtUnderlay(a.refreshDue(time.Now()))
 	a.lookAtContests(time.Now())
 	a.lookAtPaths()
 	a.keepAgain()
@@ -100,24 +97,25 @@ func (a *Agent) lookAtPaths() {
 		t.pathMTU = mtu
 	}
 	if changed {
-		a.refreshDatapaths()
+		a.refreshDatapaths(true)
 	}
 }
 
-func (a *Agent) lookAtUnderlay() {
-	a.refreshDatapaths()
+// lookAtUnderlay looks at the ways to peers; with all, at what is attached to each device, too.
+func (a *Agent) lookAtUnderlay(all bool) {
+	a.refreshDatapaths(all)
 	a.lookAtSockets()
 }
 
-// refreshShare is what part of the time may go into looking at datapaths where nothing has
+// refreshShare is what part of the time may go into looking at all devices where nothing has
 // happened: one in refreshShare. What the kernel tells of is looked at anyway; the rest of what
-// others can do, and neighbours that are not asked by themselves, waits no longer than refreshRest.
+// others can do waits no longer than refreshRest.
 const (
 	refreshShare = 200
 	refreshRest  = 20 * time.Second
 )
 
-// refreshDue says whether datapaths are to be looked at again with no event: where something
+// refreshDue says whether all devices are to be looked at again with no event: where something
 // is wrong with the ways, or somebody else changes what is looked at, each time, else as rarely as a look takes long.
 func (a *Agent) refreshDue(now time.Time) bool {
 	for kind := range a.datapaths {
@@ -138,19 +136,25 @@ func wayFault(kind pseudowire.Kind) string {
 	return "the " + string(kind) + " datapath's way to its peers"
 }
 
-// refreshDatapaths has them look at ways to peers and at what is attached.
-func (a *Agent) refreshDatapaths() {
+// refreshDatapaths has them look at ways to peers; with all, at what is attached to each device, too.
+func (a *Agent) refreshDatapaths(all bool) {
 	begin := time.Now()
 	for kind, dp := range a.datapaths {
-		err := dp.Refresh()
+		refresh := dp.Refresh
+		if ways, can := dp.(interface{ RefreshWays() error }); can && !all {
+			refresh = ways.RefreshWays
+		}
+		err := refresh()
 		a.renew(err)
 		if errors.As(err, new(*pseudowire.TunnelsGoneError)) {
 			err = nil // told as drift
 		}
 		a.faults.set(wayFault(kind), err)
 	}
-	a.refreshed = time.Now()
-	a.refreshTook = [2]time.Duration{a.refreshed.Sub(begin), a.refreshTook[0]}
+	if all {
+		a.refreshed = time.Now()
+		a.refreshTook = [2]time.Duration{a.refreshed.Sub(begin), a.refreshTook[0]}
+	}
 }
 
 // lookAtSockets opens those again that are missing, and shapes what they send.

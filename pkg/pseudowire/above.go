@@ -17,6 +17,15 @@ func (a Above) SessionTaken(id uint32) (bool, error) {
 	return false, nil
 }
 
+// RefreshWays is the datapath's, or Refresh where it has none: it looks at the ways to peers, and
+// not at each device.
+func (a Above) RefreshWays() error {
+	if w, ok := a.Datapath.(interface{ RefreshWays() error }); ok {
+		return w.RefreshWays()
+	}
+	return a.Datapath.Refresh()
+}
+
 // CrossConnected is the datapath's, where it has one: whether a pseudowire's frames go past
 // its device.
 func (a Above) CrossConnected(name string) bool {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -177,6 +178,19 @@ func (d *Datapath) Refresh() error {
 	return err
 }
 
+// RefreshWays is the datapath's; where the MTU of a way is another, its sessions are clamped anew.
+func (d *Datapath) RefreshWays() error {
+	err := d.Above.RefreshWays()
+	before := maps.Clone(d.paths)
+	clear(d.paths)
+	for name, t := range d.tunnels {
+		if path, looked := d.path(&t); looked != nil || path != before[name] {
+			d.each(func(s *session) bool { return s.Tunnel == name })
+		}
+	}
+	return err
+}
+
 // Close gives up handles; what is attached stays.
 func (d *Datapath) Close() error { return errors.Join(d.Datapath.Close(), d.close()) }
 
@@ -233,13 +247,9 @@ func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunne
 	if err != nil {
 		return err
 	}
-	path, known := d.paths[t.Name]
-	if !known {
-		if path, _, err = underlay.PathMTU(d.nl, t.Local.Addr(), t.Remote.Addr()); err != nil {
-			return err
-		}
-		path = path.AtMost(t.PathMTU)
-		d.paths[t.Name] = path
+	path, err := d.path(t)
+	if err != nil {
+		return err
 	}
 	device := uint32(index)
 	room := uint32(roomOf(p, t, &s.Session, path))
@@ -262,6 +272,22 @@ func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunne
 	}
 	s.device, s.room = device, room
 	return nil
+}
+
+// path is the longest packet that is known to get to the peer, 0 if there is no way. Many sessions
+// share one: it is looked up once.
+func (d *Datapath) path(t *pseudowire.Tunnel) (underlay.MTU, error) {
+	path, known := d.paths[t.Name]
+	if known {
+		return path, nil
+	}
+	path, _, err := underlay.PathMTU(d.nl, t.Local.Addr(), t.Remote.Addr())
+	if err != nil {
+		return underlay.MTU{}, err
+	}
+	path = path.AtMost(t.PathMTU)
+	d.paths[t.Name] = path
+	return path, nil
 }
 
 // roomOf is the longest IP packet that untagged frames can carry in one outer packet

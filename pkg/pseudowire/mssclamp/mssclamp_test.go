@@ -91,6 +91,12 @@ func TestDevicesAreClamped(t *testing.T) {
 	wan.MTU(1400)
 	do("refresh", d.Refresh)
 	expect("over 1400 octets", 1400-20-8-8-8-14)
+	wan.MTU(1390)
+	do("look at the ways", d.RefreshWays)
+	expect("over 1390 octets", 1390-20-8-8-8-14)
+	wan.MTU(1400)
+	do("look at the ways again", d.RefreshWays)
+	expect("over 1400 octets again", 1400-20-8-8-8-14)
 	tunnel.PathMTU = 1350
 	do("set what gets through", func() error { return d.SetTunnel(tunnel) })
 	expect("1350 octets get through", 1350-20-8-8-8-14)

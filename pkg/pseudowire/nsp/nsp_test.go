@@ -180,6 +180,31 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// A device that comes with the session gets its programs then, each time that it is made anew.
+func TestDeviceComesWithSession(t *testing.T) {
+	b := newBench(t)
+	limited := pseudowire.Service{Limits: pseudowire.Limits{Broadcast: 10}}
+	for range 2 {
+		device, err := b.ns.Netlink().LinkByName("pw-lan")
+		if err == nil {
+			err = b.ns.Netlink().LinkDel(device)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.set(limited)
+		b.lab.Veth(b.ns, "pw-lan", b.hosts, "far")
+		b.do(func() error { return b.d.SetSession(pseudowire.Session{Pseudowire: "lan", LocalID: 7, Transmit: true}) })
+		if n := b.filters(); n != 2 {
+			t.Errorf("%d programs", n)
+		}
+	}
+	b.set(pseudowire.Service{})
+	if n := b.filters(); n != 0 {
+		t.Errorf("%d programs without a service", n)
+	}
+}
+
 func TestInvalid(t *testing.T) {
 	for _, s := range []pseudowire.Service{
 		{Push: true}, {Untagged: true}, {Filter: true, Inner: 5}, {Filter: true, VLANs: "1-2", Rewrite: true},

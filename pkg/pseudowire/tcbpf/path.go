@@ -1,6 +1,7 @@
 package tcbpf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -22,6 +23,12 @@ type path struct {
 	kind        linkKind
 	mtu         underlay.MTU
 	up          bool
+}
+
+// same says that packets leave the same way, with the same headers.
+func (p path) same(o path) bool {
+	return p.link == o.link && p.name == o.name && p.next == o.next && p.kind == o.kind && p.mtu == o.mtu && p.up == o.up &&
+		bytes.Equal(p.source, o.source) && bytes.Equal(p.destination, o.destination)
 }
 
 func (p path) resolved() bool {

@@ -12,21 +12,8 @@ import (
 
 // Refresh looks at routes, neighbours and links again.
 func (d *Datapath) Refresh() error {
-	if err := errors.Join(d.forgetGone(), d.forgetPorts()); err != nil {
-		return &Error{Op: "look at the links of the underlay", Err: err}
-	}
-	if err := d.keepLane(); err != nil {
-		return &Error{Op: "look at the slow lane", Err: err}
-	}
-	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
-		t := d.tunnels[name]
-		err := d.findWay(t)
-		if err == nil && d.active {
-			err = errors.Join(d.writeTunnel(t), d.attachInputs(t))
-		}
-		if err != nil {
-			return &Error{Op: "look at the way of tunnel", Object: name, Err: err}
-		}
+	if _, err := d.refreshWays(); err != nil {
+		return err
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(d.pseudowires)) {
@@ -39,6 +26,49 @@ func (d *Datapath) Refresh() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// RefreshWays is Refresh without a look at each pseudowire's devices: only those are looked at whose
+// packets leave another way than before.
+func (d *Datapath) RefreshWays() error {
+	changed, err := d.refreshWays()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range changed {
+		if err := d.applyTunnel(name); err != nil {
+			errs = append(errs, &Error{Op: "update the pseudowires of tunnel", Object: name, Err: err})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// refreshWays looks at the underlay, and gives the tunnels whose packets leave another way than before.
+func (d *Datapath) refreshWays() (changed []string, err error) {
+	ports := len(d.ports)
+	if err := errors.Join(d.forgetGone(), d.forgetPorts()); err != nil {
+		return nil, &Error{Op: "look at the links of the underlay", Err: err}
+	}
+	if err := d.keepLane(); err != nil {
+		return nil, &Error{Op: "look at the slow lane", Err: err}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
+		t := d.tunnels[name]
+		before := t.path
+		err := d.findWay(t)
+		if err == nil && d.active {
+			err = errors.Join(d.writeTunnel(t), d.attachInputs(t))
+		}
+		if err != nil {
+			return nil, &Error{Op: "look at the way of tunnel", Object: name, Err: err}
+		}
+		// A port that has lost its program is attached again with the pseudowires.
+		if len(d.ports) != ports || !before.same(t.path) {
+			changed = append(changed, name)
+		}
+	}
+	return changed, nil
 }
 
 // findWay looks at how a tunnel's packets leave, and where they may come in:

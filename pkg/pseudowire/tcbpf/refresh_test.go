@@ -48,6 +48,21 @@ func passes(from, to *port) bool {
 	return bytes.Equal(to.receive(), frame)
 }
 
+// What changes on the underlay is in the programs' maps after a look at the ways alone, too.
+func TestRefreshWays(t *testing.T) {
+	a, _ := up(t, setting{cookie: 8})
+	wan := a.link("wan")
+	for _, mtu := range []int{1400, 1380} {
+		a.do(func() {
+			must(t, netlink.LinkSetMTU(wan, mtu))
+			must(t, a.dp.RefreshWays())
+		})
+		if got, _, _ := a.outer(); got != mtu {
+			t.Errorf("MTU %d, not the link's %d", got, mtu)
+		}
+	}
+}
+
 // What changes on the underlay is in the programs' maps after Refresh.
 func TestRefresh(t *testing.T) {
 	a, b := up(t, setting{cookie: 8})
