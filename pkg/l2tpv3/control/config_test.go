@@ -68,7 +68,7 @@ func TestSetAgain(t *testing.T) {
 		{"MTU", func(s *Session) { s.MTU = 1400 }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
 		{"sublayer", func(s *Session) { s.Sublayer = l2tpv3.SublayerDefault }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
 		{"abilities that nothing was agreed on about", func(s *Session) {
-			s.CanSequence, s.CanSublayer, s.CanChangeCookies = !s.CanSequence, !s.CanSublayer, !s.CanChangeCookies
+			s.CanSequence, s.CanSublayer, s.CanChangeCookies, s.CanSucceed = !s.CanSequence, !s.CanSublayer, !s.CanChangeCookies, !s.CanSucceed
 		}, nil},
 		{"abilities and more", func(s *Session) { s.CanSequence, s.MTU = !s.CanSequence, 1400 }, []l2tpv3.MessageType{l2tpv3.CDN, l2tpv3.ICRQ}},
 		{"type", func(s *Session) { s.Type = l2tpv3.EthernetVLAN }, []l2tpv3.MessageType{l2tpv3.CDN}}, // the peer has no such
@@ -149,12 +149,13 @@ func TestLostAbility(t *testing.T) {
 	}{
 		{"sequencing", func(s *session) { s.wishes.Sequencing = l2tpv3.SequencingAll }, func(s *Session) { s.CanSequence = false }},
 		{"another sublayer in each direction", func(s *session) { s.receive, s.wishes.Sublayer = l2tpv3.SublayerDefault, l2tpv3.SublayerNone }, func(s *Session) { s.CanSublayer = false }},
+		{"two sessions", func(s *session) { s.succession.past = &label{LocalID: 7, RemoteID: 8, LocalCookie: make([]byte, 8)} }, func(s *Session) { s.CanSucceed = false }},
 		{"two cookies", func(s *session) { s.change.previous = []byte("1234") }, func(s *Session) { s.CanChangeCookies = false }},
 	} {
 		for _, used := range []bool{false, true} {
 			s := established(t)
 			cfg := s.sessions[0]
-			cfg.CanSequence, cfg.CanSublayer, cfg.CanChangeCookies = true, true, true
+			cfg.CanSequence, cfg.CanSublayer, cfg.CanChangeCookies, cfg.CanSucceed = true, true, true, true
 			if err := s.e.SetSession(s.now, cfg); err != nil {
 				t.Fatal(err)
 			}

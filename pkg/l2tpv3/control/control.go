@@ -111,8 +111,10 @@ type Session struct {
 	Specific l2tpv3.L2SpecificSublayer
 	// CanSublayer says that the data plane can have a sublayer in one direction alone.
 	CanSublayer bool
-	// CanChangeCookies says that the data plane can change cookies under way.
-	CanChangeCookies bool
+	// CanChangeCookies says that the data plane can change cookies under way, CanSucceed that
+	// it can have a second session beside the first (InstallSession.Beside); without
+	// CanSublayer only of those that have no sublayer.
+	CanChangeCookies, CanSucceed bool
 }
 
 // Path is where a control connection's packets go and come from.
@@ -184,6 +186,9 @@ type InstallSession struct {
 	ECN  bool
 	// Transmit is set when user frames may be sent.
 	Transmit bool
+	// Beside is the local ID of the session that carries the frames of that name, where this
+	// is another one that only receives; 0 where it is itself. See Endpoint.ChangeCookie.
+	Beside uint32
 }
 
 // RemoveSession asks for a session's data plane to be taken out.

@@ -43,6 +43,8 @@ func (c *connection) ours() bool {
 
 // ChangeCookie gives an established session another local cookie, and loses no
 // frame: the data plane accepts both until the peer has gone over to the new one.
+// Where it cannot change a cookie, the session goes over to other IDs, and other
+// cookies in both directions (succession.go).
 //
 // RFC 3931 assigns a cookie when a session is set up, and has no message for
 // another. Between two ends of this implementation it is an Assigned Cookie AVP
@@ -59,14 +61,18 @@ func (e *Endpoint) ChangeCookie(now time.Time, tunnel, name string) error {
 		return ErrNotEstablished
 	case len(s.localCookie) == 0:
 		return ErrNoCookie
-	case !s.cfg.CanChangeCookies:
+	case !s.cfg.CanChangeCookies && !s.canSucceed():
 		return ErrCannotChange
 	case !s.t.conn.ours():
 		return ErrPeerCannot
-	case s.change.previous != nil:
+	case s.change.previous != nil || s.succession.under() && !s.succession.unanswered():
 		return ErrChanging
 	}
 	defer e.settle()
+	if !s.cfg.CanChangeCookies || s.succession.under() {
+		s.offerNext()
+		return nil
+	}
 	s.change = cookieChange{previous: s.localCookie, waiting: true, until: s.limit()}
 	s.localCookie = make([]byte, len(s.change.previous))
 	e.random(s.localCookie)
@@ -94,6 +100,9 @@ func (s *session) takeCookie(cookie []byte) {
 		s.reinstall()
 		s.sendCookie(s.remoteCookie)
 		s.changed()
+	case s.canSucceed() && len(cookie) == len(s.remoteCookie):
+		s.forgetPast()
+		s.offerNext() // the peer's data plane can what ours cannot
 	}
 }
 

@@ -119,12 +119,17 @@ type sessionState struct {
 	Previous []byte                    `json:"previousCookie,omitempty"`
 	Waiting  bool                      `json:"waiting,omitempty"`
 	Change   time.Duration             `json:"change,omitempty"`
-	Failures int                       `json:"failures,omitempty"`
-	Retry    time.Duration             `json:"retry,omitempty"`
-	HalfOpen time.Duration             `json:"halfOpen,omitempty"`
-	Reason   string                    `json:"reason,omitempty"`
-	Since    time.Time                 `json:"since"`
-	History  []Transition              `json:"history,omitempty"`
+	// Next, Past, Followed and Succession are its going over to other IDs.
+	Next       *label        `json:"next,omitempty"`
+	Past       *label        `json:"past,omitempty"`
+	Followed   bool          `json:"followed,omitempty"`
+	Succession time.Duration `json:"succession,omitempty"`
+	Failures   int           `json:"failures,omitempty"`
+	Retry      time.Duration `json:"retry,omitempty"`
+	HalfOpen   time.Duration `json:"halfOpen,omitempty"`
+	Reason     string        `json:"reason,omitempty"`
+	Since      time.Time     `json:"since"`
+	History    []Transition  `json:"history,omitempty"`
 }
 
 // Save gives the whole state.
@@ -235,6 +240,7 @@ func (s *session) save() sessionState {
 		Circuit: s.saveErrors(),
 		Retry:   s.e.left(s.retryAt), HalfOpen: s.e.left(s.halfOpenEnd),
 		Receive: s.receive, Previous: s.change.previous, Waiting: s.change.waiting, Change: s.e.left(s.change.until),
+		Next: s.succession.next, Past: s.succession.past, Followed: s.succession.followed, Succession: s.e.left(s.succession.until),
 		Reason: s.log.reason, Since: s.log.since.Round(0), History: slices.Clone(s.log.past),
 	}
 }
@@ -400,6 +406,9 @@ func (t *tunnel) restoreSession(s sessionState) error {
 		s.Wishes.Sublayer > l2tpv3.SublayerDefault && s.Wishes.Sublayer != s.Config.Specific || s.Wishes.Sequencing > l2tpv3.SequencingAll {
 		return &StateError{t.cfg.Name, fmt.Sprintf("session %s makes no sense", s.Config.Name)}
 	}
+	if !s.sensibleSuccession(e) {
+		return &StateError{t.cfg.Name, fmt.Sprintf("what session %s goes over to makes no sense", s.Config.Name)}
+	}
 	if err := s.Config.check(t); err != nil {
 		return err
 	}
@@ -429,6 +438,7 @@ func (t *tunnel) restoreSession(s sessionState) error {
 	if s.Installed {
 		x.install()
 	}
+	x.restoreSuccession(&s)
 	x.changed()
 	return nil
 }

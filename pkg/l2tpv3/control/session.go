@@ -25,6 +25,8 @@ type session struct {
 	receive l2tpv3.L2SpecificSublayer
 	wishes  wishes
 	change  cookieChange
+	// succession is its going over to other IDs and cookies.
+	succession succession
 	// told is the circuit status that the peer knows of us, remote is the peer's.
 	told, remote l2tpv3.CircuitStatus
 	// installed is what the data plane was last told, nil if it knows nothing.
@@ -84,7 +86,7 @@ type sessionInput struct {
 func (s *session) alarm() *alarm { return &s.slot }
 
 func (s *session) deadline() time.Time {
-	return earliest(earliest(earliest(s.retryAt, s.halfOpenEnd), s.change.until), s.errorsDue())
+	return earliest(earliest(earliest(s.retryAt, s.halfOpenEnd), s.change.until), earliest(s.succession.until, s.errorsDue()))
 }
 
 func (s *session) expire(now time.Time) {
@@ -94,6 +96,9 @@ func (s *session) expire(now time.Time) {
 	}
 	if past(now, s.change.until) {
 		s.endChange(now)
+	}
+	if past(now, s.succession.until) {
+		s.endSuccession()
 	}
 	if past(now, s.errorsDue()) {
 		s.tellErrors(now)
@@ -385,6 +390,7 @@ func (s *session) release() {
 	if s.localID != 0 {
 		delete(s.e.sessions, s.localID)
 	}
+	s.forgetOthers()
 	s.localID, s.remoteID, s.localCookie, s.remoteCookie = 0, 0, nil, nil
 	s.tie, s.installed, s.wishes, s.told, s.remote = nil, nil, wishes{}, 0, 0
 	s.receive, s.change = l2tpv3.SublayerNone, cookieChange{}
@@ -419,16 +425,22 @@ func (s *session) install() {
 		s.installed = new(dataPlane)
 	}
 	*s.installed = now
-	emit(&s.e.outputs, &s.e.outputs.install, InstallSession{
+	out := s.dataPlane(s.label())
+	out.PreviousCookie, out.Transmit = s.change.previous, now.transmit
+	emit(&s.e.outputs, &s.e.outputs.install, out)
+}
+
+// dataPlane is what a data plane that only receives has to know of one of the session's labels.
+func (s *session) dataPlane(l label) InstallSession {
+	return InstallSession{
 		Tunnel: s.cfg.Tunnel, Name: s.cfg.Name,
 		Connection: s.t.conn.localID, RemoteConnection: s.t.conn.remoteID,
-		LocalID: s.localID, RemoteID: s.remoteID,
-		LocalCookie: s.localCookie, RemoteCookie: s.remoteCookie,
-		PreviousCookie:  s.change.previous,
+		LocalID: l.LocalID, RemoteID: l.RemoteID,
+		LocalCookie: l.LocalCookie, RemoteCookie: l.RemoteCookie,
 		ReceiveSublayer: s.receive, TransmitSublayer: s.wishes.Sublayer,
 		ReceiveSequencing: s.cfg.Sequencing, TransmitSequencing: s.wishes.Sequencing,
-		DSCP: s.dscp(), ECN: ecn, Transmit: now.transmit,
-	})
+		DSCP: s.dscp(), ECN: s.t.cfg.ECN && s.t.conn.peer.ECN,
+	}
 }
 
 // mayTransmit reports whether user frames may go to the peer. Section 5.4.5: not
@@ -452,7 +464,7 @@ func (s *session) status() l2tpv3.CircuitStatus {
 
 // takeStatus follows an SLI.
 func (s *session) takeStatus(m *l2tpv3.Message) {
-	if cookie, ok := l2tpv3.Find[l2tpv3.AssignedCookie](m); ok {
+	if cookie, ok := l2tpv3.Find[l2tpv3.AssignedCookie](m); ok && !s.takeSuccession(m, cookie) {
 		s.takeCookie(cookie)
 	}
 	v, ok := l2tpv3.Find[l2tpv3.CircuitStatus](m)
@@ -540,7 +552,7 @@ func (e *Endpoint) SetSession(now time.Time, cfg Session) error {
 // does better, too.
 func (s *session) adopt(cfg Session) bool {
 	next := s.cfg
-	next.CanSequence, next.CanSublayer, next.CanChangeCookies = cfg.CanSequence, cfg.CanSublayer, cfg.CanChangeCookies
+	next.CanSequence, next.CanSublayer, next.CanChangeCookies, next.CanSucceed = cfg.CanSequence, cfg.CanSublayer, cfg.CanChangeCookies, cfg.CanSucceed
 	if !next.equal(cfg) || s.localID == 0 {
 		return false
 	}
@@ -550,7 +562,8 @@ func (s *session) adopt(cfg Session) bool {
 	switch {
 	case agreed && !cfg.CanSequence && s.wishes.Sequencing != l2tpv3.SequencingNone,
 		agreed && !cfg.CanSublayer && s.wishes.Sublayer != s.receive,
-		!cfg.CanChangeCookies && s.change.previous != nil:
+		!cfg.CanChangeCookies && s.change.previous != nil,
+		!cfg.CanSucceed && s.succession.under():
 		return false
 	}
 	s.cfg = next
@@ -573,6 +586,10 @@ func (e *Endpoint) InstallFailed(now time.Time, localSessionID uint32, err error
 	e.now = now
 	if s := e.sessions[localSessionID]; s != nil {
 		defer e.settle()
+		if s.localID != localSessionID {
+			s.otherFailed(localSessionID, err)
+			return
+		}
 		s.handle(installFailed, sessionInput{
 			// What failed in this host's kernel is no matter of the peer's.
 			result: l2tpv3.ResultCode{Result: l2tpv3.CDNTemporarilyUnavailable, HasError: true, Message: "the data plane refused it"},
@@ -630,7 +647,7 @@ func (cfg *Session) check(t *tunnel) error {
 func (cfg *Session) equal(o Session) bool {
 	return cfg.Tunnel == o.Tunnel && cfg.Name == o.Name && cfg.Type == o.Type &&
 		bytes.Equal(cfg.RemoteEndID, o.RemoteEndID) && bytes.Equal(cfg.LocalEndID, o.LocalEndID) && bytes.Equal(cfg.AGI, o.AGI) &&
-		cfg.Sequencing == o.Sequencing && cfg.DSCP == o.DSCP && cfg.Specific == o.Specific && cfg.CanSublayer == o.CanSublayer && cfg.CanChangeCookies == o.CanChangeCookies &&
+		cfg.Sequencing == o.Sequencing && cfg.DSCP == o.DSCP && cfg.Specific == o.Specific && cfg.CanSublayer == o.CanSublayer && cfg.CanChangeCookies == o.CanChangeCookies && cfg.CanSucceed == o.CanSucceed &&
 		cfg.CookieLength == o.CookieLength && cfg.Sublayer == o.Sublayer && cfg.MTU == o.MTU &&
 		cfg.Circuit == o.Circuit && cfg.CanSequence == o.CanSequence
 }

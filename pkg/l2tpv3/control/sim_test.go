@@ -3,6 +3,7 @@ package control
 import (
 	"container/heap"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -90,6 +91,8 @@ type host struct {
 	wrote func(TunnelChange)
 	// check sees every output before it is carried out.
 	check func(Output)
+	// refuses, if set, says what its data plane cannot do.
+	refuses func(*InstallSession) bool
 }
 
 // disk is what survives the process. It is put into octets only when it is read:
@@ -236,6 +239,11 @@ func (h *host) drain() {
 		case *Released:
 			delete(h.ports, o.Connection)
 		case *InstallSession:
+			if h.refuses != nil && h.refuses(o) {
+				h.ever[o.LocalID] = true // it has been announced all the same, and is taken back
+				h.e.InstallFailed(h.net.now, o.LocalID, errors.New("refused by the test"))
+				continue
+			}
 			h.data[o.LocalID] = *o
 			h.ever[o.LocalID] = true
 			if o.Transmit && !h.peer.ever[o.RemoteID] {

@@ -98,8 +98,8 @@ type SessionStatus struct {
 	// ReceiveSublayer is what the peer was asked for; DSCP is that of data packets.
 	ReceiveSublayer l2tpv3.L2SpecificSublayer
 	DSCP            uint8
-	// ChangingCookie says that two cookies are accepted for a while, AwaitingCookie that
-	// the peer has not said yet that it sends the new one.
+	// ChangingCookie says that two cookies are accepted for a while, under one session ID or
+	// two, AwaitingCookie that the peer has not said yet that it sends the new one.
 	ChangingCookie, AwaitingCookie bool
 	// Errors is the number of WAN-Error-Notify messages from the peer. LocalErrors and
 	// RemoteErrors are what circuits have had since the session was established.
@@ -176,7 +176,7 @@ func (s *session) snapshot() SessionStatus {
 		LocalCookie: slices.Clone(s.localCookie), RemoteCookie: slices.Clone(s.remoteCookie),
 		Initiator: s.initiator, Local: s.status(), Remote: s.remote,
 		TransmitSublayer: s.wishes.Sublayer, TransmitSequencing: s.wishes.Sequencing,
-		ReceiveSublayer: s.receive, DSCP: s.dscp(), ChangingCookie: s.change.previous != nil, AwaitingCookie: s.change.waiting,
+		ReceiveSublayer: s.receive, DSCP: s.dscp(), ChangingCookie: s.change.previous != nil || s.succession.under(), AwaitingCookie: s.change.waiting || s.succession.awaits(),
 		Errors: s.errors, NextAttempt: s.retryAt, Failures: s.failures,
 		History: slices.Clone(s.log.past),
 	}

@@ -287,6 +287,8 @@ func (s *stage) session(tunnel, name string, words []string) error {
 			c.CanSublayer = true
 		case "change":
 			c.CanChangeCookies = true
+		case "succeed":
+			c.CanSucceed = true
 		case "local-end":
 			c.LocalEndID = []byte(v)
 		case "sequencing":
@@ -438,6 +440,9 @@ func outputText(o Output) string {
 		}
 		if o.ReceiveSequencing != 0 || o.TransmitSequencing != 0 {
 			s += fmt.Sprintf(" sequencing=%d/%d", o.ReceiveSequencing, o.TransmitSequencing)
+		}
+		if o.Beside != 0 {
+			s += fmt.Sprintf(" beside=%d", o.Beside)
 		}
 		if o.PreviousCookie != nil {
 			s += fmt.Sprintf(" previous=%x", o.PreviousCookie)

@@ -1,0 +1,201 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// between is a session of two hosts of one implementation, whose data planes can each what
+// is said.
+func between(t *testing.T, seed uint64, can ...func(*Session)) *network {
+	t.Helper()
+	n := newNetwork(t, seed)
+	n.tunnel("gold")
+	n.session("gold", "tenant-a")
+	for i, h := range n.hosts {
+		can[i%len(can)](&h.sessions[0])
+		h.started = func(e *Endpoint) { e.cfg.VendorName = "pwd test" }
+		h.start()
+	}
+	if !n.until(10*time.Second, n.up) {
+		t.Fatal(n.disagreement())
+	}
+	return n
+}
+
+func succeeds(s *Session) { s.CanSucceed = true }
+
+func changesAndSucceeds(s *Session) { s.CanChangeCookies, s.CanSucceed = true, true }
+
+// TestSuccession: both ends have other IDs and other cookies, and what they had is over
+// when nothing of it is under way any more.
+func TestSuccession(t *testing.T) {
+	for name, can := range map[string][]func(*Session){
+		"both can":                    {succeeds},
+		"the one that begins":         {succeeds, changesAndSucceeds},
+		"the one that is asked":       {changesAndSucceeds, succeeds},
+		"both, at the same time":      {succeeds, succeeds, nil},
+		"each in its own way at once": {changesAndSucceeds, succeeds, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := between(t, 1, can[:min(len(can), 2)]...)
+			a, b := n.hosts[0], n.hosts[1]
+			was := a.e.Sessions()[0]
+			for i, h := range n.hosts {
+				if i == 0 || len(can) == 3 {
+					if err := h.e.ChangeCookie(n.now, h.tunnels[0].Name, "tenant-a"); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			a.drain()
+			b.drain()
+			n.run(5 * time.Second)
+			is := a.e.Sessions()[0]
+			if is.LocalID == was.LocalID || is.RemoteID == was.RemoteID ||
+				bytes.Equal(is.LocalCookie, was.LocalCookie) || bytes.Equal(is.RemoteCookie, was.RemoteCookie) {
+				t.Errorf("the session is still %d/%d %x/%x, was %d/%d %x/%x", is.LocalID, is.RemoteID, is.LocalCookie, is.RemoteCookie,
+					was.LocalID, was.RemoteID, was.LocalCookie, was.RemoteCookie)
+			}
+			if !is.ChangingCookie || is.AwaitingCookie || len(a.data) != 2 || a.data[was.LocalID].Transmit {
+				t.Errorf("changing %v, awaiting %v, data plane %+v", is.ChangingCookie, is.AwaitingCookie, a.data)
+			}
+			if err := a.e.ChangeCookie(n.now, a.tunnels[0].Name, "tenant-a"); !errors.Is(err, ErrChanging) {
+				t.Errorf("again at once: %v", err)
+			}
+			n.run(20 * time.Second)
+			for _, h := range n.hosts {
+				if s := h.e.Sessions()[0]; s.ChangingCookie || len(h.data) != 1 || len(h.e.sessions) != 1 {
+					t.Errorf("%s: changing %v, data plane %+v", h.name, s.ChangingCookie, h.data)
+				}
+			}
+			if !n.up() {
+				t.Error(n.disagreement())
+			}
+		})
+	}
+}
+
+// TestSuccessionRefused: where the peer, or a data plane, cannot, the session stays as it is.
+func TestSuccessionRefused(t *testing.T) {
+	cannot := func(*Session) {}
+	for name, row := range map[string]struct {
+		peer func(*Session)
+		// refuses is whose data plane it is that cannot.
+		refuses [2]bool
+		reason  string
+	}{
+		"the peer's data plane cannot at all": {cannot, [2]bool{}, "dc2 cannot go over to a new cookie, the old one stays"},
+		"ours fails":                          {succeeds, [2]bool{true, false}, "the data plane refused a new cookie, the old one stays: refused by the test"},
+		"the peer's fails":                    {succeeds, [2]bool{false, true}, "dc2 cannot go over to a new cookie, the old one stays"},
+		"both fail":                           {succeeds, [2]bool{true, true}, "the data plane refused a new cookie, the old one stays: refused by the test"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := between(t, 1, succeeds, row.peer)
+			a := n.hosts[0]
+			was := a.e.Sessions()[0]
+			for i, h := range n.hosts {
+				h.refuses = func(o *InstallSession) bool { return row.refuses[i] && o.Beside != 0 }
+			}
+			for range 2 {
+				if err := a.e.ChangeCookie(n.now, a.tunnels[0].Name, "tenant-a"); err != nil {
+					t.Fatal(err)
+				}
+				a.drain()
+				n.run(time.Minute)
+				is := a.e.Sessions()[0]
+				if is.LocalID != was.LocalID || !bytes.Equal(is.LocalCookie, was.LocalCookie) || is.AwaitingCookie || is.Reason != row.reason {
+					t.Errorf("session %d, was %d; awaiting %v; %q", is.LocalID, was.LocalID, is.AwaitingCookie, is.Reason)
+				}
+				for _, h := range n.hosts {
+					if len(h.data) != 1 || len(h.e.sessions) != 1 {
+						t.Errorf("%s: data plane %+v", h.name, h.data)
+					}
+				}
+				if !n.up() {
+					t.Fatal(n.disagreement())
+				}
+			}
+		})
+	}
+}
+
+// TestSuccessionUnderWay: whatever the network and the daemons do, and whatever data planes
+// refuse, an end sends nothing that the other's data plane does not accept, now and ten seconds on.
+func TestSuccessionUnderWay(t *testing.T) {
+	for seed := range uint64(20) {
+		n := between(t, seed, succeeds, []func(*Session){succeeds, changesAndSucceeds}[seed%2])
+		n.loss, n.duplication = 0.2, 0.1
+		n.delay = func() time.Duration { return time.Duration(n.rand.IntN(300)) * time.Millisecond }
+		r := rand.New(rand.NewPCG(seed, 5))
+		refusing, refused := false, time.Time{}
+		for _, h := range n.hosts {
+			h.refuses = func(o *InstallSession) bool {
+				if !refusing || o.Beside == 0 || h.data[o.LocalID].LocalID != 0 || r.IntN(3) != 0 {
+					return false
+				}
+				refused = n.now
+				return true
+			}
+		}
+		changes, ends := 0, map[uint32]bool{}
+		for range 4000 {
+			n.run(50 * time.Millisecond)
+			for _, h := range n.hosts {
+				// A data plane that refused what its daemon has announced is behind for as long as
+				// the peer does not know.
+				if n.now.Sub(refused) > time.Minute {
+					checkAccepted(t, h)
+				}
+			}
+			h := n.hosts[r.IntN(2)]
+			switch {
+			case r.IntN(100) == 0:
+				refusing = r.IntN(4) == 0
+				err := h.e.ChangeCookie(n.now, h.tunnels[0].Name, "tenant-a")
+				if err != nil && !errors.Is(err, ErrChanging) && !errors.Is(err, ErrNotEstablished) {
+					t.Fatal(err)
+				}
+				h.drain()
+			case r.IntN(400) == 0:
+				h.start() // with what it has saved
+			}
+			if id := n.hosts[0].e.Sessions()[0].LocalID; id != 0 && !ends[id] {
+				ends[id] = true
+				changes++
+			}
+		}
+		n.loss, n.duplication, refusing = 0, 0, false
+		n.run(5 * time.Minute)
+		if !n.up() || changes < 5 {
+			t.Fatalf("seed %d: %s, %d changes", seed, n.disagreement(), changes)
+		}
+		for _, h := range n.hosts {
+			if s := h.e.Sessions()[0]; s.ChangingCookie || len(h.data) != 1 || len(h.e.sessions) != 1 {
+				t.Errorf("seed %d: %s is still changing: %v, %+v", seed, h.name, s.ChangingCookie, h.data)
+			}
+		}
+	}
+}
+
+// checkAccepted looks at what a host sends, if the other has the session.
+func checkAccepted(t *testing.T, h *host) {
+	t.Helper()
+	for _, d := range h.data {
+		if !d.Transmit {
+			continue
+		}
+		p, ok := h.peer.data[d.RemoteID]
+		for _, other := range h.peer.data {
+			if _, ours := h.data[other.RemoteID]; ours && !ok {
+				t.Fatalf("%s sends to session %d; %s has %+v", h.name, d.RemoteID, h.peer.name, h.peer.data)
+			}
+		}
+		if ok && p.RemoteID == d.LocalID && !bytes.Equal(d.RemoteCookie, p.LocalCookie) && !bytes.Equal(d.RemoteCookie, p.PreviousCookie) {
+			t.Fatalf("%s sends %x; %s accepts %x and %x", h.name, d.RemoteCookie, h.peer.name, p.LocalCookie, p.PreviousCookie)
+		}
+	}
+}
