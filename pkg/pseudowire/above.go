@@ -26,6 +26,17 @@ func (a Above) RefreshWays() error {
 	return a.Datapath.Refresh()
 }
 
+// SessionBehind is the datapath's, where it has one: the session, of this process or an earlier
+// one, whose device a pseudowire's is.
+func (a Above) SessionBehind(name string) (Session, bool, error) {
+	if b, ok := a.Datapath.(interface {
+		SessionBehind(string) (Session, bool, error)
+	}); ok {
+		return b.SessionBehind(name)
+	}
+	return Session{}, false, nil
+}
+
 // CrossConnected is the datapath's, where it has one: whether a pseudowire's frames go past
 // its device.
 func (a Above) CrossConnected(name string) bool {

@@ -125,6 +125,12 @@ type Session struct {
 	// established and the peer's circuit is active (Section 5.4.5). Frames
 	// received are always delivered.
 	Transmit bool
+	// Beside is the local ID of another session, of the same pseudowire in the same tunnel: this
+	// one only receives, while the peer goes over from one to the other (Abilities.Succeeds).
+	// 0 is that it carries the frames itself.
+	Beside uint32
+	// Deaf says that nothing is received any more: what there is is kept for its device.
+	Deaf bool
 }
 
 // Marking says how the DSCP of an outer packet comes from the frame in it. The zero value
@@ -191,6 +197,9 @@ type Abilities struct {
 	// ChangesCookies says that cookies of a session can change while it carries
 	// frames, none of which is lost (Session.PreviousCookie is honoured).
 	ChangesCookies bool
+	// Succeeds says that another session can take the place of one while that carries frames, none
+	// of which is lost (Session.Beside is honoured).
+	Succeeds bool
 	// DSCP and ECN say that Session.DSCP and Tunnel.ECN are honoured.
 	DSCP, ECN bool
 	// Marking says that Session.Marking is honoured.

@@ -57,8 +57,8 @@ type Datapath struct {
 // wire is a pseudowire as it was set.
 type wire struct {
 	pseudowire.Pseudowire
-	// only is the local ID of the session of one that has no several.
-	only uint32
+	// own are the local IDs of the sessions of one that has no several: one, and those that stand beside it.
+	own []uint32
 	// Of one with several sessions: the ends of its pair, and its sessions by local ID.
 	inner, outer int
 	members      map[uint32]*member
@@ -146,7 +146,7 @@ func (d *Datapath) set(old *wire, p pseudowire.Pseudowire) error {
 		}
 		w := &wire{Pseudowire: p}
 		if old != nil {
-			w.only = old.only
+			w.own = old.own
 		}
 		d.wires[p.Name] = w
 		return nil
@@ -280,6 +280,9 @@ func (d *Datapath) RemoveTunnel(name string) error {
 	return errors.Join(errs...)
 }
 
+// stays says whether a session of a pseudowire is there still when another has been set.
+func stays(old, set *pseudowire.Session) bool { return set.Beside != 0 || old.Beside == set.LocalID }
+
 // SetSession is the datapath's, of a pseudowire of its own where there are several: that one
 // receives always.
 func (d *Datapath) SetSession(s pseudowire.Session) error {
@@ -289,12 +292,21 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 			return err
 		}
 		if w == nil {
-			maps.DeleteFunc(d.sessions, func(_ uint32, old pseudowire.Session) bool { return old.Pseudowire == s.Pseudowire })
+			maps.DeleteFunc(d.sessions, func(_ uint32, old pseudowire.Session) bool {
+				return old.Pseudowire == s.Pseudowire && !stays(&old, &s)
+			})
 		} else {
-			if d.sessions[w.only].Pseudowire == s.Pseudowire {
-				delete(d.sessions, w.only)
-			}
-			w.only = s.LocalID
+			w.own = slices.DeleteFunc(w.own, func(id uint32) bool {
+				old, ours := d.sessions[id]
+				if ours = ours && old.Pseudowire == s.Pseudowire; ours && stays(&old, &s) && id != s.LocalID {
+					return false
+				}
+				if ours {
+					delete(d.sessions, id)
+				}
+				return true
+			})
+			w.own = append(w.own, s.LocalID)
 		}
 		d.sessions[s.LocalID] = s
 		return nil
@@ -304,12 +316,16 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		return err
 	}
 	own := s
-	own.Pseudowire, own.Transmit = below.Name, true
+	own.Pseudowire, own.Transmit = below.Name, s.Beside == 0
 	if err := d.Datapath.SetSession(own); err != nil {
 		return err
 	}
+	if s.Beside != 0 { // it comes out of the other one's device
+		d.sessions[s.LocalID] = s
+		return nil
+	}
 	for id, m := range w.members {
-		if m.Tunnel == s.Tunnel && id != s.LocalID { // it took the device over
+		if m.Tunnel == s.Tunnel && id != s.LocalID { // it took the device over, or its place
 			delete(w.members, id)
 			delete(d.sessions, id)
 		}
@@ -370,6 +386,11 @@ func (d *Datapath) spare(id uint32) error {
 func (d *Datapath) drop(id uint32) error {
 	s := d.sessions[id]
 	delete(d.sessions, id)
+	for _, o := range d.sessions {
+		if o.Pseudowire == s.Pseudowire && o.Tunnel == s.Tunnel {
+			return nil
+		}
+	}
 	if w := d.wires[s.Pseudowire]; w != nil && w.Several {
 		return d.Datapath.RemovePseudowires(w.below(s.Tunnel).Name)
 	}

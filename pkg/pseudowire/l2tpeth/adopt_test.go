@@ -1,6 +1,7 @@
 package l2tpeth
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -65,5 +66,45 @@ func TestTakesOverWhatIsTheSame(t *testing.T) {
 				t.Errorf("requests: %q", got)
 			}
 		})
+	}
+}
+
+// A session that is kept for its device is made deaf, and a process that comes later finds it by
+// the device, whatever session it is.
+func TestDeaf(t *testing.T) {
+	k, first := newFake(t)
+	s := session1
+	s.ReceiveSublayer, s.TransmitSublayer = l2tpv3.SublayerNone, l2tpv3.SublayerNone
+	s.ReceiveSequencing, s.TransmitSequencing = l2tpv3.SequencingNone, l2tpv3.SequencingNone
+	set(t, first, lan, gold, s)
+	k.changed()
+	s.Deaf = true
+	set(t, first, s)
+	wantChanges(t, k, "modify session")
+	if !k.sessions[0].sequencing.receive {
+		t.Error("packets without numbers are taken")
+	}
+	d := k.datapath()
+	set(t, d, lan, gold)
+	found, ok, err := d.SessionBehind(lan.Name)
+	if err != nil || !ok || !found.Deaf || found.LocalID != s.LocalID || found.RemoteID != s.RemoteID || found.Tunnel != gold.Name || !found.Transmit {
+		t.Fatalf("found %+v, %v, %v", found, ok, err)
+	}
+	set(t, d, found)
+	if err := d.Prune(); err != nil {
+		t.Fatal(err)
+	}
+	if got := k.changed(); len(got) > 0 {
+		t.Errorf("requests: %q", got)
+	}
+	s.Deaf = false
+	set(t, d, s)
+	wantChanges(t, k, "modify session")
+	if k.sessions[0].sequencing.receive {
+		t.Error("it is deaf still")
+	}
+	s.Deaf, s.ReceiveSublayer, s.TransmitSublayer = true, l2tpv3.SublayerDefault, l2tpv3.SublayerDefault
+	if err := d.SetSession(s); !errors.As(err, new(*UnsupportedError)) {
+		t.Errorf("with a sublayer: %v", err)
 	}
 }

@@ -83,7 +83,8 @@
 // priority 0), which the transport sends along with each. The ECN field is 00, and that of packets
 // received is not looked at: it must not be announced. UDP packets carry checksums,
 // and those without one are taken. A session's cookies cannot change; it is made
-// anew with others, and frames of that moment are lost.
+// anew with others, and frames of that moment are lost. Package succession has another session take
+// its place instead, for which this one is made deaf (pseudowire.Session.Deaf).
 //
 // RFC 3931, Sections 4.1 and 4.5; linux/l2tp.h.
 package l2tpeth

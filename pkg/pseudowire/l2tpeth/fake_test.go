@@ -186,9 +186,11 @@ func (k *fakeKernel) l2tp(m genetlink.Message, n netlink.Message) ([]genetlink.M
 		k.sessions = append(k.sessions, s)
 		k.links = append(k.links, link{index: k.next, name: s.ifName, mtu: 1454})
 	case cmdSessionModify:
-		if !slices.ContainsFunc(k.sessions, session) {
+		i := slices.IndexFunc(k.sessions, session)
+		if i < 0 {
 			return nil, genltest.Error(int(unix.ENODEV))
 		}
+		k.sessions[i].sequencing = s.sequencing
 	case cmdSessionDelete:
 		i := slices.IndexFunc(k.sessions, session)
 		if i < 0 {

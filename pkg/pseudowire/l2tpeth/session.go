@@ -93,6 +93,39 @@ func (d *Datapath) RemovePseudowires(names ...string) error {
 	return errors.Join(errs...)
 }
 
+// SessionBehind is the session whose device the pseudowire's is: one that was set, or in a tunnel
+// that was taken over one that an earlier process made, without a sublayer.
+func (d *Datapath) SessionBehind(name string) (pseudowire.Session, bool, error) {
+	if s := d.sessionOf(name); s != nil {
+		return s.Session, true, nil
+	}
+	none := pseudowire.Session{}
+	device := d.pseudowires[name].Device
+	l, ok, err := d.links.byName(device)
+	if err != nil {
+		return none, false, &OpError{"look at", "device " + device, err}
+	}
+	if !ok || l.alias != alias(name) {
+		return none, false, nil
+	}
+	all, err := d.l2tp.sessions()
+	if err != nil {
+		return none, false, &OpError{"list", "sessions", err}
+	}
+	for _, k := range all {
+		for _, t := range d.tunnels {
+			if k.ifName == device && k.connID == t.LocalID && k.pwType == pwEth && t.adopted {
+				return pseudowire.Session{
+					Tunnel: t.Name, Pseudowire: name, LocalID: k.id, RemoteID: k.peerID,
+					LocalCookie: []byte(k.peerCookie), RemoteCookie: []byte(k.cookie),
+					DSCP: t.dscp, Priority: t.priority, Transmit: l.up, Deaf: k.sequencing.receive,
+				}, true, nil
+			}
+		}
+	}
+	return none, false, nil
+}
+
 func (d *Datapath) sessionOf(pw string) *session {
 	if s := d.sessions[d.carriers[pw]]; s != nil && s.Pseudowire == pw {
 		return s
@@ -111,7 +144,7 @@ func (d *Datapath) have(s *session) {
 // it takes the device over and ends the first.
 //
 // PreviousCookie is not honoured (see Abilities.ChangesCookies), and DSCP and Priority become
-// those of all sessions of the tunnel.
+// those of all sessions of the tunnel. Deaf takes a session without a sublayer.
 func (d *Datapath) SetSession(s pseudowire.Session) error {
 	spec, err := d.spec(s)
 	if err != nil {
@@ -209,6 +242,8 @@ func (d *Datapath) spec(s pseudowire.Session) (sessionSpec, error) {
 			Feature: fmt.Sprintf("L2-Specific Sublayer %d (%s)", s.TransmitSublayer, sessionName(s)),
 			Hint:    "use `sublayer: none` or `sublayer: default`",
 		}
+	case s.Deaf && s.ReceiveSublayer != l2tpv3.SublayerNone:
+		return sessionSpec{}, &UnsupportedError{Feature: fmt.Sprintf("refusing what comes with a sublayer (%s)", sessionName(s)), Hint: "use `sublayer: none`"}
 	}
 	return sessionSpec{
 		connID: t.LocalID, id: s.LocalID, peerID: s.RemoteID, l2spec: uint8(s.TransmitSublayer),
@@ -226,6 +261,9 @@ func sequencingOf(s pseudowire.Session) (sequencing, error) {
 	numbers := sequencing{
 		send:    s.TransmitSequencing != l2tpv3.SequencingNone,
 		receive: s.ReceiveSequencing == l2tpv3.SequencingAll,
+	}
+	if s.Deaf { // without a sublayer no packet has a number
+		return sequencing{receive: true}, nil
 	}
 	switch {
 	// Section 5.4.4: sequencing needs a sublayer that can provide numbers.

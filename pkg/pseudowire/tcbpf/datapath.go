@@ -179,7 +179,7 @@ func (d *Datapath) Kind() pseudowire.Kind { return pseudowire.EBPF }
 func (d *Datapath) Abilities() pseudowire.Abilities {
 	return pseudowire.Abilities{
 		RewritesTags: true, DeviceWithoutSession: true, Several: true, Steers: true, IP: true, Sequencing: true,
-		SublayerPerDirection: true, ChangesCookies: true, DSCP: true, Marking: true, ECN: true, Priority: true, Checksum: true, DF: true,
+		SublayerPerDirection: true, ChangesCookies: true, Succeeds: true, DSCP: true, Marking: true, ECN: true, Priority: true, Checksum: true, DF: true,
 		CrossConnects: true,
 	}
 }

@@ -1,0 +1,157 @@
+package succession
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
+)
+
+const (
+	// filterPriority is behind that of everything else on a session's device.
+	filterPriority = 0x7067
+	arrives        = "pwd_arrive"
+	leaves         = "pwd_leave"
+)
+
+// Where a frame gets into a device (BPF_F_INGRESS).
+const (
+	egress = iota
+	ingress
+)
+
+// redirect is a program that gives every frame to a device.
+func redirect(device int, into int32) (*ebpf.Program, error) {
+	return ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "pwd_redirect", Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R1, int32(device)),
+			asm.Mov.Imm(asm.R2, into),
+			asm.FnRedirect.Call(),
+			asm.Return(),
+		},
+	})
+}
+
+var (
+	arrival   = tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: filterPriority, Name: arrives}
+	departure = tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: filterPriority, Name: leaves}
+)
+
+// join has what sessions beside the holder receive come out of the pseudowire's device, frames
+// leave by the session that sends, and then the holder be as it is to be.
+func (d *Datapath) join(w *wire) error {
+	others := w.others()
+	if len(others) == 0 && w.leaves == 0 && (w.looked || d.settled) {
+		return d.hold(w)
+	}
+	l, err := d.nl.LinkByName(w.Device)
+	if err != nil {
+		return &Error{"find the device of", w.Name, err}
+	}
+	if w.device = l.Attrs().Index; len(others) == 0 {
+		w.device = 0
+	}
+	for _, id := range others {
+		if err := d.attach(deviceOf(id), arrival, l.Attrs().Index, ingress); err != nil {
+			return &Error{"receive for", w.Name, err}
+		}
+	}
+	if err := d.steer(w, l); err != nil {
+		return &Error{"send for", w.Name, err}
+	}
+	return d.hold(w)
+}
+
+// steer has frames leave by the session that sends; where none does, the device is down.
+func (d *Datapath) steer(w *wire, device netlink.Link) error {
+	to := w.sends
+	if to == w.holder.LocalID {
+		to = 0
+	}
+	switch {
+	case w.looked && w.leaves == to:
+		return nil
+	case to != 0:
+		beside, err := d.nl.LinkByName(deviceOf(to))
+		if err != nil {
+			return err
+		}
+		if err := d.attach(w.Device, departure, beside.Attrs().Index, egress); err != nil {
+			return err
+		}
+	default:
+		if err := tcfilter.Detach(d.nl, device, departure); err != nil {
+			return err
+		}
+	}
+	w.leaves, w.looked = to, true
+	return nil
+}
+
+func (d *Datapath) attach(to string, f tcfilter.Filter, device int, into int32) error {
+	l, err := d.nl.LinkByName(to)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", to, err)
+	}
+	p, err := redirect(device, into)
+	if err != nil {
+		return fmt.Errorf("load a program that redirects frames: %w", err)
+	}
+	defer p.Close() // the filter holds it
+	return tcfilter.Attach(d.nl, l.Attrs().Index, f, p)
+}
+
+// hold tells the datapath how the session is to be that the device is of.
+func (d *Datapath) hold(w *wire) error {
+	want := w.held()
+	if want.Deaf == w.holder.Deaf && want.Transmit == w.holder.Transmit {
+		return nil
+	}
+	if err := d.Datapath.SetSession(want); err != nil {
+		return err
+	}
+	w.holder = want
+	return nil
+}
+
+// keep attaches again what somebody has detached.
+func (d *Datapath) keep(w *wire) error {
+	if d.strays.Held("pseudowire " + w.Name) {
+		return nil
+	}
+	if l, err := d.nl.LinkByName(w.Device); err == nil && l.Attrs().Index != w.device {
+		w.looked = false // the datapath has told of it
+		return d.join(w)
+	}
+	type place struct {
+		device string
+		filter tcfilter.Filter
+	}
+	var places []place
+	for _, id := range w.others() {
+		places = append(places, place{deviceOf(id), arrival})
+	}
+	if w.leaves != 0 {
+		places = append(places, place{w.Device, departure})
+	}
+	for _, p := range places {
+		l, err := d.nl.LinkByName(p.device)
+		if err != nil {
+			continue // that it has gone is for SetPseudowire to see
+		}
+		if there, err := tcfilter.Attached(d.nl, l, p.filter); err != nil || there {
+			continue
+		}
+		w.looked = false
+		err = d.join(w)
+		d.strays.Add("pseudowire "+w.Name, "the program "+p.filter.Name+" was detached from "+p.device, "attached again", err)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
