@@ -18,6 +18,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/pseudowire/l2tpeth"
 	"github.com/pwd-project/pwd/pkg/pseudowire/mssclamp"
 	"github.com/pwd-project/pwd/pkg/pseudowire/nsp"
+	"github.com/pwd-project/pwd/pkg/pseudowire/succession"
 	"github.com/pwd-project/pwd/pkg/pseudowire/suppress"
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcbpf"
 )
@@ -168,10 +169,15 @@ func openKernel(dir string, log *slog.Logger) (pseudowire.Datapath, error) {
 		log.Warn("the MSS of TCP through the kernel's datapath is not clamped: full segments may travel in fragments", "err", err)
 		return dp, nil
 	}
-	bundled, err := bundle.Wrap(clamped, bundle.Options{Logger: log})
+	succeeding, err := succession.Wrap(clamped, succession.Options{Logger: log})
+	if err != nil {
+		log.Warn("rotation of cookies, and redundancy, are not available on the kernel's datapath", "err", err)
+		return withSuppression(withServices(clamped, dir, log), log), nil
+	}
+	bundled, err := bundle.Wrap(succeeding, bundle.Options{Logger: log})
 	if err != nil {
 		log.Warn("redundancy is not available on the kernel's datapath", "err", err)
-		return withSuppression(withServices(clamped, dir, log), log), nil
+		return withSuppression(withServices(succeeding, dir, log), log), nil
 	}
 	return withSuppression(withServices(bundled, dir, log), log), nil
 }

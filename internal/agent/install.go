@@ -32,6 +32,9 @@ func (a *Agent) install(s control.InstallSession) error {
 		return err
 	}
 	r := w.on(s.Tunnel)
+	if s.Beside != 0 {
+		return a.installBeside(r, &installed{s, w, dp})
+	}
 	before := r.session
 	r.session = &installed{s, w, dp}
 	transmits := w.sendsOn(r)
@@ -43,12 +46,7 @@ func (a *Agent) install(s control.InstallSession) error {
 		return err
 	}
 	r.transmits = transmits
-	delete(a.orphans, s.LocalID)
-	a.sessions[s.LocalID], a.lanesDue = r.session, true
-	a.dataDue = a.dataDue || a.overIP(s.Tunnel)
-	if _, known := a.heard[s.LocalID]; a.resumed && !known {
-		a.heard[s.LocalID] = 0 // its counters are new, too
-	}
+	a.haveSession(r.session)
 	if err := a.forward(w); err != nil {
 		return err
 	}
@@ -58,6 +56,29 @@ func (a *Agent) install(s control.InstallSession) error {
 		a.attached[w.Name] = true
 	}
 	return nil
+}
+
+// installBeside puts a session into its pseudowire's datapath that only receives, beside
+// the one that carries frames.
+func (a *Agent) installBeside(r *ride, s *installed) error {
+	if err := a.hand(r, s, false); err != nil {
+		if a.sessions[s.LocalID] == nil {
+			a.dismiss(s.LocalID, s.datapath) // it may have part of it
+		}
+		return err
+	}
+	a.haveSession(s)
+	return nil
+}
+
+// haveSession notes a session that a datapath has.
+func (a *Agent) haveSession(s *installed) {
+	delete(a.orphans, s.LocalID)
+	a.sessions[s.LocalID], a.lanesDue = s, true
+	a.dataDue = a.dataDue || a.overIP(s.Tunnel)
+	if _, known := a.heard[s.LocalID]; a.resumed && !known {
+		a.heard[s.LocalID] = 0 // its counters are new, too
+	}
 }
 
 func (a *Agent) uninstall(out control.RemoveSession) {

@@ -177,16 +177,19 @@ func (w *wire) sendsOn(r *ride) bool {
 	}
 }
 
-// setSession tells the datapath of a session as it was installed.
-func (a *Agent) setSession(r *ride, transmits bool) error {
-	s, dp := r.session, r.session.datapath
+// setSession tells the datapath of the session that carries a ride's frames.
+func (a *Agent) setSession(r *ride, transmits bool) error { return a.hand(r, r.session, transmits) }
+
+// hand gives the datapath a session as it was installed.
+func (a *Agent) hand(r *ride, s *installed, transmits bool) error {
+	dp := s.datapath
 	return dp.SetSession(pseudowire.Session{
 		Tunnel: s.Tunnel, Pseudowire: s.Name, LocalID: s.LocalID, RemoteID: s.RemoteID,
 		LocalCookie: s.LocalCookie, RemoteCookie: s.RemoteCookie,
 		PreviousCookie:  s.PreviousCookie,
 		ReceiveSublayer: s.ReceiveSublayer, TransmitSublayer: s.TransmitSublayer,
 		ReceiveSequencing: s.ReceiveSequencing, TransmitSequencing: s.TransmitSequencing,
-		DSCP: s.DSCP, Marking: marking(&r.Marking), Priority: a.priority(s.Tunnel, dp), Transmit: transmits,
+		DSCP: s.DSCP, Marking: marking(&r.Marking), Priority: a.priority(s.Tunnel, dp), Transmit: transmits, Beside: s.Beside,
 	})
 }
 

@@ -272,6 +272,49 @@ func TestCookiesAreRotated(t *testing.T) {
 	}
 }
 
+// Where a datapath cannot change a cookie another session takes the place of one; the pseudowire
+// is up all along, and a daemon that ends on the way goes on.
+func TestSessionsAreSucceeded(t *testing.T) {
+	dc1, dc2 := places(t)
+	doc := topo(gold, wireTo("a", "gold", 7))
+	for _, p := range []*place{dc1, dc2} {
+		p.can = func(a *pseudowire.Abilities) { a.Succeeds = true }
+		p.write(doc)
+		p.start()
+	}
+	for _, p := range []*place{dc1, dc2} {
+		p.awaitUp()
+	}
+	was := dc1.sessionIDs()["a"]
+	before := dc1.kernel.copySessions()[was]
+	got, err := dc1.a.RotateCookies(t.Context(), api.RotateRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]api.Rotation{{Pseudowire: "a", Peer: "dc2", Result: "done"}}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	check := func() {
+		t.Helper()
+		is := dc1.sessionIDs()["a"]
+		all := dc1.kernel.copySessions()
+		after, old := all[is], all[was]
+		if is == was || bytes.Equal(after.LocalCookie, before.LocalCookie) || bytes.Equal(after.RemoteCookie, before.RemoteCookie) ||
+			!after.Transmit || after.Beside != 0 || old.Transmit || old.Beside != is || !bytes.Equal(old.LocalCookie, before.LocalCookie) {
+			t.Errorf("before %+v; after %+v, beside it %+v", before, after, old)
+		}
+		theirs := dc2.kernel.copySessions()[dc2.sessionIDs()["a"]]
+		if theirs.RemoteID != is || !bytes.Equal(theirs.RemoteCookie, after.LocalCookie) || !bytes.Equal(theirs.LocalCookie, after.RemoteCookie) {
+			t.Errorf("the peer's session %+v, ours %+v", theirs, after)
+		}
+	}
+	check()
+	dc1.shut()
+	dc1.start()
+	dc1.awaitUp()
+	check()
+}
+
 // Whether data has UDP checksums, and whether it may be fragmented, changes under a
 // session, which stays.
 func TestTunnelChangesLive(t *testing.T) {

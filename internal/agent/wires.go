@@ -356,7 +356,7 @@ func (a *Agent) sessionOf(w *wire, r *ride) control.Session {
 	if dp := a.datapaths[w.kind]; dp != nil && !w.unable() {
 		can := dp.Abilities()
 		s.Sublayer, s.Sequencing = w.Sublayer, w.Sequencing
-		s.CanSequence, s.CanSublayer, s.CanChangeCookies = can.Sequencing, can.SublayerPerDirection, can.ChangesCookies
+		s.CanSequence, s.CanSublayer, s.CanChangeCookies, s.CanSucceed = can.Sequencing, can.SublayerPerDirection, can.ChangesCookies, can.Succeeds
 	}
 	return s
 }

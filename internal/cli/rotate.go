@@ -28,7 +28,8 @@ func (a *app) rotateCookiesCommand() *cobra.Command {
 		Use:   "cookies [PSEUDOWIRE…|--all]",
 		Short: "Give pseudowires other cookies, without losing a frame",
 		Long: "Give pseudowires other cookies: the ones that this site assigned and its peers send. For the\n" +
-			"other direction run it at the other site. No frame is lost: for a while both are accepted.\n" +
+			"other direction run it at the other site; on the kernel's datapath it is done with it. No frame is\n" +
+			"lost: for a while both are accepted.\n" +
 			"The exit code is 1 if one could not be changed, or not in time.",
 		Example: "  pwctl rotate cookies tenant-a\n  pwctl rotate cookies --all",
 		RunE: func(cmd *cobra.Command, names []string) error {

@@ -243,6 +243,7 @@ func TestWhatIsWrong(t *testing.T) {
 		{"a device of nobody's", func(w *world) {
 			set("sys/class/net/pw-old/ifalias", "pwd:pseudowire:old\n")(w)
 			set("sys/class/net/pw-lan/ifalias", "pwd:pseudowire:lan\n")(w)
+			set("sys/class/net/pwr-0000000a/ifalias", "pwd:pseudowire:lan~0000000a\n")(w)
 		}, "warning leftovers: devices of no pseudowire of this site: pw-old (pseudowire old)", "may forward", "systemctl restart pwd"},
 		{"a bridge of nobody's", func(w *world) {
 			set("sys/class/net/pwb-eth1/ifalias", "pwd:bridge:pwb-eth1 uses=3\n")(w)

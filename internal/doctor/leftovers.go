@@ -341,9 +341,11 @@ func (x *examination) strange() {
 func (x *examination) strangeDevices() (strange []string) {
 	for _, device := range x.left(ofPseudowire) {
 		name := strings.TrimPrefix(x.aliases[device], ofPseudowire)
+		own, _, _ := strings.Cut(name, "~") // a session that took another one's place has a device, too
 		if !slices.ContainsFunc(x.site.Status.Pseudowires, func(p api.Pseudowire) bool {
 			// Of a pseudowire of several tunnels each has a device, named after both.
-			return name == p.Name || strings.HasPrefix(name, strings.ReplaceAll(p.Name, "/", "+")+"+")
+			below := strings.ReplaceAll(p.Name, "/", "+")
+			return own == p.Name || own == below || strings.HasPrefix(own, below+"+")
 		}) {
 			strange = append(strange, fmt.Sprintf("%s (pseudowire %s)", device, name))
 		}

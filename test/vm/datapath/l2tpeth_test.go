@@ -5,6 +5,7 @@ package datapath
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -221,6 +222,37 @@ func TestKernelRestart(t *testing.T) {
 	if got := a.l2tp("tunnel"); len(got) != 1 {
 		t.Errorf("tunnels: %q", got)
 	}
+}
+
+// A session that is kept for its device takes nothing any more, even with its cookie; it can
+// begin to again.
+func TestKernelDeaf(t *testing.T) {
+	a, b := twoSites(t, plain)
+	carrySession(t, a, b)
+	received := func() pseudowire.Counters { return b.counters() }
+	frames := [][]byte{frame(1, 100, 0, false, 0x88b5), frame(2, 100, 0, false, 0x88b5)}
+	b.session.Deaf = true
+	b.must("make the session deaf", func(dp pseudowire.Datapath) error { return dp.SetSession(b.session) })
+	before := received()
+	if err := a.lcce.Link(pwDevice).Send(frames...); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := netlab.Poll(ctx, "all frames are refused", func() error {
+		if n := received().Drops[pseudowire.DropOutOfSequence] + received().Drops[pseudowire.DropError] - before.Drops[pseudowire.DropOutOfSequence] - before.Drops[pseudowire.DropError]; n < 2 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if n := received().ReceivedFrames - before.ReceivedFrames; n > 0 {
+		t.Errorf("%d frames were received", n)
+	}
+	b.session.Deaf = false
+	b.must("make the session hear", func(dp pseudowire.Datapath) error { return dp.SetSession(b.session) })
+	carrySession(t, a, b)
 }
 
 // What an earlier run left, because somebody kept its socket, goes; what others made stays.

@@ -1,0 +1,159 @@
+//go:build vm
+
+package e2e
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pwd-project/pwd/internal/api"
+	"github.com/pwd-project/pwd/internal/netlab"
+	"github.com/pwd-project/pwd/test/site"
+)
+
+// More show that it was not luck.
+var rotations = flag.Int("rotations", 1, "how often TestKernelCookiesRotate has cookies change, each time once undisturbed, and once while a daemon is killed")
+
+// A session of the kernel's cannot be given another cookie: another session takes its place, and
+// the device, its port of the bridge, and every frame stay. A daemon that is killed meanwhile
+// goes on when it is back.
+func TestKernelCookiesRotate(t *testing.T) {
+	w := build(t, network{datapaths: [2]string{"kernel", "kernel"}})
+	w.write(strings.NewReplacer(
+		"gold: {sites: [dc1, dc2]}", "gold: {sites: [dc1, dc2], encapsulation: ip}\n  bronze: {sites: [dc1, dc2]}",
+		"    tunnel: silver\n", "    tunnels: [silver, bronze]\n    steer: [{tunnel: silver}]\n",
+	).Replace(w.text("")))
+	for _, s := range w.sites {
+		if err := s.StartHolder(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.awaitOwn()
+	all := []flows{w.flows(w.a, netlab.FlowOptions{Rate: *keptRate, Size: 200}), w.flows(w.b, netlab.FlowOptions{Rate: *keptRate, Size: 200})}
+	await := func() {
+		for _, f := range all {
+			f.await(t, *keptRate/5)
+		}
+	}
+	await()
+	devices := w.ports()
+	known := w.sessionIDs()
+	for i := range *rotations {
+		s, victim := w.sites[i%2], w.sites[rand.N(2)]
+		begun := make(chan error, 1)
+		go func() {
+			_, err := s.Client().RotateCookies(within(t, patience), api.RotateRequest{})
+			begun <- err
+		}()
+		time.Sleep(rand.N(*keptWithin)) // somewhere in that
+		if err := victim.Daemon.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		<-victim.Daemon.Exited()
+		t.Logf("%s was killed while %s rotated: %v", victim.Name, s.Name, <-begun)
+		await() // without a daemon
+		if err := victim.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.awaitOwn()
+		await()
+		w.rotated(s)
+		await()
+	}
+	for _, f := range all {
+		f.stop(t)
+	}
+	if now := w.ports(); now != devices {
+		t.Errorf("the devices were\n%s\nand are\n%s", devices, now)
+	}
+	for id := range w.sessionIDs() {
+		if known[id] != "" {
+			t.Errorf("%s is still there", id)
+		}
+	}
+	w.removesAll()
+}
+
+// rotated has another session take the place of each. Those that have just done so keep what they had
+// for a while, and are asked again.
+func (w *world) rotated(s *site.Site) {
+	w.t.Helper()
+	known := w.sessionIDs()
+	ctx := within(w.t, patience)
+	if err := netlab.Poll(ctx, "all cookies change", func() error {
+		var same []string
+		for id, name := range w.sessionIDs() {
+			if known[id] != "" && !slices.Contains(same, name) {
+				same = append(same, name)
+			}
+		}
+		if len(same) == 0 {
+			return nil
+		}
+		all, err := s.Client().RotateCookies(ctx, api.RotateRequest{Pseudowires: same})
+		return fmt.Errorf("those of %q have not, %+v, %v", same, all, err)
+	}); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// sessionIDs are those of both sites' sessions, with the names of their pseudowires.
+func (w *world) sessionIDs() map[string]string {
+	w.t.Helper()
+	all := map[string]string{}
+	for _, s := range w.sites {
+		sessions, err := s.Client().Sessions(within(w.t, upWithin))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, x := range sessions {
+			all[fmt.Sprintf("session %d of %s", x.LocalSessionID, s.Name)] = x.Pseudowire
+		}
+	}
+	return all
+}
+
+// ports are the tenants' devices, with their numbers, and what bridges they are in.
+func (w *world) ports() string {
+	w.t.Helper()
+	all := ""
+	for _, s := range w.sites {
+		out, err := s.NS.Run(within(w.t, upWithin), "sh", "-c", "ip -o link show | grep ' pw-' | cut -d ' ' -f 1,2,8,9")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		all += out
+	}
+	return all
+}
+
+// removesAll applies a topology without pseudowires, of which nothing is left then.
+func (w *world) removesAll() {
+	w.t.Helper()
+	head, _, _ := strings.Cut(w.text(""), "pseudowires:")
+	if err := <-w.applyBoth(head); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, s := range w.sites {
+		ctx := within(w.t, upWithin)
+		if err := netlab.Poll(ctx, "nothing is left at "+s.Name, func() error {
+			out, err := s.NS.Run(ctx, "sh", "-c", "ip -o link show | grep -E ' pw[-lor]-?'; ip l2tp show session")
+			if err == nil && out != "" {
+				err = errors.New(out)
+			}
+			return err
+		}); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
