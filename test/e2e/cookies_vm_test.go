@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,7 +18,7 @@ import (
 )
 
 // More show that it was not luck.
-var rotations = flag.Int("rotations", 1, "how often TestKernelCookiesRotate has cookies change, each time once undisturbed, and once while a daemon is killed")
+var rotations = flag.Int("rotations", 1, "how often TestKernelCookiesRotate has cookies change, each time once undisturbed and once while a daemon is killed")
 
 // A session of the kernel's cannot be given another cookie: another session takes its place, and
 // the device, its port of the bridge, and every frame stay. A daemon that is killed meanwhile
@@ -50,9 +49,11 @@ func TestKernelCookiesRotate(t *testing.T) {
 	known := w.sessionIDs()
 	for i := range *rotations {
 		s, victim := w.sites[i%2], w.sites[rand.N(2)]
+		before := w.sessionIDs()
+		w.rotated(s, before, "tenant-a")
 		begun := make(chan error, 1)
 		go func() {
-			_, err := s.Client().RotateCookies(within(t, patience), api.RotateRequest{})
+			_, err := s.Client().RotateCookies(within(t, patience), api.RotateRequest{Pseudowires: []string{"tenant-b"}})
 			begun <- err
 		}()
 		time.Sleep(rand.N(*keptWithin)) // somewhere in that
@@ -60,14 +61,13 @@ func TestKernelCookiesRotate(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-victim.Daemon.Exited()
-		t.Logf("%s was killed while %s rotated: %v", victim.Name, s.Name, <-begun)
 		await() // without a daemon
 		if err := victim.Start(); err != nil {
 			t.Fatal(err)
 		}
+		t.Logf("%s was killed while %s rotated: %v", victim.Name, s.Name, <-begun)
 		w.awaitOwn()
-		await()
-		w.rotated(s)
+		w.rotated(s, before, "tenant-b")
 		await()
 	}
 	for _, f := range all {
@@ -84,24 +84,23 @@ func TestKernelCookiesRotate(t *testing.T) {
 	w.removesAll()
 }
 
-// rotated has another session take the place of each. Those that have just done so keep what they had
-// for a while, and are asked again.
-func (w *world) rotated(s *site.Site) {
+// rotated has another session take the place of each of a pseudowire's. Those that have just done so
+// keep what they had for a while, and are asked again.
+func (w *world) rotated(s *site.Site, before map[string]string, name string) {
 	w.t.Helper()
-	known := w.sessionIDs()
 	ctx := within(w.t, patience)
-	if err := netlab.Poll(ctx, "all cookies change", func() error {
-		var same []string
-		for id, name := range w.sessionIDs() {
-			if known[id] != "" && !slices.Contains(same, name) {
-				same = append(same, name)
+	if err := netlab.Poll(ctx, "all cookies of "+name+" change", func() error {
+		same := 0
+		for id, of := range w.sessionIDs() {
+			if of == name && before[id] != "" {
+				same++
 			}
 		}
-		if len(same) == 0 {
+		if same == 0 {
 			return nil
 		}
-		all, err := s.Client().RotateCookies(ctx, api.RotateRequest{Pseudowires: same})
-		return fmt.Errorf("those of %q have not, %+v, %v", same, all, err)
+		all, err := s.Client().RotateCookies(ctx, api.RotateRequest{Pseudowires: []string{name}})
+		return fmt.Errorf("%d have not, %+v, %v", same, all, err)
 	}); err != nil {
 		w.t.Error(err)
 	}
@@ -117,6 +116,9 @@ func (w *world) sessionIDs() map[string]string {
 			w.t.Fatal(err)
 		}
 		for _, x := range sessions {
+			if x.LocalSessionID == 0 {
+				continue // not yet
+			}
 			all[fmt.Sprintf("session %d of %s", x.LocalSessionID, s.Name)] = x.Pseudowire
 		}
 	}
