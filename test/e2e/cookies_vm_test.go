@@ -18,7 +18,7 @@ import (
 )
 
 // More show that it was not luck.
-var rotations = flag.Int("rotations", 1, "how often TestKernelCookiesRotate has cookies change, each time once undisturbed and once while a daemon is killed")
+var rotations = flag.Int("rotations", 2, "how often TestKernelCookiesRotate has cookies change, each time once undisturbed and once while a daemon is killed")
 
 // A session of the kernel's cannot be given another cookie: another session takes its place, and
 // the device, its port of the bridge, and every frame stay. A daemon that is killed meanwhile

@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// filterPriority is behind that of everything else on a session's device.
-	filterPriority = 0x7067
+	// filterPriority is behind that of everything else on a session's device, and nobody else's: what a
+	// layer finds at its priority it takes for its own.
+	filterPriority = 0x7068
 	arrives        = "pwd_arrive"
 	leaves         = "pwd_leave"
 )
@@ -107,7 +108,7 @@ func (d *Datapath) attach(to string, f tcfilter.Filter, device int, into int32) 
 
 // hold tells the datapath how the session is to be that the device is of.
 func (d *Datapath) hold(w *wire) error {
-	want := w.held()
+	want := d.held(w)
 	if want.Deaf == w.holder.Deaf && want.Transmit == w.holder.Transmit {
 		return nil
 	}

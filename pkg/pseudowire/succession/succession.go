@@ -246,10 +246,10 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	w.choose(&s)
 	if s.LocalID == w.holder.LocalID {
 		w.holder = s
-		if err := d.Datapath.SetSession(w.held()); err != nil {
+		if err := d.Datapath.SetSession(d.held(w)); err != nil {
 			return err
 		}
-		w.holder = w.held()
+		w.holder = d.held(w)
 	}
 	return d.join(w)
 }
@@ -297,11 +297,12 @@ func (d *Datapath) findHolder(w *wire, s *pseudowire.Session) error {
 }
 
 // held is the holder as it is to be: there for as long as any of the sessions sends, and deaf
-// if it is none of them.
-func (w *wire) held() pseudowire.Session {
+// if it is none of them. Before Prune it may still become one of them, and the peer may be sending by it:
+// what an earlier process left hearing goes on to hear.
+func (d *Datapath) held(w *wire) pseudowire.Session {
 	s := w.holder
 	_, live := w.members[s.LocalID]
-	s.Deaf, s.Beside = !live, 0
+	s.Deaf, s.Beside = !live && (d.settled || s.Deaf), 0
 	s.Transmit = slices.ContainsFunc(slices.Collect(maps.Values(w.members)), func(m pseudowire.Session) bool { return m.Transmit })
 	return s
 }
@@ -391,10 +392,16 @@ func (d *Datapath) Counters() (map[uint32]pseudowire.Counters, error) {
 	return all, err
 }
 
-// Prune is the datapath's.
+// Prune is the datapath's, and makes sessions deaf that are there for their devices only.
 func (d *Datapath) Prune() error {
 	d.settled = true
-	return d.Datapath.Prune()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(d.wires)) {
+		if w := d.wires[name]; w.holder.LocalID != 0 {
+			errs = append(errs, d.join(w))
+		}
+	}
+	return errors.Join(append(errs, d.Datapath.Prune())...)
 }
 
 // Refresh is the datapath's, which may make devices of sessions anew, and looks at what is
