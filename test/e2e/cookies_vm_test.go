@@ -125,12 +125,13 @@ func (w *world) sessionIDs() map[string]string {
 	return all
 }
 
-// ports are the tenants' devices, with their numbers, and what bridges they are in.
+// ports are the tenants' devices and those of their first sessions, with their numbers, and what bridges they are in.
+// Those of later sessions (pwr-…) come and go.
 func (w *world) ports() string {
 	w.t.Helper()
 	all := ""
 	for _, s := range w.sites {
-		out, err := s.NS.Run(within(w.t, upWithin), "sh", "-c", "ip -o link show | grep ' pw-' | cut -d ' ' -f 1,2,8,9")
+		out, err := s.NS.Run(within(w.t, upWithin), "sh", "-c", "ip -o link show | grep -E '^[0-9]+: pwl?-' | cut -d ' ' -f 1,2,8,9")
 		if err != nil {
 			w.t.Fatal(err)
 		}
