@@ -96,6 +96,8 @@ func (s *session) takeSuccession(m *l2tpv3.Message, cookie []byte) bool {
 	switch {
 	case s.state != SessionEstablished || !s.t.conn.ours():
 		return false
+	case remote == 0:
+		return true // nothing that an end of this implementation says
 	case x.next != nil && local == x.next.LocalID:
 		if remote == x.next.RemoteID {
 			s.goOver()
@@ -111,6 +113,12 @@ func (s *session) takeSuccession(m *l2tpv3.Message, cookie []byte) bool {
 			s.forgetNext()
 			s.moved(s.state, s.t.peer()+" cannot go over to a new cookie, the old one stays")
 		}
+	case x.next != nil && bytes.Equal(cookie, x.next.LocalCookie):
+		// A version that knows no succession took the cookie of our offer for one of the session as it is: it is told to take
+		// the session's own again.
+		s.forgetNext()
+		s.sendCookie(s.localCookie)
+		s.moved(s.state, s.t.peer()+" has a version that cannot go over to a new cookie, the old one stays")
 	case x.next != nil:
 		// A cookie that the peer wanted to change by itself: it gives that up for our offer.
 	default:
@@ -128,16 +136,15 @@ func (s *session) takeOffer(remote uint32, cookie []byte) {
 	case !s.canSucceed() || len(cookie) != len(s.remoteCookie) || x.past != nil && !x.followed:
 		s.say(s.localID, s.remoteID, s.localCookie)
 		return
-	case x.next != nil && x.next.RemoteID == remote:
-		return
+	case x.next != nil && x.next.RemoteID != 0:
+		return // one at a time: an end says that it stays before it makes another offer
 	}
 	if s.change.waiting { // the peer cannot follow that
 		s.localCookie, s.change = s.change.previous, cookieChange{}
 		s.reinstall()
 	}
 	s.forgetPast()
-	if x.next == nil || x.next.RemoteID != 0 {
-		s.forgetNext()
+	if x.next == nil {
 		s.offerNext()
 	}
 	x.next.RemoteID, x.next.RemoteCookie, x.until = remote, slices.Clone(cookie), time.Time{}
@@ -234,9 +241,12 @@ func (s *sessionState) sensibleSuccession(e *Endpoint) bool {
 		if l == nil {
 			continue
 		}
-		whole := l.RemoteID != 0
+		want := len(s.RemoteCookie)
+		if l.RemoteID == 0 {
+			want = 0
+		}
 		if s.State != SessionEstablished || l.LocalID == 0 || l.LocalID == s.LocalID || e.sessions[l.LocalID] != nil ||
-			len(l.LocalCookie) != len(s.LocalCookie) || whole != (len(l.RemoteCookie) == len(s.RemoteCookie)) {
+			len(l.LocalCookie) != len(s.LocalCookie) || len(l.RemoteCookie) != want {
 			return false
 		}
 	}

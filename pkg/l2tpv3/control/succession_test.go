@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/pwd-project/pwd/pkg/l2tpv3"
 )
 
 // between is a session of two hosts of one implementation, whose data planes can each what
@@ -197,5 +199,84 @@ func checkAccepted(t *testing.T, h *host) {
 		if ok && p.RemoteID == d.LocalID && !bytes.Equal(d.RemoteCookie, p.LocalCookie) && !bytes.Equal(d.RemoteCookie, p.PreviousCookie) {
 			t.Fatalf("%s sends %x; %s accepts %x and %x", h.name, d.RemoteCookie, h.peer.name, p.LocalCookie, p.PreviousCookie)
 		}
+	}
+}
+
+// TestSuccessionOffers: what no end of this implementation says is no offer, and there is one at a time.
+func TestSuccessionOffers(t *testing.T) {
+	n := between(t, 1, succeeds)
+	a := n.hosts[0]
+	s := a.e.tunnels[a.tunnels[0].Name].sessions["tenant-a"]
+	cookie := l2tpv3.AssignedCookie([]byte{1, 2, 3, 4, 5, 6, 7, 8})
+	for _, avps := range [][]l2tpv3.AVP{
+		{l2tpv3.RemoteSessionID(s.localID), cookie},
+		{l2tpv3.LocalSessionID(0), l2tpv3.RemoteSessionID(s.localID), cookie},
+	} {
+		s.t.receiveSession(s.t.conn, l2tpv3.NewMessage(l2tpv3.SLI, avps...))
+		if s.succession.under() {
+			t.Errorf("%v: goes over to %+v", avps, s.succession.next)
+		}
+	}
+	for id := range uint32(100) {
+		s.t.receiveSession(s.t.conn, l2tpv3.NewMessage(l2tpv3.SLI, l2tpv3.LocalSessionID(1000+id), l2tpv3.RemoteSessionID(s.localID), cookie))
+	}
+	installs := 0
+	for out, more := a.e.Next(); more; out, more = a.e.Next() {
+		if _, is := out.(*InstallSession); is {
+			installs++
+		}
+	}
+	if installs != 1 {
+		t.Errorf("a hundred offers had %d sessions made", installs)
+	}
+}
+
+// TestSuccessionOfAnOlderPeer: one that knows no succession takes the cookie of an offer for one of the session
+// as it is, and says so. It is told the session's own.
+func TestSuccessionOfAnOlderPeer(t *testing.T) {
+	n := between(t, 1, succeeds)
+	a := n.hosts[0]
+	s := a.e.tunnels[a.tunnels[0].Name].sessions["tenant-a"]
+	if err := a.e.ChangeCookie(n.now, a.tunnels[0].Name, "tenant-a"); err != nil {
+		t.Fatal(err)
+	}
+	s.t.receiveSession(s.t.conn, l2tpv3.NewMessage(l2tpv3.SLI, l2tpv3.LocalSessionID(s.remoteID), l2tpv3.RemoteSessionID(s.localID),
+		l2tpv3.AssignedCookie(s.succession.next.LocalCookie)))
+	a.e.settle()
+	told := false
+	for out, more := a.e.Next(); more; out, more = a.e.Next() {
+		x, is := out.(*Transmit)
+		if !is {
+			continue
+		}
+		told = told || bytes.Contains(x.Payload, s.localCookie)
+	}
+	if !told || s.succession.under() {
+		t.Errorf("told of the session's cookie: %v; it still goes over to %+v", told, s.succession.next)
+	}
+}
+
+// TestSuccessionIsRestored: also where one end alone has a cookie.
+func TestSuccessionIsRestored(t *testing.T) {
+	n := newNetwork(t, 1)
+	n.tunnel("gold")
+	n.session("gold", "tenant-a")
+	for i, h := range n.hosts {
+		succeeds(&h.sessions[0])
+		if i == 1 {
+			h.sessions[0].CookieLength = 0
+		}
+		h.started = func(e *Endpoint) { e.cfg.VendorName = "pwd test" }
+		h.start()
+	}
+	if !n.until(10*time.Second, n.up) {
+		t.Fatal(n.disagreement())
+	}
+	a := n.hosts[0]
+	if err := a.e.ChangeCookie(n.now, a.tunnels[0].Name, "tenant-a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := New(a.e.cfg).Restore(n.now, a.e.Save()); err != nil {
+		t.Error(err)
 	}
 }

@@ -103,7 +103,7 @@ func (w *wire) beside(id uint32) pseudowire.Pseudowire {
 	return pseudowire.Pseudowire{
 		Name:   fmt.Sprintf("%s~%08x", strings.ReplaceAll(w.Name, "/", "+"), id),
 		Device: deviceOf(id),
-		MTU:    w.MTU,
+		MTU:    w.MTU, IgnoreICMP: w.IgnoreICMP,
 	}
 }
 
@@ -245,11 +245,14 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	w.members[s.LocalID] = s
 	w.choose(&s)
 	if s.LocalID == w.holder.LocalID {
+		was := w.holder
 		w.holder = s
-		if err := d.Datapath.SetSession(d.held(w)); err != nil {
+		want := d.held(w)
+		if err := d.Datapath.SetSession(want); err != nil {
+			w.holder = was // what the kernel has is to be told from what it was to have
 			return err
 		}
-		w.holder = d.held(w)
+		w.holder = want
 	}
 	return d.join(w)
 }
