@@ -22,7 +22,7 @@ const paced = 0x7065 << 16
 var ErrNoFQ = errors.New("the kernel has no fq (sch_fq), which keeps departure times: have HTB (`shaper: htb`)")
 
 // departs is where the program is that gives packets their times.
-var departs = tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: 0x7066, Name: "pwd_depart"}
+var departs = tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: tcfilter.PriorityDepartures, Name: "pwd_depart"}
 
 const (
 	fullPacket = 1514

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -21,11 +19,9 @@ import (
 
 const (
 	aliasPrefix = "pwd:bundle:"
-	// filterPriority is behind that of everything else on a session's device.
-	filterPriority = 0x7066
-	gathers        = "pwd_gather"
-	spreads        = "pwd_spread"
-	defaultMTU     = 1500
+	gathers     = "pwd_gather"
+	spreads     = "pwd_spread"
+	defaultMTU  = 1500
 	// roomForTags is what the other end takes beyond the MTU, of which tags are no part.
 	roomForTags = 4 * 4
 	addrGenNone = 1 // IN6_ADDR_GEN_MODE_NONE
@@ -42,22 +38,9 @@ func (w *wire) below(tunnel string) pseudowire.Pseudowire {
 	}
 }
 
-// redirectTo is a program that sends every frame out of a device.
-func redirectTo(device int) (*ebpf.Program, error) {
-	return ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: gathers, Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
-		Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R1, int32(device)),
-			asm.Mov.Imm(asm.R2, 0),
-			asm.FnRedirect.Call(),
-			asm.Return(),
-		},
-	})
-}
-
 // filter is a program's place at a session's device, or at an outer end.
 func filter(name string) tcfilter.Filter {
-	return tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: filterPriority, Name: name}
+	return tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: tcfilter.PriorityBundle, Name: name}
 }
 
 // join has what a session receives come out of the pseudowire's device.
@@ -72,7 +55,7 @@ func (d *Datapath) join(w *wire, m *member) error {
 		return &Error{"find a session's device of", w.Name, err}
 	}
 	// Again even where it looks the same: the index may be another device's now.
-	p, err := redirectTo(w.outer)
+	p, err := tcfilter.Redirect(gathers, w.outer, false)
 	if err != nil {
 		return &Error{"receive for", w.Name, fmt.Errorf("load a program that redirects frames: %w", err)}
 	}

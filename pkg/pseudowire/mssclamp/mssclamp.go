@@ -21,8 +21,7 @@ import (
 )
 
 const (
-	filterPriority = 0x7064
-	filterName     = "pwd_clamp"
+	filterName = "pwd_clamp"
 	// leastRoom is the least MTU that IPv4 knows (RFC 791, Section 3.2).
 	leastRoom  = 68
 	defaultMTU = 1500
@@ -309,7 +308,7 @@ func roomOf(p *pseudowire.Pseudowire, t *pseudowire.Tunnel, s *pseudowire.Sessio
 
 func (d *Datapath) attach(device int) error {
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-		f := tcfilter.Filter{Parent: parent, Priority: filterPriority, Name: filterName}
+		f := tcfilter.Filter{Parent: parent, Priority: tcfilter.PriorityClamp, Name: filterName}
 		if err := tcfilter.Attach(d.nl, device, f, d.clamp.Program); err != nil {
 			return err
 		}

@@ -25,10 +25,8 @@ import (
 )
 
 const (
-	// filterPriority is behind that of the datapaths' programs.
-	filterPriority = 0x7065
-	tpid8021Q      = 0x8100
-	tpid8021AD     = 0x88a8
+	tpid8021Q  = 0x8100
+	tpid8021AD = 0x88a8
 )
 
 // ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
@@ -403,7 +401,7 @@ func (d *Datapath) hooks() map[tcfilter.Filter]*ebpf.Program {
 }
 
 func at(parent uint32) tcfilter.Filter {
-	return tcfilter.Filter{Parent: parent, Priority: filterPriority, Name: "pwd_nsp"}
+	return tcfilter.Filter{Parent: parent, Priority: tcfilter.PriorityService, Name: "pwd_nsp"}
 }
 
 func (d *Datapath) attach(link netlink.Link) error {

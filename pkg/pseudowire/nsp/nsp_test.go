@@ -15,6 +15,7 @@ import (
 
 	"github.com/pwd-project/pwd/internal/netlab"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 	"github.com/pwd-project/pwd/pkg/vlan"
 )
 
@@ -128,7 +129,7 @@ func (b *bench) filters() int {
 			continue // no qdisc
 		}
 		for _, f := range list {
-			if f.Attrs().Priority == filterPriority {
+			if f.Attrs().Priority == tcfilter.PriorityService {
 				n++
 			}
 		}

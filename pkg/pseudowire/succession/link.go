@@ -3,43 +3,17 @@ package succession
 import (
 	"fmt"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 )
 
-const (
-	// filterPriority is behind that of everything else on a session's device, and nobody else's: what a
-	// layer finds at its priority it takes for its own.
-	filterPriority = 0x7068
-	arrives        = "pwd_arrive"
-	leaves         = "pwd_leave"
-)
-
-// Where a frame gets into a device (BPF_F_INGRESS).
-const (
-	egress = iota
-	ingress
-)
-
-// redirect is a program that gives every frame to a device.
-func redirect(device int, into int32) (*ebpf.Program, error) {
-	return ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "pwd_redirect", Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
-		Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R1, int32(device)),
-			asm.Mov.Imm(asm.R2, into),
-			asm.FnRedirect.Call(),
-			asm.Return(),
-		},
-	})
-}
+// redirects is the name of the programs.
+const redirects = "pwd_redirect"
 
 var (
-	arrival   = tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: filterPriority, Name: arrives}
-	departure = tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: filterPriority, Name: leaves}
+	arrival   = tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: tcfilter.PrioritySuccession, Name: "pwd_arrive"}
+	departure = tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: tcfilter.PrioritySuccession, Name: "pwd_leave"}
 )
 
 // join has what sessions beside the holder receive come out of the pseudowire's device, frames
@@ -57,7 +31,7 @@ func (d *Datapath) join(w *wire) error {
 		w.device = 0
 	}
 	for _, id := range others {
-		if err := d.attach(deviceOf(id), arrival, l.Attrs().Index, ingress); err != nil {
+		if err := d.attach(deviceOf(id), arrival, l.Attrs().Index, true); err != nil {
 			return &Error{"receive for", w.Name, err}
 		}
 	}
@@ -81,7 +55,7 @@ func (d *Datapath) steer(w *wire, device netlink.Link) error {
 		if err != nil {
 			return err
 		}
-		if err := d.attach(w.Device, departure, beside.Attrs().Index, egress); err != nil {
+		if err := d.attach(w.Device, departure, beside.Attrs().Index, false); err != nil {
 			return err
 		}
 	default:
@@ -93,12 +67,12 @@ func (d *Datapath) steer(w *wire, device netlink.Link) error {
 	return nil
 }
 
-func (d *Datapath) attach(to string, f tcfilter.Filter, device int, into int32) error {
+func (d *Datapath) attach(to string, f tcfilter.Filter, device int, received bool) error {
 	l, err := d.nl.LinkByName(to)
 	if err != nil {
 		return fmt.Errorf("find %s: %w", to, err)
 	}
-	p, err := redirect(device, into)
+	p, err := tcfilter.Redirect(redirects, device, received)
 	if err != nil {
 		return fmt.Errorf("load a program that redirects frames: %w", err)
 	}

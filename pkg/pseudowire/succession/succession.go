@@ -15,6 +15,7 @@ import (
 	"github.com/pwd-project/pwd/pkg/drift"
 	"github.com/pwd-project/pwd/pkg/l2tpv3"
 	"github.com/pwd-project/pwd/pkg/pseudowire"
+	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 )
 
 // ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
@@ -78,7 +79,7 @@ func Wrap(dp pseudowire.Datapath, o Options) (*Datapath, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	p, err := redirect(1, ingress)
+	p, err := tcfilter.Redirect(redirects, 1, true)
 	if err != nil {
 		return nil, fmt.Errorf("succession: %w", err)
 	}

@@ -49,9 +49,7 @@ const (
 	// What comes into the device passes native service processing and then us, what goes
 	// out of it us and then that: to both programs frames are as they are in the pseudowire.
 	// The eBPF datapath takes what goes in behind us.
-	priorityInto = 0x7067
-	priorityOut  = 0x7062
-	filterName   = "pwd_suppress"
+	filterName = "pwd_suppress"
 )
 
 // ErrUnsupported is what an error of Wrap matches where the kernel cannot load the programs.
@@ -333,8 +331,8 @@ func (d *Datapath) leave(w *wire) error {
 }
 
 var (
-	into = tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: priorityInto, Name: filterName}
-	out  = tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: priorityOut, Name: filterName}
+	into = tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: tcfilter.PrioritySuppressInto, Name: filterName}
+	out  = tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: tcfilter.PrioritySuppressOut, Name: filterName}
 )
 
 // attach puts the programs at both hooks; those of an earlier process, or group, give way.

@@ -15,14 +15,6 @@ import (
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 )
 
-// Filters of ours are told from others' by priority and name.
-const (
-	filterPriority = 0x7064
-	// At the egress of a device native service processing (package nsp) and the suppression of
-	// address resolution (package suppress) come first: nothing comes behind.
-	enterPriority = 0x7070
-)
-
 // hook is a program and the name of its attachments.
 type hook struct {
 	name    string
@@ -35,9 +27,9 @@ type hook struct {
 // filter is the hook's place where it is one.
 func (h hook) filter() tcfilter.Filter {
 	if h.egress {
-		return tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: enterPriority, Name: h.name}
+		return tcfilter.Filter{Parent: netlink.HANDLE_MIN_EGRESS, Priority: tcfilter.PriorityEnter, Name: h.name}
 	}
-	return tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: filterPriority, Name: h.name}
+	return tcfilter.Filter{Parent: netlink.HANDLE_MIN_INGRESS, Priority: tcfilter.PriorityDatapath, Name: h.name}
 }
 
 func (d *Datapath) encapHook() hook { return hook{name: "pwd_encap", program: d.objs.Encap} }
