@@ -157,7 +157,9 @@ func (a *Agent) carryOut(now time.Time, out control.Output) {
 		if err := a.install(*out); err != nil {
 			a.log.Debug("session not installed", "pseudowire", out.Name, "tunnel", out.Tunnel, "err", err)
 			a.control.InstallFailed(now, out.LocalID, err)
+			return
 		}
+		a.control.Installed(now, out)
 	case *control.RemoveSession:
 		a.uninstall(*out)
 	case *control.ConnectionChanged:

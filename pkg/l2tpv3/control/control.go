@@ -166,7 +166,8 @@ type Connected struct {
 type Released struct{ Connection uint32 }
 
 // InstallSession asks for a session's data plane. It comes before the message
-// that lets the peer use it. A failure is told by Endpoint.InstallFailed. It is
+// that lets the peer use it. That it is done is told by Endpoint.Installed, a failure by
+// Endpoint.InstallFailed, in any case before the next one is taken. It is
 // given again, whole, when something in it changes (Transmit, usually).
 type InstallSession struct {
 	Tunnel, Name              string

@@ -100,7 +100,7 @@ func (s *session) takeCookie(cookie []byte) {
 		s.reinstall()
 		s.sendCookie(s.remoteCookie)
 		s.changed()
-	case s.canSucceed() && len(cookie) == len(s.remoteCookie):
+	case s.canSucceed() && len(cookie) == len(s.remoteCookie) && (s.succession.past == nil || s.succession.over()):
 		s.forgetPast()
 		s.offerNext() // the peer's data plane can what ours cannot
 	}

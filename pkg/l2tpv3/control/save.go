@@ -119,10 +119,13 @@ type sessionState struct {
 	Previous []byte                    `json:"previousCookie,omitempty"`
 	Waiting  bool                      `json:"waiting,omitempty"`
 	Change   time.Duration             `json:"change,omitempty"`
-	// Next, Past, Followed and Succession are its going over to other IDs.
+	// Next, Past, Said, Heard, Followed, Returned and Succession are its going over to other IDs.
 	Next       *label        `json:"next,omitempty"`
 	Past       *label        `json:"past,omitempty"`
+	Said       bool          `json:"said,omitempty"`
+	Heard      bool          `json:"heard,omitempty"`
 	Followed   bool          `json:"followed,omitempty"`
+	Returned   bool          `json:"returned,omitempty"`
 	Succession time.Duration `json:"succession,omitempty"`
 	Failures   int           `json:"failures,omitempty"`
 	Retry      time.Duration `json:"retry,omitempty"`
@@ -240,7 +243,8 @@ func (s *session) save() sessionState {
 		Circuit: s.saveErrors(),
 		Retry:   s.e.left(s.retryAt), HalfOpen: s.e.left(s.halfOpenEnd),
 		Receive: s.receive, Previous: s.change.previous, Waiting: s.change.waiting, Change: s.e.left(s.change.until),
-		Next: s.succession.next, Past: s.succession.past, Followed: s.succession.followed, Succession: s.e.left(s.succession.until),
+		Next: s.succession.next, Past: s.succession.past, Said: s.succession.said, Heard: s.succession.heard,
+		Followed: s.succession.followed, Returned: s.succession.returned, Succession: s.e.left(s.succession.until),
 		Reason: s.log.reason, Since: s.log.since.Round(0), History: slices.Clone(s.log.past),
 	}
 }

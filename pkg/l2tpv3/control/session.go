@@ -581,13 +581,13 @@ func (e *Endpoint) RemoveSession(now time.Time, tunnel, name string, result l2tp
 }
 
 // InstallFailed says that the data plane could not carry out an InstallSession.
-// The peer gets a CDN, and the session is tried again later.
+// The peer gets a CDN, and the session is tried again later, unless it can stay what it was
+// (Endpoint.ChangeCookie).
 func (e *Endpoint) InstallFailed(now time.Time, localSessionID uint32, err error) {
 	e.now = now
 	if s := e.sessions[localSessionID]; s != nil {
 		defer e.settle()
-		if s.localID != localSessionID {
-			s.otherFailed(localSessionID, err)
+		if s.succeedFailed(localSessionID, err) {
 			return
 		}
 		s.handle(installFailed, sessionInput{

@@ -23,23 +23,33 @@ type label struct {
 //
 //	offer  each end tells what it will receive: an SLI to the session as it is, from a Local
 //	       Session ID that the peer does not know, with the cookie that goes with it
-//	ready  an end that has heard both halves receives by the new label, too, and says so:
-//	       an SLI from the new to the new Session ID
-//	gone   an end that hears that the peer is ready sends by the new label, and says so with
-//	       another SLI. One that hears it forgets the old one when nothing is under way any more
+//	ready  an end that has heard both halves receives by the new label, too, and says so once its
+//	       data plane does (Installed): an SLI from the new to the new Session ID
+//	gone   an end that is ready and hears that the peer is sends by the new label, and says so once
+//	       its data plane does with another SLI. One that hears it forgets the old one when
+//	       nothing is under way any more
+//	stay   an end that cannot go on sends by the old label again, or still, and says so: an SLI from the
+//	       old ID with the old cookie. The peer follows. Both receive by the new one until nothing
+//	       is under way any more
 //
-// All have an Assigned Cookie AVP, which others ignore in an SLI. After it has said that it is ready
-// an end cannot go back by itself: the peer may send by the new label. If the data plane refuses
-// it, an SLI with the cookie that the session has had all along says that the end stays, and
-// the peer follows.
+// All have an Assigned Cookie AVP, which others ignore in an SLI. Each wait has an end: after an offer
+// nothing else has changed, after anything later the end says that it stays.
 type succession struct {
 	// next is what the session goes over to, past what it has gone over from: nil is none.
 	next, past *label
+	// said says that the peer has been told all that there is to tell: of next that it is received by,
+	// of past that nothing is sent by it any more. Both wait for the data plane.
+	said bool
+	// heard says that the peer is ready.
+	heard bool
 	// followed says that the peer has gone over, too.
 	followed bool
-	// until is for how long the peer is waited for to make its offer, and what is
-	// under way after it has followed.
+	// returned says that past is what the session has come back from, not what it was before.
+	returned bool
+	// until is for how long the peer is waited for, or what is under way.
 	until time.Time
+	// longer counts how often that was made longer because the peer had not acknowledged everything.
+	longer int
 }
 
 // under says that the session has another label.
@@ -54,6 +64,13 @@ func (x *succession) unanswered() bool {
 func (x *succession) awaits() bool {
 	return x.next != nil && !x.unanswered() || x.past != nil && !x.followed
 }
+
+// over says that only packets under way are waited for.
+func (x *succession) over() bool { return x.past != nil && x.said && x.followed }
+
+// answer is until when the peer's next word is waited for: it comes right after an acknowledgment of
+// ours, and is sent again several times until then.
+func (s *session) answer() time.Time { return s.e.now.Add(s.e.timers.sum(0, 6)) }
 
 func (s *session) canSucceed() bool {
 	return s.cfg.CanSucceed && len(s.localCookie) > 0 &&
@@ -100,18 +117,23 @@ func (s *session) takeSuccession(m *l2tpv3.Message, cookie []byte) bool {
 		return true // nothing that an end of this implementation says
 	case x.next != nil && local == x.next.LocalID:
 		if remote == x.next.RemoteID {
+			x.heard = true
 			s.goOver()
 		}
 	case x.past != nil && local == x.past.LocalID:
-		s.goBack()
+		if !x.returned { // of that one nothing is news
+			s.goBack(s.peerStays())
+		}
 	case remote != s.remoteID:
 		s.takeOffer(remote, cookie)
 	case x.past != nil && !x.followed:
-		x.followed, x.until = true, s.e.now.Add(packetsUnderWay)
+		if x.followed = true; x.said {
+			x.until = s.e.now.Add(packetsUnderWay)
+		}
 	case bytes.Equal(cookie, s.remoteCookie) && !s.change.waiting:
 		if x.next != nil {
-			s.forgetNext()
-			s.moved(s.state, s.t.peer()+" cannot go over to a new cookie, the old one stays")
+			s.leaveNext()
+			s.moved(s.state, s.peerStays())
 		}
 	case x.next != nil && bytes.Equal(cookie, x.next.LocalCookie):
 		// A version that knows no succession took the cookie of our offer for one of the session as it is: it is told to take
@@ -128,12 +150,16 @@ func (s *session) takeSuccession(m *l2tpv3.Message, cookie []byte) bool {
 	return true
 }
 
+func (s *session) peerStays() string {
+	return s.t.peer() + " cannot go over to a new cookie, the old one stays"
+}
+
 // takeOffer takes the peer's half of the next label. An end that was not about to go over
 // makes its own offer; one that cannot says that it stays.
 func (s *session) takeOffer(remote uint32, cookie []byte) {
 	x := &s.succession
 	switch {
-	case !s.canSucceed() || len(cookie) != len(s.remoteCookie) || x.past != nil && !x.followed:
+	case !s.canSucceed() || len(cookie) != len(s.remoteCookie) || x.past != nil && !x.over():
 		s.say(s.localID, s.remoteID, s.localCookie)
 		return
 	case x.next != nil && x.next.RemoteID != 0:
@@ -147,9 +173,8 @@ func (s *session) takeOffer(remote uint32, cookie []byte) {
 	if x.next == nil {
 		s.offerNext()
 	}
-	x.next.RemoteID, x.next.RemoteCookie, x.until = remote, slices.Clone(cookie), time.Time{}
+	x.next.RemoteID, x.next.RemoteCookie, x.until = remote, slices.Clone(cookie), s.answer()
 	s.installBeside(x.next)
-	s.say(x.next.LocalID, x.next.RemoteID, x.next.LocalCookie)
 }
 
 // installBeside has the data plane receive by another label, too.
@@ -159,50 +184,116 @@ func (s *session) installBeside(l *label) {
 	emit(&s.e.outputs, &s.e.outputs.install, out)
 }
 
-// goOver has the session be the next one; what the peer still sends by the label that it has
+// Installed says that the data plane has carried out an InstallSession: the peer is told then what
+// it may rely on. Of InstallSessions that nothing waits for it changes nothing.
+func (e *Endpoint) Installed(now time.Time, out *InstallSession) {
+	s := e.sessions[out.LocalID]
+	if s == nil || !s.succession.under() || s.succession.said {
+		return
+	}
+	e.now = now
+	defer e.settle()
+	switch x := &s.succession; {
+	case x.next != nil && out.LocalID == x.next.LocalID && out.Beside != 0:
+		x.said = true
+		s.say(x.next.LocalID, x.next.RemoteID, x.next.LocalCookie)
+		s.goOver()
+	case x.past != nil && out.LocalID == s.localID && out.Beside == 0:
+		x.said = true
+		if x.followed {
+			x.until = e.now.Add(packetsUnderWay)
+		}
+		s.installBeside(x.past)
+		s.say(s.localID, s.remoteID, s.localCookie)
+	}
+	s.changed()
+}
+
+// goOver has the session be the next one if both ends are ready; what the peer still sends by the label that it has
 // had is received.
 func (s *session) goOver() {
 	x, was := &s.succession, s.label()
+	if !x.said || !x.heard {
+		return
+	}
 	next := x.next
-	*x = succession{past: &was}
+	*x = succession{past: &was, until: s.answer()}
 	s.setLabel(next)
-	s.installBeside(x.past)
-	s.say(s.localID, s.remoteID, s.localCookie)
 }
 
-// goBack follows a peer that stays with the label before.
-func (s *session) goBack() {
+// goBack has the session be what it was before it went over. What the peer has sent meanwhile
+// by the other label is received.
+func (s *session) goBack(reason string) {
 	x, failed := &s.succession, s.label()
 	was := x.past
 	*x = succession{}
 	s.setLabel(was)
-	s.forgetLabel(&failed)
-	// What was told of the circuit meanwhile the peer has not understood.
+	s.leave(&failed)
+	// What was told of the circuit meanwhile the peer may not have understood.
 	s.send(l2tpv3.SLI, l2tpv3.LocalSessionID(s.localID), l2tpv3.RemoteSessionID(s.remoteID), s.status())
-	s.moved(s.state, s.t.peer()+" cannot go over to a new cookie, the old one stays")
+	s.moved(s.state, reason)
 }
 
-// otherFailed follows a data plane that cannot receive by another label.
-func (s *session) otherFailed(localID uint32, err error) {
-	if n := s.succession.next; n == nil || n.LocalID != localID {
-		return // nothing more is sent by that of before
+// leave has a label be received by until nothing by it is under way any more.
+func (s *session) leave(l *label) {
+	s.succession = succession{past: l, said: true, followed: true, returned: true, until: s.e.now.Add(packetsUnderWay)}
+	s.installBeside(l)
+}
+
+// leaveNext ends what the session was about to go over to.
+func (s *session) leaveNext() {
+	x := &s.succession
+	if next := x.next; x.said {
+		s.leave(next)
+	} else {
+		s.forgetNext()
 	}
-	s.forgetNext()
+}
+
+// stay has the session be, and stay, what it was, and tells the peer.
+func (s *session) stay(reason string) {
+	x := &s.succession
+	if x.past != nil {
+		s.goBack(reason)
+	} else {
+		s.leaveNext()
+		s.moved(s.state, reason)
+	}
 	s.say(s.localID, s.remoteID, s.localCookie)
-	s.moved(s.state, "the data plane refused a new cookie, the old one stays: "+err.Error())
+}
+
+// succeedFailed follows a data plane that cannot do its part. It is false if the session cannot
+// be without that.
+func (s *session) succeedFailed(localID uint32, err error) bool {
+	const words = "the data plane refused a new cookie, the old one stays: "
+	x := &s.succession
+	switch {
+	case x.next != nil && x.next.LocalID == localID:
+		s.forgetNext()
+		s.stay(words + err.Error())
+	case localID != s.localID: // nothing more is sent by that of before
+	case x.past != nil && !x.said:
+		s.stay(words + err.Error())
+	default:
+		return false
+	}
+	return true
 }
 
 // endSuccession follows the end of a wait.
 func (s *session) endSuccession() {
 	x := &s.succession
 	x.until = time.Time{}
-	switch {
-	case x.past != nil:
+	switch offered := x.next != nil && x.next.RemoteID == 0; {
+	case !s.t.conn.rel.idle() && !(x.over() && !x.returned) && x.longer < maxPatience:
+		x.longer++
+		x.until = s.answer()
+	case x.over():
 		s.forgetPast()
-	case !s.t.conn.rel.idle():
-		x.until = s.limit()
-	default:
+	case offered:
 		s.moved(s.state, s.t.peer()+" has not gone over to a new cookie, the old one stays")
+	default:
+		s.stay(s.t.peer() + " has not gone over to a new cookie, the old one stays")
 	}
 	s.changed()
 }
@@ -210,14 +301,14 @@ func (s *session) endSuccession() {
 func (s *session) forgetNext() {
 	if x := &s.succession; x.next != nil {
 		s.forgetLabel(x.next)
-		x.next, x.until = nil, time.Time{}
+		*x = succession{past: x.past}
 	}
 }
 
 func (s *session) forgetPast() {
 	if x := &s.succession; x.past != nil {
 		s.forgetLabel(x.past)
-		*x = succession{next: x.next}
+		*x = succession{}
 	}
 }
 
@@ -250,13 +341,13 @@ func (s *sessionState) sensibleSuccession(e *Endpoint) bool {
 			return false
 		}
 	}
-	return (s.Next == nil || s.Past == nil) && (s.Past == nil || s.Past.RemoteID != 0) && (s.Past != nil || !s.Followed)
+	return (s.Next == nil || s.Past == nil) && (s.Past == nil || s.Past.RemoteID != 0) && (s.Past != nil || !s.Followed && !s.Returned)
 }
 
 // restoreSuccession takes up what was saved.
 func (s *session) restoreSuccession(from *sessionState) {
 	x := &s.succession
-	*x = succession{next: from.Next, past: from.Past, followed: from.Followed}
+	*x = succession{next: from.Next, past: from.Past, said: from.Said, heard: from.Heard, followed: from.Followed, returned: from.Returned}
 	for _, l := range []*label{x.next, x.past} {
 		if l == nil {
 			continue
@@ -266,7 +357,7 @@ func (s *session) restoreSuccession(from *sessionState) {
 			s.installBeside(l)
 		}
 	}
-	if from.Succession > 0 && x.under() {
-		s.succession.until = s.e.resume(from.Succession, s.limit().Sub(s.e.now))
+	if half := x.next != nil && x.next.RemoteID == 0; x.under() && (from.Succession > 0 || !half) {
+		x.until = s.e.resume(from.Succession, s.limit().Sub(s.e.now))
 	}
 }

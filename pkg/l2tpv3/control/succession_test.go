@@ -3,7 +3,10 @@ package control
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -133,25 +136,19 @@ func TestSuccessionUnderWay(t *testing.T) {
 		n.loss, n.duplication = 0.2, 0.1
 		n.delay = func() time.Duration { return time.Duration(n.rand.IntN(300)) * time.Millisecond }
 		r := rand.New(rand.NewPCG(seed, 5))
-		refusing, refused := false, time.Time{}
+		refusing := false
 		for _, h := range n.hosts {
+			// What is refused is to receive by another label, or to send by one that is received by.
 			h.refuses = func(o *InstallSession) bool {
-				if !refusing || o.Beside == 0 || h.data[o.LocalID].LocalID != 0 || r.IntN(3) != 0 {
-					return false
-				}
-				refused = n.now
-				return true
+				was, known := h.data[o.LocalID]
+				return refusing && (o.Beside != 0 && !known || o.Beside == 0 && known && was.Beside != 0) && r.IntN(3) == 0
 			}
 		}
 		changes, ends := 0, map[uint32]bool{}
 		for range 4000 {
 			n.run(50 * time.Millisecond)
 			for _, h := range n.hosts {
-				// A data plane that refused what its daemon has announced is behind for as long as
-				// the peer does not know.
-				if n.now.Sub(refused) > time.Minute {
-					checkAccepted(t, h)
-				}
+				checkAccepted(t, h)
 			}
 			h := n.hosts[r.IntN(2)]
 			switch {
@@ -180,6 +177,130 @@ func TestSuccessionUnderWay(t *testing.T) {
 				t.Errorf("seed %d: %s is still changing: %v, %+v", seed, h.name, s.ChangingCookie, h.data)
 			}
 		}
+	}
+}
+
+// TestSuccessionStays: a data plane that receives by the next label and cannot send by it leaves the session
+// as it was, not anew; what comes by either is received until both ends know.
+func TestSuccessionStays(t *testing.T) {
+	for name, refuses := range map[string][2]bool{"one end": {true, false}, "the other": {false, true}, "both": {true, true}} {
+		t.Run(name, func(t *testing.T) {
+			n := between(t, 1, succeeds)
+			n.loss = 0.3
+			a := n.hosts[0]
+			was := a.e.Sessions()[0]
+			refusals := 0
+			for i, h := range n.hosts {
+				h.refuses = func(o *InstallSession) bool {
+					refused := refuses[i] && o.Beside == 0 && h.data[o.LocalID].Beside != 0 && !bytes.Equal(o.LocalCookie, was.LocalCookie) && !bytes.Equal(o.LocalCookie, was.RemoteCookie)
+					if refused {
+						refusals++
+					}
+					return refused
+				}
+			}
+			if err := a.e.ChangeCookie(n.now, a.tunnels[0].Name, "tenant-a"); err != nil {
+				t.Fatal(err)
+			}
+			a.drain()
+			for end := n.now.Add(3 * time.Minute); n.next(end); {
+				for _, h := range n.hosts {
+					checkAccepted(t, h)
+					if s := h.e.Sessions()[0]; s.State != SessionEstablished {
+						t.Fatalf("%s: %v: %s", h.name, s.State, s.Reason)
+					}
+				}
+			}
+			if is := a.e.Sessions()[0]; refusals == 0 || is.LocalID != was.LocalID || is.RemoteID != was.RemoteID || is.ChangingCookie {
+				t.Errorf("%d refused, session %d/%d, was %d/%d, changing %v", refusals, is.LocalID, is.RemoteID, was.LocalID, was.RemoteID, is.ChangingCookie)
+			}
+			if !n.up() {
+				t.Error(n.disagreement())
+			}
+		})
+	}
+}
+
+// TestSuccessionEnds: whatever an end forgets of a succession on the way, as a version does that knows none, the other
+// waits for it for half a minute and no longer, and another attempt succeeds.
+func TestSuccessionEnds(t *testing.T) {
+	for forgetful := range 2 {
+		for after := 1; after <= 8; after++ {
+			t.Run(fmt.Sprintf("%d forgets after %d", forgetful+1, after), func(t *testing.T) {
+				n := between(t, 1, succeeds)
+				a := n.hosts[0]
+				begin := a.e.Sessions()[0]
+				count := 0
+				n.arrived = func(packet) { count++ }
+				if err := a.e.ChangeCookie(n.now, a.tunnels[0].Name, "tenant-a"); err != nil {
+					t.Fatal(err)
+				}
+				a.drain()
+				n.until(time.Second, func() bool { return count >= after })
+				n.arrived = nil
+				n.hosts[forgetful].forgetSuccession()
+				n.run(time.Minute)
+				if !n.up() {
+					t.Fatal(n.disagreement())
+				}
+				for _, h := range n.hosts {
+					if s := h.e.Sessions()[0]; s.ChangingCookie || s.AwaitingCookie || len(h.data) != 1 || len(h.e.sessions) != 1 {
+						t.Errorf("%s: changing %v, awaiting %v, data plane %+v", h.name, s.ChangingCookie, s.AwaitingCookie, h.data)
+					}
+				}
+				if err := a.e.ChangeCookie(n.now, a.tunnels[0].Name, "tenant-a"); err != nil {
+					t.Fatal(err)
+				}
+				a.drain()
+				n.run(time.Minute)
+				if is := a.e.Sessions()[0]; !n.up() || is.LocalID == begin.LocalID || is.ChangingCookie {
+					t.Errorf("%s; session %d, was %d; changing %v", n.disagreement(), is.LocalID, begin.LocalID, is.ChangingCookie)
+				}
+			})
+		}
+	}
+}
+
+// forgetSuccession starts the daemon again without what it has saved of a succession; the data plane loses
+// what it does not know.
+func (h *host) forgetSuccession() {
+	for name, tunnel := range h.disk.tunnels {
+		tunnel.Sessions = slices.Clone(tunnel.Sessions)
+		for i := range tunnel.Sessions {
+			x := &tunnel.Sessions[i]
+			x.Next, x.Past, x.Said, x.Heard, x.Followed, x.Returned, x.Succession = nil, nil, false, false, false, false, 0
+		}
+		h.disk.tunnels[name] = tunnel
+	}
+	h.start()
+	maps.DeleteFunc(h.data, func(id uint32, _ InstallSession) bool { return h.e.sessions[id] == nil })
+}
+
+// TestSuccessionUnanswered: a data plane that never says what has become of the other session has the session stay.
+func TestSuccessionUnanswered(t *testing.T) {
+	for name, mute := range map[string]func(*InstallSession) bool{
+		"to receive": func(o *InstallSession) bool { return o.Beside != 0 },
+		"to send":    func(o *InstallSession) bool { return o.Beside == 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := range 2 {
+				n := between(t, 1, succeeds)
+				a := n.hosts[0]
+				was := a.e.Sessions()[0]
+				n.hosts[i].mute = mute
+				if err := a.e.ChangeCookie(n.now, a.tunnels[0].Name, "tenant-a"); err != nil {
+					t.Fatal(err)
+				}
+				a.drain()
+				for end := n.now.Add(time.Minute); n.next(end); {
+					checkAccepted(t, n.hosts[0])
+					checkAccepted(t, n.hosts[1])
+				}
+				if is := a.e.Sessions()[0]; !n.up() || is.LocalID != was.LocalID || is.ChangingCookie {
+					t.Errorf("%s; session %d, was %d; changing %v", n.disagreement(), is.LocalID, was.LocalID, is.ChangingCookie)
+				}
+			}
+		})
 	}
 }
 

@@ -423,6 +423,9 @@ func TestNoSuccession(t *testing.T) {
 	// Even when it has begun to send.
 	b.succeed(1, 2, 2)
 	b.session(1, 0, true)
+	b.session(2, 1, false)
+	b.passes(1)
+	b.holds(0, 1, 2)
 	b.remove(2)
 	b.passes(1)
 	b.holds(0, 1)
