@@ -211,6 +211,14 @@ func TestMissingInterfacesAreAwaited(t *testing.T) {
 			t.Errorf("problems %s, want %s", problems, want)
 		}
 	}
+	// A daemon that starts without them has not left anything over for it.
+	p.shut()
+	p.change = func(a *Agent) {
+		if a.unclean {
+			t.Error("what is missing counts as left over")
+		}
+	}
+	p.start()
 	used := func() {
 		t.Helper()
 		for _, name := range []string{"late0", "late1"} {

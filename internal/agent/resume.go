@@ -49,7 +49,9 @@ func (a *Agent) prune() error {
 			errs = append(errs, &DatapathError{kind, err})
 		}
 	}
-	return errors.Join(append(errs, a.bridges.Prune())...)
+	// It ends with a look at what is to be there: what is not there yet is told with what wants it.
+	_, err := absent(a.bridges.Prune())
+	return errors.Join(append(errs, err)...)
 }
 
 // restore gives the control machine and the transport back what they knew when
