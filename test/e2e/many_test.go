@@ -56,14 +56,15 @@ func TestManyPseudowires(t *testing.T) {
 		}
 	}
 	before := w.objects()
+	w.requests = w.countRequests()
 	timed := func(what string, limit time.Duration, do func() error) {
 		t.Helper()
-		begin, busy := time.Now(), w.busy()
+		begin, busy, asked := time.Now(), w.busy(), w.asked()
 		if err := do(); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
 		took := time.Since(begin)
-		t.Logf("%s: %.3f s, of processors %s", what, took.Seconds(), w.busy().since(busy))
+		t.Logf("%s: %.3f s, of processors %s, requests %s", what, took.Seconds(), w.busy().since(busy), w.askedSince(asked))
 		if took > limit {
 			t.Errorf("%s took %v, more than %v", what, took, limit)
 		}
@@ -91,6 +92,7 @@ func TestManyPseudowires(t *testing.T) {
 			if err := w.sites[0].Start(); err != nil {
 				return err
 			}
+			w.asked() // from here on
 			return up()
 		})
 	}

@@ -149,6 +149,7 @@ type world struct {
 	address  [2]netip.Addr
 	a, b     *lan
 	topology string // the file, of both sites
+	requests *requests
 }
 
 func within(t *testing.T, d time.Duration) context.Context {

@@ -136,7 +136,7 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 
 func (d *Datapath) set(old *wire, p pseudowire.Pseudowire) error {
 	if !p.Several {
-		if old == nil {
+		if old == nil && !d.settled { // by then there are no others' pairs any more
 			if err := d.giveWay(p); err != nil {
 				return &Error{"take over the device of", p.Name, err}
 			}

@@ -443,6 +443,7 @@ func TestSeveralComeAndGo(t *testing.T) {
 		t.Errorf("the device was made anew: %d, it was %d", now, index)
 	}
 	b.open()
+	b.d.settled = false // what an earlier process left is there until Prune
 	b.pseudowire(false)
 	b.session(5, "gold", true)
 	b.attach()

@@ -37,28 +37,29 @@ func (d *Datapath) adoptTunnel(t pseudowire.Tunnel, socket uint64) (*tunnel, err
 	return &tunnel{Tunnel: t, socket: socket, dscp: dscp, priority: priority, discovery: discovery, adopted: true}, nil
 }
 
-// adoptSession takes over the session that an earlier process made, if it is what is
+// adoptSession takes over the session that an earlier process made, with its device, if it is what is
 // wanted; nil if there is none. Its sublayer the kernel does not tell: that is settled
 // for the life of a session (RFC 3931, Section 5.4.4), whose IDs and cookies are random.
-func (d *Datapath) adoptSession(s pseudowire.Session, spec sessionSpec) (*session, error) {
+func (d *Datapath) adoptSession(s pseudowire.Session, spec sessionSpec) (*session, link, error) {
+	none := link{}
 	if !d.tunnels[s.Tunnel].adopted {
-		return nil, nil
+		return nil, none, nil
 	}
 	live, ok, err := d.l2tp.session(spec.connID, spec.id)
 	if err != nil {
-		return nil, &OpError{"look for", sessionName(s), err}
+		return nil, none, &OpError{"look for", sessionName(s), err}
 	}
 	if !ok || live.pwType != pwEth || live.peerID != spec.peerID || live.cookie != spec.cookie ||
 		live.peerCookie != spec.peerCookie || live.ifName != spec.ifName {
-		return nil, nil
+		return nil, none, nil
 	}
 	l, ok, err := d.links.byName(spec.ifName)
 	if err != nil {
-		return nil, &OpError{"look at", "device " + spec.ifName, err}
+		return nil, none, &OpError{"look at", "device " + spec.ifName, err}
 	}
 	if !ok || l.alias != alias(s.Pseudowire) {
-		return nil, nil
+		return nil, none, nil
 	}
 	d.log.Debug("session taken over", "session", s.LocalID, "device", l.name)
-	return &session{s, spec, live.sequencing, l.index}, nil
+	return &session{s, spec, live.sequencing, l.index}, l, nil
 }

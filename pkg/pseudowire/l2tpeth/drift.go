@@ -14,12 +14,16 @@ import (
 // Refresh makes sessions again that somebody has deleted, and looks what MTU routes have; all else of
 // routes, and neighbours, the kernel looks up by itself. A tunnel takes another socket: those that have gone are a
 // *pseudowire.TunnelsGoneError.
-func (d *Datapath) Refresh() error {
+func (d *Datapath) Refresh() error { return errors.Join(d.RefreshWays(), d.keepSessions()) }
+
+// RefreshWays is Refresh without a look at the sessions: that one has gone the kernel tells, as its device
+// goes with it.
+func (d *Datapath) RefreshWays() error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(d.tunnels)) {
 		errs = append(errs, d.ignoreICMP(d.tunnels[name]))
 	}
-	return errors.Join(append(errs, d.keepSessions())...)
+	return errors.Join(errs...)
 }
 
 func (d *Datapath) keepSessions() error {

@@ -31,6 +31,8 @@ type fakeKernel struct {
 	dying     []func()
 	// requests that changed something, as "command attributes".
 	requests []request
+	// asked counts all requests.
+	asked int
 	// refuse is what a command of the family l2tp fails with.
 	refuse map[uint8]unix.Errno
 	// reused is a descriptor whose socket is another since; 0 is none.
@@ -119,6 +121,7 @@ func (k *fakeKernel) l2tp(m genetlink.Message, n netlink.Message) ([]genetlink.M
 	if n.Header.Type != fakeFamily || m.Header.Version != 1 {
 		k.t.Errorf("message of family %d, version %d", n.Header.Type, m.Header.Version)
 	}
+	k.asked++
 	if e := k.refuse[m.Header.Command]; e != 0 {
 		return nil, genltest.Error(int(e))
 	}
@@ -270,6 +273,7 @@ func encodeStats(s stats) func(*netlink.AttributeEncoder) error {
 
 func (k *fakeKernel) rtnetlink(reqs []netlink.Message) ([]netlink.Message, error) {
 	m := reqs[0]
+	k.asked++
 	reply := func(links ...link) ([]netlink.Message, error) {
 		if len(links) == 0 {
 			return nil, io.EOF
@@ -309,6 +313,10 @@ func (k *fakeKernel) rtnetlink(reqs []netlink.Message) ([]netlink.Message, error
 		return nil, io.EOF
 	}
 	what := "set " + l.name
+	// The kernel looks at this before it changes anything (rtnetlink.c, validate_linkmsg).
+	if k.noIPv6 && slices.ContainsFunc(attrs, func(a netlink.Attribute) bool { return a.Type&^netlink.Nested == unix.IFLA_AF_SPEC }) {
+		return nltest.Error(int(unix.EAFNOSUPPORT), reqs)
+	}
 	for _, a := range attrs {
 		switch a.Type &^ netlink.Nested {
 		case unix.IFLA_IFALIAS:
@@ -319,9 +327,6 @@ func (k *fakeKernel) rtnetlink(reqs []netlink.Message) ([]netlink.Message, error
 			what += fmt.Sprint(" mtu ", l.mtu)
 		case unix.IFLA_AF_SPEC:
 			what += " addrgenmode"
-			if k.noIPv6 {
-				return nltest.Error(int(unix.EAFNOSUPPORT), reqs)
-			}
 		}
 	}
 	if change := binary.NativeEndian.Uint32(m.Data[12:]); change&unix.IFF_UP != 0 {

@@ -115,14 +115,11 @@ func TestRequestBytes(t *testing.T) {
 			"13000800 70772d61 2d6e616d", // IFNAME: pw-a-name-x7k2
 			"652d7837 6b320000",
 		}},
-		{"set pw-a-name-x7k2 mtu 9000 alias", []string{
+		{"set pw-a-name-x7k2 mtu 9000 alias addrgenmode", []string{
 			"00000000 29000000 00000000 00000000", // ifinfomsg: index 41
 			"08000400 28230000",                   // MTU
 			"22001400",                            // IFALIAS, without a NUL
 			hex.EncodeToString([]byte("pwd:pseudowire:a-name-too-long")) + "0000",
-		}},
-		{"set pw-a-name-x7k2 addrgenmode", []string{
-			"00000000 29000000 00000000 00000000",
 			"10001a80",          // AF_SPEC, nested
 			"0c000a80",          // AF_INET6, nested
 			"05000800 01000000", // ADDR_GEN_MODE: none
@@ -173,7 +170,7 @@ func TestSetChangesWhatDiffers(t *testing.T) {
 	}
 	anew := []string{
 		"delete session", "create session",
-		"set pw-lan mtu 1500 alias", "set pw-lan addrgenmode", "set pw-lan up",
+		"set pw-lan mtu 1500 alias addrgenmode", "set pw-lan up",
 	}
 	for _, tt := range []struct {
 		name string
@@ -192,7 +189,7 @@ func TestSetChangesWhatDiffers(t *testing.T) {
 		{"local ID", with(func(s *pseudowire.Session) { s.LocalID++ }), anew},
 		{"device", pseudowire.Pseudowire{Name: "lan", Device: "pw-other"}, []string{
 			"delete session", "create session",
-			"set pw-other mtu 1500 alias", "set pw-other addrgenmode", "add name to pw-other", "set pw-other up",
+			"set pw-other mtu 1500 alias addrgenmode", "add name to pw-other", "set pw-other up",
 		}},
 		{"socket", func() pseudowire.Tunnel { t := gold; t.Socket = 8; return t }(), append([]string{
 			"delete session", "delete tunnel", "create tunnel"}, anew[1:]...)},
@@ -218,7 +215,7 @@ func TestSetAfterTheSocketWasClosed(t *testing.T) {
 	again.Socket = 9
 	set(t, d, again)
 	wantChanges(t, k, "delete session", "delete tunnel", "create tunnel", "create session",
-		"set pw-lan mtu 1500 alias", "set pw-lan addrgenmode", "set pw-lan up")
+		"set pw-lan mtu 1500 alias addrgenmode", "set pw-lan up")
 }
 
 // The kernel sequences all packets or none, and drops what has no number where it
@@ -314,7 +311,7 @@ func TestNewDeviceIsSilentBeforeItIsUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	set(t, d, lan, gold, session1)
-	wantChanges(t, k, "create tunnel", "create session", "set pw-lan mtu 1500 alias", "set pw-lan addrgenmode", "set pw-lan up")
+	wantChanges(t, k, "create tunnel", "create session", "set pw-lan mtu 1500 alias addrgenmode", "set pw-lan up")
 	if b, err := os.ReadFile(filepath.Join(dir, "disable_ipv6")); err != nil || string(b) != "1\n" {
 		t.Errorf("disable_ipv6: %q, %v", b, err)
 	}

@@ -112,32 +112,38 @@ func decodeLink(b []byte) (link, error) {
 	return l, d.Err()
 }
 
-// mark sets the alias and the MTU.
-func (c linkClient) mark(index uint32, alias string, mtu uint32) error {
-	_, err := c.request(unix.RTM_SETLINK, netlink.Acknowledge, ifInfo(index, 0, 0), func(e *netlink.AttributeEncoder) {
-		e.Uint32(unix.IFLA_MTU, mtu)
-		// The kernel takes the attribute's whole length, a terminating NUL too.
-		e.Bytes(unix.IFLA_IFALIAS, []byte(alias))
-	})
-	return err
+// mark sets the alias and the MTU, and, of a device that is to be silent, keeps IPv6 from giving it
+// an address of its own. Where the kernel refuses that, it is unsaid, and the rest is done all the same.
+func (c linkClient) mark(index uint32, alias string, mtu uint32, silent bool) (unsaid, err error) {
+	set := func(silent bool) error {
+		_, err := c.request(unix.RTM_SETLINK, netlink.Acknowledge, ifInfo(index, 0, 0), func(e *netlink.AttributeEncoder) {
+			e.Uint32(unix.IFLA_MTU, mtu)
+			// The kernel takes the attribute's whole length, a terminating NUL too.
+			e.Bytes(unix.IFLA_IFALIAS, []byte(alias))
+			if silent {
+				noAddresses(e)
+			}
+		})
+		return err
+	}
+	if unsaid = set(silent); !silent || unsaid == nil {
+		return nil, unsaid
+	}
+	err = set(false)
+	if errors.Is(unsaid, unix.EAFNOSUPPORT) { // a kernel without IPv6 has nothing to keep from it
+		unsaid = nil
+	}
+	return unsaid, err
 }
 
-// noAddresses keeps IPv6 from giving the device an address of its own. A kernel
-// without IPv6 has nothing to keep from it.
-func (c linkClient) noAddresses(index uint32) error {
-	_, err := c.request(unix.RTM_SETLINK, netlink.Acknowledge, ifInfo(index, 0, 0), func(e *netlink.AttributeEncoder) {
-		e.Nested(unix.IFLA_AF_SPEC, func(e *netlink.AttributeEncoder) error {
-			e.Nested(unix.AF_INET6, func(e *netlink.AttributeEncoder) error {
-				e.Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeNone)
-				return nil
-			})
+func noAddresses(e *netlink.AttributeEncoder) {
+	e.Nested(unix.IFLA_AF_SPEC, func(e *netlink.AttributeEncoder) error {
+		e.Nested(unix.AF_INET6, func(e *netlink.AttributeEncoder) error {
+			e.Uint8(unix.IFLA_INET6_ADDR_GEN_MODE, addrGenModeNone)
 			return nil
 		})
-	})
-	if errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil
-	}
-	return err
+	})
 }
 
 // addAltName gives the device a second name.
@@ -163,7 +169,7 @@ func (c linkClient) setUp(index uint32, up bool) error {
 
 // disableIPv6 takes IPv6 off a device: a host that routes would otherwise join,
 // and report, the routers' groups on it. It needs a writable /proc/sys, which
-// a container may not have; noAddresses has done most of it by then.
+// a container may not have; mark has done most of it by then.
 func disableIPv6(dir, device string) error {
 	return os.WriteFile(filepath.Join(dir, device, "disable_ipv6"), []byte("1\n"), 0)
 }

@@ -126,6 +126,14 @@ func (d *Datapath) SessionBehind(name string) (pseudowire.Session, bool, error) 
 	return none, false, nil
 }
 
+// DeviceIndex is the number of a pseudowire's device, as it was made or found last; 0 if there is none.
+func (d *Datapath) DeviceIndex(pseudowire string) int {
+	if s := d.sessionOf(pseudowire); s != nil {
+		return int(s.index)
+	}
+	return 0
+}
+
 func (d *Datapath) sessionOf(pw string) *session {
 	if s := d.sessions[d.carriers[pw]]; s != nil && s.Pseudowire == pw {
 		return s
@@ -157,34 +165,39 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	if err := d.mark(d.tunnels[s.Tunnel], s.DSCP, s.Priority); err != nil {
 		return err
 	}
+	var kept *session
 	for _, old := range []*session{d.sessions[s.LocalID], d.sessionOf(s.Pseudowire)} {
-		if old == nil || d.sessions[old.LocalID] != old {
-			continue // it has gone with the first
+		if old == nil || old == kept || d.sessions[old.LocalID] != old {
+			continue // it has been looked at, or has gone with the first
 		}
 		live, err := d.l2tp.hasSession(old.spec.connID, old.spec.id)
 		if err != nil {
 			return &OpError{"look for", sessionName(old.Session), err}
 		}
 		if live && old.LocalID == s.LocalID && old.spec == spec {
+			kept = old
 			continue
 		}
 		if err := d.RemoveSession(old.LocalID); err != nil {
 			return err
 		}
 	}
-	if old := d.sessions[s.LocalID]; old != nil {
-		return d.changeSession(old, s, numbers)
+	if kept != nil {
+		l, err := d.deviceOf(kept, s)
+		if err != nil {
+			return err
+		}
+		return d.changeSession(kept, l, s, numbers)
 	}
-	adopted, err := d.adoptSession(s, spec)
+	adopted, l, err := d.adoptSession(s, spec)
 	if err != nil {
 		return err
 	}
 	if adopted != nil {
 		d.have(adopted)
-		return d.changeSession(adopted, s, numbers)
+		return d.changeSession(adopted, l, s, numbers)
 	}
-	l, err := d.createSession(s, spec, numbers)
-	if err != nil {
+	if l, err = d.createSession(s, spec, numbers); err != nil {
 		return err
 	}
 	if err := d.configure(l, s); err != nil {
@@ -194,20 +207,25 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	return nil
 }
 
-// changeSession changes what the kernel can change in a session.
-func (d *Datapath) changeSession(old *session, s pseudowire.Session, numbers sequencing) error {
-	if old.sequencing != numbers {
-		if err := d.l2tp.modifySession(old.spec.connID, old.spec.id, numbers); err != nil {
-			return &OpError{"change the sequencing of", sessionName(s), err}
-		}
-		old.sequencing = numbers
-	}
+// deviceOf is the device that a session has.
+func (d *Datapath) deviceOf(old *session, s pseudowire.Session) (link, error) {
 	l, ok, err := d.links.byIndex(old.index)
 	if err == nil && !ok {
 		err = unix.ENODEV
 	}
 	if err != nil {
-		return &OpError{"look at", "device " + d.pseudowires[s.Pseudowire].Device, err}
+		return link{}, &OpError{"look at", "device " + d.pseudowires[s.Pseudowire].Device, err}
+	}
+	return l, nil
+}
+
+// changeSession changes what the kernel can change in a session, and in its device as it was just found.
+func (d *Datapath) changeSession(old *session, l link, s pseudowire.Session, numbers sequencing) error {
+	if old.sequencing != numbers {
+		if err := d.l2tp.modifySession(old.spec.connID, old.spec.id, numbers); err != nil {
+			return &OpError{"change the sequencing of", sessionName(s), err}
+		}
+		old.sequencing = numbers
 	}
 	if err := d.configure(l, s); err != nil {
 		return err
@@ -328,12 +346,17 @@ func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec, numbers
 func (d *Datapath) configure(l link, s pseudowire.Session) error {
 	p := d.pseudowires[s.Pseudowire]
 	fail := func(op string, err error) error { return &OpError{op, "device " + p.Device, err} }
+	fresh := l.alias == ""
 	if l.alias != alias(p.Name) || l.mtu != uint32(p.MTU) {
-		if err := d.links.mark(l.index, alias(p.Name), uint32(p.MTU)); err != nil {
+		unsaid, err := d.links.mark(l.index, alias(p.Name), uint32(p.MTU), fresh)
+		if err != nil {
 			return fail("set alias and MTU of", err)
 		}
+		if unsaid != nil {
+			d.log.Warn("cannot keep IPv6 from making addresses", "device", p.Device, "err", unsaid)
+		}
 	}
-	if l.alias == "" {
+	if fresh {
 		d.silence(l.index, p)
 	}
 	if l.up != s.Transmit {
@@ -344,12 +367,9 @@ func (d *Datapath) configure(l link, s pseudowire.Session) error {
 	return nil
 }
 
-// silence does what a new device needs to say nothing of its own, and gives it
+// silence does what else a new device needs to say nothing of its own, and gives it
 // its long name. A kernel that refuses one of these carries frames all the same.
 func (d *Datapath) silence(index uint32, p pseudowire.Pseudowire) {
-	if err := d.links.noAddresses(index); err != nil {
-		d.log.Warn("cannot keep IPv6 from making addresses", "device", p.Device, "err", err)
-	}
 	if err := disableIPv6(d.sysctl, p.Device); err != nil {
 		d.log.Debug("cannot turn IPv6 off", "device", p.Device, "err", err)
 	}

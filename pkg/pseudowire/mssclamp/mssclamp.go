@@ -239,7 +239,7 @@ func (d *Datapath) apply(s *session) {
 }
 
 func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunnel) error {
-	index, err := d.devices.Index(p.Device)
+	index, err := d.index(p)
 	if err == nil && index == 0 {
 		err = unix.ENODEV
 	}
@@ -271,6 +271,14 @@ func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunne
 	}
 	s.device, s.room = device, room
 	return nil
+}
+
+// index is the number of a pseudowire's device: the datapath below, which made it, need not ask the kernel.
+func (d *Datapath) index(p *pseudowire.Pseudowire) (int, error) {
+	if known, ok := d.Datapath.(interface{ DeviceIndex(pseudowire string) int }); ok {
+		return known.DeviceIndex(p.Name), nil
+	}
+	return d.devices.Index(p.Device)
 }
 
 // path is the longest packet that is known to get to the peer, 0 if there is no way. Many sessions

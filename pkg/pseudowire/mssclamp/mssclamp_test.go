@@ -1,6 +1,7 @@
 package mssclamp
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -22,6 +23,53 @@ func (bare) SetSession(pseudowire.Session) error       { return nil }
 func (bare) RemoveSession(uint32) error                { return nil }
 func (bare) Refresh() error                            { return nil }
 func (bare) Close() error                              { return nil }
+
+// numbered is one that knows the numbers of its devices.
+type numbered struct {
+	bare
+	device int
+}
+
+func (n *numbered) DeviceIndex(string) int { return n.device }
+
+// The datapath below knows which device is which: it is asked, and not the kernel, and a device that was made
+// anew is clamped, too.
+func TestDevicesAreNotLookedUp(t *testing.T) {
+	lab := netlab.New(t)
+	one := lab.Namespace("one")
+	below := new(numbered)
+	var d *Datapath
+	do := func(f func() error) {
+		t.Helper()
+		if err := one.Do(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(func() (err error) { d, err = Wrap(below, Options{}); return err })
+	defer d.Close()
+	tunnel := pseudowire.Tunnel{Name: "gold/dc2", Local: netip.MustParseAddrPort("127.0.0.1:1701"), Remote: netip.MustParseAddrPort("127.0.0.1:1702")}
+	for _, name := range []string{"pw-a", "pw-b"} {
+		lab.Veth(one, name, one, "far-"+name)
+		link, err := one.Netlink().LinkByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		below.device = link.Attrs().Index
+		do(func() error {
+			return errors.Join(d.SetPseudowire(pseudowire.Pseudowire{Name: "lan", Device: "pw-lan"}), d.SetTunnel(tunnel),
+				d.SetSession(pseudowire.Session{Tunnel: "gold/dc2", Pseudowire: "lan", LocalID: 7}), d.Refresh())
+		})
+		if keys, err := d.clamp.Rooms.Keys(); err != nil || len(keys) != 1 || int(keys[0]) != below.device {
+			t.Errorf("%s: devices %v, %v, want %d", name, keys, err, below.device)
+		}
+		if filters, err := one.Netlink().FilterList(link, netlink.HANDLE_MIN_INGRESS); err != nil || len(filters) != 1 {
+			t.Errorf("%s: filters %v, %v", name, filters, err)
+		}
+	}
+	if n := d.devices.Asked(); n != 0 {
+		t.Errorf("%d devices were looked up", n)
+	}
+}
 
 // A device is clamped to what the way to the peer carries, at both hooks, for as long as
 // its session is there.

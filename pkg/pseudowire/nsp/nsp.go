@@ -288,6 +288,9 @@ func (d *Datapath) close() error {
 // still there where that should be so.
 func (d *Datapath) apply(w *wire, look bool) error {
 	none := pseudowire.Service{}
+	if w.Service == none && w.service == none && (w.bare || w.device != 0) {
+		return nil // whatever device there is by now has had no programs
+	}
 	index, err := d.devices.Index(w.Device)
 	if err != nil {
 		return err

@@ -206,6 +206,18 @@ func TestDeviceComesWithSession(t *testing.T) {
 	}
 }
 
+// A pseudowire without a service costs no request, once it is known that an earlier process gave it none.
+func TestNothingIsAskedWithoutAService(t *testing.T) {
+	b := newBench(t)
+	b.set(pseudowire.Service{})
+	before := b.d.devices.Asked()
+	b.set(pseudowire.Service{})
+	b.do(func() error { return b.d.SetSession(pseudowire.Session{Pseudowire: "lan", LocalID: 7, Transmit: true}) })
+	if n := b.d.devices.Asked() - before; n != 0 {
+		t.Errorf("%d devices were looked up", n)
+	}
+}
+
 func TestInvalid(t *testing.T) {
 	for _, s := range []pseudowire.Service{
 		{Push: true}, {Untagged: true}, {Filter: true, Inner: 5}, {Filter: true, VLANs: "1-2", Rewrite: true},

@@ -277,6 +277,10 @@ func (d *Datapath) makeRoom(w *wire, s *pseudowire.Session) error {
 // findHolder has the session be the one that the device is of, unless an earlier process made
 // it beside another one.
 func (d *Datapath) findHolder(w *wire, s *pseudowire.Session) error {
+	if d.settled { // no earlier process's session is there any more
+		w.holder = *s
+		return nil
+	}
 	_, err := d.nl.LinkByName(deviceOf(s.LocalID))
 	switch {
 	case errors.As(err, new(netlink.LinkNotFoundError)):

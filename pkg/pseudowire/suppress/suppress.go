@@ -233,6 +233,9 @@ func (d *Datapath) close() error {
 
 // apply makes a pseudowire's device as it is to be.
 func (d *Datapath) apply(w *wire) error {
+	if w.Suppress == "" && w.group == "" && (w.bare || w.device != 0) {
+		return nil // whatever device there is by now has had no programs
+	}
 	index, err := d.devices.Index(w.Device)
 	if err != nil {
 		return err

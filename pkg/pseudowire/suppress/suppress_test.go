@@ -230,6 +230,19 @@ func (b *bench) suppressed(want uint64) {
 	}
 }
 
+// A pseudowire that suppresses nothing costs no request, once it is known that it did not under an earlier
+// process either.
+func TestNothingIsAskedWithoutSuppression(t *testing.T) {
+	b := newBench(t, 0)
+	b.set("")
+	before := b.d.devices.Asked()
+	b.set("")
+	b.do(func() error { return b.d.SetSession(pseudowire.Session{Pseudowire: "a", LocalID: 7}) })
+	if n := b.d.devices.Asked() - before; n != 0 {
+		t.Errorf("%d devices were looked up", n)
+	}
+}
+
 // Requests for an address that has been told of are answered, from the pseudowire that its
 // host is behind, and cross none.
 func TestAnswers(t *testing.T) {

@@ -30,6 +30,9 @@ func OpenDevices() (*Devices, error) {
 	return &Devices{fd: fd, buf: make([]byte, 1<<16)}, nil
 }
 
+// Asked is how many look-ups there were.
+func (d *Devices) Asked() int { return int(d.seq) }
+
 // Close ends it.
 func (d *Devices) Close() error { return unix.Close(d.fd) }
 

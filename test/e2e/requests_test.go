@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// requests counts what daemons send, nearly all of it requests to the kernel, by their process IDs.
+type requests struct{ sent *ebpf.Map }
+
+// countRequests counts from now on what the processes send that are counted.
+func (w *world) countRequests() *requests {
+	w.t.Helper()
+	sent, err := ebpf.NewMap(&ebpf.MapSpec{Name: "sent", Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 64})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { sent.Close() })
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "count_sent", Type: ebpf.RawTracepoint, License: "GPL", Instructions: asm.Instructions{
+		asm.LoadMem(asm.R6, asm.R1, 8, asm.DWord), // the system call's number
+		asm.JEq.Imm(asm.R6, unix.SYS_SENDTO, "count"),
+		asm.JNE.Imm(asm.R6, unix.SYS_SENDMSG, "exit"),
+		asm.FnGetCurrentPidTgid.Call().WithSymbol("count"),
+		asm.RSh.Imm(asm.R0, 32),
+		asm.StoreMem(asm.RFP, -4, asm.R0, asm.Word),
+		asm.LoadMapPtr(asm.R1, sent.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "exit"),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.StoreXAdd(asm.R0, asm.R1, asm.DWord),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("exit"),
+		asm.Return(),
+	}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { p.Close() })
+	at, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "sys_enter", Program: p})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { at.Close() })
+	return &requests{sent}
+}
+
+// of a daemon, since it was first asked for.
+func (r *requests) of(pid int) (n uint64, err error) {
+	err = r.sent.Lookup(uint32(pid), &n)
+	if err != nil {
+		err = r.sent.Put(uint32(pid), uint64(0))
+	}
+	return n, err
+}
+
+// all are those of the sites' daemons.
+func (w *world) asked() (n []uint64) {
+	for _, s := range w.sites {
+		of, err := w.requests.of(s.Daemon.Cmd.Process.Pid)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		n = append(n, of)
+	}
+	return n
+}
+
+// askedSince is what has been added, in words. A daemon that was started since has sent all of its own.
+func (w *world) askedSince(before []uint64) string {
+	var words []string
+	for i, n := range w.asked() {
+		if n >= before[i] {
+			n -= before[i]
+		}
+		words = append(words, fmt.Sprintf("dc%d %d", i+1, n))
+	}
+	return strings.Join(words, ", ")
+}
