@@ -361,6 +361,7 @@ func TestDriftWithoutCarrier(t *testing.T) {
 		t.Errorf("repairs %+v", r)
 	}
 	b.session(1, "gold", true)
+	b.carrier(true)
 	b.passes(1)
 }
 
