@@ -3,7 +3,8 @@
 // test failed and, in CI, if one was skipped: there, what cannot be tested is not tested.
 //
 // With -again N, up to N tests that failed are run once more, alone. One that passes then
-// depends on the machine's load or on time: it is named as unsteady, and does not fail the rest.
+// depends on the machine's load or on time: it is named as unsteady, and does not fail the rest. With -later FILE
+// that is left to the run with -earlier FILE: of the first others run beside, of the second none.
 package main
 
 import (
@@ -21,9 +22,12 @@ import (
 )
 
 func main() {
-	again := flag.Int("again", 0, "run up to so many failed tests once more, alone")
+	var o options
+	flag.IntVar(&o.again, "again", 0, "run up to so many failed tests once more, alone")
+	flag.StringVar(&o.later, "later", "", "leave that to the run with -earlier, by this `file`")
+	flag.StringVar(&o.earlier, "earlier", "", "do so with those, too, that the run with -later has left in this `file`")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: report [-again N] go test -json ...")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: report [-again N [-later FILE | -earlier FILE]] go test -json ...")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -31,8 +35,8 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	strict := os.Getenv("CI") != ""
-	ok, err := all(flag.Args(), strict, *again)
+	o.strict = os.Getenv("CI") != ""
+	ok, err := o.all(flag.Args(), os.Stdout, goTest)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 	}
@@ -41,22 +45,39 @@ func main() {
 	}
 }
 
+type options struct {
+	strict         bool // what is skipped has failed
+	again          int
+	later, earlier string
+}
+
 // all runs the tests with command, and those that failed once more.
-func all(command []string, strict bool, again int) (bool, error) {
+func (o options) all(command []string, w io.Writer, run tester) (bool, error) {
+	if o.later != "" {
+		if err := os.Remove(o.later); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return false, err
+		}
+	}
 	var r results
 	status, err := read(command, func(events io.Reader) (err error) {
-		r, err = report(events, os.Stdout, strict)
+		r, err = report(events, w, o.strict)
 		return err
 	})
+	if err == nil && r.ok(o.strict) && status != 0 { // what failed is not among the events
+		err = fmt.Errorf("%s: exit status %d", strings.Join(command, " "), status)
+	}
+	if err == nil && o.earlier != "" {
+		err = r.recall(o.earlier)
+	}
 	switch {
 	case err != nil:
 		return false, err
-	case r.ok(strict) && status != 0: // what failed is not among the events
-		return false, fmt.Errorf("%s: exit status %d", strings.Join(command, " "), status)
-	case r.ok(strict):
+	case r.ok(o.strict):
 		return true, nil
+	case o.later != "":
+		return r.postpone(o.later, w, o.again, o.strict)
 	}
-	return retry(r, os.Stdout, again, strict, goTest)
+	return retry(r, w, o.again, o.strict, run)
 }
 
 // read runs a command, hands over its output, and returns its exit status.
