@@ -97,7 +97,7 @@ func (m Machine) Run(ctx context.Context, steps ...job.Step) ([]job.Result, erro
 // writeInitrd builds process 1 for the machine and packs it.
 func (m Machine) writeInitrd(ctx context.Context, to string, steps []job.Step) error {
 	init := to + "-init"
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", init, "github.com/pwd-project/pwd/test/vm/init")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", init, "github.com/pwd-project/pwd/test/vm/init")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOFLAGS=")
 	if b, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build test/vm/init: %w: %s", err, b)

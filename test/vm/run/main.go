@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +28,9 @@ func main() {
 	flag.BoolVar(&o.suites, "suites", false, "run the test suites")
 	flag.StringVar(&o.only, "only", "", "of the suites, only those whose package contains this")
 	flag.StringVar(&o.run, "run", "", "of their tests, only those that match this pattern")
+	flag.StringVar((*string)(&o.part), "alone", "", "of their tests, those that bound a time, a rate or a loss: `no|only`")
+	flag.StringVar(&o.build, "build", "", "run nothing: get what the suites need, and build them in this `folder`")
+	flag.StringVar(&o.built, "built", "", "run what -build has left in this `folder`")
 	flag.BoolVar(&o.verbose, "v", false, "name each test")
 	flag.DurationVar(&o.limit, "limit", 0, "time for one command (default 5m), or for one suite (default its own)")
 	flag.StringVar(&o.args, "args", "", "further arguments of the tests, as '-kills 100'")
@@ -38,7 +43,7 @@ func main() {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if o.suites == (flag.NArg() > 0) {
+	if o.suites == (flag.NArg() > 0) || !slices.Contains([]vm.Part{vm.All, vm.Beside, vm.Only}, o.part) || o.part != vm.All && o.run != "" {
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -54,7 +59,8 @@ func main() {
 
 type options struct {
 	kernels, only, run      string
-	args                    string
+	build, built, args      string
+	part                    vm.Part
 	suites, verbose, serial bool
 	limit                   time.Duration
 	machine                 vm.Machine
@@ -66,19 +72,15 @@ func (o options) main(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return 2, err
 	}
-	tmp, err := os.MkdirTemp("", "pwd-vm-run-")
+	dir, remove, err := o.folder()
 	if err != nil {
 		return 1, err
 	}
-	defer os.RemoveAll(tmp)
-	// Tests run their own binary as other users, too.
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return 1, err
-	}
+	defer remove()
 	var steps, newest []job.Step
 	var tools []vm.Tool
 	if o.suites {
-		steps, newest, tools, err = o.build(ctx, tmp)
+		steps, newest, tools, err = o.prepare(ctx, dir)
 	} else {
 		steps, err = o.command(args)
 	}
@@ -98,7 +100,24 @@ func (o options) main(ctx context.Context, args []string) (int, error) {
 			work = append(work, m)
 		}
 	}
+	if o.build != "" {
+		return 0, nil
+	}
 	return o.boot(ctx, work)
+}
+
+// folder is where suites are built, and what removes it.
+func (o options) folder() (string, func(), error) {
+	if said := cmp.Or(o.build, o.built); said != "" {
+		dir, err := filepath.Abs(said)
+		return dir, func() {}, errors.Join(err, os.MkdirAll(dir, 0o755))
+	}
+	dir, err := os.MkdirTemp("", "pwd-vm-run-")
+	if err != nil {
+		return "", nil, err
+	}
+	// Tests run their own binary as other users, too.
+	return dir, func() { os.RemoveAll(dir) }, os.Chmod(dir, 0o755)
 }
 
 // machine is one to boot, and what it has to do.
@@ -157,8 +176,9 @@ func (o options) command(args []string) ([]job.Step, error) {
 	return []job.Step{{Name: name, Args: args, Dir: dir, Limit: limit}}, nil
 }
 
-// build gives the steps of every kernel, those of the newest alone, and what both run.
-func (o options) build(ctx context.Context, dir string) (steps, newest []job.Step, tools []vm.Tool, err error) {
+// prepare builds the suites in dir, if that was not done before, and gives the steps of every kernel, those of
+// the newest alone, and what both run.
+func (o options) prepare(ctx context.Context, dir string) (steps, newest []job.Step, tools []vm.Tool, err error) {
 	for _, s := range vm.Suites {
 		if !strings.Contains(s.Package, o.only) {
 			continue
@@ -170,13 +190,18 @@ func (o options) build(ctx context.Context, dir string) (steps, newest []job.Ste
 			s.Limit = o.limit
 		}
 		s.Args = strings.Fields(o.args)
-		step, err := vm.BuildSuite(ctx, s, dir, o.verbose, os.Stderr)
-		if err != nil {
-			return nil, nil, nil, err
+		step, some, err := s.Step(dir, o.part, o.verbose)
+		if err == nil && some && o.built == "" {
+			err = s.Compile(ctx, dir, os.Stderr)
 		}
-		if s.Newest {
+		switch {
+		case err != nil:
+			return nil, nil, nil, err
+		case !some:
+			continue
+		case s.Newest:
 			newest = append(newest, step)
-		} else {
+		default:
 			steps = append(steps, step)
 		}
 		tools = append(tools, s.Tools...)
