@@ -6,6 +6,8 @@ GO ?= go
 BUILD := $(GO) build -trimpath $(shell git rev-parse HEAD >/dev/null 2>&1 || echo -buildvcs=false) \
 	$(if $(RELEASE),-ldflags '-s -w -X github.com/pwd-project/pwd/internal/build.version=$(RELEASE)')
 export CGO_ENABLED := 0
+# Tests and linters take the packages that the programs are built of, whatever folder this tree is in: nothing is compiled twice.
+export GOFLAGS := $(strip $(filter-out -trimpath,$(shell $(GO) env GOFLAGS)) -trimpath)
 # Where `make install` puts things; DESTDIR goes before it, for packages.
 PREFIX ?= /usr
 # Where units and the like are looked for.
@@ -17,7 +19,7 @@ VERSION ?= 0.1.0
 KERNELS ?= host,6.1,6.12
 
 .DEFAULT_GOAL := build
-.PHONY: help build man install install-image install-programs package demo bench bench-publish test test-short generate lint fuzz clean
+.PHONY: help build man install install-image install-programs package demo bench bench-publish test test-short test-beside test-alone generate lint fuzz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -70,19 +72,39 @@ bench: build ## measure datapaths, VXLAN, GRETAP, l2tp_eth and the underlay, T (
 bench-publish: ## put the results of the last bench into docs/performance.md and README.md
 	$(GO) run ./test/bench -publish
 
+# Beside the first stage, in CI: make test BESIDE=lint.
+BESIDE ?=
+STAGE := $(MAKE) --no-print-directory
+
+# Machines take all that processors give, and sites on this host mostly wait: they go beside each other, in whole. What
+# bounds a time, a rate or a loss comes behind: of the machines, then of this host.
 test: ## everything that can be tested, virtual machines included (as root)
 	test/setup.sh test
-	@$(MAKE) --no-print-directory test-short
-	$(GO) run ./test/vm/run -suites
-
-# Whole sites wait for most of their time: their tests begin first, and run beside the other packages. Those of them
-# that bound a time, a rate or a loss, or keep the machine busy, come behind all else, and have it to themselves.
-test-short: ## the tests that run on this host, without virtual machines
-	@$(BUILD) -o out/ ./test/report
+	@$(BUILD) -o out/ ./test/beside ./test/vm/run
+	out/run -suites -build out/vm
 	@failed=0; \
-	PWD_ALONE=no out/report -again 3 $(GO) test -json -count=1 -timeout 10m -p 3 ./test/e2e ./... || failed=1; \
-	PWD_ALONE=only out/report -again 3 $(GO) test -json -count=1 -timeout 10m ./test/e2e || failed=1; \
+	out/beside $(STAGE) test-beside LATER=out/later -- out/run -suites -built out/vm -alone no $(BESIDE:%=-- nice $(STAGE) %) || failed=1; \
+	out/beside out/run -suites -built out/vm -alone only || failed=1; \
+	out/beside $(STAGE) test-alone EARLIER=out/later || failed=1; \
 	exit $$failed
+
+test-short: ## the tests that run on this host, without virtual machines
+	@failed=0; \
+	$(STAGE) test-beside LATER=out/later || failed=1; \
+	$(STAGE) test-alone EARLIER=out/later || failed=1; \
+	exit $$failed
+
+# Whole sites wait for most of their time: their tests begin first, and run beside the other packages, of which those
+# that take longest come first. Those of whole sites that bound a time, a rate or a loss, or keep the machine busy, come
+# behind all else, and have it to themselves; so has what fails before.
+LONGEST := ./test/e2e ./pkg/pseudowire/tcbpf ./internal/agent ./test/conformance ./pkg/l2tpv3/control ./test/service
+test-beside: ## of those the ones that go beside each other
+	@$(BUILD) -o out/ ./test/report
+	@PWD_ALONE=no out/report -again 3 $(LATER:%=-later %) $(GO) test -json -count=1 -timeout 10m -p 3 $(LONGEST) ./...
+
+test-alone: ## and the ones that have the machine to themselves
+	@$(BUILD) -o out/ ./test/report
+	@PWD_ALONE=only out/report -again 3 $(EARLIER:%=-earlier %) $(GO) test -json -count=1 -timeout 10m ./test/e2e
 
 generate: ## compile bpf/ again (needs clang 14)
 	test/setup.sh generate
