@@ -50,16 +50,7 @@ func newSpace(t testing.TB, name string) *space {
 	t.Helper()
 	s := &space{t: t, name: name, jobs: make(chan func())}
 	ready := make(chan error)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine, and its namespace with it.
-		runtime.LockOSThread()
-		var err error
-		s.fd, err = netns.New()
-		ready <- err
-		for job := range s.jobs {
-			job()
-		}
-	}()
+	go s.work(func() (err error) { s.fd, err = netns.New(); return err }, ready)
 	if err := <-ready; err != nil {
 		t.Fatalf("make a network namespace: %v", err)
 	}
@@ -75,6 +66,23 @@ func newSpace(t testing.TB, name string) *space {
 		must(t, setUp("lo"))
 	})
 	return s
+}
+
+// work enters the namespace and carries jobs out there.
+func (s *space) work(enter func() error, ready chan<- error) {
+	// Never unlocked: the thread ends with the goroutine.
+	runtime.LockOSThread()
+	ready <- enter()
+	all := false
+	defer func() {
+		if !all { // one ended its goroutine, as a test that fails does: others are to come
+			go s.work(func() error { return netns.Set(s.fd) }, make(chan error, 1))
+		}
+	}()
+	for job := range s.jobs {
+		job()
+	}
+	all = true
 }
 
 // do runs f in the namespace and waits for it.
