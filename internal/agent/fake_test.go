@@ -79,6 +79,9 @@ type fakeDatapath struct {
 	// refuses, if set, says which pseudowires cannot be set.
 	refuses func(pseudowire.Pseudowire) bool
 
+	// removing, if set, is called when a session is to go.
+	removing func()
+
 	named, carried map[string]bool
 	live           map[uint32]bool
 }
@@ -205,6 +208,9 @@ func (d *fakeDatapath) SetSession(s pseudowire.Session) error {
 func (d *fakeDatapath) RemoveSession(id uint32) error {
 	if err := d.turns.take("remove session %d", id); err != nil {
 		return err
+	}
+	if d.removing != nil {
+		d.removing()
 	}
 	return d.removeSession(id)
 }

@@ -17,6 +17,7 @@ type installed struct {
 // install puts a session into its pseudowire's datapath, and its device into
 // the attachment circuit where the device comes with the session.
 func (a *Agent) install(s control.InstallSession) error {
+	a.letGo() // it may take the place of one
 	w := a.wires[s.Name]
 	if w == nil || w.on(s.Tunnel) == nil {
 		return fmt.Errorf("pseudowire %s is not in the topology", s.Name)
@@ -82,6 +83,12 @@ func (a *Agent) haveSession(s *installed) {
 }
 
 func (a *Agent) uninstall(out control.RemoveSession) {
+	a.uninstallLater(out)
+	a.letGo()
+}
+
+// uninstallLater has a session go from its datapath (see later), and forgets it.
+func (a *Agent) uninstallLater(out control.RemoveSession) {
 	s := a.sessions[out.LocalID]
 	if s == nil {
 		return
@@ -93,5 +100,5 @@ func (a *Agent) uninstall(out control.RemoveSession) {
 	if r := s.wire.on(out.Tunnel); r != nil && r.session == s {
 		r.session, r.transmits = nil, false
 	}
-	a.dismiss(out.LocalID, s.datapath)
+	a.later(func() { a.dismiss(out.LocalID, s.datapath) })
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,12 @@ const (
 	// quiet is how long kernel events are collected before they are looked at: one
 	// change of a link is a handful of messages.
 	quiet = 50 * time.Millisecond
+	// moment is how long a new address is waited for where the old one of a connection has gone, and a way where
+	// there was none: what takes an old address away often brings the new one.
+	moment = 10 * time.Millisecond
+	// longest is how long a look waits for sessions that are being set up: what they change on devices of ours
+	// is most of what there is to see then, and looking at it would hold them up.
+	longest = 10 * quiet
 	// share is what part of the time may go into looking at the kernel: one in share.
 	share = 5
 	// eventBuffer is asked for, in octets: what is lost costs a look at everything.
@@ -38,6 +45,8 @@ type news struct {
 	attached bool
 	// lost says that events were: anything may have changed.
 	lost bool
+	// left are addresses that are on one of the host's links no more.
+	left map[netip.Addr]bool
 }
 
 // watcher collects kernel events.
@@ -95,6 +104,15 @@ func (w *watcher) take() news {
 	n := w.news
 	w.news = news{}
 	return n
+}
+
+// takeLeft gives the addresses that have gone since the last call.
+func (w *watcher) takeLeft() map[netip.Addr]bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left := w.news.left
+	w.news.left = nil
+	return left
 }
 
 func (w *watcher) read() {
@@ -156,10 +174,37 @@ func (n *news) add(m netlink.Message) bool {
 		n.underlay = true
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
 		n.underlay, n.attached = true, true
+	case unix.RTM_DELADDR:
+		n.underlay = true
+		n.leaves(m)
 	default:
 		n.underlay = true
 	}
 	return true
+}
+
+// leaves notes an address that goes (struct ifaddrmsg).
+func (n *news) leaves(m netlink.Message) {
+	if len(m.Data) < unix.SizeofIfAddrmsg {
+		return
+	}
+	attrs, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return
+	}
+	var own netip.Addr
+	for attrs.Next() {
+		// Where a link has a peer, IFA_ADDRESS is the peer's.
+		if kind := attrs.Type(); kind == unix.IFA_LOCAL || kind == unix.IFA_ADDRESS && !own.IsValid() {
+			own, _ = netip.AddrFromSlice(attrs.Bytes())
+		}
+	}
+	if own.IsValid() {
+		if n.left == nil {
+			n.left = make(map[netip.Addr]bool)
+		}
+		n.left[own] = true
+	}
 }
 
 func (n *news) addLink(m netlink.Message) {
@@ -200,6 +245,8 @@ func note(set *map[string]bool, name string) {
 type look struct {
 	*time.Timer
 	due bool
+	// since is when something came that has not been looked at yet.
+	since time.Time
 }
 
 func newLook() *look {
@@ -208,10 +255,24 @@ func newLook() *look {
 	return &look{Timer: t}
 }
 
-// after sets the timer, if it does not run, to a moment from now and not before rest.
-func (l *look) after(rest time.Time) {
+// after sets the timer, if it does not run, to some time from now and not before rest.
+func (l *look) after(wait time.Duration, rest time.Time) {
 	if !l.due {
 		l.due = true
-		l.Reset(max(quiet, time.Until(rest)))
+		l.Reset(max(wait, time.Until(rest)))
 	}
+	if l.since.IsZero() {
+		l.since = time.Now()
+	}
+}
+
+// begin says that the look is taken, unless it waits for what others are at, which it does not for long.
+func (l *look) begin(now time.Time, busy bool) bool {
+	l.due = false
+	if busy && now.Sub(l.since) < longest {
+		l.after(quiet, time.Time{})
+		return false
+	}
+	l.since = time.Time{}
+	return true
 }

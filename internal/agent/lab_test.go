@@ -47,6 +47,8 @@ type place struct {
 	file         string
 	// can gives the fake datapath that is not as the kernel's abilities.
 	can func(*pseudowire.Abilities)
+	// removing, if set, is called when a fake datapath is to let a session go.
+	removing func()
 
 	a *Agent
 	// change, if set, is done to a daemon before it runs.
@@ -125,7 +127,7 @@ func (p *place) open(kind pseudowire.Kind, k *kernel) *fakeDatapath {
 	if kind == pseudowire.Kernel {
 		can = nil
 	}
-	return &fakeDatapath{kind: kind, can: can, ns: p.ns, kernel: k, turns: p.turns, bare: kind == pseudowire.Kernel,
+	return &fakeDatapath{kind: kind, can: can, ns: p.ns, kernel: k, turns: p.turns, bare: kind == pseudowire.Kernel, removing: p.removing,
 		named: map[string]bool{}, carried: map[string]bool{}, live: map[uint32]bool{}}
 }
 

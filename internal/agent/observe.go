@@ -35,6 +35,18 @@ func (a *Agent) observe(n news) {
 	a.rest = now.Add(now.Sub(begin) * (share - 1))
 }
 
+// settingUp says that sessions are being set up, and that this has not come to a halt.
+func (a *Agent) settingUp(now time.Time) bool {
+	for _, w := range a.wires {
+		for _, r := range w.rides {
+			if (r.state == control.SessionWaitReply || r.state == control.SessionWaitConnect) && now.Sub(w.since) < longest {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // lookAtDevices sets the devices that something happened to again, before they are put
 // back into bridges.
 func (a *Agent) lookAtDevices(n news) {

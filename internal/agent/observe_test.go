@@ -5,12 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	nl "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -379,6 +382,19 @@ func linkMessage(kind nl.HeaderType, family uint8, name string, master uint32) n
 	return nl.Message{Header: nl.Header{Type: kind}, Data: append(data, b...)}
 }
 
+// addressGone is a message of an address that goes, with those attributes.
+func addressGone(attrs map[uint16]string) nl.Message {
+	e := nl.NewAttributeEncoder()
+	for _, kind := range slices.Sorted(maps.Keys(attrs)) {
+		e.Bytes(kind, netip.MustParseAddr(attrs[kind]).AsSlice())
+	}
+	b, err := e.Encode()
+	if err != nil {
+		panic(err)
+	}
+	return nl.Message{Header: nl.Header{Type: unix.RTM_DELADDR}, Data: append(make([]byte, unix.SizeofIfAddrmsg), b...)}
+}
+
 func TestNewsAreWhatConcernsUs(t *testing.T) {
 	names := func(s ...string) map[string]bool {
 		m := map[string]bool{}
@@ -404,6 +420,13 @@ func TestNewsAreWhatConcernsUs(t *testing.T) {
 		{"a bridge learns", []nl.Message{neighbour(unix.AF_BRIDGE)}, news{}},
 		{"a route", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWROUTE}, Data: make([]byte, 12)}}, news{underlay: true}},
 		{"a rule for routes", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWRULE}, Data: make([]byte, 12)}}, news{underlay: true}},
+		{"an address goes", []nl.Message{addressGone(map[uint16]string{unix.IFA_ADDRESS: "192.0.2.2", unix.IFA_LOCAL: "192.0.2.2"})},
+			news{underlay: true, left: map[netip.Addr]bool{netip.MustParseAddr("192.0.2.2"): true}}},
+		{"that of a link with a peer goes", []nl.Message{addressGone(map[uint16]string{unix.IFA_ADDRESS: "192.0.2.1", unix.IFA_LOCAL: "192.0.2.2"})},
+			news{underlay: true, left: map[netip.Addr]bool{netip.MustParseAddr("192.0.2.2"): true}}},
+		{"one of IPv6 goes", []nl.Message{addressGone(map[uint16]string{unix.IFA_ADDRESS: "2001:db8::2"})},
+			news{underlay: true, left: map[netip.Addr]bool{netip.MustParseAddr("2001:db8::2"): true}}},
+		{"no address goes", []nl.Message{{Header: nl.Header{Type: unix.RTM_DELADDR}, Data: []byte{2}}}, news{underlay: true}},
 		{"a filter goes", []nl.Message{{Header: nl.Header{Type: unix.RTM_DELTFILTER}, Data: make([]byte, 20)}}, news{underlay: true, attached: true}},
 		{"nonsense", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWLINK}, Data: []byte{1, 2}}, {Header: nl.Header{Type: unix.RTM_NEWLINK}}}, news{underlay: true, attached: true}},
 	} {
@@ -411,7 +434,7 @@ func TestNewsAreWhatConcernsUs(t *testing.T) {
 		for _, m := range tt.messages {
 			got.add(m)
 		}
-		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(news{})); diff != "" {
+		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(news{}), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("%s:\n%s", tt.name, diff)
 		}
 	}

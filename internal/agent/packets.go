@@ -1,10 +1,15 @@
 package agent
 
 import (
+	"errors"
+	"maps"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 // parting is a packet that waits to be sent, or a socket to be closed.
@@ -94,17 +99,18 @@ func (a *Agent) listen(now time.Time) {
 }
 
 // settle carries out what the control machine asks for, saves what changed, and
-// only then lets packets leave.
+// only then lets packets leave. What datapaths have to let go of comes after that: a kernel takes its
+// time over devices, and the peer can go on meanwhile.
 func (a *Agent) settle(now time.Time) {
-	a.drain(now)
+	a.carryAll(now)
 	if a.resignal {
 		a.faults.set("sessions", a.signal())
-		a.drain(now)
+		a.carryAll(now)
 	} else if len(a.attached) > 0 {
 		if err := a.signalAttached(); err != nil { // what others lack is known
 			a.faults.set("sessions", err)
 		}
-		a.drain(now)
+		a.carryAll(now)
 	}
 	a.decide(now)
 	a.planWatch(now)
@@ -125,11 +131,30 @@ func (a *Agent) settle(now time.Time) {
 	}
 	clear(a.outbox)
 	a.outbox = a.outbox[:0]
+	a.letGo()
 }
 
 // drain carries out what the control machine asks for, and keeps for later what
 // is to be sent.
 func (a *Agent) drain(now time.Time) {
+	a.carryAll(now)
+	a.letGo()
+}
+
+// later has something go from a datapath once packets have left, or before something comes into one.
+func (a *Agent) later(remove func()) { a.leaving = append(a.leaving, remove) }
+
+// letGo has everything go now that is to.
+func (a *Agent) letGo() {
+	for _, remove := range a.leaving {
+		remove()
+	}
+	clear(a.leaving)
+	a.leaving = a.leaving[:0]
+}
+
+// carryAll is drain that leaves in the datapaths what is to go from there.
+func (a *Agent) carryAll(now time.Time) {
 	for {
 		out, ok := a.control.Next()
 		if !ok {
@@ -146,7 +171,7 @@ func (a *Agent) carryOut(now time.Time, out control.Output) {
 	case *control.Released:
 		a.outbox = append(a.outbox, parting{released: out.Connection})
 	case *control.Connected:
-		clear(a.carried) // the socket may be another
+		maps.DeleteFunc(a.carried, func(_ carrier, t pseudowire.Tunnel) bool { return t.LocalID == out.Connection }) // the socket may be another
 		if err := a.transport.Connect(*out); err != nil {
 			a.log.Warn("cannot connect socket, trying again", "connection", out.Connection, "remote", out.Path.Remote, "err", err)
 		}
@@ -161,7 +186,7 @@ func (a *Agent) carryOut(now time.Time, out control.Output) {
 		}
 		a.control.Installed(now, out)
 	case *control.RemoveSession:
-		a.uninstall(*out)
+		a.uninstallLater(*out)
 	case *control.ConnectionChanged:
 		a.connectionChanged(*out)
 	case *control.SessionChanged:
@@ -201,6 +226,7 @@ func (a *Agent) dialled(tunnel string, connection uint32) {
 
 func (a *Agent) send(out *parting) {
 	if id := out.released; id != 0 {
+		a.letGo() // the kernel's tunnel would go with the socket
 		a.transport.Release(id)
 		delete(a.dials, id)
 		return
@@ -209,8 +235,17 @@ func (a *Agent) send(out *parting) {
 	// is no news.
 	if err := a.transport.Transmit(out.Transmit); err != nil {
 		a.log.Debug("cannot send", "connection", out.Connection, "remote", out.Path.Remote, "err", err)
+		if t := a.tunnels[out.Tunnel]; t != nil && t.state == control.ConnectionWaitReply && noWay(err) {
+			a.unsent[t.Key] = true
+		}
 	} else if len(a.taps) > 0 {
 		a.tapSent(&out.Transmit)
 	}
 	a.control.Recycle(out.Payload)
+}
+
+// noWay says that a packet has not left this host for want of a route, a link or an address.
+func noWay(err error) bool {
+	return errors.Is(err, transport.ErrAddressNotPresent) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.ENETDOWN) ||
+		errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV)
 }

@@ -224,6 +224,7 @@ func (a *Agent) decide(now time.Time) {
 		if len(a.undecided) == 0 {
 			return
 		}
+		a.letGo() // nothing is chosen beside what has ended
 		resignal := false
 		for w := range a.undecided {
 			delete(a.undecided, w)

@@ -50,8 +50,9 @@ func (a *Agent) loop(ctx context.Context) error {
 	defer timer.Stop()
 	again := time.NewTicker(recheck)
 	defer again.Stop()
-	look := newLook()
+	look, call := newLook(), newLook()
 	defer look.Stop()
+	defer call.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -75,10 +76,17 @@ func (a *Agent) loop(ctx context.Context) error {
 			a.hearLoops(time.Now(), e)
 			a.watchLoops(time.Now())
 		case <-a.kernel.wake:
-			look.after(a.rest)
+			look.after(quiet, a.rest)
+			if a.uprooted(a.kernel.takeLeft()) {
+				call.after(moment, a.callRest)
+			}
 		case <-look.C:
-			look.due = false
-			a.observe(a.kernel.take())
+			if now := time.Now(); look.begin(now, a.settingUp(now)) {
+				a.observe(a.kernel.take())
+			}
+		case <-call.C:
+			call.begin(time.Now(), false)
+			a.callAgain()
 		case <-again.C:
 			a.retry()
 		case f := <-a.commands:

@@ -194,51 +194,104 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 	return nil
 }
 
+// uprooted says whether addresses that are on this host no more are a matter for tunnels: one has its connection
+// from there, or has yet to call.
+func (a *Agent) uprooted(left map[netip.Addr]bool) bool {
+	for _, c := range a.control.Connections() {
+		if len(left) == 0 || a.gone {
+			break
+		}
+		if t := a.tunnels[c.Tunnel.Name]; t != nil && !t.Local.IsValid() && c.State == control.ConnectionEstablished {
+			local, _, _ := a.transport.Path(c.LocalID)
+			a.gone = left[local.Addr()]
+		}
+	}
+	return a.gone || len(a.unsent) > 0
+}
+
+// callAgain has tunnels begin anew whose address has gone, and what could not leave leave now: little, and
+// before everything else that is to be looked at.
+func (a *Agent) callAgain() {
+	begin := time.Now()
+	if a.gone {
+		a.gone = false
+		a.redial(a.transport.Refresh())
+	}
+	for tunnel := range a.unsent {
+		delete(a.unsent, tunnel)
+		a.control.Resend(begin, tunnel)
+	}
+	now := time.Now()
+	a.callRest = now.Add(now.Sub(begin) * (share - 1))
+}
+
 // redial has tunnels begin anew whose connection has an address that is not this
 // host's any more: at a site with a dynamic one. failed is what Transport.Refresh said.
 func (a *Agent) redial(failed error) {
-	if joined, ok := failed.(interface{ Unwrap() []error }); ok {
-		for _, err := range joined.Unwrap() {
-			a.redial(err)
+	var moved []*tunnel
+	for _, gone := range absentees(failed) {
+		for _, c := range a.control.Connections() {
+			t := a.tunnels[c.Tunnel.Name]
+			if c.LocalID != gone.Connection || c.State != control.ConnectionEstablished || t == nil || t.Local.IsValid() {
+				continue
+			}
+			a.event("warning", "tunnel "+t.Key, "begins anew", "its address "+gone.Local.Addr().String()+" is not on this host any more")
+			moved = append(moved, t)
 		}
-		return
 	}
-	gone, ok := errors.AsType[*transport.Error](failed)
-	if !ok || gone.Connection == 0 || !errors.Is(failed, transport.ErrAddressNotPresent) {
-		return
-	}
-	for _, c := range a.control.Connections() {
-		t := a.tunnels[c.Tunnel.Name]
-		if c.LocalID != gone.Connection || c.State != control.ConnectionEstablished || t == nil || t.Local.IsValid() {
-			continue
-		}
-		a.event("warning", "tunnel "+t.Key, "begins anew", "its address "+gone.Local.Addr().String()+" is not on this host any more")
-		a.beginAnew(t)
-	}
+	a.beginAnew(moved...)
 }
 
-// beginAnew closes a tunnel's connection, or its socket where it has none, and opens another.
-func (a *Agent) beginAnew(t *tunnel) {
+// absentees are the errors of connections whose address is not there.
+func absentees(failed error) (all []*transport.Error) {
+	if joined, ok := failed.(interface{ Unwrap() []error }); ok {
+		for _, err := range joined.Unwrap() {
+			all = append(all, absentees(err)...)
+		}
+		return all
+	}
+	if gone, ok := errors.AsType[*transport.Error](failed); ok && gone.Connection != 0 && errors.Is(failed, transport.ErrAddressNotPresent) {
+		return []*transport.Error{gone}
+	}
+	return nil
+}
+
+// beginAnew closes tunnels' connections, or their sockets where they have none, and opens others: the requests
+// are ready before the first datapath has to let go of anything.
+func (a *Agent) beginAnew(tunnels ...*tunnel) {
 	now := time.Now()
-	a.control.RemoveTunnel(now, t.Key, shuttingDown)
-	a.drain(now)
-	for _, w := range a.wires {
-		r := w.on(t.Key)
-		if r == nil {
-			continue
+	for _, t := range tunnels {
+		a.control.RemoveTunnel(now, t.Key, shuttingDown)
+		a.carryAll(now)
+		for _, w := range a.wires {
+			r := w.on(t.Key)
+			if r == nil {
+				continue
+			}
+			if w.Static != nil {
+				a.closeRide(now, w, r)
+			}
+			r.signalled = false
 		}
-		if w.Static != nil {
-			a.closeRide(now, w, r)
+		for kind, dp := range a.datapaths {
+			delete(a.carried, carrier{kind, t.Key})
+			delete(t.set, kind)
+			a.later(func() {
+				if err := dp.RemoveTunnel(t.Key); err != nil {
+					a.log.Warn("cannot remove tunnel, it is made anew with its next session", "tunnel", t.Key, "err", err)
+				}
+			})
 		}
-		r.signalled = false
+		if t.Static != nil {
+			a.letGo()
+		}
+		a.closeStaticTunnel(t)
 	}
-	for kind, dp := range a.datapaths {
-		a.faults.set("tunnel "+t.Key, dp.RemoveTunnel(t.Key))
-		delete(a.carried, carrier{kind, t.Key})
+	for _, t := range tunnels {
+		a.faults.set("tunnel "+t.Key, a.setTunnel(&t.Tunnel))
+		a.carryAll(now)
+		a.resignal = true
 	}
-	a.closeStaticTunnel(t)
-	a.faults.set("tunnel "+t.Key, a.setTunnel(&t.Tunnel))
-	a.resignal = true
 }
 
 // renew begins tunnels anew that somebody has removed from a datapath.
@@ -247,11 +300,13 @@ func (a *Agent) renew(refreshed error) {
 	if !ok {
 		return
 	}
+	var begin []*tunnel
 	for _, name := range gone.Names {
 		if t := a.tunnels[name]; t != nil {
-			a.beginAnew(t)
+			begin = append(begin, t)
 		}
 	}
+	a.beginAnew(begin...)
 }
 
 // wantData says of which sessions over IP data messages are to be handed on: those

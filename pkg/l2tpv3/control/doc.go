@@ -44,7 +44,7 @@
 //   - Linger (connection): from the receipt of StopCCN, or from the acknowledgment
 //     of ours; repetitions are acknowledged until it ends (Section 3.3.2).
 //   - Open (tunnel): a random time up to Timers.OpenDelay after the tunnel is set,
-//     none after one without an address was removed and set again,
+//     none, and no timer, after one without an address was removed and set again,
 //     ReopenMin doubling to ReopenMax after a failure. It sends an SCCRQ.
 //   - Test (tunnel): runs while another SCCRQ waits beside an established
 //     connection; when it ends without an answer to the HELLO, the old one yields.

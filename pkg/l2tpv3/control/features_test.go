@@ -85,9 +85,60 @@ func TestDynamicCallsAgainAtOnce(t *testing.T) {
 		now = now.Add(2 * time.Second)
 		e.Advance(now)
 		e.RemoveTunnel(now, cfg.Name, l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral})
+		requests(e)
 		set()
-		if at, ok := e.Deadline(); !ok || at.Equal(now) == local.IsValid() {
-			t.Errorf("with the address %v it calls after %v (%v)", local, at.Sub(now), ok)
+		if n := requests(e); n != 0 == local.IsValid() {
+			t.Errorf("with the address %v it has called %d times at once", local, n)
+		}
+	}
+}
+
+// requests is how many SCCRQs are to leave; it takes all outputs.
+func requests(e *Endpoint) (n int) {
+	for out, ok := e.Next(); ok; out, ok = e.Next() {
+		if x, sends := out.(*Transmit); sends {
+			m, err := l2tpv3.Parse(x.Payload)
+			if err != nil {
+				continue
+			}
+			if kind, _ := m.Type(); kind == l2tpv3.SCCRQ {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// TestResend: a request that has not left this host leaves again when its owner says so, and waits for no
+// timer; a tunnel that asks for nothing has nothing to repeat.
+func TestResend(t *testing.T) {
+	e := New(Config{Random: rand.NewChaCha8([32]byte{1})})
+	cfg := Tunnel{
+		Name: "gold/dc1", Remote: netip.MustParseAddr("192.0.2.1"), HostName: "gold.dc2", PeerHostName: "gold.dc1",
+		Capabilities: []l2tpv3.PseudowireType{l2tpv3.Ethernet},
+	}
+	if err := e.SetTunnel(epoch, cfg); err != nil {
+		t.Fatal(err)
+	}
+	now := epoch
+	for _, step := range []struct {
+		what string
+		do   func()
+		want int
+	}{
+		{"before it has called", func() { e.Resend(now, cfg.Name) }, 0},
+		{"it calls", func() { now = now.Add(2 * time.Second); e.Advance(now) }, 1},
+		{"nothing happens", func() { e.Advance(now) }, 0},
+		{"again", func() { e.Resend(now, cfg.Name) }, 1},
+		{"one that is not there", func() { e.Resend(now, "silver/dc1") }, 0},
+		{"once removed", func() {
+			e.RemoveTunnel(now, cfg.Name, l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral})
+			e.Resend(now, cfg.Name)
+		}, 0},
+	} {
+		step.do()
+		if n := requests(e); n != step.want {
+			t.Errorf("%s: %d requests, want %d", step.what, n, step.want)
 		}
 	}
 }

@@ -194,16 +194,21 @@ func (t *tunnel) expire(now time.Time) {
 		t.held.unanswered(t)
 	}
 	if past(now, t.openAt) {
-		t.openAt = time.Time{}
-		switch {
-		case t.conn != nil || t.removed || t.e.stopping:
-		case t.secretsDue:
-			t.openAfter(t.e.timers.ReopenMin) // not without them
-		default:
-			t.open()
-		}
+		t.attempt()
 	}
 	t.changed()
+}
+
+// attempt is the next one, where one can be.
+func (t *tunnel) attempt() {
+	t.openAt = time.Time{}
+	switch {
+	case t.conn != nil || t.removed || t.e.stopping:
+	case t.secretsDue:
+		t.openAfter(t.e.timers.ReopenMin) // not without them
+	default:
+		t.open()
+	}
 }
 
 // changed notes that the tunnel has to be saved and its timers set.
@@ -259,7 +264,9 @@ func (e *Endpoint) SetTunnel(now time.Time, cfg Tunnel) error {
 		t.keepKeys()
 		t.forgetRefusals(cfg)
 		t.cfg, t.derived, t.secretsDue, t.removed, t.failures = cfg, nil, false, false, 0
-		t.openAfter(t.courtesy())
+		if t.openAfter(t.courtesy()); past(now, t.openAt) {
+			t.attempt()
+		}
 	case !t.live(cfg):
 		t.close(l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral}, "configuration changed")
 		t.keepKeys()
@@ -320,6 +327,19 @@ func (e *Endpoint) RemoveTunnel(now time.Time, name string, result l2tpv3.Result
 	t.close(result, "tunnel removed")
 	t.openAt = time.Time{}
 	t.purge()
+}
+
+// Resend has the request of a tunnel's attempt leave again at once, which has not left this host: there was
+// no way to the peer, or no address to send it from.
+func (e *Endpoint) Resend(now time.Time, name string) {
+	e.now = now
+	t := e.tunnels[name]
+	if t == nil || t.state() != ConnectionWaitReply {
+		return
+	}
+	defer e.settle()
+	t.conn.rel.repeat()
+	e.touch(t.conn)
 }
 
 // HalfOpenClose closes, with StopCCN and CDN, what is not established, and opens

@@ -51,7 +51,7 @@ type Datapath struct {
 	sessions    map[uint32]*session
 	// carriers are the local IDs of pseudowires' sessions.
 	carriers map[string]uint32
-	// paths are the path MTUs that were looked up, by tunnel; Refresh and SetTunnel look again.
+	// paths are the path MTUs that were looked up, by tunnel; Refresh and another tunnel of the name look again.
 	paths map[string]underlay.MTU
 }
 
@@ -117,8 +117,10 @@ func (d *Datapath) SetTunnel(t pseudowire.Tunnel) error {
 	if err := d.Datapath.SetTunnel(t); err != nil {
 		return err
 	}
+	if d.tunnels[t.Name] != t {
+		delete(d.paths, t.Name)
+	}
 	d.tunnels[t.Name] = t
-	delete(d.paths, t.Name)
 	d.each(func(s *session) bool { return s.Tunnel == t.Name })
 	return nil
 }
