@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,8 +28,10 @@ const (
 	share = 5
 	// eventBuffer is asked for, in octets: what is lost costs a look at everything.
 	eventBuffer = 4 << 20
-	// deviceAlias is that of the datapaths' devices, before the pseudowire's name.
-	deviceAlias = "pwd:pseudowire:"
+	// deviceAlias is that of the datapaths' devices, before the pseudowire's name; all that is ours begins as
+	// ourAlias does.
+	deviceAlias = ourAlias + "pseudowire:"
+	ourAlias    = "pwd:"
 )
 
 // news is what changed in the kernel since the last look.
@@ -41,8 +44,11 @@ type news struct {
 	wires map[string]bool
 	// underlay says that links, addresses, routes, neighbours or what is attached to links did.
 	underlay bool
-	// attached says that links, or what is attached to them, did.
+	// attached says that something of the datapaths did, or what is attached to links, that cannot be told to
+	// be in wires: all of it is to be looked at.
 	attached bool
+	// devices are the pseudowires of devices, by their numbers: that is kept from look to look.
+	devices map[uint32]string
 	// lost says that events were: anything may have changed.
 	lost bool
 	// left are addresses that are on one of the host's links no more.
@@ -102,7 +108,8 @@ func (w *watcher) take() news {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := w.news
-	w.news = news{}
+	w.news = news{devices: n.devices}
+	n.devices = nil
 	return n
 }
 
@@ -164,7 +171,7 @@ func (n *news) add(m netlink.Message) bool {
 	}
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		n.underlay, n.attached = true, true
+		n.underlay = true
 		n.addLink(m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		// What bridges learn in customers' LANs is none of our business.
@@ -173,7 +180,8 @@ func (n *news) add(m netlink.Message) bool {
 		}
 		n.underlay = true
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
-		n.underlay, n.attached = true, true
+		n.underlay = true
+		n.addAttached(m)
 	case unix.RTM_DELADDR:
 		n.underlay = true
 		n.leaves(m)
@@ -209,12 +217,15 @@ func (n *news) leaves(m netlink.Message) {
 
 func (n *news) addLink(m netlink.Message) {
 	if len(m.Data) < unix.SizeofIfInfomsg {
+		n.attached = true
 		return
 	}
 	attrs, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfInfomsg:])
 	if err != nil {
+		n.attached = true
 		return
 	}
+	index, alias := binary.NativeEndian.Uint32(m.Data[4:]), ""
 	// Of a bridge's family it is the port that goes.
 	gone := m.Header.Type == unix.RTM_DELLINK && m.Data[0] != unix.AF_BRIDGE
 	for attrs.Next() {
@@ -225,12 +236,40 @@ func (n *news) addLink(m netlink.Message) {
 				note(&n.gone, attrs.String())
 			}
 		case unix.IFLA_IFALIAS:
-			if name, ours := strings.CutPrefix(attrs.String(), deviceAlias); ours {
-				note(&n.wires, name)
-			}
+			alias = attrs.String()
 		case unix.IFLA_MASTER:
 			n.ports = true
 		}
+	}
+	name, wire := strings.CutPrefix(alias, deviceAlias)
+	if wire {
+		note(&n.wires, name)
+	}
+	switch {
+	case !strings.HasPrefix(alias, ourAlias):
+	// One that a pseudowire has besides its own has these in its name, and is not looked at with that.
+	case !wire, gone, strings.ContainsAny(name, "+~"):
+		n.attached = true
+	default:
+		if n.devices == nil {
+			n.devices = make(map[uint32]string)
+		}
+		n.devices[index] = name
+	}
+	if gone {
+		delete(n.devices, index)
+	}
+}
+
+// addAttached takes in that a qdisc or a filter came or went.
+func (n *news) addAttached(m netlink.Message) {
+	const index = 4 // in struct tcmsg
+	if len(m.Data) < index+4 {
+		n.attached = true
+	} else if name, ours := n.devices[binary.NativeEndian.Uint32(m.Data[index:])]; ours {
+		note(&n.wires, name)
+	} else {
+		n.attached = true
 	}
 }
 

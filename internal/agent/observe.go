@@ -20,7 +20,7 @@ import (
 func (a *Agent) observe(n news) {
 	begin := time.Now()
 	if n.underlay || n.lost {
-		a.lookAtUnderlay(n.attached || n.lost)
+		a.lookAtUnderlay(n.attached || n.lost || a.circuitsAmong(n.links) || a.deviceAmong(n.gone))
 	}
 	a.lookAtDevices(n)
 	if n.lost || n.ports || a.concerns(n.links) {
@@ -182,6 +182,24 @@ func (a *Agent) lookAtSockets() {
 
 // concerns says whether one of the links is named in the topology, or made for it.
 func (a *Agent) concerns(links map[string]bool) bool {
+	return a.circuitsAmong(links) || a.deviceAmong(links)
+}
+
+// deviceAmong says whether one of the links is a pseudowire's device.
+func (a *Agent) deviceAmong(links map[string]bool) bool {
+	if len(links) == 0 || a.local == nil {
+		return false
+	}
+	for _, w := range a.wires {
+		if links[w.Device] {
+			return true
+		}
+	}
+	return false
+}
+
+// circuitsAmong says whether one of the links is an attachment circuit's.
+func (a *Agent) circuitsAmong(links map[string]bool) bool {
 	if len(links) == 0 || a.local == nil {
 		return false
 	}
@@ -196,7 +214,7 @@ func (a *Agent) concerns(links map[string]bool) bool {
 		}
 	}
 	for _, w := range a.wires {
-		if links[w.Device] || w.Attachment.Interface != "" && madeFor(links, &w.Attachment) {
+		if w.Attachment.Interface != "" && madeFor(links, &w.Attachment) {
 			return true
 		}
 	}

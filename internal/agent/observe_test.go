@@ -412,10 +412,10 @@ func TestNewsAreWhatConcernsUs(t *testing.T) {
 		want     news
 	}{
 		{"nothing", nil, news{}},
-		{"a link comes", []nl.Message{linkMessage(unix.RTM_NEWLINK, 0, "a", 0)}, news{links: names("a"), underlay: true, attached: true}},
-		{"a port changes", []nl.Message{linkMessage(unix.RTM_NEWLINK, 0, "a", 5)}, news{links: names("a"), ports: true, underlay: true, attached: true}},
-		{"a link goes", []nl.Message{linkMessage(unix.RTM_DELLINK, 0, "a", 0)}, news{links: names("a"), gone: names("a"), underlay: true, attached: true}},
-		{"a port leaves its bridge", []nl.Message{linkMessage(unix.RTM_DELLINK, unix.AF_BRIDGE, "a", 5)}, news{links: names("a"), ports: true, underlay: true, attached: true}},
+		{"a link comes", []nl.Message{linkMessage(unix.RTM_NEWLINK, 0, "a", 0)}, news{links: names("a"), underlay: true}},
+		{"a port changes", []nl.Message{linkMessage(unix.RTM_NEWLINK, 0, "a", 5)}, news{links: names("a"), ports: true, underlay: true}},
+		{"a link goes", []nl.Message{linkMessage(unix.RTM_DELLINK, 0, "a", 0)}, news{links: names("a"), gone: names("a"), underlay: true}},
+		{"a port leaves its bridge", []nl.Message{linkMessage(unix.RTM_DELLINK, unix.AF_BRIDGE, "a", 5)}, news{links: names("a"), ports: true, underlay: true}},
 		{"a neighbour is resolved", []nl.Message{neighbour(unix.AF_INET)}, news{underlay: true}},
 		{"a bridge learns", []nl.Message{neighbour(unix.AF_BRIDGE)}, news{}},
 		{"a route", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWROUTE}, Data: make([]byte, 12)}}, news{underlay: true}},

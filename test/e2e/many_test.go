@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/pwd-project/pwd/internal/api"
 )
 
@@ -83,6 +85,15 @@ func TestManyPseudowires(t *testing.T) {
 	timed("no change but of a comment", limit, func() error { return w.apply(0, all+"# a comment\n") })
 	timed("one changed", limit, func() error { return w.apply(0, w.many(n, 1)) })
 	timed("the status", limit, func() error { _, err := w.sites[0].Client().Status(t.Context()); return err })
+	for what, change := range map[string]func(nl *netlink.Handle) error{"a neighbour came and went": neighbour, "a link came and went": visitor} {
+		// What has happened before may be looked at still.
+		asked := min(w.lookAfter(change), w.lookAfter(change), w.lookAfter(change))
+		if asked > lookRequests && w.network.datapaths[0] == "kernel" {
+			t.Errorf("%s: %d requests among %d pseudowires, more than %d", what, asked, n, lookRequests)
+		} else {
+			t.Logf("%s: requests %d", what, asked)
+		}
+	}
 	if *restFlag > 0 {
 		timed("at rest", time.Hour, func() error { time.Sleep(*restFlag); return nil })
 	}

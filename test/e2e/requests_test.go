@@ -1,13 +1,19 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/internal/netlab"
 )
 
 // requests counts what daemons send, nearly all of it requests to the kernel, by their process IDs.
@@ -81,4 +87,55 @@ func (w *world) askedSince(before []uint64) string {
 		words = append(words, fmt.Sprintf("dc%d %d", i+1, n))
 	}
 	return strings.Join(words, ", ")
+}
+
+// lookRequests is how many requests it may take to look at what the kernel told of, however many pseudowires there are.
+const lookRequests = 40
+
+// lookAfter changes something in the kernel of the first site, and gives how many requests its daemon's look at that took.
+func (w *world) lookAfter(change func(nl *netlink.Handle) error) uint64 {
+	w.t.Helper()
+	s := w.sites[0]
+	status := func() {
+		if _, err := s.Client().Status(w.t.Context()); err != nil { // the answer comes after what is being done
+			w.t.Fatal(err)
+		}
+	}
+	status()
+	before := w.asked()[0]
+	if err := change(s.NS.Netlink()); err != nil {
+		w.t.Fatal(err)
+	}
+	begun := netlab.Poll(within(w.t, 20*time.Second), "a look at what changed", func() error {
+		if w.asked()[0] == before {
+			return errors.New("nothing was asked")
+		}
+		return nil
+	})
+	if begun != nil {
+		w.t.Fatal(begun)
+	}
+	status()
+	return w.asked()[0] - before
+}
+
+// neighbour is one of the underlay that comes and goes.
+func neighbour(nl *netlink.Handle) error {
+	l, err := nl.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	n := &netlink.Neigh{
+		LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.IPv4(192, 0, 2, 99), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 99},
+	}
+	return errors.Join(nl.NeighSet(n), nl.NeighDel(n))
+}
+
+// visitor is a link that is none of the daemon's business.
+func visitor(nl *netlink.Handle) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "visitor"
+	l := netlink.NewVeth(attrs)
+	l.PeerName = "visitor-far"
+	return errors.Join(nl.LinkAdd(l), nl.LinkDel(l))
 }

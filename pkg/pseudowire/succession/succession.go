@@ -120,7 +120,7 @@ func (w *wire) others() (ids []uint32) {
 	return ids
 }
 
-// SetPseudowire is the datapath's. With another device the session that carries is alone again.
+// SetPseudowire is the datapath's, and looks at what is attached. With another device the session that carries is alone again.
 func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 	w := d.wires[p.Name]
 	if w == nil {
@@ -152,6 +152,9 @@ func (d *Datapath) SetPseudowire(p pseudowire.Pseudowire) error {
 		if err := d.SetSession(s); err != nil {
 			return err
 		}
+	}
+	if len(w.others()) > 0 {
+		return d.keep(w)
 	}
 	return nil
 }

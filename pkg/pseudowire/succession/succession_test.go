@@ -518,22 +518,31 @@ func TestTakesOver(t *testing.T) {
 
 // Programs that others detach are attached again, and that is told.
 func TestDrift(t *testing.T) {
-	b := newBench(t)
-	b.succeed(1, 2, 3)
-	for device, f := range map[string]tcfilter.Filter{"pw-x": departure, deviceOf(2): arrival} {
-		nl := b.ns.Netlink()
-		l, err := nl.LinkByName(device)
-		b.must(err)
-		b.must(tcfilter.Detach(nl, l, f))
-	}
-	b.do(b.d.Refresh)
-	if told := b.d.Repairs(); len(told) == 0 || !strings.Contains(told[0].Found, "was detached") {
-		t.Errorf("told: %+v", told)
-	}
-	b.passes(2)
-	b.do(b.d.Refresh)
-	if told := b.d.Repairs(); len(told) != 0 {
-		t.Errorf("told for nothing: %+v", told)
+	for what, look := range map[string]func(b *bench) func() error{
+		"all": func(b *bench) func() error { return b.d.Refresh },
+		"the pseudowire": func(b *bench) func() error {
+			return func() error { return b.d.SetPseudowire(b.d.wires["x"].Pseudowire) }
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			b := newBench(t)
+			b.succeed(1, 2, 3)
+			for device, f := range map[string]tcfilter.Filter{"pw-x": departure, deviceOf(2): arrival} {
+				nl := b.ns.Netlink()
+				l, err := nl.LinkByName(device)
+				b.must(err)
+				b.must(tcfilter.Detach(nl, l, f))
+			}
+			b.do(look(b))
+			if told := b.d.Repairs(); len(told) == 0 || !strings.Contains(told[0].Found, "was detached") {
+				t.Errorf("told: %+v", told)
+			}
+			b.passes(2)
+			b.do(look(b))
+			if told := b.d.Repairs(); len(told) != 0 {
+				t.Errorf("told for nothing: %+v", told)
+			}
+		})
 	}
 }
 
