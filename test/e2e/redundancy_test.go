@@ -180,6 +180,7 @@ func (w *twoWays) choices() (n int) {
 // without a loss when it works again.
 func TestFailover(t *testing.T) {
 	onOneKernel(t, "6.1")
+	together(t)
 	kinds := datapaths()
 	if inVM {
 		kinds = kinds[:1] // the kernel's; a peer cannot tell
@@ -275,6 +276,7 @@ func (w *twoWays) failsOver() (gap time.Duration) {
 
 // A tunnel is drained for planned work, and comes back: nothing is lost by either.
 func TestDrainLosesNothing(t *testing.T) {
+	together(t)
 	kinds := datapaths()
 	if inVM {
 		kinds = kinds[:1] // the kernel's; a peer cannot tell
@@ -296,6 +298,7 @@ func TestDrainLosesNothing(t *testing.T) {
 // worked twice as long before it is taken again. In the meantime frames stay where they are,
 // and none is lost.
 func TestFlapping(t *testing.T) {
+	together(t)
 	if inVM {
 		t.Skip("the agent's affair, not the datapath's")
 	}

@@ -71,6 +71,7 @@ func (c *crossing) end() {
 // Whatever happens to the underlay, traffic goes on as soon as there is one again.
 func TestTrafficResumes(t *testing.T) {
 	onOneKernel(t, "6.1")
+	together(t)
 	w := build(t, network{})
 	other := w.otherWay()
 	w.start()
@@ -161,6 +162,7 @@ func (w *world) otherWay() (links [2]*netlab.Link) {
 // A site whose address changes calls again at once, and traffic goes on.
 func TestTrafficResumesAfterNewAddress(t *testing.T) {
 	onOneKernel(t, "6.12")
+	together(t)
 	w := build(t, network{})
 	text := strings.Replace(w.text(""), `address: "192.0.2.2"`, "address: dynamic", 1)
 	w.write(strings.ReplaceAll(text, "{sites: [dc1, dc2]}", "{sites: [dc1, dc2], secret-file: e2e.secret}"))

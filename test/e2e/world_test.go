@@ -91,6 +91,17 @@ func beside(t *testing.T) {
 	}
 }
 
+// together has a test that runs alone run beside one other such: one that mostly waits, too, and takes
+// little of a processor for what it sends.
+func together(t *testing.T) {
+	if !regexp.MustCompile(alone).MatchString(t.Name()) {
+		t.Fatal("it is not among those that run alone")
+	}
+	if !inVM {
+		t.Parallel()
+	}
+}
+
 // datapaths are the pairs to test, one for each site.
 func datapaths() [][2]string {
 	if inVM {
