@@ -163,8 +163,15 @@ func (w *world) otherWay() (links [2]*netlab.Link) {
 func TestTrafficResumesAfterNewAddress(t *testing.T) {
 	onOneKernel(t, "6.12")
 	together(t)
-	w := build(t, network{})
-	text := strings.Replace(w.text(""), `address: "192.0.2.2"`, "address: dynamic", 1)
+	t.Run("IPv4", func(t *testing.T) { resumesAfterNewAddress(t, network{}, "192.0.2.77/24") })
+	if !inVM {
+		t.Run("IPv6", func(t *testing.T) { resumesAfterNewAddress(t, network{ipv6: true}, "2001:db8::77/64") })
+	}
+}
+
+func resumesAfterNewAddress(t *testing.T, n network, next string) {
+	w := build(t, n)
+	text := strings.Replace(w.text(""), fmt.Sprintf("address: %q", w.address[1]), "address: dynamic", 1)
 	w.write(strings.ReplaceAll(text, "{sites: [dc1, dc2]}", "{sites: [dc1, dc2], secret-file: e2e.secret}"))
 	if err := os.WriteFile(filepath.Join(filepath.Dir(w.topology), "e2e.secret"), []byte("shared by both"), 0o600); err != nil {
 		t.Fatal(err)
@@ -173,7 +180,7 @@ func TestTrafficResumesAfterNewAddress(t *testing.T) {
 	c := w.crossing()
 	defer c.end()
 	c.resumes("a site has another address", func() error {
-		addrs, err := w.sites[1].NS.Netlink().AddrList(nil, netlink.FAMILY_V4)
+		addrs, err := w.sites[1].NS.Netlink().AddrList(nil, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
 		}
@@ -182,7 +189,7 @@ func TestTrafficResumesAfterNewAddress(t *testing.T) {
 				err = w.sites[1].NS.Netlink().AddrDel(nil, &addrs[i])
 			}
 		}
-		w.underlay[1].Addr("192.0.2.77/24")
+		w.underlay[1].Addr(next)
 		return err
 	})
 }

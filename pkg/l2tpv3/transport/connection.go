@@ -97,12 +97,15 @@ func (c *connection) failed(op string, err error) error {
 }
 
 // address is the connection's local address: the one it was given, or the one
-// that the routing table chooses.
+// that the routing table chooses, which is of the link only where the peer's is.
 func (c *connection) address() (netip.Addr, error) {
 	if addr := c.Local.Addr().Unmap(); addr.IsValid() && !addr.IsUnspecified() {
 		return addr, nil
 	}
 	addr, _, err := route(netip.Addr{}, c.Remote.Addr())
+	if err == nil && addr.IsLinkLocalUnicast() && !c.Remote.Addr().IsLinkLocalUnicast() {
+		return netip.Addr{}, ErrAddressNotPresent // no router takes packets on from there
+	}
 	return addr, err
 }
 

@@ -107,6 +107,36 @@ func TestDynamicAddressChanges(t *testing.T) {
 	})
 }
 
+// TestDynamicAddressCrossesRouters: a host that has no address yet to call from, as a new one is looked for on
+// others first (RFC 4862, Section 5.4), does not call from one that is of the link only.
+func TestDynamicAddressCrossesRouters(t *testing.T) {
+	for _, e := range []l2tpv3.Encapsulation{l2tpv3.UDP, l2tpv3.IP} {
+		a, b := twoLCCEs(t, "2001:db8::/64", 1500)
+		b.do(func() error { return b.tr.SetEndpoints([]transport.Endpoint{{Addr: b.addr, Encapsulation: e}}) })
+		if out, err := a.ns.Run(t.Context(), "ip", "addr", "del", a.addr.String()+"/64", "dev", "wan0"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		a.link.Route("2001:db8::/64", "")
+		send := func() error {
+			return a.ns.Do(func() error {
+				return a.tr.Transmit(control.Transmit{
+					Connection: 1, Initiator: true, Path: dynamic(e, b.addr), Payload: []byte(message(0, "SCCRQ")),
+				})
+			})
+		}
+		if err := send(); !errors.Is(err, transport.ErrAddressNotPresent) {
+			local, _, _ := a.tr.Path(1)
+			t.Errorf("over %v from %v: %v", e, local, err)
+		}
+		a.link.Addr(a.addr.String() + "/64")
+		if err := send(); err != nil {
+			t.Errorf("over %v: %v", e, err)
+		} else if p := receive(t, b.tr); p.Path.Remote.Addr() != a.addr {
+			t.Errorf("over %v it was sent from %v", e, p.Path.Remote)
+		}
+	}
+}
+
 // TestPathMTU: what the link takes, or less if a router says so, but not less than 1280.
 func TestPathMTU(t *testing.T) {
 	underlays(t, func(t *testing.T, a, b *lcce, e l2tpv3.Encapsulation) {
