@@ -26,6 +26,15 @@ func (a Above) RefreshWays() error {
 	return a.Datapath.Refresh()
 }
 
+// DeviceIndex is the datapath's, where it has one: the number of a pseudowire's device, which the kernel
+// need not be asked for.
+func (a Above) DeviceIndex(name string) (index int, known bool) {
+	if d, ok := a.Datapath.(interface{ DeviceIndex(string) (int, bool) }); ok {
+		return d.DeviceIndex(name)
+	}
+	return 0, false
+}
+
 // SessionBehind is the datapath's, where it has one: the session, of this process or an earlier
 // one, whose device a pseudowire's is.
 func (a Above) SessionBehind(name string) (Session, bool, error) {

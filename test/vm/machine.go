@@ -25,6 +25,9 @@ type Machine struct {
 	// everywhere. With a thread for each CPU, one may run instructions that another
 	// has just patched (Linux does that to turn static branches): kernels crash.
 	Accel string
+	// Steady has the machine's time go by its instructions, 500 million a second, and so what it
+	// measures not depend on how busy the host is. Only while it is idle the host's time counts.
+	Steady bool
 	// Share is a folder that commands find, writable, at job.Dir; "" is a temporary one.
 	Share string
 	// Output is where the commands' standard output and error go; their lines
@@ -147,7 +150,7 @@ func (m Machine) qemuArgs(initrd, console, share string) []string {
 	if accel == "" {
 		accel = "tcg,thread=single"
 	}
-	return []string{
+	args := []string{
 		"-accel", accel, "-cpu", cpu, "-smp", or(m.CPUs, 2), "-m", or(m.Memory, 2048),
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-net", "none",
 		"-kernel", m.Kernel.Image, "-initrd", initrd,
@@ -162,6 +165,10 @@ func (m Machine) qemuArgs(initrd, console, share string) []string {
 		"-virtfs", "local,path=/,security_model=none,readonly=on,multidevs=remap,mount_tag=" + job.RootTag,
 		"-virtfs", "local,path=" + share + ",security_model=none,multidevs=remap,mount_tag=" + job.ShareTag,
 	}
+	if m.Steady {
+		args = append(args, "-icount", "shift=1") // 2^1 ns for each instruction
+	}
+	return args
 }
 
 // complaints are what a kernel says when something in it went wrong that need

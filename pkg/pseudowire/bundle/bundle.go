@@ -360,6 +360,14 @@ func (w *wire) choose(s pseudowire.Session) {
 	}
 }
 
+// DeviceIndex is the datapath's, where the device is a session's.
+func (d *Datapath) DeviceIndex(name string) (index int, known bool) {
+	if w := d.wires[name]; w != nil && w.Several {
+		return w.inner, true
+	}
+	return d.Above.DeviceIndex(name)
+}
+
 // RemoveSession is the datapath's, once nothing leaves over it.
 func (d *Datapath) RemoveSession(localID uint32) error {
 	if err := d.spare(localID); err != nil {

@@ -126,12 +126,12 @@ func (d *Datapath) SessionBehind(name string) (pseudowire.Session, bool, error) 
 	return none, false, nil
 }
 
-// DeviceIndex is the number of a pseudowire's device, as it was made or found last; 0 if there is none.
-func (d *Datapath) DeviceIndex(pseudowire string) int {
+// DeviceIndex is the number of the device of a pseudowire whose session was set, as it was made or found last.
+func (d *Datapath) DeviceIndex(pseudowire string) (index int, known bool) {
 	if s := d.sessionOf(pseudowire); s != nil {
-		return int(s.index)
+		return int(s.index), true
 	}
-	return 0
+	return 0, false
 }
 
 func (d *Datapath) sessionOf(pw string) *session {

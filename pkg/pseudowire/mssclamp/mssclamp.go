@@ -277,8 +277,8 @@ func (d *Datapath) set(s *session, p *pseudowire.Pseudowire, t *pseudowire.Tunne
 
 // index is the number of a pseudowire's device: the datapath below, which made it, need not ask the kernel.
 func (d *Datapath) index(p *pseudowire.Pseudowire) (int, error) {
-	if known, ok := d.Datapath.(interface{ DeviceIndex(pseudowire string) int }); ok {
-		return known.DeviceIndex(p.Name), nil
+	if index, known := d.DeviceIndex(p.Name); known {
+		return index, nil
 	}
 	return d.devices.Index(p.Device)
 }

@@ -30,7 +30,7 @@ type numbered struct {
 	device int
 }
 
-func (n *numbered) DeviceIndex(string) int { return n.device }
+func (n *numbered) DeviceIndex(string) (int, bool) { return n.device, true }
 
 // The datapath below knows which device is which: it is asked, and not the kernel, and a device that was made
 // anew is clamped, too.

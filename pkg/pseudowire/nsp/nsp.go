@@ -291,7 +291,7 @@ func (d *Datapath) apply(w *wire, look bool) error {
 	if w.Service == none && w.service == none && (w.bare || w.device != 0) {
 		return nil // whatever device there is by now has had no programs
 	}
-	index, err := d.devices.Index(w.Device)
+	index, err := d.index(w, look)
 	if err != nil {
 		return err
 	}
@@ -344,6 +344,14 @@ func (d *Datapath) apply(w *wire, look bool) error {
 	}
 	w.device, w.bare, w.service = device, false, w.Service
 	return nil
+}
+
+// index is the number of a pseudowire's device: the datapath below knows that of a session that has just been set.
+func (d *Datapath) index(w *wire, look bool) (int, error) {
+	if index, known := d.DeviceIndex(w.Name); known && !look {
+		return index, nil
+	}
+	return d.devices.Index(w.Device)
 }
 
 // begin forgets what maps have of a device at which the programs of no earlier process are.

@@ -37,6 +37,7 @@ func main() {
 	flag.IntVar(&o.machine.CPUs, "cpus", 0, "CPUs of a machine (default 2)")
 	flag.IntVar(&o.machine.Memory, "memory", 0, "MiB of memory of a machine (default 2048)")
 	flag.StringVar(&o.machine.Accel, "accel", "", "QEMU's accelerator (default tcg,thread=single)")
+	flag.BoolVar(&o.machine.Steady, "steady", false, "have a machine's time go by its instructions, 500 million a second, however busy the host is")
 	flag.BoolVar(&o.serial, "serial", false, "one kernel after the other")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: run [flags] -suites\n       run [flags] COMMAND [ARG...]     one COMMAND alone is given to bash")
