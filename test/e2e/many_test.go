@@ -79,14 +79,20 @@ func TestManyPseudowires(t *testing.T) {
 		}
 		return nil
 	}
+	asked := w.asked()
 	timed("applied at both, from nothing", limit, func() error { return w.applyToBoth(all) })
 	timed("then, until all are up", limit, up)
+	for i, now := range w.asked() {
+		if most := uint64(requestsOnce + requestsEach*n); now-asked[i] > most {
+			t.Errorf("%s took %d requests to set up %d pseudowires, more than %d", w.sites[i].Name, now-asked[i], n, most)
+		}
+	}
 	timed("no change", limit, func() error { return w.apply(0, all) })
 	timed("no change but of a comment", limit, func() error { return w.apply(0, all+"# a comment\n") })
 	timed("one changed", limit, func() error { return w.apply(0, w.many(n, 1)) })
 	timed("the status", limit, func() error { _, err := w.sites[0].Client().Status(t.Context()); return err })
 	for what, change := range map[string]func(nl *netlink.Handle) error{"a neighbour came and went": neighbour, "a link came and went": visitor} {
-		// What has happened before may be looked at still.
+		// A look that is due anyway may come in between.
 		asked := min(w.lookAfter(change), w.lookAfter(change), w.lookAfter(change))
 		if asked > lookRequests && w.network.datapaths[0] == "kernel" {
 			t.Errorf("%s: %d requests among %d pseudowires, more than %d", what, asked, n, lookRequests)

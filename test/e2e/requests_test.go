@@ -89,6 +89,9 @@ func (w *world) askedSince(before []uint64) string {
 	return strings.Join(words, ", ")
 }
 
+// requestsEach is how many requests it may take to set a pseudowire up, beside requestsOnce for all of them.
+const requestsOnce, requestsEach = 200, 60
+
 // lookRequests is how many requests it may take to look at what the kernel told of, however many pseudowires there are.
 const lookRequests = 40
 
@@ -101,8 +104,20 @@ func (w *world) lookAfter(change func(nl *netlink.Handle) error) uint64 {
 			w.t.Fatal(err)
 		}
 	}
-	status()
-	before := w.asked()[0]
+	var before uint64
+	since := time.Now()
+	calm := netlab.Poll(within(w.t, time.Minute), "all that happened before has been looked at", func() error {
+		if now := w.asked()[0]; now != before {
+			before, since = now, time.Now()
+		}
+		if time.Since(since) < time.Second {
+			return errors.New("something is asked for still")
+		}
+		return nil
+	})
+	if calm != nil {
+		w.t.Fatal(calm)
+	}
 	if err := change(s.NS.Netlink()); err != nil {
 		w.t.Fatal(err)
 	}

@@ -26,7 +26,8 @@ type Machine struct {
 	// has just patched (Linux does that to turn static branches): kernels crash.
 	Accel string
 	// Steady has the machine's time go by its instructions, 500 million a second, and so what it
-	// measures not depend on how busy the host is. Only while it is idle the host's time counts.
+	// measures not depend on how busy the host is. Only while it is idle the host's time counts. Linux 6.1 does
+	// not boot so.
 	Steady bool
 	// Share is a folder that commands find, writable, at job.Dir; "" is a temporary one.
 	Share string
