@@ -12,6 +12,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/pwd-project/pwd/pkg/pseudowire"
 )
 
 const (
@@ -42,6 +44,8 @@ type news struct {
 	ports bool
 	// wires are the pseudowires whose devices changed, as their aliases name them.
 	wires map[string]bool
+	// parts are those of which something that has a device of its own did (pseudowire.Wholes).
+	parts map[string]bool
 	// underlay says that links, addresses, routes, neighbours or what is attached to links did.
 	underlay bool
 	// attached says that something of the datapaths did, or what is attached to links, that cannot be told to
@@ -244,6 +248,9 @@ func (n *news) addLink(m netlink.Message) {
 	name, wire := strings.CutPrefix(alias, deviceAlias)
 	if wire {
 		note(&n.wires, name)
+		for _, whole := range pseudowire.Wholes(name) {
+			note(&n.parts, whole)
+		}
 	}
 	switch {
 	case !strings.HasPrefix(alias, ourAlias):

@@ -51,7 +51,8 @@ func (a *Agent) settingUp(now time.Time) bool {
 // back into bridges.
 func (a *Agent) lookAtDevices(n news) {
 	for _, w := range a.wires {
-		if w.fault == nil && (n.lost || n.links[w.Device] || n.wires[w.Name]) && !a.held("pseudowire "+w.Name) {
+		happened := n.lost || n.links[w.Device] || n.wires[w.Name] || len(n.parts) > 0 && n.parts[pseudowire.Plain(w.Name)]
+		if w.fault == nil && happened && !a.held("pseudowire "+w.Name) {
 			// What fails is kept in the wire, and tried again.
 			_ = a.makeDevice(w)
 		}

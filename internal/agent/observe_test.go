@@ -360,6 +360,41 @@ func TestOthersLinksAreLeftAlone(t *testing.T) {
 	}
 }
 
+// A device that a datapath has for a part of a pseudowire, as for a session that has taken another one's place, is
+// the pseudowire's: what happens to it has the pseudowire set again.
+func TestDevicesOfPartsAreLookedAt(t *testing.T) {
+	p := lone(t)
+	p.write(docA)
+	p.start()
+	for _, alias := range []string{"a~0000002a", "a+gold+dc2", "a+gold+dc2~0000002a"} {
+		p.looked()
+		p.turns.reset(0)
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "part"
+		link := &netlink.Veth{LinkAttrs: attrs, PeerName: "trap"}
+		if err := p.ns.Netlink().LinkAdd(link); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.ns.Netlink().LinkSetAlias(link, "pwd:pseudowire:"+alias); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.ns.Netlink().LinkSetMTU(link, 1400); err != nil {
+			t.Fatal(err)
+		}
+		p.poll(alias+" has the pseudowire set again", func() (err error) {
+			p.do(func() {
+				if !slices.ContainsFunc(p.turns.calls, func(call string) bool { return strings.HasPrefix(call, "set pseudowire a ") }) {
+					err = fmt.Errorf("calls %q", p.turns.calls)
+				}
+			})
+			return err
+		})
+		if err := p.ns.Netlink().LinkDel(link); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 type countedBridges struct {
 	circuits
 	looks *int

@@ -83,6 +83,9 @@ type Pseudowire struct {
 	// Several says that it may have more than one session at once, of which one at most
 	// sends (Abilities.Several). Its device exists without, too.
 	Several bool
+	// StayDown has the device of a session that is made stay down until the session is set once more: who
+	// attaches programs to it does so before. A device that does not come with its session is not concerned.
+	StayDown bool
 	// Steer has frames leave over several sessions at once, all of those that send, where the
 	// datapath can do that (Abilities.Steers); nil is over one. It takes Several.
 	Steer *Steer

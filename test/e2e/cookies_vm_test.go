@@ -81,7 +81,49 @@ func TestKernelCookiesRotate(t *testing.T) {
 			t.Errorf("%s is still there", id)
 		}
 	}
+	w.partsAreRepaired()
 	w.removesAll()
+}
+
+// partsAreRepaired changes by hand the devices that sessions have beside their pseudowires', which is found, put
+// back and told of the pseudowires as any drift; traffic passes again.
+func (w *world) partsAreRepaired() {
+	w.t.Helper()
+	s := w.sites[0]
+	var devices []string
+	ctx := within(w.t, patience)
+	if err := netlab.Poll(ctx, "each session has one device, and the two of tenant-b another", func() error {
+		out, err := s.NS.Run(ctx, "sh", "-c", "ip -o link show | grep -oE 'pw[lr]-[0-9a-z]+'")
+		if devices = strings.Fields(out); err == nil && len(devices) != 5 {
+			err = fmt.Errorf("there are %q", devices)
+		}
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, device := range devices {
+		for change, found := range map[string]string{"down": device + " was taken down", "mtu 1300": "the MTU of " + device + " was changed to 1300"} {
+			begin := time.Now()
+			if out, err := s.NS.Run(within(w.t, upWithin), "sh", "-c", "ip link set "+device+" "+change); err != nil {
+				w.t.Fatal(err, out)
+			}
+			ctx := within(w.t, 20*time.Second)
+			if err := netlab.Poll(ctx, "repaired and told: "+found, func() error {
+				all, err := s.Client().Drift(ctx)
+				for _, d := range all {
+					if d.Found == found && d.Repaired && (d.Object == "pseudowire tenant-a" || d.Object == "pseudowire tenant-b") {
+						return nil
+					}
+				}
+				return errors.Join(err, fmt.Errorf("%+v", all))
+			}); err != nil {
+				w.t.Fatal(err)
+			}
+			w.t.Logf("%s: repaired and told after %v", found, time.Since(begin))
+		}
+	}
+	w.echoes(w.t, w.a)
+	w.echoes(w.t, w.b)
 }
 
 // rotated has another session take the place of each of a pseudowire's. Those that have just done so

@@ -431,13 +431,22 @@ func (d *Datapath) Refresh() error {
 
 // Repairs are the datapath's, and those of pairs and programs.
 func (d *Datapath) Repairs() []drift.Repair {
-	return append(d.Datapath.Repairs(), d.strays.Repairs()...)
+	all := append(d.Datapath.Repairs(), d.strays.Repairs()...)
+	for i := range all {
+		all[i].Object, all[i].Thing = d.whole(all[i].Object), d.whole(all[i].Thing)
+	}
+	return all
 }
 
 // Heed is the datapath's, and of pairs and programs.
 func (d *Datapath) Heed(held func(thing string) bool) {
-	d.Datapath.Heed(held)
+	d.Datapath.Heed(func(thing string) bool { return held(d.whole(thing)) })
 	d.strays.Heed(held)
+}
+
+// whole is what a repair is about: a pseudowire of the datapath below is part of one here.
+func (d *Datapath) whole(object string) string {
+	return pseudowire.ObjectOf(object, maps.Keys(d.wires))
 }
 
 // Global is the datapath's, with the frames that no session took.

@@ -32,7 +32,7 @@ const (
 func (w *wire) below(tunnel string) pseudowire.Pseudowire {
 	sum := sha256.Sum256([]byte(w.Name + "\x00" + tunnel))
 	return pseudowire.Pseudowire{
-		Name:   strings.ReplaceAll(w.Name+"+"+tunnel, "/", "+"),
+		Name:   pseudowire.PartOf(w.Name, "+", tunnel),
 		Device: "pwl-" + strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:10]),
 		MTU:    w.MTU, IgnoreICMP: w.IgnoreICMP,
 	}

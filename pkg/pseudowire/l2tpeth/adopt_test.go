@@ -108,3 +108,30 @@ func TestDeaf(t *testing.T) {
 		t.Errorf("with a sublayer: %v", err)
 	}
 }
+
+// A device that is to stay down until programs are there does so when its session is made, by whatever, and until it is set
+// once more; one that an earlier process had brought up goes on.
+func TestStaysDown(t *testing.T) {
+	k, first := newFake(t)
+	late := lan
+	late.StayDown = true
+	up := func(want bool) {
+		t.Helper()
+		if k.links[0].up != want {
+			t.Errorf("the device is up: %v", k.links[0].up)
+		}
+	}
+	set(t, first, late, gold, session1)
+	up(false)
+	set(t, first, session1)
+	up(true)
+	k.sessions, k.links = nil, nil // somebody has deleted it
+	if err := first.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	up(false)
+	set(t, first, session1)
+	next := k.datapath()
+	set(t, next, late, gold, session1)
+	up(true)
+}

@@ -81,7 +81,7 @@ func (d *Datapath) keepDevice(s *session, p pseudowire.Pseudowire) error {
 		return err
 	}
 	object := "pseudowire " + p.Name
-	if err = d.configure(l, s.Session); l.mtu != uint32(p.MTU) {
+	if err = d.configure(l, s.Session, false); l.mtu != uint32(p.MTU) {
 		d.Add(object, fmt.Sprintf("the MTU of %s was changed to %d", p.Device, l.mtu), fmt.Sprintf("set to %d again", p.MTU), err)
 	}
 	if l.alias != alias(p.Name) {

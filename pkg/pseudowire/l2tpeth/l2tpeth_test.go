@@ -468,6 +468,9 @@ func TestRefusals(t *testing.T) {
 		{"sublayers", session(func(s *pseudowire.Session) { s.TransmitSublayer = l2tpv3.SublayerDefault }), nil,
 			"l2tpeth: a sublayer in one direction only (session 16909060 of lan in tunnel gold/dc2) is not supported; " +
 				"give both ends the same `sublayer`, or use `datapath: ebpf`"},
+		{"beside another", session(func(s *pseudowire.Session) { s.Beside = 7 }), nil,
+			"l2tpeth: a session beside another one's (session 16909060 of lan in tunnel gold/dc2) is not supported; " +
+				"have package succession around this datapath, which takes eBPF programs"},
 		{"tag", []any{pseudowire.Pseudowire{Name: "lan", Device: "pw-lan", VLAN: 5}}, nil,
 			"l2tpeth: rewriting VLAN tags is not supported; leave the tag to the bridge or to a VLAN device"},
 		{"device name", []any{pseudowire.Pseudowire{Name: "lan", Device: "pw-much-too-long"}}, nil,

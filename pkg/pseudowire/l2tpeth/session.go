@@ -187,7 +187,7 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 		if err != nil {
 			return err
 		}
-		return d.changeSession(kept, l, s, numbers)
+		return d.changeSession(kept, l, s, numbers, false)
 	}
 	adopted, l, err := d.adoptSession(s, spec)
 	if err != nil {
@@ -195,12 +195,12 @@ func (d *Datapath) SetSession(s pseudowire.Session) error {
 	}
 	if adopted != nil {
 		d.have(adopted)
-		return d.changeSession(adopted, l, s, numbers)
+		return d.changeSession(adopted, l, s, numbers, d.pseudowires[s.Pseudowire].StayDown)
 	}
 	if l, err = d.createSession(s, spec, numbers); err != nil {
 		return err
 	}
-	if err := d.configure(l, s); err != nil {
+	if err := d.configure(l, s, d.pseudowires[s.Pseudowire].StayDown); err != nil {
 		return errors.Join(err, d.l2tp.deleteSession(spec.connID, spec.id))
 	}
 	d.have(&session{s, spec, numbers, l.index})
@@ -219,15 +219,15 @@ func (d *Datapath) deviceOf(old *session, s pseudowire.Session) (link, error) {
 	return l, nil
 }
 
-// changeSession changes what the kernel can change in a session, and in its device as it was just found.
-func (d *Datapath) changeSession(old *session, l link, s pseudowire.Session, numbers sequencing) error {
+// changeSession changes what the kernel can change in a session, and in its device as it was just found; see configure.
+func (d *Datapath) changeSession(old *session, l link, s pseudowire.Session, numbers sequencing, stayDown bool) error {
 	if old.sequencing != numbers {
 		if err := d.l2tp.modifySession(old.spec.connID, old.spec.id, numbers); err != nil {
 			return &OpError{"change the sequencing of", sessionName(s), err}
 		}
 		old.sequencing = numbers
 	}
-	if err := d.configure(l, s); err != nil {
+	if err := d.configure(l, s, stayDown); err != nil {
 		return err
 	}
 	old.Session = s
@@ -250,6 +250,11 @@ func (d *Datapath) spec(s pseudowire.Session) (sessionSpec, error) {
 	// Section 5.4.4 allows 4 and 8 octets.
 	case !cookieLength(len(s.LocalCookie)) || !cookieLength(len(s.RemoteCookie)):
 		return sessionSpec{}, &ArgumentError{sessionName(s), "a cookie is not of 0, 4 or 8 octets"}
+	case s.Beside != 0: // it would take the device over, and end the one that carries
+		return sessionSpec{}, &UnsupportedError{
+			Feature: fmt.Sprintf("a session beside another one's (%s)", sessionName(s)),
+			Hint:    "have package succession around this datapath, which takes eBPF programs",
+		}
 	case s.TransmitSublayer != s.ReceiveSublayer:
 		return sessionSpec{}, &UnsupportedError{
 			Feature: fmt.Sprintf("a sublayer in one direction only (%s)", sessionName(s)),
@@ -342,8 +347,8 @@ func (d *Datapath) createSession(s pseudowire.Session, spec sessionSpec, numbers
 }
 
 // configure brings a session's device, as it was just found, into its desired state. What makes it
-// silent is done before it goes up.
-func (d *Datapath) configure(l link, s pseudowire.Session) error {
+// silent is done before it goes up; with stayDown it does not go up.
+func (d *Datapath) configure(l link, s pseudowire.Session, stayDown bool) error {
 	p := d.pseudowires[s.Pseudowire]
 	fail := func(op string, err error) error { return &OpError{op, "device " + p.Device, err} }
 	fresh := l.alias == ""
@@ -359,7 +364,7 @@ func (d *Datapath) configure(l link, s pseudowire.Session) error {
 	if fresh {
 		d.silence(l.index, p)
 	}
-	if l.up != s.Transmit {
+	if l.up != s.Transmit && !(s.Transmit && stayDown) {
 		if err := d.links.setUp(l.index, s.Transmit); err != nil {
 			return fail("change state of", err)
 		}

@@ -8,7 +8,8 @@
 //	after    bridge ─ pw-NAME (deaf)      ═ pwr-… (session 2)
 //
 // A session beside another one (pseudowire.Session.Beside) gets a device of its own, from which
-// what it receives is redirected to the ingress of the pseudowire's. When it is the one that
+// what it receives is redirected to the ingress of the pseudowire's; it is down before that
+// (pseudowire.Pseudowire.StayDown). When it is the one that
 // carries, what comes to the egress of the pseudowire's device, behind all other programs there, is
 // redirected to its device. Both are programs of a few instructions that are attached
 // by tc and name the other device: there are no maps, and nothing is pinned. The pseudowire's device has to have its
@@ -23,6 +24,10 @@
 //
 // Both sessions are of one tunnel, so their packets take one path, and one queue where they arrive. What
 // an end sends by the second, it sends after what it has sent by the first.
+//
+// # Drift
+//
+// What others do to a device beside is told of the pseudowire, and left alone as the pseudowire is.
 //
 // # Restarts
 //

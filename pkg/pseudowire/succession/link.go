@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/pkg/pseudowire/tcfilter"
 )
@@ -31,7 +32,7 @@ func (d *Datapath) join(w *wire) error {
 		w.device = 0
 	}
 	for _, id := range others {
-		if err := d.attach(deviceOf(id), arrival, l.Attrs().Index, true); err != nil {
+		if err := d.receive(w, id, l.Attrs().Index); err != nil {
 			return &Error{"receive for", w.Name, err}
 		}
 	}
@@ -40,6 +41,17 @@ func (d *Datapath) join(w *wire) error {
 	}
 	return d.hold(w)
 }
+
+// receive has what a session beside the holder receives come out of a device. Its own is up from then on.
+func (d *Datapath) receive(w *wire, id uint32, device int) error {
+	own, err := d.attach(deviceOf(id), arrival, device, true)
+	if err != nil || up(own) {
+		return err
+	}
+	return d.Datapath.SetSession(w.ownOf(w.members[id]))
+}
+
+func up(l netlink.Link) bool { return l.Attrs().RawFlags&unix.IFF_UP != 0 }
 
 // steer has frames leave by the session that sends; where none does, the device is down.
 func (d *Datapath) steer(w *wire, device netlink.Link) error {
@@ -55,7 +67,7 @@ func (d *Datapath) steer(w *wire, device netlink.Link) error {
 		if err != nil {
 			return err
 		}
-		if err := d.attach(w.Device, departure, beside.Attrs().Index, false); err != nil {
+		if _, err := d.attach(w.Device, departure, beside.Attrs().Index, false); err != nil {
 			return err
 		}
 	default:
@@ -67,17 +79,18 @@ func (d *Datapath) steer(w *wire, device netlink.Link) error {
 	return nil
 }
 
-func (d *Datapath) attach(to string, f tcfilter.Filter, device int, received bool) error {
+// attach has frames at a device redirected to another, and returns the device as it was found.
+func (d *Datapath) attach(to string, f tcfilter.Filter, device int, received bool) (netlink.Link, error) {
 	l, err := d.nl.LinkByName(to)
 	if err != nil {
-		return fmt.Errorf("find %s: %w", to, err)
+		return nil, fmt.Errorf("find %s: %w", to, err)
 	}
 	p, err := tcfilter.Redirect(redirects, device, received)
 	if err != nil {
-		return fmt.Errorf("load a program that redirects frames: %w", err)
+		return nil, fmt.Errorf("load a program that redirects frames: %w", err)
 	}
 	defer p.Close() // the filter holds it
-	return tcfilter.Attach(d.nl, l.Attrs().Index, f, p)
+	return l, tcfilter.Attach(d.nl, l.Attrs().Index, f, p)
 }
 
 // hold tells the datapath how the session is to be that the device is of.
@@ -123,6 +136,9 @@ func (d *Datapath) keep(w *wire) error {
 		}
 		w.looked = false
 		err = d.join(w)
+		if p.filter == arrival && !up(l) && err == nil {
+			continue // it has been made again, which the datapath has told
+		}
 		d.strays.Add("pseudowire "+w.Name, "the program "+p.filter.Name+" was detached from "+p.device, "attached again", err)
 		if err != nil {
 			return err

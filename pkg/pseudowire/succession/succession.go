@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -102,9 +101,10 @@ func (d *Datapath) Abilities() pseudowire.Abilities {
 // topology has a tilde.
 func (w *wire) beside(id uint32) pseudowire.Pseudowire {
 	return pseudowire.Pseudowire{
-		Name:   fmt.Sprintf("%s~%08x", strings.ReplaceAll(w.Name, "/", "+"), id),
+		Name:   pseudowire.PartOf(w.Name, "~", fmt.Sprintf("%08x", id)),
 		Device: deviceOf(id),
 		MTU:    w.MTU, IgnoreICMP: w.IgnoreICMP,
+		StayDown: true,
 	}
 }
 
@@ -343,12 +343,17 @@ func (d *Datapath) setBeside(w *wire, s pseudowire.Session) error {
 	if err := d.Datapath.SetPseudowire(p); err != nil {
 		return err
 	}
-	s.Pseudowire, s.Transmit, s.Beside = p.Name, true, 0
-	err := d.Datapath.SetSession(s)
+	err := d.Datapath.SetSession(w.ownOf(s))
 	if _, known := w.members[s.LocalID]; err != nil && !known {
 		err = errors.Join(err, d.Datapath.RemovePseudowires(p.Name))
 	}
 	return err
+}
+
+// ownOf is a session beside the holder as the datapath below has it.
+func (w *wire) ownOf(s pseudowire.Session) pseudowire.Session {
+	s.Pseudowire, s.Transmit, s.Beside = w.beside(s.LocalID).Name, true, 0
+	return s
 }
 
 // RemoveSession is the datapath's, once nothing leaves over it. The session that the device
@@ -429,13 +434,22 @@ func (d *Datapath) Refresh() error {
 
 // Repairs are the datapath's, and those of programs.
 func (d *Datapath) Repairs() []drift.Repair {
-	return append(d.Datapath.Repairs(), d.strays.Repairs()...)
+	all := append(d.Datapath.Repairs(), d.strays.Repairs()...)
+	for i := range all {
+		all[i].Object, all[i].Thing = d.whole(all[i].Object), d.whole(all[i].Thing)
+	}
+	return all
 }
 
 // Heed is the datapath's, and of programs.
 func (d *Datapath) Heed(held func(thing string) bool) {
-	d.Datapath.Heed(held)
+	d.Datapath.Heed(func(thing string) bool { return held(d.whole(thing)) })
 	d.strays.Heed(held)
+}
+
+// whole is what a repair is about: a pseudowire of the datapath below is part of one here.
+func (d *Datapath) whole(object string) string {
+	return pseudowire.ObjectOf(object, maps.Keys(d.wires))
 }
 
 // Close gives up handles; what is attached stays.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -30,6 +31,9 @@ type kernel struct {
 	sessions    map[uint32]pseudowire.Session
 	// refuses is the session that cannot be made.
 	refuses uint32
+	// unready are sessions whose devices came up without what is to be there first.
+	unready []uint32
+	strays  drift.Log
 	// disturbed is what one of this process's requests has done to sessions that were there: made
 	// them deaf, or their device go down.
 	disturbed []string
@@ -41,8 +45,8 @@ func (*kernel) SetTunnel(pseudowire.Tunnel) error { return nil }
 func (*kernel) Prune() error                      { return nil }
 func (*kernel) Close() error                      { return nil }
 func (*kernel) Refresh() error                    { return nil }
-func (*kernel) Repairs() []drift.Repair           { return nil }
-func (*kernel) Heed(func(string) bool)            {}
+func (k *kernel) Repairs() []drift.Repair         { return k.strays.Repairs() }
+func (k *kernel) Heed(held func(string) bool)     { k.strays.Heed(held) }
 
 func (k *kernel) Counters() (map[uint32]pseudowire.Counters, error) {
 	all := map[uint32]pseudowire.Counters{}
@@ -109,7 +113,7 @@ func (k *kernel) SetSession(s pseudowire.Session) error {
 				k.disturbed = append(k.disturbed, fmt.Sprintf("session %d: deaf %v, transmit %v", id, s.Deaf, s.Transmit))
 			}
 			k.sessions[id] = s
-			return nil
+			return k.up(id, p.Device)
 		default:
 			if err := k.RemoveSession(id); err != nil {
 				return err
@@ -124,8 +128,35 @@ func (k *kernel) SetSession(s pseudowire.Session) error {
 	if err == nil {
 		_, err = tcfilter.Claim(k.b.ns.Netlink(), l.Attrs().Index, arrival)
 	}
-	mine.Silent().Up()
+	mine.Silent()
+	if !p.StayDown {
+		err = errors.Join(err, k.up(s.LocalID, p.Device))
+	}
 	return errors.Join(err, k.b.lab.Err())
+}
+
+// up has a session's device be up. That of one beside another is to have its program then.
+func (k *kernel) up(id uint32, device string) error {
+	nl := k.b.ns.Netlink()
+	l, err := nl.LinkByName(device)
+	if err != nil || l.Attrs().Flags&net.FlagUp != 0 {
+		return err
+	}
+	there, err := tcfilter.Attached(nl, l, arrival)
+	if !there && strings.HasPrefix(device, "pwr-") {
+		k.unready = append(k.unready, id)
+	}
+	err = errors.Join(err, nl.LinkSetUp(l))
+	// What is sent before is lost.
+	k.b.far[id].Operational()
+	k.b.ns.Link(device).Operational()
+	return errors.Join(err, k.b.lab.Err())
+}
+
+// remake is what the kernel's datapath does with a session that somebody has deleted, or whose tunnel is made anew.
+func (k *kernel) remake(id uint32) error {
+	s := k.sessions[id]
+	return errors.Join(k.RemoveSession(id), k.SetSession(s))
 }
 
 func (k *kernel) RemoveSession(id uint32) error {
@@ -543,6 +574,39 @@ func TestDrift(t *testing.T) {
 				t.Errorf("told for nothing: %+v", told)
 			}
 		})
+	}
+}
+
+// What is found of the device of a session beside the first is told of the pseudowire, and left alone as that is.
+func TestPartsAreTheirPseudowires(t *testing.T) {
+	b := newBench(t)
+	b.succeed(1, 2, 3)
+	var asked []string
+	b.d.Heed(func(thing string) bool { asked = append(asked, thing); return true })
+	part := "pseudowire x~00000002"
+	b.below.strays.Add(part, "pwr-00000002 was taken down", "brought up again", nil)
+	if !b.below.strays.Held(part) || !slices.Equal(asked, []string{"pseudowire x"}) {
+		t.Errorf("asked for %q", asked)
+	}
+	if told := b.d.Repairs(); len(told) != 1 || told[0].Object != "pseudowire x" || told[0].Thing != "pseudowire x" {
+		t.Errorf("told %+v", told)
+	}
+}
+
+// A device of a session beside the first takes nothing before it goes where it is to, whether it is made for the first time or
+// again.
+func TestDevicesAreReadyBeforeTheyAreUp(t *testing.T) {
+	b := newBench(t)
+	b.succeed(1, 2, 3)
+	b.passes(2)
+	b.do(func() error { return b.below.remake(2) })
+	b.do(b.d.Refresh)
+	b.passes(2)
+	b.do(func() error { return b.below.remake(2) })
+	b.do(func() error { return b.d.SetTunnel(pseudowire.Tunnel{Name: "gold"}) })
+	b.passes(2)
+	if len(b.below.unready) > 0 {
+		t.Errorf("up too early: %v", b.below.unready)
 	}
 }
 
