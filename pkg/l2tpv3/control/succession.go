@@ -173,7 +173,7 @@ func (s *session) takeOffer(remote uint32, cookie []byte) {
 	if x.next == nil {
 		s.offerNext()
 	}
-	x.next.RemoteID, x.next.RemoteCookie, x.until = remote, slices.Clone(cookie), s.answer()
+	x.next.RemoteID, x.next.RemoteCookie, x.until, x.longer = remote, slices.Clone(cookie), s.answer(), 0
 	s.installBeside(x.next)
 }
 
@@ -341,7 +341,9 @@ func (s *sessionState) sensibleSuccession(e *Endpoint) bool {
 			return false
 		}
 	}
-	return (s.Next == nil || s.Past == nil) && (s.Past == nil || s.Past.RemoteID != 0) && (s.Past != nil || !s.Followed && !s.Returned)
+	whole := s.Past != nil || s.Next != nil && s.Next.RemoteID != 0
+	return (s.Next == nil || s.Past == nil) && (s.Past == nil || s.Past.RemoteID != 0) && (s.Past != nil || !s.Followed && !s.Returned) &&
+		(whole || !s.Said && !s.Heard) && (!s.Returned || s.Said && s.Followed)
 }
 
 // restoreSuccession takes up what was saved.

@@ -377,6 +377,34 @@ func TestSuccessionOfAnOlderPeer(t *testing.T) {
 	}
 }
 
+// TestSuccessionThatMakesNoSense: no state that an end cannot have got to is taken up.
+func TestSuccessionThatMakesNoSense(t *testing.T) {
+	n := between(t, 1, succeeds)
+	a := n.hosts[0]
+	half := func() *label { return &label{LocalID: 7, LocalCookie: make([]byte, 8)} }
+	whole := func() *label {
+		return &label{LocalID: 7, RemoteID: 8, LocalCookie: make([]byte, 8), RemoteCookie: make([]byte, 8)}
+	}
+	for i, change := range []func(*sessionState){
+		func(s *sessionState) { s.Next, s.Past = whole(), whole() },
+		func(s *sessionState) { s.Past = half() },
+		func(s *sessionState) { s.Next, s.Said = half(), true },
+		func(s *sessionState) { s.Next, s.Heard = half(), true },
+		func(s *sessionState) { s.Next, s.Followed = whole(), true },
+		func(s *sessionState) { s.Next, s.Returned = whole(), true },
+		func(s *sessionState) { s.Past, s.Returned = whole(), true },
+		func(s *sessionState) { s.Said = true },
+		func(s *sessionState) { s.Next = whole(); s.Next.LocalID = s.LocalID },
+		func(s *sessionState) { s.Next = whole(); s.Next.RemoteCookie = nil },
+	} {
+		state := a.e.Save()
+		change(&state.Tunnels[0].Sessions[0])
+		if err := New(a.e.cfg).Restore(n.now, state); !errors.As(err, new(*StateError)) {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+}
+
 // TestSuccessionIsRestored: also where one end alone has a cookie.
 func TestSuccessionIsRestored(t *testing.T) {
 	n := newNetwork(t, 1)
