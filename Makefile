@@ -81,10 +81,10 @@ STAGE := $(MAKE) --no-print-directory
 test: ## everything that can be tested, virtual machines included (as root)
 	test/setup.sh test
 	@$(BUILD) -o out/ ./test/beside ./test/vm/run
-	out/run -suites -build out/vm
-	@failed=0; \
-	out/beside $(STAGE) test-beside LATER=out/later -- out/run -suites -built out/vm -alone no $(BESIDE:%=-- nice $(STAGE) %) || failed=1; \
-	out/beside out/run -suites -built out/vm -alone only || failed=1; \
+	@suites=$$(mktemp -d); trap 'rm -rf "$$suites"' EXIT; failed=0; \
+	out/run -suites -build "$$suites"; \
+	out/beside $(STAGE) test-beside LATER=out/later -- out/run -suites -built "$$suites" -alone no $(BESIDE:%=-- nice $(STAGE) %) || failed=1; \
+	out/beside out/run -suites -built "$$suites" -alone only || failed=1; \
 	out/beside $(STAGE) test-alone EARLIER=out/later || failed=1; \
 	exit $$failed
 

@@ -109,16 +109,19 @@ func (o options) main(ctx context.Context, args []string) (int, error) {
 
 // folder is where suites are built, and what removes it.
 func (o options) folder() (string, func(), error) {
-	if said := cmp.Or(o.build, o.built); said != "" {
-		dir, err := filepath.Abs(said)
-		return dir, func() {}, errors.Join(err, os.MkdirAll(dir, 0o755))
+	remove := func() {}
+	dir, err := filepath.Abs(cmp.Or(o.build, o.built))
+	if o.build+o.built == "" {
+		dir, err = os.MkdirTemp("", "pwd-vm-run-")
+		remove = func() { os.RemoveAll(dir) }
 	}
-	dir, err := os.MkdirTemp("", "pwd-vm-run-")
-	if err != nil {
-		return "", nil, err
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
 	}
-	// Tests run their own binary as other users, too.
-	return dir, func() { os.RemoveAll(dir) }, os.Chmod(dir, 0o755)
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // tests run their own binary as other users, too
+	}
+	return dir, remove, err
 }
 
 // machine is one to boot, and what it has to do.
