@@ -81,7 +81,7 @@ STAGE := $(MAKE) --no-print-directory
 test: ## everything that can be tested, virtual machines included (as root)
 	test/setup.sh test
 	@$(BUILD) -o out/ ./test/beside ./test/vm/run
-	@suites=$$(mktemp -d); trap 'rm -rf "$$suites"' EXIT; failed=0; \
+	@suites=$$(mktemp -d); trap 'rm -rf "$$suites"' EXIT; trap 'exit 130' INT; failed=0; \
 	out/run -suites -build "$$suites"; \
 	out/beside $(STAGE) test-beside LATER=out/later -- out/run -suites -built "$$suites" -alone no $(BESIDE:%=-- nice $(STAGE) %) || failed=1; \
 	out/beside out/run -suites -built "$$suites" -alone only || failed=1; \
@@ -89,7 +89,7 @@ test: ## everything that can be tested, virtual machines included (as root)
 	exit $$failed
 
 test-short: ## the tests that run on this host, without virtual machines
-	@failed=0; \
+	@trap 'exit 130' INT; failed=0; \
 	$(STAGE) test-beside LATER=out/later || failed=1; \
 	$(STAGE) test-alone EARLIER=out/later || failed=1; \
 	exit $$failed
