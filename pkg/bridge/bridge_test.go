@@ -717,6 +717,47 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
+// TestManyBridges: what it takes to tell how many bridges are does not grow with their number, whether nothing
+// is in them but pseudowires, or ports without a carrier.
+func TestManyBridges(t *testing.T) {
+	const many, ported = 20, 4
+	var ports []string
+	for i := range ported {
+		ports = append(ports, fmt.Sprintf("eth%d", i+1))
+	}
+	s := newSite(t, ports...)
+	for i := range many {
+		name := fmt.Sprint(i)
+		b := bridge.Bridge{Name: "br-" + name}
+		if i < ported {
+			b.Ports = ports[i : i+1]
+		}
+		s.bridge(b)
+		s.device(name)
+		s.attach(bridge.Attachment{Pseudowire: name, Device: "pw-" + name, Bridge: b.Name})
+	}
+	s.do(s.Prune)
+	for i := range ported {
+		s.lan.Link(fmt.Sprintf("lan%d", i+1)).Down()
+	}
+	before := s.Asked()
+	var states map[string]bridge.State
+	s.do(func() error { states = s.AttachmentStates(); return nil })
+	if n := s.Asked() - before; n > 6 {
+		t.Errorf("to tell how %d bridges are took %d requests", many, n)
+	}
+	for i := range many {
+		if up := states[fmt.Sprint(i)].Up; up != (i >= ported) {
+			t.Errorf("%d: %+v", i, states[fmt.Sprint(i)])
+		}
+	}
+	// Another time is another look.
+	s.ns.Link("br-9").Down()
+	if up, reason := s.AttachmentState("9"); up || reason != "bridge br-9 is down" {
+		t.Errorf("a bridge that was taken down is %v, %q", up, reason)
+	}
+}
+
 // TestNotPresent: only errors that are all about missing interfaces count as such.
 func TestNotPresent(t *testing.T) {
 	missing, other := &bridge.NotPresentError{Interface: "eth1"}, &bridge.InvalidError{}

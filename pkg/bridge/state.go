@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -18,11 +19,10 @@ import (
 // so and somebody can be reached through it: one of its ports that are no
 // pseudowires has a carrier, or it has none of those, or the bridge itself has an address.
 func (m *Manager) AttachmentState(pseudowire string) (up bool, reason string) {
-	p, known := m.attachments[pseudowire]
-	if !known || m.nl == nil {
+	s, known := m.AttachmentStates(pseudowire)[pseudowire]
+	if !known {
 		return false, "it is not attached"
 	}
-	s := m.state(p)
 	return s.Up, s.Reason
 }
 
@@ -33,7 +33,8 @@ type State struct {
 }
 
 // AttachmentStates gives the states of those pseudowires' attachment circuits, or of all if none are
-// named, as AttachmentState does, with one look at each bridge and interface.
+// named, as AttachmentState does, with one look at each bridge and interface, and no more than one list of
+// all links and of all addresses.
 func (m *Manager) AttachmentStates(pseudowires ...string) map[string]State {
 	states := map[string]State{}
 	if m.nl == nil {
@@ -42,6 +43,8 @@ func (m *Manager) AttachmentStates(pseudowires ...string) map[string]State {
 	if len(pseudowires) == 0 {
 		pseudowires = slices.Collect(maps.Keys(m.attachments))
 	}
+	defer func(before *view) { m.nl.view = before }(m.nl.view)
+	all := m.survey()
 	seen := map[string]State{} // by bridge or interface, which share no name
 	for _, name := range pseudowires {
 		p, known := m.attachments[name]
@@ -50,7 +53,7 @@ func (m *Manager) AttachmentStates(pseudowires ...string) map[string]State {
 		}
 		s, ok := seen[p.Bridge+p.Interface]
 		if !ok {
-			s = m.state(p)
+			s = all.state(p)
 			seen[p.Bridge+p.Interface] = s
 		}
 		states[name] = s
@@ -58,12 +61,30 @@ func (m *Manager) AttachmentStates(pseudowires ...string) map[string]State {
 	return states
 }
 
-func (m *Manager) state(p placed) (s State) {
+// survey looks at attachment circuits. Lists are asked for when they are first needed, and are then those of
+// all circuits.
+type survey struct {
+	nl    *rtnl
+	links func() ([]*link, error)
+	// addressed are the netdevs that have an address that is not link-local.
+	addressed func() (map[int]bool, error)
+}
+
+func (m *Manager) survey() *survey {
+	return &survey{m.nl, sync.OnceValues(func() ([]*link, error) {
+		if err := m.nl.look(); err != nil { // so that what comes after is in it
+			return nil, err
+		}
+		return slices.Collect(maps.Values(m.nl.view.byIndex)), nil
+	}), sync.OnceValues(m.nl.addresses)}
+}
+
+func (v *survey) state(p placed) (s State) {
 	var err error
 	if p.Interface != "" {
-		s, err = m.interfaceState(p.Interface)
+		s, err = v.interfaceState(p.Interface)
 	} else {
-		s, err = m.bridgeState(p.target)
+		s, err = v.bridgeState(p.target)
 	}
 	if err != nil {
 		return State{Reason: err.Error()}
@@ -71,8 +92,8 @@ func (m *Manager) state(p placed) (s State) {
 	return s
 }
 
-func (m *Manager) interfaceState(name string) (State, error) {
-	l, err := m.nl.link(name)
+func (v *survey) interfaceState(name string) (State, error) {
+	l, err := v.nl.link(name)
 	switch {
 	case err != nil:
 		return State{}, failed("find", name, err)
@@ -86,8 +107,8 @@ func (m *Manager) interfaceState(name string) (State, error) {
 	return State{Up: true}, nil
 }
 
-func (m *Manager) bridgeState(t *target) (State, error) {
-	br, err := m.nl.link(t.name)
+func (v *survey) bridgeState(t *target) (State, error) {
+	br, err := v.nl.link(t.name)
 	switch {
 	case err != nil:
 		return State{}, failed("find", t.name, err)
@@ -99,7 +120,7 @@ func (m *Manager) bridgeState(t *target) (State, error) {
 	// Usually one of the ports that the topology names is up, and no list is needed.
 	ports := 0
 	for _, name := range t.ports {
-		l, err := m.nl.link(name)
+		l, err := v.nl.link(name)
 		if err != nil {
 			return State{}, failed("find", name, err)
 		}
@@ -108,7 +129,7 @@ func (m *Manager) bridgeState(t *target) (State, error) {
 		}
 		ports++ // one that is not there yet has no carrier
 	}
-	all, err := m.nl.links()
+	all, err := v.links()
 	if err != nil {
 		return State{}, failed("list the ports of", t.name, err)
 	}
@@ -128,9 +149,9 @@ func (m *Manager) bridgeState(t *target) (State, error) {
 	if ports == 0 {
 		return State{Up: true}, nil
 	}
-	addressed, err := m.nl.addressed(br.index)
-	if err != nil || addressed {
-		return State{Up: addressed}, failed("list the addresses of", t.name, err)
+	addressed, err := v.addressed()
+	if err != nil || addressed[br.index] {
+		return State{Up: addressed[br.index]}, failed("list the addresses of", t.name, err)
 	}
 	return State{Reason: fmt.Sprintf("no port of bridge %s has a carrier", t.name)}, nil
 }
@@ -156,12 +177,6 @@ func (m *Manager) Addressed() (map[string]bool, error) {
 		}
 	}
 	return names, nil
-}
-
-// addressed says whether a netdev has an address that is not link-local.
-func (r *rtnl) addressed(index int) (bool, error) {
-	all, err := r.addresses()
-	return all[index], err
 }
 
 // addresses are the netdevs that have one that is not link-local.
