@@ -563,8 +563,10 @@ func (s *session) adopt(cfg Session) bool {
 	case agreed && !cfg.CanSequence && s.wishes.Sequencing != l2tpv3.SequencingNone,
 		agreed && !cfg.CanSublayer && s.wishes.Sublayer != s.receive,
 		!cfg.CanChangeCookies && s.change.previous != nil,
-		!cfg.CanSucceed && s.succession.under():
+		!cfg.CanSucceed && s.succession.under() && !s.succession.unanswered():
 		return false
+	case !cfg.CanSucceed:
+		s.forgetNext()
 	}
 	s.cfg = next
 	s.changed()

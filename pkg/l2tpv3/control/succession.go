@@ -33,7 +33,8 @@ type label struct {
 //	       is under way any more
 //
 // All have an Assigned Cookie AVP, which others ignore in an SLI. Each wait has an end: after an offer
-// nothing else has changed, after anything later the end says that it stays.
+// nothing else has changed, before its "gone" an end says that it stays. After it there is no way back: the
+// peer may have forgotten the old label. An end that hears no more then has the session begin anew.
 type succession struct {
 	// next is what the session goes over to, past what it has gone over from: nil is none.
 	next, past *label
@@ -48,8 +49,10 @@ type succession struct {
 	returned bool
 	// until is for how long the peer is waited for, or what is under way.
 	until time.Time
-	// longer counts how often that was made longer because the peer had not acknowledged everything.
+	// longer counts how often that was made longer because the peer may still have something to say.
 	longer int
+	// end is the Ns behind what the peer was told last. Before that is acknowledged, it may send by past.
+	end uint16
 }
 
 // under says that the session has another label.
@@ -68,9 +71,33 @@ func (x *succession) awaits() bool {
 // over says that only packets under way are waited for.
 func (x *succession) over() bool { return x.past != nil && x.said && x.followed }
 
-// answer is until when the peer's next word is waited for: it comes right after an acknowledgment of
-// ours, and is sent again several times until then.
+// answer is until when the peer's next word is waited for at first: it is sent again several times until then.
 func (s *session) answer() time.Time { return s.e.now.Add(s.e.timers.sum(0, 6)) }
+
+// waits makes a wait that is over longer: as long as the peer has not got what it has to answer, and for a
+// while after it has last said something of any session, because what it has to say of many comes one after the other.
+func (s *session) waits() bool {
+	x, c, until := &s.succession, s.t.conn, s.answer()
+	if c.rel.idle() {
+		until = c.called.Add(until.Sub(s.e.now))
+	}
+	if x.longer >= maxPatience || !until.After(s.e.now) {
+		return false
+	}
+	x.longer++
+	x.until = until
+	return true
+}
+
+// mark notes what the peer has to have got before past is over.
+func (s *session) mark() {
+	if c := s.t.conn; c != nil {
+		s.succession.end = c.rel.first + uint16(len(c.rel.queue))
+	}
+}
+
+// marked says that it has.
+func (s *session) marked() bool { return int16(s.succession.end-s.t.conn.rel.first) <= 0 }
 
 func (s *session) canSucceed() bool {
 	return s.cfg.CanSucceed && len(s.localCookie) > 0 &&
@@ -89,6 +116,7 @@ func (s *session) setLabel(l *label) {
 // say sends an SLI of the succession.
 func (s *session) say(local, remote uint32, cookie []byte) {
 	s.t.conn.push(l2tpv3.SLI, l2tpv3.LocalSessionID(local), l2tpv3.RemoteSessionID(remote), l2tpv3.AssignedCookie(cookie))
+	s.mark()
 }
 
 // offerNext draws our half of the next label, if there is none, and offers it.
@@ -126,7 +154,7 @@ func (s *session) takeSuccession(m *l2tpv3.Message, cookie []byte) bool {
 		}
 	case remote != s.remoteID:
 		s.takeOffer(remote, cookie)
-	case x.past != nil && !x.followed:
+	case x.past != nil && !x.followed && bytes.Equal(cookie, s.remoteCookie):
 		if x.followed = true; x.said {
 			x.until = s.e.now.Add(packetsUnderWay)
 		}
@@ -173,7 +201,8 @@ func (s *session) takeOffer(remote uint32, cookie []byte) {
 	if x.next == nil {
 		s.offerNext()
 	}
-	x.next.RemoteID, x.next.RemoteCookie, x.until, x.longer = remote, slices.Clone(cookie), s.answer(), 0
+	x.next = &label{x.next.LocalID, remote, x.next.LocalCookie, slices.Clone(cookie)} // what was saved is not changed
+	x.until, x.longer = s.answer(), 0
 	s.installBeside(x.next)
 }
 
@@ -199,7 +228,7 @@ func (e *Endpoint) Installed(now time.Time, out *InstallSession) {
 		s.say(x.next.LocalID, x.next.RemoteID, x.next.LocalCookie)
 		s.goOver()
 	case x.past != nil && out.LocalID == s.localID && out.Beside == 0:
-		x.said = true
+		x.said, x.until = true, s.answer()
 		if x.followed {
 			x.until = e.now.Add(packetsUnderWay)
 		}
@@ -217,7 +246,8 @@ func (s *session) goOver() {
 		return
 	}
 	next := x.next
-	*x = succession{past: &was, until: s.answer()}
+	// Its own data plane is waited for half as long as the peer: that is to hear in time that this end stays.
+	*x = succession{past: &was, until: s.e.now.Add(s.answer().Sub(s.e.now) / 2)}
 	s.setLabel(next)
 }
 
@@ -237,6 +267,7 @@ func (s *session) goBack(reason string) {
 // leave has a label be received by until nothing by it is under way any more.
 func (s *session) leave(l *label) {
 	s.succession = succession{past: l, said: true, followed: true, returned: true, until: s.e.now.Add(packetsUnderWay)}
+	s.mark()
 	s.installBeside(l)
 }
 
@@ -284,18 +315,35 @@ func (s *session) succeedFailed(localID uint32, err error) bool {
 func (s *session) endSuccession() {
 	x := &s.succession
 	x.until = time.Time{}
+	silent := s.t.peer() + " has not gone over to a new cookie, the old one stays"
 	switch offered := x.next != nil && x.next.RemoteID == 0; {
-	case !s.t.conn.rel.idle() && !(x.over() && !x.returned) && x.longer < maxPatience:
-		x.longer++
-		x.until = s.answer()
+	case x.over() && !s.marked():
+		x.until = s.e.now.Add(packetsUnderWay)
 	case x.over():
 		s.forgetPast()
+	case x.past != nil && !x.said:
+		s.stay("the data plane has not gone over to a new cookie in time, the old one stays")
+	case s.waits():
 	case offered:
-		s.moved(s.state, s.t.peer()+" has not gone over to a new cookie, the old one stays")
+		s.moved(s.state, silent)
+	case x.past != nil:
+		s.beginAnew()
+		return
 	default:
-		s.stay(s.t.peer() + " has not gone over to a new cookie, the old one stays")
+		s.stay(silent)
 	}
 	s.changed()
+}
+
+// beginAnew ends a session that the peer may have under either label, or under none.
+func (s *session) beginAnew() {
+	result := l2tpv3.ResultCode{Result: l2tpv3.CDNStateMachine}
+	reason := s.t.peer() + " has not said that it has gone over to a new cookie"
+	past := s.succession.past
+	s.t.conn.push(l2tpv3.CDN, result.Explained(l2tpv3.CDN, reason), l2tpv3.LocalSessionID(past.LocalID), l2tpv3.RemoteSessionID(past.RemoteID))
+	cause := resultCause(l2tpv3.CDN, result, Here)
+	cause.Kind = CauseTimeout
+	s.handle(closeSession, sessionInput{result: result, reason: reason, cause: cause})
 }
 
 func (s *session) forgetNext() {
@@ -350,6 +398,7 @@ func (s *sessionState) sensibleSuccession(e *Endpoint) bool {
 func (s *session) restoreSuccession(from *sessionState) {
 	x := &s.succession
 	*x = succession{next: from.Next, past: from.Past, said: from.Said, heard: from.Heard, followed: from.Followed, returned: from.Returned}
+	s.mark()
 	for _, l := range []*label{x.next, x.past} {
 		if l == nil {
 			continue
