@@ -85,6 +85,43 @@ func TestKernelCookiesRotate(t *testing.T) {
 	w.removesAll()
 }
 
+// Where one end's datapath is eBPF, which passes tenant-b's frames by the bridge, its sessions are succeeded as the kernel's
+// at the other end are, whichever end begins; no frame is lost, bridged or not.
+func TestCookiesRotateCrossed(t *testing.T) {
+	onOneKernel(t, "6.12")
+	w := build(t, network{datapaths: [2]string{"ebpf", "kernel"}}).start()
+	crossed := func() {
+		if !w.crossConnected(w.sites[0].Client(), "tenant-b") {
+			t.Error("tenant-b is not cross-connected")
+		}
+	}
+	crossed()
+	all := []flows{w.flows(w.a, netlab.FlowOptions{Rate: *keptRate, Size: 200}), w.flows(w.b, netlab.FlowOptions{Rate: *keptRate, Size: 200})}
+	await := func() {
+		for _, f := range all {
+			f.await(t, *keptRate/5)
+		}
+	}
+	await()
+	known := w.sessionIDs()
+	for _, s := range w.sites {
+		before := w.sessionIDs()
+		for _, name := range []string{"tenant-b", "tenant-a"} {
+			w.rotated(s, before, name)
+			await()
+		}
+		crossed()
+	}
+	for _, f := range all {
+		f.stop(t)
+	}
+	for id := range w.sessionIDs() {
+		if known[id] != "" {
+			t.Errorf("%s is still there", id)
+		}
+	}
+}
+
 // partsAreRepaired changes by hand the devices that sessions have beside their pseudowires', which is found, put
 // back and told of the pseudowires as any drift; traffic passes again.
 func (w *world) partsAreRepaired() {

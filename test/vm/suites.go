@@ -60,7 +60,7 @@ var Suites = []Suite{
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute, Tools: []Tool{PPP}},
 	{
 		Package: "test/e2e", Limit: 10 * time.Minute,
-		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestTags|TestStormControl|TestCleanup|TestVLANDevicesKeepTheirFrames|TestRebootedPeer|TestBrokenTopologyChangesNothing|TestOverlappingNetworks|TestHostMoves|TestFailover|TestSteering|TestDrift|TestKernelRestartLosesNothing|TestKernelCookiesRotate|TestClockIsSet|TestSuppression|TestLoop|TestVRF|TestStatic|TestStaticAgainstTheKernel|TestImport|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestEveryCellSignalled|TestShares|TestDepartureTimes|TestManyPseudowires)$",
+		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestTags|TestStormControl|TestCleanup|TestVLANDevicesKeepTheirFrames|TestRebootedPeer|TestBrokenTopologyChangesNothing|TestOverlappingNetworks|TestHostMoves|TestFailover|TestSteering|TestDrift|TestKernelRestartLosesNothing|TestKernelCookiesRotate|TestCookiesRotateCrossed|TestClockIsSet|TestSuppression|TestLoop|TestVRF|TestStatic|TestStaticAgainstTheKernel|TestImport|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestEveryCellSignalled|TestShares|TestDepartureTimes|TestManyPseudowires)$",
 		Alone: "^(TestFailover|TestKernelRestartLosesNothing|TestKernelCookiesRotate|TestClockIsSet|TestLoop|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestShares|TestDepartureTimes)$",
 		Tools: []Tool{TShark}, Build: []string{"cmd/pwd", "cmd/pwctl"},
 	},
