@@ -24,7 +24,7 @@ type Suite struct {
 	// Alone is the pattern of those of them that bound a time, a rate or a loss: nothing runs beside the
 	// machines then. "" is none.
 	Alone string
-	// Limit ends it on one kernel.
+	// Limit ends it on one kernel. It is for what hangs: machines may have what others leave of the processors.
 	Limit time.Duration
 	// Tools are what its tests run.
 	Tools []Tool
@@ -45,21 +45,21 @@ type Suite struct {
 // Suites are all tests that run in the machines, in this order.
 var Suites = []Suite{
 	{
-		Package: "pkg/bridge", Limit: 4 * time.Minute,
+		Package: "pkg/bridge", Limit: 8 * time.Minute,
 		Run: "^(TestSupports|TestVLANs|TestVLANDevice|TestVLANFrames|TestExternalVLANs|TestNoLeakWhileAttaching|TestVLANCrashes|TestSilence)$",
 	},
 	{
-		Package: "pkg/qos", Limit: 3 * time.Minute,
+		Package: "pkg/qos", Limit: 8 * time.Minute,
 		Alone: "^(TestControlBeforeData|TestDepartures|TestDeparturesGoOn|TestDeparturesOfInterfaces|TestDrops|TestWaitedTooLong)$",
 	},
-	{Package: "pkg/underlay", Limit: 2 * time.Minute, Run: "^TestVRFOf$", Newest: true}, // VRFs are the same on both
+	{Package: "pkg/underlay", Limit: 4 * time.Minute, Run: "^TestVRFOf$", Newest: true}, // VRFs are the same on both
 	{
-		Package: "pkg/l2tpv3/transport", Limit: 5 * time.Minute,
+		Package: "pkg/l2tpv3/transport", Limit: 10 * time.Minute,
 		Run: "^(TestKernel.*|TestNoKernelIP|TestConnectionIP|TestWireIP|TestHeaderOptionsIP|TestConnectionsOfOnePair|TestEndpoints|TestRestoreIP|TestFragmentsIP|TestDataSessions|TestNoLeaksIP|TestDynamicAddressChanges|TestPathMTU)$",
 	},
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute, Tools: []Tool{PPP}},
 	{
-		Package: "test/e2e", Limit: 10 * time.Minute,
+		Package: "test/e2e", Limit: 18 * time.Minute,
 		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestTags|TestStormControl|TestCleanup|TestVLANDevicesKeepTheirFrames|TestRebootedPeer|TestBrokenTopologyChangesNothing|TestOverlappingNetworks|TestHostMoves|TestFailover|TestSteering|TestDrift|TestKernelRestartLosesNothing|TestKernelCookiesRotate|TestCookiesRotateCrossed|TestClockIsSet|TestSuppression|TestLoop|TestVRF|TestStatic|TestStaticAgainstTheKernel|TestImport|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestEveryCellSignalled|TestShares|TestDepartureTimes|TestManyPseudowires)$",
 		Alone: "^(TestFailover|TestKernelRestartLosesNothing|TestKernelCookiesRotate|TestClockIsSet|TestLoop|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestShares|TestDepartureTimes)$",
 		Tools: []Tool{TShark}, Build: []string{"cmd/pwd", "cmd/pwctl"},
@@ -67,7 +67,7 @@ var Suites = []Suite{
 	{
 		// It is about systemd, which is the same on all kernels. That a kernel's tunnels go on while
 		// another process gets their sockets TestKernelRestartLosesNothing shows on each.
-		Package: "test/service", Limit: 7 * time.Minute, Run: "^(TestKernelDatapath|TestPackage)$", Newest: true, Alone: "^TestKernelDatapath$",
+		Package: "test/service", Limit: 12 * time.Minute, Run: "^(TestKernelDatapath|TestPackage)$", Newest: true, Alone: "^TestKernelDatapath$",
 		Build: []string{"cmd/pwd", "cmd/pwctl"}, Upgrade: true, Packages: []string{"0.0.1"},
 	},
 }
