@@ -223,11 +223,7 @@ type Agent struct {
 	errors map[string]bridge.CircuitErrors
 	// rest is when the kernel may be looked at again.
 	rest time.Time
-	// gone are local addresses of connections that are not on this host any more, unsent the tunnels whose
-	// last request has not left it; callRest is when these may be looked at again.
-	gone     bool
-	unsent   map[string]bool
-	callRest time.Time
+	calls
 	// refreshed is when the datapaths last looked at everything, refreshTook how long that and the look before took.
 	refreshed   time.Time
 	refreshTook [2]time.Duration
@@ -259,8 +255,9 @@ type Agent struct {
 
 	// outbox is what leaves once the state is saved.
 	outbox []parting
-	// leaving is what is to go from datapaths after that.
+	// leaving is what is to go from datapaths after that, ending the tunnels among it.
 	leaving []func()
+	ending  map[string]bool
 	// failed are tunnels whose attempt has just come to nothing.
 	failed []*tunnel
 	// statics are the sockets of static tunnels that an earlier daemon left and nobody has asked for yet,
@@ -331,7 +328,8 @@ func newAgent(opt Options) *Agent {
 		bursts:    make(map[string]*burst),
 		datapaths: make(map[pseudowire.Kind]pseudowire.Datapath),
 		made:      make(map[string]bool),
-		unsent:    make(map[string]bool),
+		ending:    make(map[string]bool),
+		calls:     calls{strayed: make(map[string]uint32), unsent: make(map[string]bool)},
 		tunnels:   make(map[string]*tunnel),
 		numbers:   make(numbers),
 		groups:    make(numbers),

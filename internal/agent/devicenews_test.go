@@ -60,3 +60,25 @@ func TestNewsOfOneDeviceConcernOnePseudowire(t *testing.T) {
 		}
 	}
 }
+
+// Where events were lost numbers may be those of other links now.
+func TestNumbersOfLostNews(t *testing.T) {
+	var n news
+	n.add(aliased(unix.RTM_NEWLINK, 7, "pw-a", "pwd:pseudowire:a"))
+	n.lose()
+	if n.add(filtered(unix.RTM_NEWTFILTER, 7)); !n.lost || !n.attached {
+		t.Errorf("lost %v, all %v", n.lost, n.attached)
+	}
+}
+
+// A link that gets another name is missed under the one before.
+func TestNewsOfARenamedLink(t *testing.T) {
+	w := &watcher{}
+	for _, name := range []string{"eth1", "lan0"} {
+		w.take()
+		w.news.add(aliased(unix.RTM_NEWLINK, 7, name, ""))
+	}
+	if got := slices.Sorted(maps.Keys(w.take().links)); !slices.Equal(got, []string{"eth1", "lan0"}) {
+		t.Errorf("something happened to %q", got)
+	}
+}

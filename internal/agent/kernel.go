@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -55,8 +54,15 @@ type news struct {
 	devices map[uint32]string
 	// lost says that events were: anything may have changed.
 	lost bool
-	// left are addresses that are on one of the host's links no more.
-	left map[netip.Addr]bool
+	ways ways
+	// seen are the links by their numbers, as they were last: that is kept from look to look.
+	seen map[uint32]link
+}
+
+// link is what is known of one.
+type link struct {
+	name string
+	up   bool
 }
 
 // watcher collects kernel events.
@@ -107,23 +113,23 @@ func (w *watcher) close() {
 	<-w.done
 }
 
-// take gives what has been collected, and begins anew.
+// take gives what has been collected, but for what takeWays does, and begins anew.
 func (w *watcher) take() news {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := w.news
-	w.news = news{devices: n.devices}
-	n.devices = nil
+	w.news = news{devices: n.devices, seen: n.seen, ways: n.ways}
+	n.devices, n.seen, n.ways = nil, nil, ways{}
 	return n
 }
 
-// takeLeft gives the addresses that have gone since the last call.
-func (w *watcher) takeLeft() map[netip.Addr]bool {
+// takeWays gives what matters to calls, since the last time.
+func (w *watcher) takeWays() ways {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	left := w.news.left
-	w.news.left = nil
-	return left
+	n := w.news.ways
+	w.news.ways = ways{}
+	return n
 }
 
 func (w *watcher) read() {
@@ -143,7 +149,8 @@ func (w *watcher) read() {
 		w.mu.Lock()
 		known := false
 		if err != nil {
-			w.news.lost, known = true, true
+			w.news.lose()
+			known = true
 		}
 		for _, m := range messages {
 			known = w.news.add(m) || known
@@ -168,6 +175,12 @@ func (w *watcher) ended() bool {
 	}
 }
 
+// lose notes that events were lost: what is known of links may be of others that have their numbers now.
+func (n *news) lose() {
+	n.lost, n.ways.others = true, true
+	n.devices, n.seen = nil, nil
+}
+
 // add takes one message in, and reports whether it is of interest.
 func (n *news) add(m netlink.Message) bool {
 	if len(m.Data) == 0 {
@@ -186,37 +199,16 @@ func (n *news) add(m netlink.Message) bool {
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
 		n.underlay = true
 		n.addAttached(m)
-	case unix.RTM_DELADDR:
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		n.underlay = true
-		n.leaves(m)
+		n.ways.addAddress(m)
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		n.underlay = true
+		n.ways.addRoute(m)
 	default:
-		n.underlay = true
+		n.underlay, n.ways.others = true, true
 	}
 	return true
-}
-
-// leaves notes an address that goes (struct ifaddrmsg).
-func (n *news) leaves(m netlink.Message) {
-	if len(m.Data) < unix.SizeofIfAddrmsg {
-		return
-	}
-	attrs, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfAddrmsg:])
-	if err != nil {
-		return
-	}
-	var own netip.Addr
-	for attrs.Next() {
-		// Where a link has a peer, IFA_ADDRESS is the peer's.
-		if kind := attrs.Type(); kind == unix.IFA_LOCAL || kind == unix.IFA_ADDRESS && !own.IsValid() {
-			own, _ = netip.AddrFromSlice(attrs.Bytes())
-		}
-	}
-	if own.IsValid() {
-		if n.left == nil {
-			n.left = make(map[netip.Addr]bool)
-		}
-		n.left[own] = true
-	}
 }
 
 func (n *news) addLink(m netlink.Message) {
@@ -229,21 +221,25 @@ func (n *news) addLink(m netlink.Message) {
 		n.attached = true
 		return
 	}
-	index, alias := binary.NativeEndian.Uint32(m.Data[4:]), ""
+	index, name, alias := binary.NativeEndian.Uint32(m.Data[4:]), "", ""
 	// Of a bridge's family it is the port that goes.
 	gone := m.Header.Type == unix.RTM_DELLINK && m.Data[0] != unix.AF_BRIDGE
 	for attrs.Next() {
 		switch attrs.Type() {
 		case unix.IFLA_IFNAME:
-			note(&n.links, attrs.String())
+			name = attrs.String()
+			note(&n.links, name)
 			if gone {
-				note(&n.gone, attrs.String())
+				note(&n.gone, name)
 			}
 		case unix.IFLA_IFALIAS:
 			alias = attrs.String()
 		case unix.IFLA_MASTER:
 			n.ports = true
 		}
+	}
+	if m.Data[0] != unix.AF_BRIDGE {
+		n.see(index, link{name, up(m)}, gone, strings.HasPrefix(alias, ourAlias))
 	}
 	name, wire := strings.CutPrefix(alias, deviceAlias)
 	if wire {
@@ -266,6 +262,25 @@ func (n *news) addLink(m netlink.Message) {
 	if gone {
 		delete(n.devices, index)
 	}
+}
+
+// see notes how a link is: one that has another name than before is missed under that.
+func (n *news) see(index uint32, now link, gone, ours bool) {
+	before, known := n.seen[index]
+	if known && before.name != now.name {
+		note(&n.links, before.name)
+	}
+	if now.up && !before.up && !ours {
+		n.ways.others = true
+	}
+	if gone {
+		delete(n.seen, index)
+		return
+	}
+	if n.seen == nil {
+		n.seen = make(map[uint32]link)
+	}
+	n.seen[index] = now
 }
 
 // addAttached takes in that a qdisc or a filter came or went.
@@ -291,6 +306,8 @@ func note(set *map[string]bool, name string) {
 type look struct {
 	*time.Timer
 	due bool
+	// at is when it is, if it is due.
+	at time.Time
 	// since is when something came that has not been looked at yet.
 	since time.Time
 }
@@ -301,14 +318,16 @@ func newLook() *look {
 	return &look{Timer: t}
 }
 
-// after sets the timer, if it does not run, to some time from now and not before rest.
+// after sets the timer to some time from now and not before rest, if it does not run to an earlier one.
 func (l *look) after(wait time.Duration, rest time.Time) {
-	if !l.due {
-		l.due = true
-		l.Reset(max(wait, time.Until(rest)))
+	now := time.Now()
+	wait = max(wait, rest.Sub(now))
+	if at := now.Add(wait); !l.due || at.Before(l.at) {
+		l.due, l.at = true, at
+		l.Reset(wait)
 	}
 	if l.since.IsZero() {
-		l.since = time.Now()
+		l.since = now
 	}
 }
 

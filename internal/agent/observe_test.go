@@ -453,14 +453,14 @@ func TestNewsAreWhatConcernsUs(t *testing.T) {
 		{"a port leaves its bridge", []nl.Message{linkMessage(unix.RTM_DELLINK, unix.AF_BRIDGE, "a", 5)}, news{links: names("a"), ports: true, underlay: true}},
 		{"a neighbour is resolved", []nl.Message{neighbour(unix.AF_INET)}, news{underlay: true}},
 		{"a bridge learns", []nl.Message{neighbour(unix.AF_BRIDGE)}, news{}},
-		{"a route", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWROUTE}, Data: make([]byte, 12)}}, news{underlay: true}},
-		{"a rule for routes", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWRULE}, Data: make([]byte, 12)}}, news{underlay: true}},
+		{"a route", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWROUTE}, Data: make([]byte, 12)}}, news{underlay: true, ways: ways{routes: map[netip.Prefix]bool{netip.MustParsePrefix("0.0.0.0/0"): true}}}},
+		{"a rule for routes", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWRULE}, Data: make([]byte, 12)}}, news{underlay: true, ways: ways{others: true}}},
 		{"an address goes", []nl.Message{addressGone(map[uint16]string{unix.IFA_ADDRESS: "192.0.2.2", unix.IFA_LOCAL: "192.0.2.2"})},
-			news{underlay: true, left: map[netip.Addr]bool{netip.MustParseAddr("192.0.2.2"): true}}},
+			news{underlay: true, ways: ways{left: map[netip.Addr]bool{netip.MustParseAddr("192.0.2.2"): true}}}},
 		{"that of a link with a peer goes", []nl.Message{addressGone(map[uint16]string{unix.IFA_ADDRESS: "192.0.2.1", unix.IFA_LOCAL: "192.0.2.2"})},
-			news{underlay: true, left: map[netip.Addr]bool{netip.MustParseAddr("192.0.2.2"): true}}},
+			news{underlay: true, ways: ways{left: map[netip.Addr]bool{netip.MustParseAddr("192.0.2.2"): true}}}},
 		{"one of IPv6 goes", []nl.Message{addressGone(map[uint16]string{unix.IFA_ADDRESS: "2001:db8::2"})},
-			news{underlay: true, left: map[netip.Addr]bool{netip.MustParseAddr("2001:db8::2"): true}}},
+			news{underlay: true, ways: ways{left: map[netip.Addr]bool{netip.MustParseAddr("2001:db8::2"): true}}}},
 		{"no address goes", []nl.Message{{Header: nl.Header{Type: unix.RTM_DELADDR}, Data: []byte{2}}}, news{underlay: true}},
 		{"a filter goes", []nl.Message{{Header: nl.Header{Type: unix.RTM_DELTFILTER}, Data: make([]byte, 20)}}, news{underlay: true, attached: true}},
 		{"nonsense", []nl.Message{{Header: nl.Header{Type: unix.RTM_NEWLINK}, Data: []byte{1, 2}}, {Header: nl.Header{Type: unix.RTM_NEWLINK}}}, news{underlay: true, attached: true}},
@@ -469,7 +469,7 @@ func TestNewsAreWhatConcernsUs(t *testing.T) {
 		for _, m := range tt.messages {
 			got.add(m)
 		}
-		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(news{}), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(news{}, ways{}), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}), cmpopts.IgnoreFields(news{}, "seen")); diff != "" {
 			t.Errorf("%s:\n%s", tt.name, diff)
 		}
 	}

@@ -1,11 +1,8 @@
 package agent
 
 import (
-	"errors"
 	"maps"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/pwd-project/pwd/pkg/l2tpv3/control"
 	"github.com/pwd-project/pwd/pkg/l2tpv3/transport"
@@ -151,6 +148,7 @@ func (a *Agent) letGo() {
 	}
 	clear(a.leaving)
 	a.leaving = a.leaving[:0]
+	clear(a.ending)
 }
 
 // carryAll is drain that leaves in the datapaths what is to go from there.
@@ -215,12 +213,16 @@ func (a *Agent) openSockets() {
 	}
 }
 
-// dialled notes whose connection has a socket of its own now.
+// dialled notes whose connection has a socket of its own now, if it has.
 func (a *Agent) dialled(tunnel string, connection uint32) {
+	local, _, open := a.transport.Path(connection)
+	if !open {
+		return
+	}
 	a.dials[connection] = tunnel
 	a.unsaved[tunnel] = true
-	if t := a.tunnels[tunnel]; t != nil {
-		t.dial = connection
+	if t := a.tunnels[tunnel]; t != nil && a.control.Attempt(tunnel) == connection {
+		t.dial, t.calls = connection, local.Addr()
 	}
 }
 
@@ -233,19 +235,23 @@ func (a *Agent) send(out *parting) {
 	}
 	// Delivery is reliable: what fails here is sent again, and an unreachable peer
 	// is no news.
-	if err := a.transport.Transmit(out.Transmit); err != nil {
+	_, _, open := a.transport.Path(out.Connection)
+	err := a.transport.Transmit(out.Transmit)
+	calls := out.Connection != 0 && a.control.Attempt(out.Tunnel) == out.Connection
+	switch {
+	case err != nil:
 		a.log.Debug("cannot send", "connection", out.Connection, "remote", out.Path.Remote, "err", err)
-		if t := a.tunnels[out.Tunnel]; t != nil && t.state == control.ConnectionWaitReply && noWay(err) {
-			a.unsent[t.Key] = true
+		if calls && noWay(err) {
+			a.unsent[out.Tunnel] = true
 		}
-	} else if len(a.taps) > 0 {
+	case calls:
+		delete(a.unsent, out.Tunnel)
+		if !open && out.Initiator {
+			a.dialled(out.Tunnel, out.Connection)
+		}
+	}
+	if err == nil && len(a.taps) > 0 {
 		a.tapSent(&out.Transmit)
 	}
 	a.control.Recycle(out.Payload)
-}
-
-// noWay says that a packet has not left this host for want of a route, a link or an address.
-func noWay(err error) bool {
-	return errors.Is(err, transport.ErrAddressNotPresent) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.ENETDOWN) ||
-		errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV)
 }

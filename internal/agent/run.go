@@ -77,9 +77,7 @@ func (a *Agent) loop(ctx context.Context) error {
 			a.watchLoops(time.Now())
 		case <-a.kernel.wake:
 			look.after(quiet, a.rest)
-			if a.uprooted(a.kernel.takeLeft()) {
-				call.after(moment, a.callRest)
-			}
+			a.planCall(call, a.kernel.takeWays())
 		case <-look.C:
 			if now := time.Now(); look.begin(now, a.settingUp(now)) {
 				a.observe(a.kernel.take())

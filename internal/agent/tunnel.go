@@ -28,8 +28,10 @@ type tunnel struct {
 	// silent is since when nothing has been heard of the peer that is asked; zero
 	// if it answers.
 	silent time.Time
-	// dial is the connection of the last attempt with a socket of its own.
-	dial uint32
+	// dial is the connection of the last attempt with a socket of its own, calls the address that it has first
+	// had there.
+	dial  uint32
+	calls netip.Addr
 	// told is the last failure that was told, so that each is told once; see failure.
 	told string
 	// pathMTU is that of the path to the peer when it was last looked at; 0 before.
@@ -150,7 +152,10 @@ func (a *Agent) removeTunnel(key string) error {
 		a.closeStaticTunnel(t)
 	}
 	delete(a.tunnels, key)
+	delete(a.unsent, key)
+	delete(a.strayed, key)
 	a.drops.forget(key)
+	a.faults.forget("tunnel " + key)
 	a.peersDue = true
 	return nil
 }
@@ -182,6 +187,7 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 		return err
 	}
 	a.carried[key] = t
+	a.faults.set("tunnel "+s.Tunnel, nil)
 	if t.Socket >= 0 {
 		a.unsaved[s.Tunnel] = true // which socket it is
 		a.staticsDue = a.staticsDue || a.tunnels[s.Tunnel].Static != nil
@@ -192,37 +198,6 @@ func (a *Agent) carry(dp pseudowire.Datapath, s control.InstallSession) error {
 		known.set[dp.Kind()] = t
 	}
 	return nil
-}
-
-// uprooted says whether addresses that are on this host no more are a matter for tunnels: one has its connection
-// from there, or has yet to call.
-func (a *Agent) uprooted(left map[netip.Addr]bool) bool {
-	for _, c := range a.control.Connections() {
-		if len(left) == 0 || a.gone {
-			break
-		}
-		if t := a.tunnels[c.Tunnel.Name]; t != nil && !t.Local.IsValid() && c.State == control.ConnectionEstablished {
-			local, _, _ := a.transport.Path(c.LocalID)
-			a.gone = left[local.Addr()]
-		}
-	}
-	return a.gone || len(a.unsent) > 0
-}
-
-// callAgain has tunnels begin anew whose address has gone, and what could not leave leave now: little, and
-// before everything else that is to be looked at.
-func (a *Agent) callAgain() {
-	begin := time.Now()
-	if a.gone {
-		a.gone = false
-		a.redial(a.transport.Refresh())
-	}
-	for tunnel := range a.unsent {
-		delete(a.unsent, tunnel)
-		a.control.Resend(begin, tunnel)
-	}
-	now := time.Now()
-	a.callRest = now.Add(now.Sub(begin) * (share - 1))
 }
 
 // redial has tunnels begin anew whose connection has an address that is not this
@@ -276,9 +251,10 @@ func (a *Agent) beginAnew(tunnels ...*tunnel) {
 		for kind, dp := range a.datapaths {
 			delete(a.carried, carrier{kind, t.Key})
 			delete(t.set, kind)
+			a.ending[t.Key] = true
 			a.later(func() {
 				if err := dp.RemoveTunnel(t.Key); err != nil {
-					a.log.Warn("cannot remove tunnel, it is made anew with its next session", "tunnel", t.Key, "err", err)
+					a.faults.set("tunnel "+t.Key, err) // until it is made anew with its next session
 				}
 			})
 		}
@@ -302,7 +278,7 @@ func (a *Agent) renew(refreshed error) {
 	}
 	var begin []*tunnel
 	for _, name := range gone.Names {
-		if t := a.tunnels[name]; t != nil {
+		if t := a.tunnels[name]; t != nil && !a.ending[name] { // it has begun anew and is still to go from there
 			begin = append(begin, t)
 		}
 	}
@@ -361,6 +337,7 @@ func (a *Agent) connectionChanged(c control.ConnectionChanged) {
 	}
 	switch {
 	case c.To == control.ConnectionEstablished:
+		delete(a.unsent, c.Tunnel)                     // it may be the peer who has called
 		a.peersDue = a.peersDue || !t.Remote.IsValid() // it may have called from elsewhere
 		a.lives(t, c)
 		t.probe.next = time.Time{} // it may be another path

@@ -131,6 +131,14 @@ func TestResend(t *testing.T) {
 		{"nothing happens", func() { e.Advance(now) }, 0},
 		{"again", func() { e.Resend(now, cfg.Name) }, 1},
 		{"one that is not there", func() { e.Resend(now, "silver/dc1") }, 0},
+		{"nobody answers until it gives up", func() {
+			for e.Attempt(cfg.Name) != 0 {
+				now, _ = e.Deadline()
+				e.Advance(now)
+			}
+			requests(e)
+		}, 0},
+		{"it calls anew", func() { e.Resend(now, cfg.Name) }, 1},
 		{"once removed", func() {
 			e.RemoveTunnel(now, cfg.Name, l2tpv3.ResultCode{Result: l2tpv3.StopCCNGeneral})
 			e.Resend(now, cfg.Name)

@@ -330,16 +330,32 @@ func (e *Endpoint) RemoveTunnel(now time.Time, name string, result l2tpv3.Result
 }
 
 // Resend has the request of a tunnel's attempt leave again at once, which has not left this host: there was
-// no way to the peer, or no address to send it from.
+// no way to the peer, or no address to send it from. Where that has been so until the attempt came to nothing,
+// the next one begins.
 func (e *Endpoint) Resend(now time.Time, name string) {
 	e.now = now
 	t := e.tunnels[name]
-	if t == nil || t.state() != ConnectionWaitReply {
+	if t == nil {
 		return
 	}
 	defer e.settle()
-	t.conn.rel.repeat()
-	e.touch(t.conn)
+	switch {
+	case t.conn == nil && t.failures > 0 && !t.openAt.IsZero():
+		t.failures = 0 // the peer has had no part in them
+		t.attempt()
+		t.changed()
+	case t.state() == ConnectionWaitReply:
+		t.conn.rel.repeat()
+		e.touch(t.conn)
+	}
+}
+
+// Attempt is the local ID of the tunnel's connection that waits for the answer to its request, 0 for none.
+func (e *Endpoint) Attempt(name string) uint32 {
+	if t := e.tunnels[name]; t != nil && t.state() == ConnectionWaitReply {
+		return t.conn.localID
+	}
+	return 0
 }
 
 // HalfOpenClose closes, with StopCCN and CDN, what is not established, and opens

@@ -97,14 +97,18 @@ func (c *connection) failed(op string, err error) error {
 }
 
 // address is the connection's local address: the one it was given, or the one
-// that the routing table chooses, which is of the link only where the peer's is.
+// that the routing table chooses. One of IPv6 that is of the link only is none, unless
+// the peer's is, too: no router takes packets on from there, a route without a router need
+// not mean that the peer is on the link (as over PPP), and a connection stays where it
+// began, while most hosts that have no other address are about to get one. In IPv4 such
+// an address (RFC 3927) is one like others: providers number links with them.
 func (c *connection) address() (netip.Addr, error) {
 	if addr := c.Local.Addr().Unmap(); addr.IsValid() && !addr.IsUnspecified() {
 		return addr, nil
 	}
 	addr, _, err := route(netip.Addr{}, c.Remote.Addr())
-	if err == nil && addr.IsLinkLocalUnicast() && !c.Remote.Addr().IsLinkLocalUnicast() {
-		return netip.Addr{}, ErrAddressNotPresent // no router takes packets on from there
+	if err == nil && addr.Is6() && addr.IsLinkLocalUnicast() && !c.Remote.Addr().IsLinkLocalUnicast() {
+		return netip.Addr{}, ErrAddressNotPresent
 	}
 	return addr, err
 }

@@ -137,6 +137,30 @@ func TestDynamicAddressCrossesRouters(t *testing.T) {
 	}
 }
 
+// TestDynamicAddressOfALink: an IPv4 address of 169.254.0.0/16 is one like others, as providers number links with them.
+func TestDynamicAddressOfALink(t *testing.T) {
+	for _, e := range []l2tpv3.Encapsulation{l2tpv3.UDP, l2tpv3.IP} {
+		a, b := twoLCCEs(t, "192.0.2.0/24", 1500)
+		b.do(func() error { return b.tr.SetEndpoints([]transport.Endpoint{{Addr: b.addr, Encapsulation: e}}) })
+		if out, err := a.ns.Run(t.Context(), "ip", "addr", "del", a.addr.String()+"/24", "dev", "wan0"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		a.link.Addr("169.254.10.2/30")
+		a.link.Route("192.0.2.0/24", "")
+		b.link.Route("169.254.10.0/30", "")
+		err := a.ns.Do(func() error {
+			return a.tr.Transmit(control.Transmit{
+				Connection: 1, Initiator: true, Path: dynamic(e, b.addr), Payload: []byte(message(0, "SCCRQ")),
+			})
+		})
+		if err != nil {
+			t.Errorf("over %v: %v", e, err)
+		} else if p := receive(t, b.tr); p.Path.Remote.Addr().String() != "169.254.10.2" {
+			t.Errorf("over %v it was sent from %v", e, p.Path.Remote)
+		}
+	}
+}
+
 // TestPathMTU: what the link takes, or less if a router says so, but not less than 1280.
 func TestPathMTU(t *testing.T) {
 	underlays(t, func(t *testing.T, a, b *lcce, e l2tpv3.Encapsulation) {
