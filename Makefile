@@ -72,27 +72,20 @@ bench: build ## measure datapaths, VXLAN, GRETAP, l2tp_eth and the underlay, T (
 bench-publish: ## put the results of the last bench into docs/performance.md and README.md
 	$(GO) run ./test/bench -publish
 
-# Beside the first stage, in CI: make test BESIDE=lint.
+# Beside the first tests, in CI: make test BESIDE=lint.
 BESIDE ?=
 STAGE := $(MAKE) --no-print-directory
 
-# Machines take all that processors give, and sites on this host mostly wait: they go beside each other, in whole. Machines
-# have what the others leave: for tests on this host time goes on. What bounds a time, a rate or a loss comes behind: of the
-# machines, then of this host.
 test: ## everything that can be tested, virtual machines included (as root)
 	test/setup.sh test
-	@$(BUILD) -o out/ ./test/beside ./test/vm/run
-	@suites=$$(mktemp -d); trap 'rm -rf "$$suites"' EXIT; trap 'exit 130' INT; failed=0; \
-	out/run -suites -build "$$suites"; \
-	out/beside $(STAGE) test-beside LATER=out/later -- nice -n 8 out/run -suites -built "$$suites" -alone no $(BESIDE:%=-- nice -n 19 $(STAGE) %) || failed=1; \
-	out/beside out/run -suites -built "$$suites" -alone only || failed=1; \
-	out/beside $(STAGE) test-alone EARLIER=out/later || failed=1; \
-	exit $$failed
+	@$(STAGE) test-short
+	$(GO) run ./test/vm/run -suites
 
 test-short: ## the tests that run on this host, without virtual machines
+	@$(BUILD) -o out/ ./test/beside
 	@trap 'exit 130' INT; failed=0; \
-	$(STAGE) test-beside LATER=out/later || failed=1; \
-	$(STAGE) test-alone EARLIER=out/later || failed=1; \
+	out/beside $(STAGE) test-beside LATER=out/later $(BESIDE:%=-- nice -n 19 $(STAGE) %) || failed=1; \
+	out/beside $(STAGE) test-alone EARLIER=out/later || failed=1; \
 	exit $$failed
 
 # Whole sites wait for most of their time: their tests begin first, and run beside the other packages, of which those

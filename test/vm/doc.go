@@ -19,8 +19,7 @@
 // # To add tests
 //
 // Name the package in Suites, with a limit (for one kernel, on a busy machine) and
-// the tools that its tests run. All its tests run, or those that match Run; those that bound a time, a
-// rate or a loss match Alone, too, and run when nothing else does. A
+// the tools that its tests run. All its tests run, or those that match Run. A
 // file of tests that only make sense in the machine gets `//go:build vm`: then
 // `go test ./...` on a host leaves it out, and `go vet -tags vm ./...` still reads it.
 //

@@ -21,10 +21,7 @@ type Suite struct {
 	Package string
 	// Run is the pattern of the tests to run; "" is all.
 	Run string
-	// Alone is the pattern of those of them that bound a time, a rate or a loss: nothing runs beside the
-	// machines then. "" is none.
-	Alone string
-	// Limit ends it on one kernel. It is for what hangs: machines may have what others leave of the processors.
+	// Limit ends it on one kernel.
 	Limit time.Duration
 	// Tools are what its tests run.
 	Tools []Tool
@@ -45,118 +42,77 @@ type Suite struct {
 // Suites are all tests that run in the machines, in this order.
 var Suites = []Suite{
 	{
-		Package: "pkg/bridge", Limit: 8 * time.Minute,
+		Package: "pkg/bridge", Limit: 4 * time.Minute,
 		Run: "^(TestSupports|TestVLANs|TestVLANDevice|TestVLANFrames|TestExternalVLANs|TestNoLeakWhileAttaching|TestVLANCrashes|TestSilence)$",
 	},
+	{Package: "pkg/qos", Limit: 3 * time.Minute},
+	{Package: "pkg/underlay", Limit: 2 * time.Minute, Run: "^TestVRFOf$", Newest: true}, // VRFs are the same on both
 	{
-		Package: "pkg/qos", Limit: 8 * time.Minute,
-		Alone: "^(TestControlBeforeData|TestDepartures|TestDeparturesGoOn|TestDeparturesOfInterfaces|TestDrops|TestWaitedTooLong)$",
-	},
-	{Package: "pkg/underlay", Limit: 4 * time.Minute, Run: "^TestVRFOf$", Newest: true}, // VRFs are the same on both
-	{
-		Package: "pkg/l2tpv3/transport", Limit: 10 * time.Minute,
+		Package: "pkg/l2tpv3/transport", Limit: 5 * time.Minute,
 		Run: "^(TestKernel.*|TestNoKernelIP|TestConnectionIP|TestWireIP|TestHeaderOptionsIP|TestConnectionsOfOnePair|TestEndpoints|TestRestoreIP|TestFragmentsIP|TestDataSessions|TestNoLeaksIP|TestDynamicAddressChanges|TestPathMTU)$",
 	},
 	{Package: "test/vm/datapath", Limit: 15 * time.Minute, Tools: []Tool{PPP}},
 	{
-		Package: "test/e2e", Limit: 18 * time.Minute,
+		Package: "test/e2e", Limit: 12 * time.Minute,
 		Run:   "^(TestTraffic|TestTenantsAreApart|TestDevicesAreSilent|TestOtherVLANsStayOut|TestTagIsInThePayload|TestTags|TestStormControl|TestCleanup|TestVLANDevicesKeepTheirFrames|TestRebootedPeer|TestBrokenTopologyChangesNothing|TestOverlappingNetworks|TestHostMoves|TestFailover|TestSteering|TestDrift|TestKernelRestartLosesNothing|TestKernelCookiesRotate|TestCookiesRotateCrossed|TestClockIsSet|TestSuppression|TestLoop|TestVRF|TestStatic|TestStaticAgainstTheKernel|TestImport|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestEveryCellSignalled|TestShares|TestDepartureTimes|TestManyPseudowires)$",
-		Alone: "^(TestFailover|TestKernelRestartLosesNothing|TestKernelCookiesRotate|TestClockIsSet|TestLoop|TestTrafficResumes|TestTrafficResumesAfterNewAddress|TestShares|TestDepartureTimes)$",
 		Tools: []Tool{TShark}, Build: []string{"cmd/pwd", "cmd/pwctl"},
 	},
 	{
 		// It is about systemd, which is the same on all kernels. That a kernel's tunnels go on while
 		// another process gets their sockets TestKernelRestartLosesNothing shows on each.
-		Package: "test/service", Limit: 12 * time.Minute, Run: "^(TestKernelDatapath|TestPackage)$", Newest: true, Alone: "^TestKernelDatapath$",
+		Package: "test/service", Limit: 7 * time.Minute, Run: "^(TestKernelDatapath|TestPackage)$", Newest: true,
 		Build: []string{"cmd/pwd", "cmd/pwctl"}, Upgrade: true, Packages: []string{"0.0.1"},
 	},
 }
 
-// Part is which tests of a suite run.
-type Part string
-
-// All is every test, Beside those that bear others beside the machines, Only those of Suite.Alone.
-const (
-	All    Part = ""
-	Beside Part = "no"
-	Only   Part = "only"
-)
-
-// patterns are the arguments that choose a part of the tests; ok is false if it has none.
-func (s *Suite) patterns(p Part) (args []string, ok bool) {
-	run := s.Run
-	if p == Only {
-		run = s.Alone
-	}
-	if run != "" {
-		args = append(args, "-test.run", run)
-	}
-	if p == Beside && s.Alone != "" {
-		args = append(args, "-test.skip", s.Alone)
-	}
-	return args, p != Only || s.Alone != ""
-}
-
-// Step runs a part of a suite that Compile has built in dir. verbose names each test. ok is false if
-// nothing of the suite is in that part.
-func (s *Suite) Step(dir string, p Part, verbose bool) (step job.Step, ok bool, err error) {
-	args, ok := s.patterns(p)
+// BuildSuite builds the test binary of a suite below dir and returns the step
+// that runs it. verbose names each test.
+func BuildSuite(ctx context.Context, s Suite, dir string, verbose bool, log io.Writer) (job.Step, error) {
 	root, err := ModuleRoot()
-	if err != nil || !ok {
-		return job.Step{}, false, err
+	if err != nil {
+		return job.Step{}, err
 	}
-	step = job.Step{
+	bin := filepath.Join(dir, path.Base(s.Package)+".test")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "vm", "-o", bin, "./"+s.Package)
+	build.Dir, build.Stdout, build.Stderr = root, log, log
+	if err := build.Run(); err != nil {
+		return job.Step{}, fmt.Errorf("build the tests of %s: %w", s.Package, err)
+	}
+	step := job.Step{
 		Name: s.Package, Dir: filepath.Join(root, s.Package), Limit: s.Limit, Tests: true,
 		// The binary's own limit prints where it hangs; the step's would not.
-		Args: append([]string{s.binary(dir), "-test.paniconexit0", "-test.timeout", (s.Limit - 2*time.Second).String()}, args...),
+		Args: []string{bin, "-test.paniconexit0", "-test.timeout", (s.Limit - 2*time.Second).String()},
 	}
 	if len(s.Build) > 0 {
-		step.Env = []string{"PWD_BIN=" + s.programs(dir)}
+		programs := filepath.Join(dir, path.Base(s.Package)+".bin") + "/"
+		builds := map[string]string{programs: ""}
+		if s.Upgrade {
+			builds[programs+"upgrade/"] = "-X github.com/pwd-project/pwd/internal/build.version=v9.9.9"
+		}
+		for to, flags := range builds {
+			build := exec.CommandContext(ctx, "go", "build", "-ldflags", flags, "-o", to)
+			for _, p := range s.Build {
+				build.Args = append(build.Args, "./"+p)
+			}
+			build.Dir, build.Stdout, build.Stderr = root, log, log
+			build.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if err := build.Run(); err != nil {
+				return job.Step{}, fmt.Errorf("build %s for the tests of %s: %w", strings.Join(s.Build, ", "), s.Package, err)
+			}
+		}
+		step.Env = []string{"PWD_BIN=" + programs}
+		if err := s.buildPackages(ctx, root, programs, log); err != nil {
+			return job.Step{}, err
+		}
+	}
+	if s.Run != "" {
+		step.Args = append(step.Args, "-test.run", s.Run)
 	}
 	if verbose {
 		step.Args = append(step.Args, "-test.v")
 	}
 	step.Args = append(step.Args, s.Args...)
-	return step, true, nil
-}
-
-// binary are the tests of a suite, programs the folder with what they start.
-func (s *Suite) binary(dir string) string { return filepath.Join(dir, path.Base(s.Package)+".test") }
-func (s *Suite) programs(dir string) string {
-	return filepath.Join(dir, path.Base(s.Package)+".bin") + "/"
-}
-
-// Compile builds the tests of a suite and what they start, below dir.
-func (s *Suite) Compile(ctx context.Context, dir string, log io.Writer) error {
-	root, err := ModuleRoot()
-	if err != nil {
-		return err
-	}
-	build := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "vm", "-o", s.binary(dir), "./"+s.Package)
-	build.Dir, build.Stdout, build.Stderr = root, log, log
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build the tests of %s: %w", s.Package, err)
-	}
-	if len(s.Build) == 0 {
-		return nil
-	}
-	programs := s.programs(dir)
-	builds := map[string]string{programs: ""}
-	if s.Upgrade {
-		builds[programs+"upgrade/"] = "-X github.com/pwd-project/pwd/internal/build.version=v9.9.9"
-	}
-	for to, flags := range builds {
-		build := exec.CommandContext(ctx, "go", "build", "-ldflags", flags, "-o", to)
-		for _, p := range s.Build {
-			build.Args = append(build.Args, "./"+p)
-		}
-		build.Dir, build.Stdout, build.Stderr = root, log, log
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if err := build.Run(); err != nil {
-			return fmt.Errorf("build %s for the tests of %s: %w", strings.Join(s.Build, ", "), s.Package, err)
-		}
-	}
-	return s.buildPackages(ctx, root, programs, log)
+	return step, nil
 }
 
 // buildPackages builds what the tests install.

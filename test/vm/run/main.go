@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -11,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -28,9 +26,6 @@ func main() {
 	flag.BoolVar(&o.suites, "suites", false, "run the test suites")
 	flag.StringVar(&o.only, "only", "", "of the suites, only those whose package contains this")
 	flag.StringVar(&o.run, "run", "", "of their tests, only those that match this pattern")
-	flag.StringVar((*string)(&o.part), "alone", "", "of their tests, those that bound a time, a rate or a loss: `no|only`")
-	flag.StringVar(&o.build, "build", "", "run nothing: get what the suites need, and build them in this `folder`")
-	flag.StringVar(&o.built, "built", "", "run what -build has left in this `folder`")
 	flag.BoolVar(&o.verbose, "v", false, "name each test")
 	flag.DurationVar(&o.limit, "limit", 0, "time for one command (default 5m), or for one suite (default its own)")
 	flag.StringVar(&o.args, "args", "", "further arguments of the tests, as '-kills 100'")
@@ -44,7 +39,7 @@ func main() {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if o.suites == (flag.NArg() > 0) || !slices.Contains([]vm.Part{vm.All, vm.Beside, vm.Only}, o.part) || o.part != vm.All && o.run != "" {
+	if o.suites == (flag.NArg() > 0) {
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -60,8 +55,7 @@ func main() {
 
 type options struct {
 	kernels, only, run      string
-	build, built, args      string
-	part                    vm.Part
+	args                    string
 	suites, verbose, serial bool
 	limit                   time.Duration
 	machine                 vm.Machine
@@ -73,15 +67,19 @@ func (o options) main(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return 2, err
 	}
-	dir, remove, err := o.folder()
+	tmp, err := os.MkdirTemp("", "pwd-vm-run-")
 	if err != nil {
 		return 1, err
 	}
-	defer remove()
+	defer os.RemoveAll(tmp)
+	// Tests run their own binary as other users, too.
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return 1, err
+	}
 	var steps, newest []job.Step
 	var tools []vm.Tool
 	if o.suites {
-		steps, newest, tools, err = o.prepare(ctx, dir)
+		steps, newest, tools, err = o.build(ctx, tmp)
 	} else {
 		steps, err = o.command(args)
 	}
@@ -101,27 +99,7 @@ func (o options) main(ctx context.Context, args []string) (int, error) {
 			work = append(work, m)
 		}
 	}
-	if o.build != "" {
-		return 0, nil
-	}
 	return o.boot(ctx, work)
-}
-
-// folder is where suites are built, and what removes it.
-func (o options) folder() (string, func(), error) {
-	remove := func() {}
-	dir, err := filepath.Abs(cmp.Or(o.build, o.built))
-	if o.build+o.built == "" {
-		dir, err = os.MkdirTemp("", "pwd-vm-run-")
-		remove = func() { os.RemoveAll(dir) }
-	}
-	if err == nil {
-		err = os.MkdirAll(dir, 0o755)
-	}
-	if err == nil {
-		err = os.Chmod(dir, 0o755) // tests run their own binary as other users, too
-	}
-	return dir, remove, err
 }
 
 // machine is one to boot, and what it has to do.
@@ -180,9 +158,8 @@ func (o options) command(args []string) ([]job.Step, error) {
 	return []job.Step{{Name: name, Args: args, Dir: dir, Limit: limit}}, nil
 }
 
-// prepare builds the suites in dir, if that was not done before, and gives the steps of every kernel, those of
-// the newest alone, and what both run.
-func (o options) prepare(ctx context.Context, dir string) (steps, newest []job.Step, tools []vm.Tool, err error) {
+// build gives the steps of every kernel, those of the newest alone, and what both run.
+func (o options) build(ctx context.Context, dir string) (steps, newest []job.Step, tools []vm.Tool, err error) {
 	for _, s := range vm.Suites {
 		if !strings.Contains(s.Package, o.only) {
 			continue
@@ -194,18 +171,13 @@ func (o options) prepare(ctx context.Context, dir string) (steps, newest []job.S
 			s.Limit = o.limit
 		}
 		s.Args = strings.Fields(o.args)
-		step, some, err := s.Step(dir, o.part, o.verbose)
-		if err == nil && some && o.built == "" {
-			err = s.Compile(ctx, dir, os.Stderr)
-		}
-		switch {
-		case err != nil:
+		step, err := vm.BuildSuite(ctx, s, dir, o.verbose, os.Stderr)
+		if err != nil {
 			return nil, nil, nil, err
-		case !some:
-			continue
-		case s.Newest:
+		}
+		if s.Newest {
 			newest = append(newest, step)
-		default:
+		} else {
 			steps = append(steps, step)
 		}
 		tools = append(tools, s.Tools...)
