@@ -96,8 +96,8 @@ func (a *Agent) listen(now time.Time) {
 }
 
 // settle carries out what the control machine asks for, saves what changed, and
-// only then lets packets leave. What datapaths have to let go of comes after that: a kernel takes its
-// time over devices, and the peer can go on meanwhile.
+// only then lets packets leave. What has ended takes no more frames when the peer hears of it. Where tunnels begin
+// anew the packets come first: a kernel takes its time over devices, and the peer can go on meanwhile.
 func (a *Agent) settle(now time.Time) {
 	a.carryAll(now)
 	if a.resignal {
@@ -123,6 +123,9 @@ func (a *Agent) settle(now time.Time) {
 	a.tellFailures()
 	a.openSockets()
 	a.save()
+	if len(a.ending) == 0 {
+		a.letGo()
+	}
 	for i := range a.outbox {
 		a.send(&a.outbox[i])
 	}
