@@ -58,6 +58,15 @@ func (p *place) readdress(next string) {
 	}
 }
 
+// startBoth starts two sites and waits until all is up at both.
+func startBoth(dc1, dc2 *place) {
+	dc1.t.Helper()
+	dc1.start()
+	dc2.start()
+	dc1.awaitUp()
+	dc2.awaitUp()
+}
+
 func (p *place) awaitAddress(addr string) {
 	p.t.Helper()
 	p.await("the tunnel has gone over to "+addr, func(a *Agent) error {
@@ -91,11 +100,7 @@ func TestCallsWhenItHasAnAddress(t *testing.T) {
 					t.Fatalf("%v: %s", err, out)
 				}
 			}
-			dc1.start()
-			dc2.start()
-			for _, p := range []*place{dc1, dc2} {
-				p.awaitUp()
-			}
+			startBoth(dc1, dc2)
 			dc2.readdress("")
 			dc2.awaitUnsent()
 			dc2.readdress("192.0.2.22")
@@ -115,11 +120,7 @@ func TestCallsWhenItHasAnAddressAtLast(t *testing.T) {
 		Retransmit: 100 * time.Millisecond, RetransmitCap: 100 * time.Millisecond, MaxRetransmits: 9,
 		OpenDelay: 10 * time.Millisecond, ReopenMin: time.Hour, ReopenMax: time.Hour, Linger: time.Second,
 	}
-	dc1.start()
-	dc2.start()
-	for _, p := range []*place{dc1, dc2} {
-		p.awaitUp()
-	}
+	startBoth(dc1, dc2)
 	dc2.readdress("")
 	dc2.await("its attempt has come to nothing", func(a *Agent) error {
 		if state := a.tunnels["gold/dc1"].state; state != control.ConnectionIdle || len(a.unsent) == 0 {
@@ -135,11 +136,7 @@ func TestCallsWhenItHasAnAddressAtLast(t *testing.T) {
 // sent would be a replay from the next address.
 func TestMovesAgainWhileItCalls(t *testing.T) {
 	dc1, dc2 := wandering(t)
-	dc1.start()
-	dc2.start()
-	for _, p := range []*place{dc1, dc2} {
-		p.awaitUp()
-	}
+	startBoth(dc1, dc2)
 	dc1.do(func() { // which answers nothing meanwhile
 		for _, next := range []string{"192.0.2.22", "192.0.2.23"} {
 			dc2.readdress(next)
@@ -159,11 +156,7 @@ func TestMovesAgainWhileItCalls(t *testing.T) {
 // left from the next one.
 func TestFarewellIsNoCall(t *testing.T) {
 	dc1, dc2 := wandering(t)
-	dc1.start()
-	dc2.start()
-	for _, p := range []*place{dc1, dc2} {
-		p.awaitUp()
-	}
+	startBoth(dc1, dc2)
 	dc1.do(func() { // which answers nothing meanwhile
 		var old control.Transmit
 		dc2.do(func() {
@@ -197,11 +190,7 @@ func TestFarewellIsNoCall(t *testing.T) {
 func TestCallsInVainAreRare(t *testing.T) {
 	dc1, dc2 := wandering(t)
 	const longestPause = 80 * time.Millisecond
-	dc1.start()
-	dc2.start()
-	for _, p := range []*place{dc1, dc2} {
-		p.awaitUp()
-	}
+	startBoth(dc1, dc2)
 	dc2.readdress("")
 	dc2.awaitUnsent()
 	look := func() os.FileInfo {
@@ -318,11 +307,7 @@ func TestCallsBeforeItLetsGo(t *testing.T) {
 	dc2.removing = func() {
 		states = append(states, fmt.Sprintf("%v, %d packets to send", dc2.a.tunnels["gold/dc1"].state, len(dc2.a.outbox)))
 	}
-	dc1.start()
-	dc2.start()
-	for _, p := range []*place{dc1, dc2} {
-		p.awaitUp()
-	}
+	startBoth(dc1, dc2)
 	dc2.readdress("192.0.2.22")
 	dc2.awaitAddress("192.0.2.22")
 	dc2.awaitUp()
@@ -370,11 +355,7 @@ func TestLooksWaitForCalls(t *testing.T) {
 // A datapath that does not let go of a tunnel that begins anew is a fault, until it takes the next one.
 func TestTunnelThatDoesNotGo(t *testing.T) {
 	dc1, dc2 := wandering(t)
-	dc1.start()
-	dc2.start()
-	for _, p := range []*place{dc1, dc2} {
-		p.awaitUp()
-	}
+	startBoth(dc1, dc2)
 	dc2.do(func() {
 		a := dc2.a
 		for kind, dp := range a.datapaths {
@@ -402,11 +383,7 @@ func (c *clinging) RemoveTunnel(string) error { return errRefused }
 // A tunnel that is found missing twice before the datapath has let go of it begins anew once.
 func TestBeginsAnewOnce(t *testing.T) {
 	dc1, dc2 := wandering(t)
-	dc1.start()
-	dc2.start()
-	for _, p := range []*place{dc1, dc2} {
-		p.awaitUp()
-	}
+	startBoth(dc1, dc2)
 	dc2.do(func() {
 		a := dc2.a
 		missing := &pseudowire.TunnelsGoneError{Names: []string{"gold/dc1"}}
